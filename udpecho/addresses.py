@@ -1,0 +1,139 @@
+"""
+Addresses of datagrams: the pair that Twisted hands around, what it leaves out, and how people write it.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+#: The most payload a datagram can carry: 65535 bytes less the UDP header, and less the IPv4 header (RFC 791, RFC 768),
+#: which an IPv6 payload length does not include (RFC 8200 section 3).
+MAX_PAYLOAD_IPV4 = 65507
+MAX_PAYLOAD_IPV6 = 65527
+
+
+class DatagramAddress(tuple[str, int]):
+    """
+    Where a datagram came from: equal to, and usable as, the C{(host, port)} pair that Twisted hands to
+    C{datagramReceived}, and it remembers what is needed to answer well (the wish of Twisted's ticket 6826).
+
+    Write to this object, rather than to a copy of its two items, and the reply leaves from the address that was asked.
+
+    @ivar scopeID: for a link-local IPv6 host the index of the interface it is reached by, else 0 (RFC 4007).
+    @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.
+    @ivar localHost: the local address that the datagram was sent to, or L{None} where the system does not tell.
+    @ivar unicast: whether the datagram was sent to this host alone; L{False} for broadcast and multicast.
+    """
+
+    scopeID: int = 0
+    flowInfo: int = 0
+    localHost: str | None = None
+    unicast: bool = True
+
+    @property
+    def host(self) -> str:
+        """
+        The address, without a scope.
+        """
+        return self[0]
+
+    @property
+    def port(self) -> int:
+        """
+        The port number.
+        """
+        return self[1]
+
+    def __str__(self) -> str:
+        return formatAddress(self)
+
+
+def formatAddress(address: tuple[str, int]) -> str:
+    """
+    Write an address as people do: C{127.0.0.1:1234}, C{[::1]:1234}, C{[fe80::1%2]:1234}.
+
+    @param address: a C{(host, port)} pair or a L{DatagramAddress}.
+    """
+    host, port = address[0], address[1]
+    if ":" not in host:
+        return f"{host}:{port}"
+    scopeID = getattr(address, "scopeID", 0)
+    if scopeID and "%" not in host:
+        host = f"{host}%{scopeID}"
+    return f"[{host}]:{port}"
+
+
+def parsePort(text: str, lowest: int = 1) -> int:
+    """
+    Read a port number.
+
+    @param text: what the person wrote.
+    @param lowest: 1 for a port to send to, 0 where 0 means "any free one".
+
+    @raise ValueError: with a sentence that says what would be right.
+    """
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not lowest <= port <= 65535:
+        raise ValueError(f"{text!r} is not a port: a number from {lowest} to 65535 is")
+    return port
+
+
+def parseAddress(text: str) -> tuple[str, int]:
+    """
+    Read C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name.
+
+    @raise ValueError: with a sentence that says what would be right.
+    """
+    host, port = _split(text)
+    if port is None:
+        raise ValueError(f"{text!r} has no port: write HOST:PORT, as in {_bracketed(host)}:1234")
+    return host, parsePort(port)
+
+
+def parseLocalAddress(text: str) -> tuple[str, int]:
+    """
+    Read a local address to send from: C{ADDR}, C{ADDR:PORT} or C{[ADDR]:PORT}; without a port, or with 0, any free one.
+
+    @raise ValueError: with a sentence that says what would be right.
+    """
+    if isIPv6Address(text):
+        return text, 0
+    host, port = _split(text)
+    if not isIPv6Address(host) and not isIPAddress(host):
+        raise ValueError(f"{text!r} is not a local address: an IP address of this machine is, as in 127.0.0.1")
+    return host, 0 if port is None else parsePort(port, lowest=0)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """
+    Take the host and the port, if there is one, apart.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or not isIPv6Address(host) or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is not an address: write an IPv6 address and its port as [::1]:1234")
+        return host, rest[1:] if rest else None
+    if text.count(":") > 1:
+        raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, as in [::1]:1234")
+    host, colon, port = text.partition(":")
+    if not host:
+        raise ValueError(f"{text!r} has no host: write HOST:PORT, as in localhost:1234")
+    return host, port if colon else None
+
+
+__all__ = [
+    "MAX_PAYLOAD_IPV4",
+    "MAX_PAYLOAD_IPV6",
+    "DatagramAddress",
+    "formatAddress",
+    "parseAddress",
+    "parseLocalAddress",
+    "parsePort",
+]

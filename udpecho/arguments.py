@@ -1,0 +1,96 @@
+"""
+Values as people write them on a command line. Each reader raises C{ValueError} with one sentence that says what was wrong and
+what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.python import usage
+
+from udpecho.addresses import MAX_PAYLOAD_IPV6
+
+_T = TypeVar("_T")
+
+_secondsByUnit = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_bytesByUnit = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_number = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([A-Za-z]*)", re.ASCII)
+
+
+def optionValue(parser: Callable[[str], _T], option: str, text: str) -> _T:
+    """
+    Read an option's value for C{twistd}.
+
+    @raise usage.UsageError: with the option's name and the parser's sentence.
+    """
+    try:
+        return parser(text)
+    except ValueError as e:
+        raise usage.UsageError(f"--{option}: {e}") from None
+
+
+def parseSeconds(text: str) -> float:
+    """
+    Read a duration: C{5}, C{0.5}, C{500ms}, C{2m}.
+
+    @return: seconds, 0 or more.
+    """
+    match = _number.fullmatch(text)
+    if match is None or match[2] not in _secondsByUnit or math.isinf(float(match[1])):
+        raise ValueError(f"{text!r} is not a duration: seconds are, as in 5 or 0.5, or a number with a unit, as in 500ms")
+    return float(match[1]) * _secondsByUnit[match[2]]
+
+
+def parseBytes(text: str) -> int:
+    """
+    Read a size: C{65536}, C{64k}, C{4M}, in units of 1024.
+
+    @return: bytes, 1 or more, and no more than a C int holds, which is what C{setsockopt} takes.
+    """
+    match = re.fullmatch(r"([0-9]{1,10})([kKmMgG]?)", text, re.ASCII)
+    size = 0 if match is None else int(match[1]) * _bytesByUnit[match[2].lower()]
+    if not 1 <= size < 2**30:
+        raise ValueError(f"{text!r} is not a size: a number of bytes is, as in 65536 or 64k, less than 1g")
+    return size
+
+
+def parsePayloadSize(text: str, lowest: int = 0) -> int:
+    """
+    Read how long a datagram's payload may be.
+
+    @return: bytes, from C{lowest} to 65527.
+    """
+    size = int(text) if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) else -1
+    if not lowest <= size <= MAX_PAYLOAD_IPV6:
+        raise ValueError(f"{text!r} is not a payload's length: a number of bytes from {lowest} to {MAX_PAYLOAD_IPV6} is")
+    return size
+
+
+def parseRate(text: str) -> int | None:
+    """
+    Read how many datagrams a second have their lines in the log: a whole number, or C{all}.
+
+    @return: the number, or L{None} for all.
+    """
+    if text == "all":
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a rate: a whole number of datagrams a second is, 0 for none, or all")
+    return int(text)
+
+
+def parseInterface(text: str) -> str:
+    """
+    Read a local address to listen on.
+    """
+    if not isIPAddress(text) and not isIPv6Address(text):
+        raise ValueError(f"{text!r} is not an interface: an IP address is, as in 127.0.0.1, ::1 or 0.0.0.0, without a port")
+    return text
+
+
+__all__ = ["optionValue", "parseBytes", "parseInterface", "parsePayloadSize", "parseRate", "parseSeconds"]

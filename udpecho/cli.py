@@ -1,0 +1,211 @@
+"""
+The C{udpecho} command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from twisted.internet import defer, error
+from twisted.python.failure import Failure
+
+from udpecho._version import __version__
+from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
+from udpecho.arguments import parsePayloadSize, parseSeconds
+from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
+from udpecho.inputs import InputReader
+from udpecho.transfer import Sums, Transfer
+
+# Exit statuses.
+ANSWERED = 0
+UNANSWERED = 1
+WRONG_INPUT = 2
+UNREACHABLE = 3
+#: Killed by a signal: this and the signal's number, as shells have it; 130 for an interrupt.
+SIGNALLED = 128
+
+_T = TypeVar("_T")
+
+
+class _Parser(argparse.ArgumentParser):
+    """
+    Says what was wrong in one line.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _value(parser: Callable[[str], _T]) -> Callable[[str], _T]:
+    """
+    Let argparse print a parser's own sentence.
+    """
+
+    def parse(text: str) -> _T:
+        try:
+            return parser(text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(str(e)) from None
+
+    return parse
+
+
+def _makeParser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="udpecho", description="UDP echo: see whether datagrams get through, and back.")
+    parser.add_argument("--version", action="version", version=f"udpecho {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    send = commands.add_parser(
+        "send",
+        help="send a file or standard input, and wait for the replies",
+        description="Send FILE, or standard input, to a UDP echo server, whole or in pieces, and wait for each reply.",
+        epilog="Exit status: 0 all answered, 1 something was not, 2 wrong usage or input, 3 refused or unreachable,"
+        " 130 interrupted.",
+    )
+    send.add_argument(
+        "peer", metavar="HOST:PORT", type=_value(parseAddress), help="the server; [ADDR]:PORT for an IPv6 address"
+    )
+    send.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to send; - is standard input, the default")
+    send.add_argument(
+        "-t", "--timeout", type=_value(parseSeconds), default=5.0, help="how long to wait for each reply, as in 5 or 500ms [5]"
+    )
+    send.add_argument(
+        "-c",
+        "--chunk",
+        metavar="N",
+        type=_value(lambda text: parsePayloadSize(text, lowest=1)),
+        help="send datagrams of N bytes, each when the one before is answered or given up",
+    )
+    send.add_argument(
+        "-b", "--bind", metavar="ADDR", type=_value(parseLocalAddress), help="the local address to send from, ADDR or ADDR:PORT"
+    )
+    send.add_argument("--no-verify", action="store_true", help="take the first datagram from the server, whatever is in it")
+    send.set_defaults(run=_send)
+    return parser
+
+
+class _Printer:
+    """
+    Prints what happens: results to standard output, everything else to standard error.
+    """
+
+    def written(self, size: int) -> None:
+        print(f"packet-written: bytes={size}", flush=True)
+
+    def received(self, size: int, peer: tuple[str, int]) -> None:
+        print(f"packet-received: bytes={size} from={formatAddress(peer)}", flush=True)
+
+    def unanswered(self, reason: ResponseTimeout) -> None:
+        _complain(str(reason))
+
+
+def _complain(sentence: str) -> None:
+    print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
+
+
+def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
+    """
+    C{udpecho send}.
+
+    @return: fires with the exit status.
+    """
+    try:
+        descriptor = 0 if options.file == "-" else os.open(options.file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as e:
+        _complain(f"cannot read {options.file}: {e.strerror}")
+        return defer.succeed(WRONG_INPUT)
+    host, port = options.peer
+    transfer = Transfer(host, port, options.timeout, not options.no_verify, options.bind, options.chunk)
+    source = InputReader(reactor, descriptor)
+
+    def over(sums: Sums) -> int:
+        return ANSWERED if sums.answered == sums.sent else UNANSWERED
+
+    def failed(failure: Failure) -> int:
+        reason = failure.value
+        if isinstance(reason, defer.CancelledError):
+            return UNANSWERED
+        if isinstance(reason, BrokenPipeError):
+            raise reason
+        if isinstance(reason, error.CannotListenError):
+            _complain(f"cannot send from {formatAddress(options.bind)}: {reason.socketError.strerror}")
+            return WRONG_INPUT
+        if isinstance(reason, OSError):
+            _complain(f"cannot read {'standard input' if options.file == '-' else options.file}: {reason.strerror}")
+            return WRONG_INPUT
+        if isinstance(reason, (EchoError, error.DNSLookupError)):
+            _complain(str(reason.args[0]))
+            if isinstance(reason, (MessageTooLong, error.DNSLookupError)):
+                return WRONG_INPUT
+            return UNREACHABLE if isinstance(reason, (PortUnreachable, HostUnreachable)) else UNANSWERED
+        failure.printTraceback()
+        return UNANSWERED
+
+    def sumUp(status: int) -> int:
+        if options.chunk is not None:
+            _complain(str(transfer.sums))
+        if descriptor:
+            os.close(descriptor)
+        return status
+
+    work = defer.Deferred.fromCoroutine(transfer.run(reactor, source.read, _Printer()))
+    return work.addCallbacks(over, failed).addCallback(sumUp)
+
+
+def _runReactor(start: Callable[[Any], defer.Deferred[int]]) -> int:
+    """
+    Run the reactor until a Deferred fires, or a signal comes.
+
+    @return: the exit status.
+    """
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    status = UNANSWERED
+    over = False
+    work: defer.Deferred[int] = defer.Deferred()
+
+    def finished(result: int | Failure) -> None:
+        nonlocal status, over
+        over = True
+        if isinstance(result, Failure):
+            result.trap(BrokenPipeError)
+            # Nobody reads the results any more; Python is not to complain of it at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        elif status < SIGNALLED:
+            status = result
+        reactor.stop()
+
+    def begin() -> None:
+        nonlocal work
+        work = start(reactor)
+        work.addBoth(finished)
+
+    def interrupt(number: int) -> None:
+        nonlocal status
+        status = SIGNALLED + number
+        if not over:
+            work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: reactor.callFromThread(interrupt, number))
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    @param arguments: what was written after C{udpecho}; by default that of this process.
+
+    @return: the exit status.
+    """
+    options = _makeParser().parse_args(arguments)
+    return _runReactor(lambda reactor: options.run(reactor, options))

@@ -1,0 +1,423 @@
+"""
+The connected UDP client: send a payload to one peer, get it back before the deadline, or learn why not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet import defer, error
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
+
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
+from udpecho.errors import (
+    ClientClosed,
+    EchoError,
+    HostUnreachable,
+    MessageTooLong,
+    PortUnreachable,
+    ResponseTimeout,
+    unreachable,
+)
+from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver
+from udpecho.resolution import resolve
+from udpecho.sockets.port import MAX_DATAGRAM, dial
+
+#: Seconds to wait for a reply, as in the seed.
+TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """
+    An echoed datagram.
+
+    @ivar payload: its bytes.
+    @ivar peer: where it came from, a C{(host, port)} pair.
+    @ivar roundTripTime: seconds from handing the payload to the system to getting the reply from it.
+    """
+
+    payload: bytes
+    peer: tuple[str, int]
+    roundTripTime: float
+
+
+class _Exchange:
+    """
+    One payload on its way, and whoever waits for its reply.
+
+    @ivar payload: what was sent.
+    @ivar timeout: the seconds that were given.
+    @ivar sent: when it was sent, on the client's clock.
+    @ivar ignored: how many datagrams the client had ignored by then.
+    @ivar deadline: the call that ends it.
+    @ivar done: fires with the L{Reply}.
+    """
+
+    deadline: IDelayedCall
+
+    def __init__(self, client: EchoClient, payload: bytes, timeout: float, sent: float, ignored: int) -> None:
+        self.payload = payload
+        self.timeout = timeout
+        self.sent = sent
+        self.ignored = ignored
+        self.done: defer.Deferred[Reply] = defer.Deferred(lambda _: client._forget(self))
+
+
+@implementer(INetworkErrorReceiver)
+class EchoClient(DatagramProtocol):
+    """
+    One connected socket, and any number of payloads on their way through it, each with its own deadline.
+
+    A reply is matched to the oldest payload on its way that is the same bytes. A datagram that matches none is ignored and
+    counted, so that a late reply never answers a later call with another payload.
+
+    L{connect} makes one. As a protocol it runs on any connected C{IUDPTransport}.
+
+    @ivar ignored: how many datagrams from the peer matched nothing that was on its way.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        timeout: float = TIMEOUT,
+        verify: bool = True,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """
+        @param reactor: enforces the deadlines.
+        @param timeout: the seconds that a call without a timeout of its own has.
+        @param verify: whether a reply must be the payload that was sent; if not, the first datagram from the peer answers the
+            oldest payload on its way.
+        @param now: the clock for round trips, in seconds; by default the reactor's.
+
+        @raise ValueError: if C{timeout} is not a number of seconds.
+        """
+        checkTimeout(timeout)
+        self.ignored = 0
+        self._reactor = reactor
+        self._timeout = timeout
+        self._verify = verify
+        self._now = reactor.seconds if now is None else now
+        self._peer = "the peer"
+        self._closed = False
+        # Both keep the order of sending; the second is for finding a reply's own.
+        self._outstanding: dict[_Exchange, None] = {}
+        self._byPayload: dict[bytes, deque[_Exchange]] = {}
+
+    def echo(self, payload: bytes, timeout: float | None = None) -> defer.Deferred[int]:
+        """
+        Send a payload and wait for its reply.
+
+        @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
+        @param timeout: seconds until the deadline; by default the client's.
+
+        @return: fires with the byte count of the reply. Fails with L{ResponseTimeout}, L{PortUnreachable},
+            L{HostUnreachable}, L{MessageTooLong} or L{ClientClosed}; with C{TypeError} or C{ValueError} at once if an
+            argument is wrong. May be cancelled.
+        """
+        return self.exchange(payload, timeout).addCallback(lambda reply: len(reply.payload))
+
+    def exchange(self, payload: bytes, timeout: float | None = None) -> defer.Deferred[Reply]:
+        """
+        Send a payload and wait for its reply, as L{echo} does.
+
+        @return: fires with the L{Reply}.
+        """
+        try:
+            checkPayload(payload)
+            if timeout is None:
+                timeout = self._timeout
+            checkTimeout(timeout)
+            if self._closed or self.transport is None:
+                raise ClientClosed("the client is closed")
+        except (TypeError, ValueError, EchoError):
+            return defer.fail()
+
+        payload = bytes(payload)
+        exchange = _Exchange(self, payload, timeout, self._now(), self.ignored)
+        self._outstanding[exchange] = None
+        self._byPayload.setdefault(payload, deque()).append(exchange)
+        exchange.deadline = self._reactor.callLater(timeout, self._expire, exchange)
+        try:
+            self.transport.write(payload, None)
+        except error.MessageLengthError:
+            self._fail(exchange, _tooLong(self._peer, payload, self._limit()))
+        except OSError as e:
+            # Twisted's own port raises what ours tells by networkError.
+            self._fail(exchange, unreachable(e.errno or 0, self._peer))
+        return exchange.done
+
+    def close(self) -> defer.Deferred[None]:
+        """
+        Close the socket, and fail what is on its way with L{ClientClosed}. May be called twice.
+
+        @return: fires when the socket is closed.
+        """
+        self._closed = True
+        transport = self.transport
+        closed: defer.Deferred[None] = defer.succeed(None)
+        if IDatagramTransport.providedBy(transport):
+            transport.abort()
+        elif transport is not None:
+            closed = transport.stopListening() or closed
+        self._failAll("the client was closed before the reply came")
+        return closed
+
+    # What the transport tells
+
+    def connectedTo(self, peer: DatagramAddress) -> None:
+        """
+        Remember the peer's address, for messages.
+        """
+        self._peer = formatAddress(peer)
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """
+        Fire the Deferred that this is the reply for.
+        """
+        same = self._byPayload.get(datagram)
+        if same:
+            exchange = same[0]
+        elif self._outstanding and not self._verify:
+            exchange = next(iter(self._outstanding))
+        else:
+            self.ignored += 1
+            return
+        reply = Reply(datagram, addr, self._now() - exchange.sent)
+        self._forget(exchange)
+        exchange.done.callback(reply)
+
+    def connectionRefused(self) -> None:
+        """
+        Nothing listens at the peer: none of what is on its way will be answered.
+        """
+        for exchange in list(self._outstanding):
+            self._fail(exchange, PortUnreachable(f"{self._peer} refused the datagram: nothing listens on that port"))
+
+    def networkError(self, reason: EchoError) -> None:
+        """
+        The network did not deliver.
+
+        @see: L{INetworkErrorReceiver.networkError}
+        """
+        for exchange in list(self._outstanding):
+            if isinstance(reason, HostUnreachable):
+                self._fail(exchange, type(reason)(str(reason), reason.errno))
+            elif isinstance(reason, MessageTooLong) and len(exchange.payload) > (reason.limit or 0):
+                self._fail(exchange, MessageTooLong(str(reason), reason.errno, reason.limit))
+
+    def stopProtocol(self) -> None:
+        """
+        The transport is gone.
+        """
+        self._closed = True
+        self._failAll("the socket was closed before the reply came")
+
+    # Endings
+
+    def _expire(self, exchange: _Exchange) -> None:
+        ignored = self.ignored - exchange.ignored
+        others = f"; {ignored} other datagram{'s' * (ignored != 1)} from it ignored" if ignored else ""
+        self._fail(exchange, ResponseTimeout(f"no reply from {self._peer} within {exchange.timeout:g} s{others}"))
+
+    def _failAll(self, message: str) -> None:
+        for exchange in list(self._outstanding):
+            self._fail(exchange, ClientClosed(message))
+
+    def _fail(self, exchange: _Exchange, reason: EchoError) -> None:
+        # A callback of another exchange may have ended this one meanwhile.
+        if exchange in self._outstanding:
+            self._forget(exchange)
+            exchange.done.errback(reason)
+
+    def _forget(self, exchange: _Exchange) -> None:
+        """
+        The exchange is over: leave nothing of it behind.
+        """
+        del self._outstanding[exchange]
+        same = self._byPayload[exchange.payload]
+        same.remove(exchange)
+        if not same:
+            del self._byPayload[exchange.payload]
+        if exchange.deadline.active():
+            exchange.deadline.cancel()
+
+    def _limit(self) -> int:
+        return MAX_PAYLOAD_IPV6 if self._peer.startswith("[") else MAX_PAYLOAD_IPV4
+
+
+def connect(
+    reactor: IReactorTime,
+    host: str,
+    port: int,
+    timeout: float = TIMEOUT,
+    *,
+    verify: bool = True,
+    bindAddress: tuple[str, int] | None = None,
+) -> defer.Deferred[EchoClient]:
+    """
+    Open a client: resolve the host, open a socket and C{connect(2)} it before anything can be queued on it; if the system
+    refuses one address, try the next.
+
+    @param reactor: the reactor to run on.
+    @param host: a name or an IP address.
+    @param port: the peer's port, 1 to 65535.
+    @param timeout: the seconds that resolving may take, and that each of the client's calls has by default.
+    @param verify: whether a reply must be the payload that was sent.
+    @param bindAddress: the local C{(host, port)} to send from, port 0 for any; by default the system chooses.
+
+    @return: fires with the client. Fails with the resolver's failure, L{ResponseTimeout}, L{HostUnreachable} if the system
+        has no way to any of the addresses, or L{error.CannotListenError} if it refuses C{bindAddress}; with C{TypeError} or
+        C{ValueError} at once if an argument is wrong. May be cancelled.
+    """
+    try:
+        checkPeer(host, port)
+        checkTimeout(timeout)
+        families = None if bindAddress is None else [IPv6Address if isIPv6Address(bindAddress[0]) else IPv4Address]
+    except (TypeError, ValueError):
+        return defer.fail()
+
+    def open(addresses: list[DatagramAddress]) -> EchoClient:
+        for address in addresses:
+            try:
+                return _open(reactor, address, timeout, verify, bindAddress)
+            except error.CannotListenError:
+                raise
+            except OSError as e:
+                refusal = unreachable(e.errno or 0, formatAddress(address))
+        raise refusal
+
+    return resolve(reactor, host, port, timeout, families).addCallback(open)
+
+
+def _open(
+    reactor: IReactorTime, peer: DatagramAddress, timeout: float, verify: bool, bindAddress: tuple[str, int] | None
+) -> EchoClient:
+    """
+    Connect a client to one address.
+
+    @raise OSError: if the system refuses.
+    """
+    if IReactorFDSet.providedBy(reactor):
+        # A reactor's seconds may be those of the wall clock, which can be set.
+        client = EchoClient(reactor, timeout, verify, time.monotonic)
+        client.connectedTo(peer)
+        dial(reactor, client, peer, bindAddress)
+        return client
+    client = EchoClient(reactor, timeout, verify)
+    client.connectedTo(peer)
+    host, port = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
+    transport: Any = IReactorUDP(reactor).listenUDP(port, client, host, MAX_DATAGRAM)
+    try:
+        transport.connect(*peer)
+    except BaseException:
+        transport.stopListening()
+        raise
+    return client
+
+
+def echo(
+    reactor: IReactorTime,
+    host: str,
+    port: int,
+    payload: bytes,
+    timeout: float = TIMEOUT,
+    *,
+    verify: bool = True,
+    bindAddress: tuple[str, int] | None = None,
+) -> defer.Deferred[int]:
+    """
+    Send one payload to an echo server and wait for the reply.
+
+    @param reactor: the reactor to run on; its C{callLater} enforces the deadline.
+    @param host: a name or an IP address.
+    @param port: the server's port, 1 to 65535.
+    @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
+    @param timeout: seconds until the deadline; resolving the name is inside it.
+    @param verify: whether the reply must be the payload; other datagrams are ignored then, and the timeout's message says how
+        many there were. If not, the first datagram from the server is the reply.
+    @param bindAddress: the local C{(host, port)} to send from, port 0 for any; by default the system chooses.
+
+    @return: fires, when the socket is closed again, with the byte count of the reply. Fails with L{ResponseTimeout},
+        L{PortUnreachable}, L{HostUnreachable}, L{MessageTooLong}, the resolver's failure, or L{error.CannotListenError} if
+        the system refuses C{bindAddress}; with C{TypeError} or C{ValueError} at once if an argument is wrong. May be
+        cancelled.
+    """
+    try:
+        checkPayload(payload)
+    except (TypeError, MessageTooLong):
+        return defer.fail()
+    started = reactor.seconds()
+
+    def exchange(client: EchoClient) -> defer.Deferred[int]:
+        def close(result: Any) -> Any:
+            return client.close().addCallback(lambda _: result)
+
+        counted = client.echo(payload, remaining(reactor, started, timeout))
+        counted.addBoth(close)
+        return counted
+
+    return connect(reactor, host, port, timeout, verify=verify, bindAddress=bindAddress).addCallback(exchange)
+
+
+def remaining(reactor: IReactorTime, started: float, timeout: float) -> float:
+    """
+    The seconds that are left of a timeout: between 0 and all of it, also when somebody has set the clock meanwhile.
+
+    @param started: when it began, on the reactor's clock.
+    """
+    return min(timeout, max(0.0, timeout - (reactor.seconds() - started)))
+
+
+def checkTimeout(timeout: float) -> None:
+    """
+    @raise TypeError: if C{timeout} is not a number.
+    @raise ValueError: if it is negative, not a number or without end: reactors choke on those.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
+    if not 0 <= timeout < math.inf:
+        raise ValueError(f"a timeout is a number of seconds, 0 or more, not {timeout!r}")
+
+
+def checkPayload(payload: bytes) -> None:
+    """
+    @raise TypeError: if C{payload} is not bytes.
+    @raise MessageTooLong: if no datagram can carry it.
+    """
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a payload is bytes, not {type(payload).__name__}: encode a string first")
+    if len(payload) > MAX_PAYLOAD_IPV6:
+        raise _tooLong("any peer", payload, MAX_PAYLOAD_IPV6)
+
+
+def checkPeer(host: str, port: int) -> None:
+    """
+    @raise TypeError: if C{host} is not a string or C{port} not a whole number.
+    @raise ValueError: if C{port} is not one that can be sent to.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"a host is a name or an IP address, a string, not {host!r}")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a port is a whole number, not {port!r}")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{port!r} is not a port to send to: a number from 1 to 65535 is")
+
+
+def _tooLong(peer: str, payload: bytes, limit: int) -> MessageTooLong:
+    return MessageTooLong(f"{len(payload)} bytes are too long for a datagram to {peer}: {limit} at most", limit=limit)
+
+
+__all__ = ["EchoClient", "Reply", "connect", "echo"]

@@ -1,0 +1,109 @@
+"""
+What the rooms of udpecho expect of each other, and what a protocol may implement to hear more from a L{DatagramPort
+<udpecho.sockets.port.DatagramPort>} than Twisted's own interfaces tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IUDPTransport
+from zope.interface import Interface
+
+from udpecho.errors import EchoError
+
+
+class IDatagramTransport(IUDPTransport):
+    """
+    A UDP transport that says what became of each datagram it was asked to send.
+    """
+
+    def send(datagram: bytes, address: tuple[str, int] | None, settled: Callable[[str | None], None]) -> None:
+        """
+        Send a datagram, now or as soon as the send queue has room.
+
+        @param datagram: the payload.
+        @param address: the peer; L{None} in connected mode.
+        @param settled: called exactly once, perhaps before this method returns: with L{None} when the system has taken the
+            datagram, else with the reason that it never will, C{"send_failed"} or C{"send_timeout"}.
+        """
+
+    def abort() -> None:
+        """
+        Stop and close at once: when this returns, the socket is closed and the reactor knows nothing of it any more.
+        """
+
+
+class INetworkErrorReceiver(Interface):
+    """
+    A protocol that wants to know what the network said about datagrams it sent in connected mode, beyond
+    C{connectionRefused}.
+    """
+
+    def networkError(reason: EchoError) -> None:
+        """
+        An earlier datagram did not arrive. Called from the reactor, never from inside C{write}.
+
+        @param reason: L{HostUnreachable <udpecho.errors.HostUnreachable>} or its subclass L{NetworkUnreachable
+            <udpecho.errors.NetworkUnreachable>}, or L{MessageTooLong <udpecho.errors.MessageTooLong>} when the path to the
+            peer carries less.
+        """
+
+
+class IDropReceiver(Interface):
+    """
+    A protocol that keeps account of datagrams which its transport dropped before handing them over.
+    """
+
+    def datagramDropped(reason: str, size: int, address: tuple[str, int]) -> None:
+        """
+        A datagram came in and was dropped.
+
+        @param reason: one of L{udpecho.counters.DROP_REASONS}.
+        @param size: how many bytes of it were seen.
+        @param address: where it came from.
+        """
+
+
+class IGuard(Interface):
+    """
+    Decides who is answered.
+    """
+
+    def refuse(size: int, address: tuple[str, int]) -> str | None:
+        """
+        Look at one datagram.
+
+        @param size: its bytes.
+        @param address: where it came from.
+
+        @return: L{None} to answer it, else the reason to drop it, one of L{udpecho.counters.DROP_REASONS}.
+        """
+
+
+class IDatagramJournal(Interface):
+    """
+    Writes down which datagrams came and went.
+    """
+
+    def received(size: int, address: tuple[str, int]) -> bool:
+        """
+        A datagram of C{size} bytes came from C{address}.
+
+        @return: whether a line was written; hand it to L{written} with the reply.
+        """
+
+    def written(size: int, address: tuple[str, int], wanted: bool) -> None:
+        """
+        A datagram of C{size} bytes went to C{address}.
+
+        @param wanted: whether to write a line, or only to add it to the sum.
+        """
+
+    def close() -> None:
+        """
+        Write down what is still to be said. May be called often.
+        """
+
+
+__all__ = ["IDatagramJournal", "IDatagramTransport", "IDropReceiver", "IGuard", "INetworkErrorReceiver"]

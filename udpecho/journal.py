@@ -1,0 +1,103 @@
+"""
+The log lines of datagrams, as many a second as the reader can bear, and the sum of the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from udpecho.addresses import formatAddress
+from udpecho.interfaces import IDatagramJournal
+
+_log = Logger(namespace="udpecho.server")
+
+#: How many datagrams a second have their lines in the log.
+DEFAULT_RATE = 10
+
+
+@implementer(IDatagramJournal)
+class DatagramJournal:
+    """
+    Logs a line for a datagram that came in and one for its reply, for the first few datagrams of each second; what was left
+    out is summed up in one line a second.
+    """
+
+    def __init__(self, rate: int | None = DEFAULT_RATE, clock: IReactorTime | None = None) -> None:
+        """
+        @param rate: how many datagrams a second get their lines; L{None} for all of them.
+        @param clock: tells the time, and has the sum written when its second is over. Without one the sum is written with the
+            next datagram, or on closing.
+        """
+        self._rate = rate
+        self._clock = clock
+        self._seconds: Callable[[], float] = time.monotonic if clock is None else clock.seconds
+        self._windowEnds: float | None = None
+        self._left = 0
+        self._timer: IDelayedCall | None = None
+        self._unwritten = [0, 0, 0, 0]
+
+    def received(self, size: int, address: tuple[str, int]) -> bool:
+        """
+        @see: L{IDatagramJournal.received}
+        """
+        if self._rate is not None:
+            if self._rate == 0:
+                return False
+            now = self._seconds()
+            # A window that ends more than its length ahead is from before the clock was set back.
+            if self._windowEnds is None or not now < self._windowEnds <= now + 1:
+                self._sumUp()
+                self._windowEnds = now + 1
+                self._left = self._rate
+            if not self._left:
+                self._unwritten[0] += 1
+                self._unwritten[1] += size
+                if self._timer is None and self._clock is not None:
+                    self._timer = self._clock.callLater(self._windowEnds - now, self._secondIsOver)
+                return False
+            self._left -= 1
+        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
+        return True
+
+    def written(self, size: int, address: tuple[str, int], wanted: bool) -> None:
+        """
+        @see: L{IDatagramJournal.written}
+        """
+        if wanted:
+            _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
+        elif self._rate:
+            self._unwritten[2] += 1
+            self._unwritten[3] += size
+
+    def close(self) -> None:
+        """
+        @see: L{IDatagramJournal.close}
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sumUp()
+
+    def _secondIsOver(self) -> None:
+        self._timer = None
+        self._sumUp()
+
+    def _sumUp(self) -> None:
+        received, receivedBytes, written, writtenBytes = self._unwritten
+        if received or written:
+            self._unwritten = [0, 0, 0, 0]
+            _log.info(
+                "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
+                received=received,
+                receivedBytes=receivedBytes,
+                written=written,
+                writtenBytes=writtenBytes,
+            )
+
+
+__all__ = ["DEFAULT_RATE", "DatagramJournal"]

@@ -1,0 +1,116 @@
+"""
+The echo server: every datagram goes back to where it came from, the same bytes (RFC 862).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet import error
+from twisted.internet.interfaces import IUDPTransport
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
+
+from udpecho.counters import Counters
+from udpecho.interfaces import IDatagramJournal, IDatagramTransport, IDropReceiver, IGuard
+from udpecho.journal import DatagramJournal
+
+
+@implementer(IDropReceiver)
+class EchoServer(DatagramProtocol):
+    """
+    Echoes, on a L{DatagramPort <udpecho.sockets.port.DatagramPort>}, on Twisted's own C{listenUDP}, and on any other
+    C{IUDPTransport}.
+
+    What was sent to a broadcast or multicast address is not answered (RFC 1122 section 4.1.3.5 has UDP replies leave from a
+    unicast address, and one datagram would draw a reply from every host that hears it); it is counted as C{not_allowed}.
+
+    @ivar counters: what came in and what became of it.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        guard: IGuard | None = None,
+        counters: Counters | None = None,
+        maxPayload: int | None = None,
+        journal: IDatagramJournal | None = None,
+    ) -> None:
+        """
+        @param guard: decides who is answered; without one, everybody is.
+        @param counters: the account to keep; by default a new one.
+        @param maxPayload: the longest payload to answer, in bytes; longer ones are counted as C{too_large}. By default there
+            is no limit but UDP's.
+        @param journal: writes down the datagrams; by default a L{DatagramJournal} that logs 10 a second.
+        """
+        self.counters = Counters() if counters is None else counters
+        self._guard = guard
+        self._maxPayload = maxPayload
+        self._journal = DatagramJournal() if journal is None else journal
+        self._send: Callable[[bytes, tuple[str, int], Callable[[str | None], None]], None] = self._write
+
+    def makeConnection(self, transport: IUDPTransport) -> None:
+        """
+        Learn which transport to answer by.
+        """
+        self._send = transport.send if IDatagramTransport.providedBy(transport) else self._write
+        super().makeConnection(transport)
+
+    def stopProtocol(self) -> None:
+        """
+        Say what is still to be said.
+        """
+        self._journal.close()
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """
+        Answer a datagram.
+        """
+        size = len(datagram)
+        self.counters.receive(size)
+        logged = self._journal.received(size, addr)
+        reason = self._reasonToDrop(size, addr)
+        if reason is not None:
+            self.counters.drop(reason, size)
+            return
+
+        def settled(reason: str | None) -> None:
+            if reason is None:
+                self.counters.echo(size)
+                self._journal.written(size, addr, logged)
+            else:
+                self.counters.drop(reason, size)
+
+        self._send(datagram, addr, settled)
+
+    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
+        """
+        Count what the transport did not hand over.
+
+        @see: L{IDropReceiver.datagramDropped}
+        """
+        self.counters.receive(size)
+        self.counters.drop(reason, size)
+
+    def _reasonToDrop(self, size: int, address: tuple[str, int]) -> str | None:
+        if not getattr(address, "unicast", True):
+            return "not_allowed"
+        if self._maxPayload is not None and size > self._maxPayload:
+            return "too_large"
+        return None if self._guard is None else self._guard.refuse(size, address)
+
+    def _write(self, datagram: bytes, address: tuple[str, int], settled: Callable[[str | None], None]) -> None:
+        """
+        Send on a transport that raises what the system refuses, and knows no more.
+        """
+        assert self.transport is not None
+        try:
+            self.transport.write(datagram, address)
+        except (OSError, error.MessageLengthError):
+            settled("send_failed")
+        else:
+            settled(None)
+
+
+__all__ = ["EchoServer"]

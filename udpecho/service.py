@@ -1,0 +1,217 @@
+"""
+The server as a service: its ports, from binding them to the last sum in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from twisted.application.service import Service
+from twisted.internet import defer, error
+from twisted.internet.abstract import isIPAddress
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from udpecho.addresses import DatagramAddress
+from udpecho.counters import Counters
+from udpecho.interfaces import IGuard
+from udpecho.journal import DEFAULT_RATE, DatagramJournal
+from udpecho.server import EchoServer
+from udpecho.sockets.port import WRITE_TIMEOUT, DatagramPort, listen
+
+#: The port of the seed.
+DEFAULT_PORT = 1234
+#: Where only this machine reaches the server.
+LOOPBACK = ("127.0.0.1", "::1")
+#: Seconds in which to answer, at the stop, what is already queued.
+DRAIN_TIMEOUT = 1.0
+
+_portZeroTries = 10
+
+_log = Logger()
+
+
+class EchoService(Service):
+    """
+    An echo server on one or several interfaces.
+
+    The ports are bound in C{privilegedStartService}, so that C{twistd --uid} can serve port 7, or else in C{startService}.
+    C{stopService} answers what is already queued, and logs the sums.
+
+    @ivar counters: what came in on all ports, and what became of it.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorUDP,
+        port: int = DEFAULT_PORT,
+        interfaces: Sequence[str] | None = None,
+        *,
+        guard: IGuard | None = None,
+        counters: Counters | None = None,
+        maxPayload: int | None = None,
+        logDatagrams: int | None = DEFAULT_RATE,
+        writeTimeout: float = WRITE_TIMEOUT,
+        receiveBuffer: int | None = None,
+    ) -> None:
+        """
+        @param reactor: an L{IReactorUDP} and L{IReactorTime} provider.
+        @param port: the port number; with 0 the system picks one, the same for all interfaces.
+        @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
+            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
+        @param guard: decides who is answered.
+        @param counters: the account to keep; by default a new one.
+        @param maxPayload: the longest payload to answer, in bytes.
+        @param logDatagrams: how many datagrams a second have their lines in the log; L{None} for all, 0 for none.
+        @param writeTimeout: how many seconds a reply waits for a full send queue.
+        @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface.
+        """
+        self.counters = Counters() if counters is None else counters
+        self._reactor = reactor
+        self._port = port
+        self._interfaces = interfaces
+        self._guard = guard
+        self._maxPayload = maxPayload
+        self._logDatagrams = logDatagrams
+        self._writeTimeout = writeTimeout
+        self._receiveBuffer = receiveBuffer
+        self._ports: list[IListeningPort] = []
+
+    @property
+    def addresses(self) -> list[DatagramAddress]:
+        """
+        The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
+        while the service is stopped.
+        """
+        return [_boundAddress(port) for port in self._ports]
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind the ports.
+
+        @raise error.CannotListenError: if the system refuses one; none is bound then.
+        """
+        super().privilegedStartService()
+        self._bind()
+
+    def startService(self) -> None:
+        """
+        Say where the server answers. The ports are bound first, if C{privilegedStartService} has not been called.
+
+        @raise error.CannotListenError: if the system refuses one; none is bound then.
+        """
+        if not self._ports:
+            self._bind()
+        super().startService()
+        _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
+        if all(_isLoopback(address.host) for address in self.addresses):
+            _log.info(
+                "only this machine can reach these addresses;"
+                " --interface 0.0.0.0 --interface :: serves the network (in Python: interfaces=['0.0.0.0', '::'])"
+            )
+        self._warnOfSmallBuffers()
+
+    def stopService(self) -> defer.Deferred[None]:
+        """
+        Answer what is already queued, for a second at the most, close the ports and log the sums.
+
+        @return: fires when the ports are closed.
+        """
+        super().stopService()
+        return defer.Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        ports, self._ports = self._ports, []
+        drained = await defer.gatherResults([port.drain(DRAIN_TIMEOUT) for port in ports if isinstance(port, DatagramPort)])
+        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
+        if not all(drained):
+            _log.warn("stopped with datagrams still queued: {seconds} s were not enough", seconds=DRAIN_TIMEOUT)
+        if ports:
+            _log.info("stopped: {counters}", counters=self.counters)
+
+    def _bind(self) -> None:
+        tries = _portZeroTries if self._port == 0 else 1
+        while True:
+            tries -= 1
+            try:
+                self._ports = self._listenOnAll()
+                return
+            except error.CannotListenError as e:
+                # What is free on one interface may be taken on the next.
+                if self._port != 0 or e.port == 0 or not tries:
+                    raise
+
+    def _listenOnAll(self) -> list[IListeningPort]:
+        """
+        @raise error.CannotListenError: if one of the interfaces refuses; nothing is left bound then.
+        """
+        ports: list[IListeningPort] = []
+        number = self._port
+        journal = DatagramJournal(self._logDatagrams, IReactorTime(self._reactor))
+        try:
+            for interface in LOOPBACK if self._interfaces is None else self._interfaces:
+                server = EchoServer(self._guard, self.counters, self._maxPayload, journal)
+                try:
+                    port = listen(
+                        self._reactor,
+                        number,
+                        server,
+                        interface,
+                        writeTimeout=self._writeTimeout,
+                        receiveBuffer=self._receiveBuffer,
+                        ipv6Only=True,
+                    )
+                except error.CannotListenError:
+                    if self._interfaces is None and ports and not _hasIPv6Loopback(self._reactor):
+                        continue
+                    raise
+                ports.append(port)
+                number = _boundAddress(port).port
+        except BaseException:
+            for port in ports:
+                port.abort() if isinstance(port, DatagramPort) else port.stopListening()
+            raise
+        return ports
+
+    def _warnOfSmallBuffers(self) -> None:
+        if self._receiveBuffer is None:
+            return
+        for port in self._ports:
+            granted = port.getReceiveBuffer() if isinstance(port, DatagramPort) else None
+            if granted is not None and granted < self._receiveBuffer:
+                _log.warn(
+                    "{address} has a receive buffer of {granted} bytes, not {wanted}: the system's limit is lower"
+                    " (on Linux: sysctl net.core.rmem_max={wanted})",
+                    address=_boundAddress(port),
+                    granted=granted,
+                    wanted=self._receiveBuffer,
+                )
+
+
+def _boundAddress(port: IListeningPort) -> DatagramAddress:
+    host = cast("IPv4Address | IPv6Address", port.getHost())
+    address = DatagramAddress((host.host, host.port))
+    address.scopeID = int(getattr(host, "scopeID", 0))
+    return address
+
+
+def _isLoopback(host: str) -> bool:
+    return host == "::1" or (isIPAddress(host) and host.startswith("127."))
+
+
+def _hasIPv6Loopback(reactor: IReactorUDP) -> bool:
+    """
+    Whether C{::1} can be bound at all on this machine.
+    """
+    try:
+        port = listen(reactor, 0, DatagramProtocol(), "::1")
+    except error.CannotListenError:
+        return False
+    port.stopListening()
+    return True
+
+
+__all__ = ["DEFAULT_PORT", "LOOPBACK", "EchoService"]

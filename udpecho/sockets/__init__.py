@@ -1,0 +1,3 @@
+"""
+Sockets: the one room that talks to the operating system.
+"""

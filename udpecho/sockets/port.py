@@ -1,0 +1,772 @@
+"""
+The UDP port that Twisted should have had: it survives refusals, cuts nothing, answers from the address that was asked, lets
+timers run, and waits for a full send queue.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+from twisted.internet import abstract, defer, error, udp
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorFDSet, IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
+from udpecho.interfaces import IDatagramTransport, IDropReceiver, INetworkErrorReceiver
+from udpecho.sockets import linux
+
+#: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
+MAX_DATAGRAM = 65535
+#: Seconds that a datagram waits for a full send queue, as in the seed.
+WRITE_TIMEOUT = 5.0
+#: How many datagrams may wait for it.
+MAX_WAITING = 1024
+
+_tryAgain = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
+#: The descriptor itself is bad, so that no later turn can go better.
+_hopeless = frozenset({errno.EBADF, errno.ENOTSOCK})
+#: Seconds to wait before reading again when the system failed to read for want of something (memory, say).
+_readPause = 0.1
+#: What ICMP, or the routing table, says about a peer (C{icmp_err_convert} and C{icmpv6_err_convert} in Linux).
+_peerErrors = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "ECONNREFUSED",
+        "ECONNRESET",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETRESET",
+        "ENETUNREACH",
+        "ENONET",
+        "ENOPROTOOPT",
+        "EOPNOTSUPP",
+        "EPROTO",
+    )
+    if hasattr(errno, name)
+)
+#: Windows says that a datagram was longer than the buffer by an error on reading.
+_cutOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
+#: A socket has few errors to tell of: a bound for the case that they come faster than they are read.
+_errorsPerTurn = 64
+
+_IPV4_AND_UDP_HEADERS = 28
+_IPV6_AND_UDP_HEADERS = 48
+
+Settled = Callable[["str | None"], None]
+
+_log = Logger()
+
+
+class _Waiting(NamedTuple):
+    """
+    A datagram that waits for the send queue.
+    """
+
+    deadline: float
+    datagram: bytes
+    destination: tuple[Any, ...] | None
+    ancillary: linux.Ancillary
+    settled: Settled
+
+
+@implementer(IListeningPort, IDatagramTransport)
+class DatagramPort(udp.Port):
+    """
+    A UDP port for any L{DatagramProtocol}.
+
+    In connected mode C{connectionRefused} is called from the reactor when the network says that nothing listens at the peer,
+    and the port stays open. What else the network says goes to C{networkError} of a protocol that provides
+    L{INetworkErrorReceiver}; a protocol that does not is told of an unreachable peer by C{connectionRefused} too.
+
+    @cvar maxDatagrams: how many datagrams one turn of the reactor may read; C{maxThroughput} bounds their bytes.
+    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}.
+    """
+
+    maxDatagrams = 64
+
+    reactor: Any
+    _preexistingSocket: Any
+
+    def __init__(
+        self,
+        port: int | None,
+        proto: DatagramProtocol,
+        interface: str = "",
+        maxPacketSize: int = MAX_DATAGRAM,
+        reactor: Any = None,
+        writeTimeout: float = WRITE_TIMEOUT,
+        maxWaiting: int = MAX_WAITING,
+        receiveBuffer: int | None = None,
+        ipv6Only: bool = False,
+    ) -> None:
+        """
+        @param port: the port number, 0 for any free one.
+        @param proto: the protocol that gets the datagrams.
+        @param interface: the local IP address to bind, C{""} for all of IPv4, C{"::"} for all of both families.
+        @param maxPacketSize: the longest datagram to hand over, in bytes; longer ones are dropped, and counted as
+            C{truncated}.
+        @param reactor: an L{IReactorFDSet} and L{IReactorTime} provider.
+        @param writeTimeout: how many seconds a datagram waits for a full send queue.
+        @param maxWaiting: how many datagrams may wait for it.
+        @param receiveBuffer: how many bytes of receive buffer to ask of the system (C{SO_RCVBUF} in C{socket(7)}).
+        @param ipv6Only: keep IPv4 out of a socket bound to C{"::"} (RFC 3493 section 5.3).
+        """
+        super().__init__(port, proto, interface, maxPacketSize, reactor)
+        self.dropped: Counter[str] = Counter()
+        self._writeTimeout = writeTimeout
+        self._maxWaiting = maxWaiting
+        self._receiveBuffer = receiveBuffer
+        self._ipv6Only = ipv6Only
+        self._peer: tuple[Any, ...] | None = None
+        self._boundHost: str | None = None
+        self._hearsDestination = False
+        self._wantsReading = False
+        self._readingFailed = False
+        self._readingPause: IDelayedCall | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._expiry: IDelayedCall | None = None
+        self._errors: deque[EchoError] = deque()
+        self._telling: IDelayedCall | None = None
+        self._closing: IDelayedCall | None = None
+        self._stopped: list[defer.Deferred[None]] = []
+
+    # Binding and connecting
+
+    def createInternetSocket(self) -> socket.socket:
+        """
+        Make the socket, with the options that must be set before it is bound.
+        """
+        sock = super().createInternetSocket()
+        if self._ipv6Only and self.addressFamily == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if self._receiveBuffer is not None:
+            self._growReceiveBuffer(sock, self._receiveBuffer)
+        return sock
+
+    def _growReceiveBuffer(self, sock: socket.socket, size: int) -> None:
+        if linux.available:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, linux.SO_RCVBUFFORCE, size)
+            except OSError:
+                pass
+            else:
+                return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def getReceiveBuffer(self) -> int:
+        """
+        How many bytes of receive buffer the system has granted, on the scale of C{receiveBuffer}: Linux doubles what it is
+        asked for, for its own use (C{socket(7)}).
+        """
+        granted = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return granted // 2 if linux.available else granted
+
+    def _bindSocket(self) -> None:
+        super()._bindSocket()
+        bound = self.socket.getsockname()
+        self._boundHost = None if bound[0] in ("0.0.0.0", "::") else bound[0]
+        try:
+            self._peer = self.socket.getpeername()
+        except OSError:
+            if linux.available:
+                linux.askForDestination(self.socket)
+                self._hearsDestination = True
+        else:
+            self._becameConnected(self._peer[:2])
+
+    def connect(self, host: str, port: int) -> None:
+        """
+        Exchange datagrams with one peer only from now on.
+
+        @param host: an IP address.
+        @param port: its port number.
+
+        @raise RuntimeError: if this port is connected already.
+        @raise error.InvalidAddressError: if C{host} is not an address of this port's family.
+        @raise OSError: if the system refuses, say for want of a route; this port can be used and connected afterwards.
+        """
+        if self._connectedAddr:
+            raise RuntimeError("already connected, reconnecting is not currently supported")
+        self._checkHost(host, "connect()")
+        self.socket.connect((host, port))
+        self._becameConnected((host, port))
+
+    def _becameConnected(self, address: tuple[str, int]) -> None:
+        self._connectedAddr = address
+        self._peer = self.socket.getpeername()
+        if linux.available:
+            linux.askForErrors(self.socket)
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """
+        The local address; for link-local IPv6 with its scope.
+        """
+        bound = self.socket.getsockname()
+        if self.addressFamily == socket.AF_INET:
+            return IPv4Address("UDP", *bound)
+        return IPv6Address("UDP", *bound)
+
+    # Reading
+
+    def startReading(self) -> None:
+        """
+        Read from now on, or as soon as no datagram waits for the send queue.
+        """
+        self._wantsReading = True
+        self._resumeReading()
+
+    def stopReading(self) -> None:
+        """
+        Do not read until L{startReading}.
+        """
+        self._wantsReading = False
+        super().stopReading()
+
+    def doRead(self) -> None:
+        """
+        Read what is there, within the bounds of one turn.
+        """
+        self._readTurn()
+
+    def _readTurn(self) -> bool:
+        """
+        Read one turn's datagrams.
+
+        @return: whether the queue was found empty.
+        """
+        size = 0
+        for turn in range(self.maxDatagrams):
+            # Waiting replies stop reading, and so may the protocol; closing sets the bound of bytes below zero.
+            if size >= self.maxThroughput or self._waiting or not self._wantsReading:
+                return False
+            try:
+                datagram, address = self._receive()
+            except OSError as e:
+                if e.errno in _tryAgain:
+                    if turn == 0:
+                        # Woken, and nothing to read: there are errors to read.
+                        self._takeErrors()
+                        self._tellErrors()
+                    return True
+                if e.errno == _cutOnWindows:
+                    self._truncated(self.maxPacketSize + 1, DatagramAddress(("", 0)))
+                    continue
+                if not self._readFailed(e):
+                    return False
+                continue
+            self._readingFailed = False
+            size += len(datagram)
+            if self._peer is not None and not self._isPeer(address):
+                continue
+            if len(datagram) > self.maxPacketSize:
+                self._truncated(len(datagram), address)
+                continue
+            try:
+                self.protocol.datagramReceived(datagram, address)
+            except Exception:
+                _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self.protocol)
+        return False
+
+    def _receive(self) -> tuple[bytes, DatagramAddress]:
+        """
+        Take one datagram from the system, one byte more than wanted if there is more, so that cutting shows.
+
+        @raise OSError: if there is none.
+        """
+        if not self._hearsDestination:
+            datagram, sender = self.socket.recvfrom(self.maxPacketSize + 1)
+            address = DatagramAddress(sender[:2])
+            address.localHost = self._boundHost
+        else:
+            datagram, ancillary, _, sender = self.socket.recvmsg(self.maxPacketSize + 1, linux.ANCILLARY_SIZE)
+            address = DatagramAddress(sender[:2])
+            address.localHost, address.unicast = linux.readDestination(ancillary)
+        if len(sender) == 4:
+            address.flowInfo, address.scopeID = sender[2:]
+        return datagram, address
+
+    def _isPeer(self, address: DatagramAddress) -> bool:
+        """
+        Whether a datagram came from the peer: one that was queued before this port was connected may not have.
+        """
+        peer = cast("tuple[Any, ...]", self._peer)
+        return address == peer[:2] and (len(peer) == 2 or address.scopeID == peer[3])
+
+    def _truncated(self, size: int, address: DatagramAddress) -> None:
+        self.dropped["truncated"] += 1
+        if IDropReceiver.providedBy(self.protocol):
+            self.protocol.datagramDropped("truncated", size, address)
+
+    def _readFailed(self, failure: OSError) -> bool:
+        """
+        The system gave an error instead of a datagram.
+
+        @return: whether it is worth reading on in this turn.
+        """
+        number = failure.errno
+        if self._peer is not None and (number in _peerErrors or number == errno.EMSGSIZE):
+            if not self._takeErrors():
+                self._noteError(cast(int, number))
+            self._tellErrors()
+            return True
+        if number in _peerErrors:
+            # Windows tells an unconnected socket of refusals, without saying whose.
+            return True
+        if number in _hopeless:
+            raise failure
+        if not self._readingFailed:
+            self._readingFailed = True
+            _log.warn("cannot read from UDP port {port}: {error}", port=self._realPortNumber, error=failure)
+        if self._readingPause is None:
+            super().stopReading()
+            self._readingPause = self.reactor.callLater(_readPause, self._readingPauseIsOver)
+        return False
+
+    def _readingPauseIsOver(self) -> None:
+        self._readingPause = None
+        self._resumeReading()
+
+    def _resumeReading(self) -> None:
+        """
+        Have the reactor look for datagrams, if they are wanted and nothing stands against it.
+        """
+        if self._wantsReading and not self._waiting and self._readingPause is None:
+            super().startReading()
+
+    # What the network says of datagrams that were sent
+
+    def _takeErrors(self) -> bool:
+        """
+        Take from the system what it has to say about earlier datagrams.
+
+        @return: whether it had anything to say.
+        """
+        if self._peer is None:
+            return False
+        found = False
+        if linux.available:
+            for entry in linux.readErrors(self.socket, _errorsPerTurn):
+                self._noteError(entry.errno, entry.info)
+                found = True
+        number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number and not found:
+            self._noteError(number)
+        return found or bool(number)
+
+    def _noteError(self, number: int, mtu: int = 0) -> None:
+        """
+        Remember to tell the protocol.
+        """
+        assert self._peer is not None
+        peer = formatAddress(self._peer[:2])
+        if number == errno.EMSGSIZE:
+            headers = _IPV4_AND_UDP_HEADERS if self.addressFamily == socket.AF_INET else _IPV6_AND_UDP_HEADERS
+            limit = mtu - headers if mtu > headers else None
+            known = "" if limit is None else f" more than {limit} bytes"
+            self._errors.append(MessageTooLong(f"the path to {peer} does not carry{known or ' as much'}", number, limit))
+        else:
+            self._errors.append(unreachable(number, peer))
+
+    def _tellErrorsSoon(self) -> None:
+        if self._errors and self._telling is None:
+            self._telling = self.reactor.callLater(0, self._tellErrors)
+
+    def _tellErrors(self) -> None:
+        """
+        Tell the protocol what the network said. Called from the reactor only.
+        """
+        _cancel(self._telling)
+        self._telling = None
+        while self._errors and self.connected:
+            reason = self._errors.popleft()
+            try:
+                if isinstance(reason, PortUnreachable):
+                    self.protocol.connectionRefused()
+                elif INetworkErrorReceiver.providedBy(self.protocol):
+                    self.protocol.networkError(reason)
+                elif isinstance(reason, HostUnreachable):
+                    self.protocol.connectionRefused()
+            except Exception:
+                _log.failure("Unhandled error in {protocol} on being told: {reason}", protocol=self.protocol, reason=reason)
+
+    # Writing
+
+    def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
+        """
+        Send a datagram, now or as soon as the send queue has room.
+
+        A datagram that the system refuses for its own reasons (no route, a firewall, port 0) is counted in C{dropped}, and
+        in connected mode the protocol is told what the system says about the peer.
+
+        @param datagram: the payload.
+        @param addr: where to; L{None} in connected mode. Given the very L{DatagramAddress} that C{datagramReceived} got, the
+            datagram leaves from the address that was asked.
+
+        @raise error.MessageLengthError: if no datagram can be this long.
+        @raise error.InvalidAddressError: if C{addr} is not an address of this port's family, or not the peer's in connected
+            mode.
+        """
+        number = self._send(datagram, addr, _forget)
+        if number == errno.EMSGSIZE:
+            raise error.MessageLengthError("message too long")
+
+    def send(self, datagram: bytes, address: tuple[str, int] | None, settled: Settled) -> None:
+        """
+        Send a datagram and learn what became of it.
+
+        @see: L{IDatagramTransport.send}
+        """
+        self._send(datagram, address, settled)
+
+    def _send(self, datagram: bytes, address: tuple[str, int] | None, settled: Settled) -> int:
+        """
+        @return: the system's error number if it refused, else 0.
+        """
+        destination, ancillary = self._destination(address)
+        if not self.connected:
+            self._unsent("send_failed", settled)
+            return errno.EBADF
+        number = errno.EAGAIN if self._waiting else self._transmit(datagram, destination, ancillary)
+        if number in _tryAgain:
+            self._wait(datagram, destination, ancillary, settled)
+            return 0
+        self._settle(number, settled)
+        self._tellErrorsSoon()
+        return number
+
+    def _destination(self, address: tuple[str, int] | None) -> tuple[tuple[Any, ...] | None, linux.Ancillary]:
+        """
+        Turn an address into what C{sendmsg} takes: a socket address, and the control message for the source address.
+        """
+        if self._connectedAddr:
+            if address is not None and address not in (self._connectedAddr, cast("tuple[Any, ...]", self._peer)[:2]):
+                raise error.InvalidAddressError(address[0], f"connected to {formatAddress(self._connectedAddr)}")
+            return None, []
+        if address is None:
+            raise error.InvalidAddressError("", "an unconnected port must be told where to write to")
+        if not isinstance(address, DatagramAddress):
+            if address[0] != "<broadcast>" or self.addressFamily == socket.AF_INET6:
+                self._checkHost(address[0], "write()")
+            return tuple(address), []
+        if (":" in address.host) != (self.addressFamily == socket.AF_INET6):
+            self._checkHost(address.host, "write()")
+        destination = (*address, 0, address.scopeID) if self.addressFamily == socket.AF_INET6 else tuple(address)
+        if self._hearsDestination and self._boundHost is None and address.localHost and address.unicast:
+            return destination, linux.sourceAncillary(address.localHost)
+        return destination, []
+
+    def _checkHost(self, host: str, what: str) -> None:
+        """
+        @raise error.InvalidAddressError: if C{host} is not an IP address, or not one of this port's family.
+        """
+        if abstract.isIPAddress(host):
+            family = socket.AF_INET
+        elif abstract.isIPv6Address(host):
+            family = socket.AF_INET6
+        elif host == "<broadcast>":
+            raise error.InvalidAddressError(host, f"IPv6 port {what} called with broadcast address")
+        else:
+            raise error.InvalidAddressError(host, f"{what} only accepts IP addresses, not hostnames")
+        if family != self.addressFamily:
+            own, other = ("IPv4", "IPv6") if family == socket.AF_INET6 else ("IPv6", "IPv4")
+            raise error.InvalidAddressError(host, f"{own} port {what} called with {other} address")
+
+    def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: linux.Ancillary) -> int:
+        """
+        Hand a datagram to the system.
+
+        @return: 0, or the system's error number.
+        """
+        while True:
+            try:
+                if destination is None:
+                    self.socket.send(datagram)
+                elif ancillary:
+                    self.socket.sendmsg([datagram], ancillary, 0, destination)
+                else:
+                    self.socket.sendto(datagram, destination)
+                return 0
+            except OSError as e:
+                number = cast(int, e.errno)
+                # A connected socket gives the error of an earlier datagram instead of sending this one.
+                ofAnEarlier = self._takeErrors()
+                if number in _tryAgain:
+                    return number
+                if not ofAnEarlier and self._peer is not None and number in _peerErrors:
+                    self._noteError(number)
+                    # No send is refused by its own peer, so this was an earlier one.
+                    ofAnEarlier = number == errno.ECONNREFUSED
+                if not ofAnEarlier:
+                    return number
+
+    def _settle(self, number: int, settled: Settled) -> None:
+        if number:
+            self._unsent("send_failed", settled)
+        else:
+            settled(None)
+
+    def _unsent(self, reason: str, settled: Settled) -> None:
+        self.dropped[reason] += 1
+        settled(reason)
+
+    def _wait(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: linux.Ancillary, settled: Settled) -> None:
+        """
+        Keep a datagram until the send queue has room; read nothing meanwhile.
+        """
+        if len(self._waiting) >= self._maxWaiting:
+            self._unsent("send_timeout", settled)
+            return
+        deadline = self.reactor.seconds() + self._writeTimeout
+        self._waiting.append(_Waiting(deadline, datagram, destination, ancillary, settled))
+        if self._expiry is None:
+            super().stopReading()
+            self.startWriting()
+            self._expiry = self.reactor.callLater(self._writeTimeout, self._expire)
+
+    def doWrite(self) -> None:
+        """
+        The send queue has room: send what waits for it.
+        """
+        while self._waiting:
+            first = self._waiting[0]
+            number = self._transmit(first.datagram, first.destination, first.ancillary)
+            if number in _tryAgain:
+                break
+            self._waiting.popleft()
+            self._settle(number, first.settled)
+        self._tellErrors()
+        if not self._waiting:
+            self._waitingIsOver()
+
+    def _expire(self) -> None:
+        """
+        Give up what has waited too long.
+        """
+        self._expiry = None
+        now = self.reactor.seconds()
+        while self._waiting and self._waiting[0].deadline <= now:
+            self._unsent("send_timeout", self._waiting.popleft().settled)
+        if self._waiting:
+            self._expiry = self.reactor.callLater(max(0.0, self._waiting[0].deadline - now), self._expire)
+        else:
+            self._waitingIsOver()
+
+    def _waitingIsOver(self) -> None:
+        _cancel(self._expiry)
+        self._expiry = None
+        if self.connected:
+            self.stopWriting()
+            self._resumeReading()
+
+    # Stopping
+
+    def drain(self, timeout: float) -> defer.Deferred[bool]:
+        """
+        Go on until the receive queue has been seen empty and nothing waits for the send queue.
+
+        @param timeout: seconds after which to give up.
+
+        @return: fires with whether that came to pass in time.
+        """
+        done: defer.Deferred[bool] = defer.Deferred()
+        deadline = self.reactor.seconds() + timeout
+
+        def turn() -> None:
+            if not self.connected or (not self._waiting and self._readTurn() and not self._waiting):
+                done.callback(True)
+            elif self.reactor.seconds() >= deadline:
+                done.callback(False)
+            else:
+                self.reactor.callLater(0.01 if self._waiting else 0, turn)
+
+        self.reactor.callLater(0, turn)
+        return done
+
+    def stopListening(self) -> defer.Deferred[None]:
+        """
+        Stop, and close the socket in the reactor's next turn. May be called twice.
+
+        @return: fires when the socket is closed.
+        """
+        if not self.connected:
+            return defer.succeed(None)
+        stopped: defer.Deferred[None] = defer.Deferred()
+        self._stopped.append(stopped)
+        self._loseConnection()
+        return stopped
+
+    def _loseConnection(self) -> None:
+        self.stopReading()
+        self.stopWriting()
+        if self.connected and self._closing is None:
+            self._closing = self.reactor.callLater(0, self.connectionLost)
+
+    def abort(self) -> None:
+        """
+        Stop and close at once.
+
+        @see: L{IDatagramTransport.abort}
+        """
+        if self.connected:
+            self.stopReading()
+            self.stopWriting()
+            self.connectionLost()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """
+        The reactor saw an error on the socket, or the socket is to be closed.
+
+        @param reason: from the reactor why, from this port itself L{None}.
+        """
+        if not self.connected or (reason is not None and self._survives(reason)):
+            return
+        self._errors.clear()
+        _cancel(self._telling)
+        self._telling = None
+        _cancel(self._closing)
+        self._closing = None
+        _cancel(self._readingPause)
+        self._readingPause = None
+        super().connectionLost(reason)
+        while self._waiting:
+            self._unsent("send_timeout", self._waiting.popleft().settled)
+        self._waitingIsOver()
+        stopped, self._stopped = self._stopped, []
+        for done in stopped:
+            done.callback(None)
+
+    def _survives(self, reason: Failure) -> bool:
+        """
+        On poll and epoll an ICMP error of a connected socket looks to the reactor like the end of a connection.
+        """
+        if (
+            self._peer is None
+            or self._closing is not None
+            or not self.reactor.running
+            or reason.check(error.ConnectionDone, error.ConnectionLost) is None
+            or _hungUp(self.socket)
+        ):
+            return False
+        self._takeErrors()
+        self._tellErrors()
+        if self.connected:
+            if self._waiting:
+                self.startWriting()
+            self._resumeReading()
+        return True
+
+
+def _hungUp(sock: socket.socket) -> bool:
+    """
+    Whether somebody has called C{shutdown} on the socket, which no waiting can mend.
+    """
+    if not hasattr(select, "poll"):
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), 0)
+    return any(event & select.POLLHUP for _, event in poller.poll(0))
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    """
+    Cancel a delayed call, if there is one and it has yet to come.
+    """
+    if call is not None and call.active():
+        call.cancel()
+
+
+def _forget(reason: str | None) -> None:
+    """
+    What C{write} does about a datagram's fate: nothing, since the port has counted it.
+    """
+
+
+def dial(
+    reactor: IReactorFDSet,
+    protocol: DatagramProtocol,
+    peer: DatagramAddress,
+    bindAddress: tuple[str, int] | None = None,
+) -> DatagramPort:
+    """
+    Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: no datagram of
+    anybody else's reaches the protocol, and no datagram leaves for the connecting.
+
+    @param reactor: the reactor to read with.
+    @param protocol: the protocol that gets the peer's datagrams.
+    @param peer: the peer, with its scope where it is link-local.
+    @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
+
+    @raise error.CannotListenError: if the system refuses the local address.
+    @raise OSError: if it refuses the peer's, say for want of a route.
+    """
+    family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if bindAddress is not None:
+            try:
+                sock.bind(bindAddress)
+            except OSError as e:
+                raise error.CannotListenError(*bindAddress, e) from None
+        sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
+        port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor)
+        port._preexistingSocket = sock
+        port.startListening()
+    except BaseException:
+        sock.close()
+        raise
+    return port
+
+
+def listen(
+    reactor: IReactorUDP,
+    port: int,
+    protocol: DatagramProtocol,
+    interface: str = "127.0.0.1",
+    *,
+    maxPacketSize: int = MAX_DATAGRAM,
+    writeTimeout: float = WRITE_TIMEOUT,
+    maxWaiting: int = MAX_WAITING,
+    receiveBuffer: int | None = None,
+    ipv6Only: bool = False,
+) -> IListeningPort:
+    """
+    Listen on a L{DatagramPort}; on a reactor that has no file descriptors (one in memory, or Windows' IOCP), on that reactor's
+    own UDP port.
+
+    @param reactor: the reactor to listen on.
+    @param port: the port number, 0 for any free one.
+    @param protocol: the protocol that gets the datagrams.
+    @param interface: the local IP address to bind: C{""} for all of IPv4, C{"::"} for all of both families.
+    @param maxPacketSize: the longest datagram to hand over, in bytes.
+    @param writeTimeout: how many seconds a datagram waits for a full send queue.
+    @param maxWaiting: how many datagrams may wait for it.
+    @param receiveBuffer: how many bytes of receive buffer to ask of the system.
+    @param ipv6Only: keep IPv4 out of a socket bound to C{"::"}.
+
+    @raise ValueError: if C{port} is not a port number.
+    @raise error.InvalidAddressError: if C{interface} is not an IP address.
+    @raise error.CannotListenError: if the system refuses the address.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port!r} is not a port: a number from 0 to 65535 is")
+    if not IReactorFDSet.providedBy(reactor):
+        return reactor.listenUDP(port, protocol, interface, maxPacketSize)
+    listening = DatagramPort(
+        port, protocol, interface, maxPacketSize, reactor, writeTimeout, maxWaiting, receiveBuffer, ipv6Only
+    )
+    listening.startListening()
+    return listening

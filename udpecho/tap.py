@@ -1,0 +1,112 @@
+"""
+C{twistd udpecho}: from the command line to the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet import error
+from twisted.python import usage
+
+from udpecho.addresses import formatAddress, parsePort
+from udpecho.arguments import optionValue, parseBytes, parseInterface, parsePayloadSize, parseRate, parseSeconds
+from udpecho.service import EchoService
+
+
+class CannotStart(SystemExit, Exception):
+    """
+    The service cannot start, for a reason that is the operator's to mend: one line on standard error, and exit status 1.
+
+    C{twistd} cleans up after any C{Exception}, and Python prints no traceback for a C{SystemExit}: this is both.
+    """
+
+
+class Options(usage.Options):
+    """
+    The options of C{twistd udpecho}.
+    """
+
+    synopsis = "[options]"
+    longdesc = "A UDP echo server (RFC 862): every datagram goes back to where it came from."
+
+    optParameters = [
+        ["port", "p", "1234", "The UDP port to listen on; 0 for any free one."],
+        ["max-payload", None, None, "Drop longer datagrams than so many bytes. [default: no limit]"],
+        ["log-datagrams", None, "10", "Log so many datagrams a second, a line for each way; 0 for none, or all."],
+        ["write-timeout", None, "5", "Seconds that a reply waits for a full send queue."],
+        ["receive-buffer", None, None, "Bytes of receive buffer to ask of the system, as in 4M. [default: the system's]"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interfaces: list[str] = []
+
+    def opt_interface(self, address: str) -> None:
+        """
+        A local IP address to listen on; may be given several times. 0.0.0.0 is all of IPv4, :: all of IPv6.
+        [default: 127.0.0.1 and ::1]
+        """
+        self.interfaces.append(optionValue(parseInterface, "interface", address))
+
+    opt_i = opt_interface
+
+    def postOptions(self) -> None:
+        """
+        Read the values.
+
+        @raise usage.UsageError: if one is wrong.
+        """
+        self["port"] = optionValue(lambda text: parsePort(text, lowest=0), "port", self["port"])
+        self["log-datagrams"] = optionValue(parseRate, "log-datagrams", self["log-datagrams"])
+        self["write-timeout"] = optionValue(parseSeconds, "write-timeout", self["write-timeout"])
+        if self["max-payload"] is not None:
+            self["max-payload"] = optionValue(parsePayloadSize, "max-payload", self["max-payload"])
+        if self["receive-buffer"] is not None:
+            self["receive-buffer"] = optionValue(parseBytes, "receive-buffer", self["receive-buffer"])
+        twice = {interface for interface in self.interfaces if self.interfaces.count(interface) > 1}
+        if twice:
+            raise usage.UsageError(f"--interface: {twice.pop()} is given twice: once is enough")
+
+
+class _CommandLineService(EchoService):
+    """
+    The service with its failure to start told in one line.
+    """
+
+    def privilegedStartService(self) -> None:
+        self._orInOneLine(super().privilegedStartService)
+
+    def startService(self) -> None:
+        self._orInOneLine(super().startService)
+
+    def _orInOneLine(self, start: Callable[[], None]) -> None:
+        try:
+            start()
+        except error.CannotListenError as e:
+            address = formatAddress((e.interface, e.port))
+            raise CannotStart(
+                f"udpecho: cannot listen on {address}: {e.socketError.strerror};"
+                " another --port or --interface may be free, and ports below 1024 are for root"
+            ) from None
+
+
+def makeService(options: Options) -> IService:
+    """
+    Make the server that the command line asks for.
+    """
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    service: IService = _CommandLineService(
+        running,
+        options["port"],
+        options.interfaces or None,
+        maxPayload=options["max-payload"],
+        logDatagrams=options["log-datagrams"],
+        writeTimeout=options["write-timeout"],
+        receiveBuffer=options["receive-buffer"],
+    )
+    return service

@@ -1,0 +1,219 @@
+"""
+The seed's client: copy an input to a peer, a datagram at a time, and wait for each reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from twisted.application.service import Service
+from twisted.internet import defer, error
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, formatAddress
+from udpecho.client import TIMEOUT, connect, remaining
+from udpecho.errors import EchoError, MessageTooLong, ResponseTimeout
+from udpecho.inputs import InputReader
+
+_log = Logger(namespace="udpecho.client")
+
+
+@dataclass
+class Sums:
+    """
+    What was sent and what came back.
+
+    @ivar sent: datagrams sent.
+    @ivar sentBytes: their bytes.
+    @ivar answered: replies received in time.
+    @ivar answeredBytes: their bytes.
+    """
+
+    sent: int = 0
+    sentBytes: int = 0
+    answered: int = 0
+    answeredBytes: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"sent={self.sent} answered={self.answered} unanswered={self.sent - self.answered}"
+            f" sent-bytes={self.sentBytes} answered-bytes={self.answeredBytes}"
+        )
+
+
+class Report(Protocol):
+    """
+    Hears what happens in a L{Transfer}.
+    """
+
+    def written(self, size: int) -> object:
+        """
+        A datagram of C{size} bytes was sent.
+        """
+
+    def received(self, size: int, peer: tuple[str, int]) -> object:
+        """
+        Its reply came, C{size} bytes from C{peer}.
+        """
+
+    def unanswered(self, reason: ResponseTimeout) -> object:
+        """
+        Its reply did not come in time.
+        """
+
+
+@dataclass
+class Transfer:
+    """
+    What to send where.
+
+    @ivar host: the peer's name or IP address.
+    @ivar port: its port.
+    @ivar timeout: seconds to wait for each reply; resolving the name is inside the first.
+    @ivar verify: whether a reply must be the bytes that were sent.
+    @ivar bindAddress: the local address to send from.
+    @ivar chunk: bytes in each datagram; L{None} to send the whole input as one.
+    @ivar sums: what has been sent and answered so far.
+    """
+
+    host: str
+    port: int
+    timeout: float = TIMEOUT
+    verify: bool = True
+    bindAddress: tuple[str, int] | None = None
+    chunk: int | None = None
+    sums: Sums = field(default_factory=Sums)
+
+    async def run(
+        self,
+        reactor: IReactorTime,
+        read: Callable[[int], Awaitable[bytes]],
+        report: Report,
+    ) -> Sums:
+        """
+        Do it: read, send, wait for the reply, until the input ends. An empty input is one empty datagram.
+
+        @param reactor: the reactor to run on.
+        @param read: reads so many bytes of the input, fewer only at its end.
+        @param report: hears of each datagram.
+
+        @return: the L{Sums}, which are those of the transfer.
+
+        @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is L{None}.
+        @raise EchoError: if the peer refused, or cannot be reached.
+        @raise error.DNSLookupError: if the name cannot be resolved.
+        @raise error.CannotListenError: if the local address cannot be had.
+        @raise OSError: if the input cannot be read.
+        """
+        piece = await read(MAX_PAYLOAD_IPV6 + 1 if self.chunk is None else self.chunk)
+        if len(piece) > MAX_PAYLOAD_IPV6:
+            raise MessageTooLong(
+                f"the input is longer than one datagram can be ({MAX_PAYLOAD_IPV4} bytes over IPv4, {MAX_PAYLOAD_IPV6} over"
+                " IPv6): --chunk N sends it in pieces of N bytes"
+            )
+        started = reactor.seconds()
+        client = await connect(reactor, self.host, self.port, self.timeout, verify=self.verify, bindAddress=self.bindAddress)
+        timeout = remaining(reactor, started, self.timeout)
+        try:
+            while True:
+                reply = client.exchange(piece, timeout)
+                if not reply.called:
+                    self.sums.sent += 1
+                    self.sums.sentBytes += len(piece)
+                    report.written(len(piece))
+                try:
+                    answer = await reply
+                except ResponseTimeout as e:
+                    report.unanswered(e)
+                else:
+                    self.sums.answered += 1
+                    self.sums.answeredBytes += len(answer.payload)
+                    report.received(len(answer.payload), answer.peer)
+                if self.chunk is None or len(piece) < self.chunk:
+                    return self.sums
+                timeout = self.timeout
+                piece = await read(self.chunk)
+                if not piece:
+                    return self.sums
+        finally:
+            await client.close()
+
+
+class ClientService(Service):
+    """
+    Does one L{Transfer} and stops the reactor.
+    """
+
+    def __init__(self, reactor: Any, transfer: Transfer, descriptor: int = 0) -> None:
+        """
+        @param reactor: the reactor to run on, and to stop.
+        @param transfer: what to do.
+        @param descriptor: the input.
+        """
+        self._reactor = reactor
+        self._transfer = transfer
+        self._descriptor = descriptor
+        self._running: defer.Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """
+        Begin as soon as the reactor runs.
+        """
+        super().startService()
+        self._reactor.callWhenRunning(self._begin)
+
+    def stopService(self) -> defer.Deferred[None] | None:
+        """
+        Give up what is not done.
+        """
+        super().stopService()
+        if self._running is not None:
+            self._running.cancel()
+        return self._running
+
+    def _begin(self) -> None:
+        if not self.running:
+            return
+        source = InputReader(self._reactor, self._descriptor)
+        work = defer.Deferred.fromCoroutine(self._transfer.run(self._reactor, source.read, self))
+        work.addCallbacks(lambda sums: _log.info("{sums}", sums=sums), self._failed)
+        self._running = work.addBoth(self._over)
+
+    def written(self, size: int) -> None:
+        """
+        @see: L{Report.written}
+        """
+        _log.info("packet-written: bytes={bytes}", bytes=size)
+
+    def received(self, size: int, peer: tuple[str, int]) -> None:
+        """
+        @see: L{Report.received}
+        """
+        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(peer)})
+
+    def unanswered(self, reason: ResponseTimeout) -> None:
+        """
+        @see: L{Report.unanswered}
+        """
+        _log.error("{reason}", reason=str(reason))
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(defer.CancelledError):
+            _log.info("interrupted: {sums}", sums=self._transfer.sums)
+        elif failure.check(EchoError, error.DNSLookupError, error.CannotListenError, OSError):
+            _log.error("{reason}", reason=str(failure.value))
+        else:
+            _log.failure("the client failed", failure)
+
+    def _over(self, _: object) -> None:
+        self._running = None
+        with suppress(error.ReactorNotRunning):
+            self._reactor.stop()
+
+
+__all__ = ["ClientService", "Report", "Sums", "Transfer"]
