@@ -6,7 +6,6 @@ timers run, and waits for a full send queue.
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import sys
 from collections import Counter, deque
@@ -657,7 +656,6 @@ class DatagramPort(udp.Port):
             or self._closing is not None
             or not self.reactor.running
             or reason.check(error.ConnectionDone, error.ConnectionLost) is None
-            or _hungUp(self.socket)
         ):
             return False
         self._takeErrors()
@@ -667,17 +665,6 @@ class DatagramPort(udp.Port):
                 self.startWriting()
             self._resumeReading()
         return True
-
-
-def _hungUp(sock: socket.socket) -> bool:
-    """
-    Whether somebody has called C{shutdown} on the socket, which no waiting can mend.
-    """
-    if not hasattr(select, "poll"):
-        return False
-    poller = select.poll()
-    poller.register(sock.fileno(), 0)
-    return any(event & select.POLLHUP for _, event in poller.poll(0))
 
 
 def _cancel(call: IDelayedCall | None) -> None:

@@ -1,0 +1,68 @@
+"""
+Fixtures of all tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from tests.support import REACTORS, Run
+
+
+@pytest.fixture(params=list(REACTORS))
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """
+    A reactor of each kind in turn: C{run(function)} runs a coroutine function in it, and fails if anything is left.
+    """
+    runner = Run(request.param)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def runOnce() -> Iterator[Run]:
+    """
+    As L{run}, on one reactor: for what does not depend on the kind.
+    """
+    runner = Run("epoll" if "epoll" in REACTORS else "select")
+    yield runner
+    runner.close()
+
+
+class CaughtErrors:
+    """
+    Failures that were logged in a test.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if "log_failure" in event:
+            self.events.append(event)
+
+    def flush(self, kind: type[BaseException] = BaseException) -> list[BaseException]:
+        """
+        Take those of a kind: the test has expected them.
+        """
+        found = [event for event in self.events if event["log_failure"].check(kind)]
+        self.events = [event for event in self.events if event not in found]
+        return [event["log_failure"].value for event in found]
+
+
+@pytest.fixture(autouse=True)
+def caught() -> Iterator[CaughtErrors]:
+    """
+    Fail a test in which a failure was logged that it did not flush.
+    """
+    errors = CaughtErrors()
+    globalLogPublisher.addObserver(errors)
+    yield errors
+    globalLogPublisher.removeObserver(errors)
+    for event in errors.events:
+        event["log_failure"].printTraceback()
+    assert not errors.events, "failures were logged"
