@@ -1,0 +1,3 @@
+"""
+The tests of udpecho; they mirror its rooms.
+"""

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
 
 from tests.support import REACTORS, Run
 
@@ -33,6 +34,7 @@ def runOnce() -> Iterator[Run]:
     runner.close()
 
 
+@implementer(ILogObserver)
 class CaughtErrors:
     """
     Failures that were logged in a test.

@@ -19,7 +19,7 @@ MODULES = ("twisted.test.test_udp", "twisted.internet.test.test_udp")
 
 
 @implementer(IMulticastTransport)
-class MulticastDatagramPort(udp.MulticastMixin, DatagramPort):
+class MulticastDatagramPort(udp.MulticastMixin, DatagramPort):  # type: ignore[name-defined]
     """
     L{udp.MulticastPort} with the other base.
     """
@@ -47,7 +47,7 @@ def main() -> None:
 
     # The reactors look these names up when they are asked to listen.
     udp.Port = DatagramPort  # type: ignore[misc]
-    udp.MulticastPort = MulticastDatagramPort  # type: ignore[misc,assignment]
+    udp.MulticastPort = MulticastDatagramPort  # type: ignore[misc]
     sys.argv[1:] = [*sys.argv[1:], *MODULES]
     run()
 

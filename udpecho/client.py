@@ -116,20 +116,21 @@ class EchoClient(DatagramProtocol):
         self._outstanding: dict[_Exchange, None] = {}
         self._byPayload: dict[bytes, deque[_Exchange]] = {}
 
-    def echo(self, payload: bytes, timeout: float | None = None) -> defer.Deferred[int]:
+    def echo(self, payload: bytes, timeout: float | None = None, *, elapsed: float = 0.0) -> defer.Deferred[int]:
         """
         Send a payload and wait for its reply.
 
         @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
         @param timeout: seconds until the deadline; by default the client's.
+        @param elapsed: how many of them are over already, on resolving say.
 
         @return: fires with the byte count of the reply. Fails with L{ResponseTimeout}, L{PortUnreachable},
             L{HostUnreachable}, L{MessageTooLong} or L{ClientClosed}; with C{TypeError} or C{ValueError} at once if an
             argument is wrong. May be cancelled.
         """
-        return self.exchange(payload, timeout).addCallback(lambda reply: len(reply.payload))
+        return self.exchange(payload, timeout, elapsed=elapsed).addCallback(lambda reply: len(reply.payload))
 
-    def exchange(self, payload: bytes, timeout: float | None = None) -> defer.Deferred[Reply]:
+    def exchange(self, payload: bytes, timeout: float | None = None, *, elapsed: float = 0.0) -> defer.Deferred[Reply]:
         """
         Send a payload and wait for its reply, as L{echo} does.
 
@@ -149,7 +150,7 @@ class EchoClient(DatagramProtocol):
         exchange = _Exchange(self, payload, timeout, self._now(), self.ignored)
         self._outstanding[exchange] = None
         self._byPayload.setdefault(payload, deque()).append(exchange)
-        exchange.deadline = self._reactor.callLater(timeout, self._expire, exchange)
+        exchange.deadline = self._reactor.callLater(max(0.0, timeout - elapsed), self._expire, exchange)
         try:
             self.transport.write(payload, None)
         except error.MessageLengthError:
@@ -365,20 +366,18 @@ def echo(
         def close(result: Any) -> Any:
             return client.close().addCallback(lambda _: result)
 
-        counted = client.echo(payload, remaining(reactor, started, timeout))
+        counted = client.echo(payload, timeout, elapsed=elapsedSince(started, reactor))
         counted.addBoth(close)
         return counted
 
     return connect(reactor, host, port, timeout, verify=verify, bindAddress=bindAddress).addCallback(exchange)
 
 
-def remaining(reactor: IReactorTime, started: float, timeout: float) -> float:
+def elapsedSince(started: float, reactor: IReactorTime) -> float:
     """
-    The seconds that are left of a timeout: between 0 and all of it, also when somebody has set the clock meanwhile.
-
-    @param started: when it began, on the reactor's clock.
+    The seconds since a time on the reactor's clock: never less than none, though somebody may have set the clock back.
     """
-    return min(timeout, max(0.0, timeout - (reactor.seconds() - started)))
+    return max(0.0, reactor.seconds() - started)
 
 
 def checkTimeout(timeout: float) -> None:

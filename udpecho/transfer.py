@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, formatAddress
-from udpecho.client import TIMEOUT, connect, remaining
+from udpecho.client import TIMEOUT, connect, elapsedSince
 from udpecho.errors import EchoError, MessageTooLong, ResponseTimeout
 from udpecho.inputs import InputReader
 
@@ -118,10 +118,10 @@ class Transfer:
             )
         started = reactor.seconds()
         client = await connect(reactor, self.host, self.port, self.timeout, verify=self.verify, bindAddress=self.bindAddress)
-        timeout = remaining(reactor, started, self.timeout)
+        elapsed = elapsedSince(started, reactor)
         try:
             while True:
-                reply = client.exchange(piece, timeout)
+                reply = client.exchange(piece, self.timeout, elapsed=elapsed)
                 if not reply.called:
                     self.sums.sent += 1
                     self.sums.sentBytes += len(piece)
@@ -136,7 +136,7 @@ class Transfer:
                     report.received(len(answer.payload), answer.peer)
                 if self.chunk is None or len(piece) < self.chunk:
                     return self.sums
-                timeout = self.timeout
+                elapsed = 0.0
                 piece = await read(self.chunk)
                 if not piece:
                     return self.sums

@@ -97,6 +97,7 @@ class DatagramPort(udp.Port):
     maxDatagrams = 64
 
     reactor: Any
+    _made: socket.socket
     _preexistingSocket: Any
 
     def __init__(
@@ -148,7 +149,7 @@ class DatagramPort(udp.Port):
         """
         Make the socket, with the options that must be set before it is bound.
         """
-        sock = super().createInternetSocket()
+        sock = self._made = super().createInternetSocket()
         if self._ipv6Only and self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if self._receiveBuffer is not None:
@@ -174,7 +175,12 @@ class DatagramPort(udp.Port):
         return granted // 2 if linux.available else granted
 
     def _bindSocket(self) -> None:
-        super()._bindSocket()
+        try:
+            super()._bindSocket()
+        except error.CannotListenError:
+            # The stock port leaves the socket it could not bind to the garbage collector.
+            self._made.close()
+            raise
         bound = self.socket.getsockname()
         self._boundHost = None if bound[0] in ("0.0.0.0", "::") else bound[0]
         try:

@@ -1,0 +1,326 @@
+"""
+Tests of L{udpecho.service}.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+import pytest
+from twisted.application.service import IService, MultiService
+from twisted.internet import error
+from zope.interface.verify import verifyObject
+
+from tests.support import Run, hasIPv6, sleep, udpSocket
+from tests.test_port import FailingSocket
+from tests.test_server import Lines, check, lines
+from udpecho.addresses import DatagramAddress
+from udpecho.client import echo
+from udpecho.service import EchoService
+from udpecho.sockets import linux
+from udpecho.sockets.port import listen
+
+__all__ = ["lines"]
+
+needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
+
+
+class EchoServiceTests:
+    """
+    L{EchoService} on real sockets.
+    """
+
+    def test_interface(self, runOnce: Run) -> None:
+        """
+        It provides C{IService}.
+        """
+        assert verifyObject(IService, EchoService(runOnce.reactor))
+
+    def test_lifeCycle(self, run: Run, lines: Lines) -> None:
+        """
+        Started it echoes, stopped it logs the sums and its ports are free; then it can be started again.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            assert service.addresses == []
+            for round_ in (1, 2):
+                del lines.events[:]
+                service.startService()
+                (address,) = service.addresses
+                assert isinstance(address, DatagramAddress)
+                assert lines.texts[0] == f"answering on 127.0.0.1:{address.port}"
+                assert "--interface 0.0.0.0 --interface ::" in lines.texts[1]
+                assert await echo(reactor, address.host, address.port, b"hello") == 5
+                await service.stopService()
+                assert lines.texts[-1].startswith(f"stopped: received={round_} echoed={round_} dropped=0")
+                assert service.addresses == []
+                with udpSocket(*address):
+                    pass
+            check(service.counters)
+
+        run(test)
+
+    @needsIPv6
+    def test_defaultInterfaces(self, runOnce: Run, lines: Lines) -> None:
+        """
+        By default it is on both loopback addresses, on one port number.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0)
+            service.startService()
+            (host4, port4), (host6, port6) = service.addresses
+            assert (host4, host6) == ("127.0.0.1", "::1")
+            assert port4 == port6
+            for address in service.addresses:
+                assert await echo(reactor, *address, b"hello") == 5
+            await service.stopService()
+            assert service.counters.echoed == 2
+
+        runOnce(test)
+
+    def test_withoutIPv6(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        On a machine that has no IPv6 the default is IPv4 alone, but an interface that was asked for must be there.
+        """
+
+        def listenUnless(reactor: Any, port: int, protocol: Any, interface: str, **options: Any) -> Any:
+            if ":" in interface:
+                raise error.CannotListenError(interface, port, OSError(errno.EADDRNOTAVAIL, "no IPv6"))
+            return listen(reactor, port, protocol, interface, **options)
+
+        monkeypatch.setattr("udpecho.service.listen", listenUnless)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0)
+            service.startService()
+            assert [address.host for address in service.addresses] == ["127.0.0.1"]
+            await service.stopService()
+            with pytest.raises(error.CannotListenError):
+                EchoService(reactor, 0, ["127.0.0.1", "::1"]).startService()
+
+        runOnce(test)
+
+    @needsIPv6
+    def test_everywhere(self, runOnce: Run, lines: Lines) -> None:
+        """
+        All of IPv4 and all of IPv6 on one port, each answering from the address that was asked, and no hint about the
+        network.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["0.0.0.0", "::"])
+            service.startService()
+            number = service.addresses[0].port
+            for host in ("127.0.0.1", "127.0.0.2", "::1"):
+                assert await echo(reactor, host, number, b"hello") == 5
+            await service.stopService()
+            assert not any("--interface" in text for text in lines.texts)
+
+        runOnce(test)
+
+    def test_inUse(self, runOnce: Run) -> None:
+        """
+        If one of its addresses is taken, it says which, and keeps none of the others.
+        """
+
+        async def test(reactor: Any) -> None:
+            with udpSocket("127.0.0.2") as taken:
+                number = taken.getsockname()[1]
+                service = EchoService(reactor, number, ["127.0.0.1", "127.0.0.2"])
+                for start in (service.privilegedStartService, service.startService):
+                    with pytest.raises(error.CannotListenError) as caught:
+                        start()
+                    assert (caught.value.interface, caught.value.port) == ("127.0.0.2", number)
+                assert service.addresses == []
+                with udpSocket("127.0.0.1", number):
+                    pass
+
+        runOnce(test)
+
+    def test_freeOnOneInterfaceOnly(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        With port 0, a number that is free on the first interface and taken on the second is given up for another.
+        """
+        refusals = [True, True]
+
+        def listenUnless(reactor: Any, port: int, protocol: Any, interface: str, **options: Any) -> Any:
+            if port and refusals:
+                refusals.pop()
+                raise error.CannotListenError(interface, port, OSError(errno.EADDRINUSE, "taken"))
+            return listen(reactor, port, protocol, interface, **options)
+
+        monkeypatch.setattr("udpecho.service.listen", listenUnless)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
+            service.startService()
+            first, second = service.addresses
+            assert first.port == second.port
+            await service.stopService()
+            assert refusals == []
+
+        runOnce(test)
+
+    def test_privileged(self, runOnce: Run) -> None:
+        """
+        The ports are bound in C{privilegedStartService}, once.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.privilegedStartService()
+            addresses = service.addresses
+            assert len(addresses) == 1
+            service.startService()
+            assert service.addresses == addresses
+            await service.stopService()
+
+        runOnce(test)
+
+    def test_stopWithoutStart(self, runOnce: Run, lines: Lines) -> None:
+        """
+        Stopping what was never started is nothing.
+        """
+
+        async def test(reactor: Any) -> None:
+            await EchoService(reactor, 0).stopService()
+            assert lines.texts == []
+
+        runOnce(test)
+
+    def test_stopAnswersWhatIsQueued(self, run: Run) -> None:
+        """
+        What is in the receive queue when the service is told to stop is answered.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"], receiveBuffer=2**20)
+            service.startService()
+            with udpSocket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+                for number in range(300):
+                    sock.sendto(b"%d" % number, service.addresses[number % 2])
+                await service.stopService()
+                assert {sock.recv(100) for _ in range(300)} == {b"%d" % number for number in range(300)}
+            assert service.counters.echoed == 300
+
+        run(test)
+
+    def test_stopUnderAFlood(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A receive queue that never empties does not keep the service from stopping, and that is said.
+        """
+        monkeypatch.setattr("udpecho.service.DRAIN_TIMEOUT", 0.05)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], logDatagrams=0)
+            service.startService()
+            (address,) = service.addresses
+            with udpSocket() as sock:
+                sock.setblocking(False)
+                stopping = True
+
+                def flood() -> None:
+                    # More than a turn reads.
+                    for _ in range(100):
+                        sock.sendto(b"", address)
+                    if stopping:
+                        reactor.callLater(0, flood)
+
+                flood()
+                await service.stopService()
+                stopping = False
+                await sleep(reactor, 0.01)
+            assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
+            check(service.counters)
+
+        runOnce(test)
+
+    def test_stopWithAFullSendQueue(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Replies that still wait for the send queue at the stop are counted as not sent in time.
+        """
+        monkeypatch.setattr("udpecho.service.DRAIN_TIMEOUT", 0.02)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            (port,) = service._ports
+            port.socket = FailingSocket(port.socket, [errno.EAGAIN] * 1_000_000)  # type: ignore[attr-defined]
+            with udpSocket() as sock:
+                sock.sendto(b"stuck", service.addresses[0])
+                await sleep(reactor, 0.01)
+                assert service.counters.waiting == 1
+                await service.stopService()
+            assert service.counters.dropped == {"send_timeout": 1}
+            check(service.counters)
+
+        runOnce(test)
+
+    def test_options(self, runOnce: Run) -> None:
+        """
+        The limit of payloads and the write timeout reach the ports.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], maxPayload=5, writeTimeout=0.01)
+            service.startService()
+            (port,) = service._ports
+            failing = FailingSocket(port.socket, [errno.EAGAIN] * 1_000_000)  # type: ignore[attr-defined]
+            port.socket = failing  # type: ignore[attr-defined]
+            with udpSocket() as sock:
+                sock.sendto(b"123456", service.addresses[0])
+                sock.sendto(b"stuck", service.addresses[0])
+                while not service.counters.dropped["send_timeout"]:
+                    await sleep(reactor, 0.005)
+                failing.sends.clear()
+                sock.sendto(b"again", service.addresses[0])
+                await sleep(reactor, 0.01)
+                assert sock.recv(100) == b"again"
+            assert service.counters.dropped == {"too_large": 1, "send_timeout": 1}
+            await service.stopService()
+
+        runOnce(test)
+
+    def test_receiveBuffer(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A receive buffer is asked for; if the system grants less, that is a warning.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=100_000)
+            service.startService()
+            (port,) = service._ports
+            assert port.getReceiveBuffer() >= 100_000  # type: ignore[attr-defined]
+            assert not any("receive buffer" in text for text in lines.texts)
+            await service.stopService()
+            # Nobody grants 2 GiB; and the forcing option is as good as unknown to whoever is not root.
+            monkeypatch.setattr(linux, "SO_RCVBUFFORCE", socket.SO_RCVBUF)
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=2**30 - 1)
+            service.startService()
+            (warning,) = [text for text in lines.texts if "receive buffer" in text]
+            assert f"not {2**30 - 1}" in warning
+            await service.stopService()
+
+        runOnce(test)
+
+    def test_composed(self, run: Run) -> None:
+        """
+        In a C{MultiService} it starts and stops with its parent.
+        """
+
+        async def test(reactor: Any) -> None:
+            parent = MultiService()
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.setServiceParent(parent)
+            parent.privilegedStartService()
+            parent.startService()
+            assert await echo(reactor, *service.addresses[0], b"hello") == 5
+            await parent.stopService()
+            assert service.addresses == []
+
+        run(test)
