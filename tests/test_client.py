@@ -416,7 +416,7 @@ class VirtualTests:
         """
         What is as good as bytes is sent as bytes; changing it afterwards changes nothing.
         """
-        payload = bytearray(b"hello")
+        payload: Any = bytearray(b"hello")
         outcome = Outcome(self.client.echo(payload))
         payload[:] = b"jelly"
         assert self.transport.written == [(b"hello", None)]
