@@ -21,8 +21,8 @@ class DatagramAddress(tuple[str, int]):
 
     @ivar scopeID: for a link-local IPv6 host the index of the interface it is reached by, else 0 (RFC 4007).
     @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.
-    @ivar localHost: the local address that the datagram was sent to, or L{None} where the system does not tell.
-    @ivar unicast: whether the datagram was sent to this host alone; L{False} for broadcast and multicast.
+    @ivar localHost: the local address that the datagram was sent to, or C{None} where the system does not tell.
+    @ivar unicast: whether the datagram was sent to this host alone; C{False} for broadcast and multicast.
     """
 
     scopeID: int = 0

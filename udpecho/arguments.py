@@ -75,7 +75,7 @@ def parseRate(text: str) -> int | None:
     """
     Read how many datagrams a second have their lines in the log: a whole number, or C{all}.
 
-    @return: the number, or L{None} for all.
+    @return: the number, or C{None} for all.
     """
     if text == "all":
         return None

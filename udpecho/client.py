@@ -280,7 +280,7 @@ def connect(
     @param bindAddress: the local C{(host, port)} to send from, port 0 for any; by default the system chooses.
 
     @return: fires with the client. Fails with the resolver's failure, L{ResponseTimeout}, L{HostUnreachable} if the system
-        has no way to any of the addresses, or L{error.CannotListenError} if it refuses C{bindAddress}; with C{TypeError} or
+        has no way to any of the addresses, or C{error.CannotListenError} if it refuses C{bindAddress}; with C{TypeError} or
         C{ValueError} at once if an argument is wrong. May be cancelled.
     """
     try:
@@ -352,7 +352,7 @@ def echo(
     @param bindAddress: the local C{(host, port)} to send from, port 0 for any; by default the system chooses.
 
     @return: fires, when the socket is closed again, with the byte count of the reply. Fails with L{ResponseTimeout},
-        L{PortUnreachable}, L{HostUnreachable}, L{MessageTooLong}, the resolver's failure, or L{error.CannotListenError} if
+        L{PortUnreachable}, L{HostUnreachable}, L{MessageTooLong}, the resolver's failure, or C{error.CannotListenError} if
         the system refuses C{bindAddress}; with C{TypeError} or C{ValueError} at once if an argument is wrong. May be
         cancelled.
     """

@@ -14,7 +14,7 @@ class EchoError(Exception):
     """
     The base of everything that udpecho raises.
 
-    @ivar errno: the system's error number behind this failure, or L{None} where there is none.
+    @ivar errno: the system's error number behind this failure, or C{None} where there is none.
     """
 
     def __init__(self, message: str, errno: int | None = None) -> None:
@@ -60,7 +60,7 @@ class MessageTooLong(EchoError, error.MessageLengthError):
     """
     The payload is longer than UDP, or the path to the peer, can carry.
 
-    @ivar limit: how many bytes of payload would fit, or L{None} where that is not known.
+    @ivar limit: how many bytes of payload would fit, or C{None} where that is not known.
     """
 
     def __init__(self, message: str, errno: int | None = None, limit: int | None = None) -> None:

@@ -47,7 +47,7 @@ class InputReader(FileDescriptor):
         """
         Read C{size} bytes, or fewer if the input ends before.
 
-        @return: fires with the bytes; C{b""} at the end. Fails with L{OSError}. May be cancelled.
+        @return: fires with the bytes; C{b""} at the end. Fails with C{OSError}. May be cancelled.
         """
         self._wanted = size
         done = self._done = defer.Deferred(self._cancelled)

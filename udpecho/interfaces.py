@@ -13,7 +13,7 @@ from zope.interface import Interface
 from udpecho.errors import EchoError
 
 
-class IDatagramTransport(IUDPTransport):
+class IDatagramTransport(IUDPTransport, Interface):
     """
     A UDP transport that says what became of each datagram it was asked to send.
     """
@@ -23,8 +23,8 @@ class IDatagramTransport(IUDPTransport):
         Send a datagram, now or as soon as the send queue has room.
 
         @param datagram: the payload.
-        @param address: the peer; L{None} in connected mode.
-        @param settled: called exactly once, perhaps before this method returns: with L{None} when the system has taken the
+        @param address: the peer; C{None} in connected mode.
+        @param settled: called exactly once, perhaps before this method returns: with C{None} when the system has taken the
             datagram, else with the reason that it never will, C{"send_failed"} or C{"send_timeout"}.
         """
 
@@ -77,7 +77,7 @@ class IGuard(Interface):
         @param size: its bytes.
         @param address: where it came from.
 
-        @return: L{None} to answer it, else the reason to drop it, one of L{udpecho.counters.DROP_REASONS}.
+        @return: C{None} to answer it, else the reason to drop it, one of L{udpecho.counters.DROP_REASONS}.
         """
 
 

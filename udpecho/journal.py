@@ -29,7 +29,7 @@ class DatagramJournal:
 
     def __init__(self, rate: int | None = DEFAULT_RATE, clock: IReactorTime | None = None) -> None:
         """
-        @param rate: how many datagrams a second get their lines; L{None} for all of them.
+        @param rate: how many datagrams a second get their lines; C{None} for all of them.
         @param clock: tells the time, and has the sum written when its second is over. Without one the sum is written with the
             next datagram, or on closing.
         """

@@ -30,7 +30,7 @@ def literal(host: str, port: int) -> DatagramAddress | None:
     @param host: what may be an address, a link-local IPv6 one with its scope (C{fe80::1%eth0} or C{fe80::1%2}).
     @param port: the port number that goes with it.
 
-    @return: L{None} if C{host} is not an address.
+    @return: C{None} if C{host} is not an address.
 
     @raise error.DNSLookupError: if the scope is not an interface of this machine.
     """
@@ -82,13 +82,13 @@ def resolve(
     """
     Find the addresses of a host, through the reactor's resolver.
 
-    @param reactor: an L{IReactorTime} and, for names, L{IReactorPluggableNameResolver} provider.
+    @param reactor: an C{IReactorTime} and, for names, C{IReactorPluggableNameResolver} provider.
     @param host: a name or an IP address.
     @param port: the port number of the addresses to return.
     @param timeout: the deadline, in seconds from now.
-    @param addressTypes: L{IPv4Address}, L{IPv6Address} or both, the default.
+    @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
 
-    @return: fires with the addresses, in the resolver's order, each once. Fails with L{error.DNSLookupError}, or with
+    @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, or with
         L{ResponseTimeout} at the deadline. May be cancelled.
     """
     try:

@@ -58,14 +58,14 @@ class EchoService(Service):
         receiveBuffer: int | None = None,
     ) -> None:
         """
-        @param reactor: an L{IReactorUDP} and L{IReactorTime} provider.
+        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
             C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
         @param guard: decides who is answered.
         @param counters: the account to keep; by default a new one.
         @param maxPayload: the longest payload to answer, in bytes.
-        @param logDatagrams: how many datagrams a second have their lines in the log; L{None} for all, 0 for none.
+        @param logDatagrams: how many datagrams a second have their lines in the log; C{None} for all, 0 for none.
         @param writeTimeout: how many seconds a reply waits for a full send queue.
         @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface.
         """

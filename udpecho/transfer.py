@@ -77,7 +77,7 @@ class Transfer:
     @ivar timeout: seconds to wait for each reply; resolving the name is inside the first.
     @ivar verify: whether a reply must be the bytes that were sent.
     @ivar bindAddress: the local address to send from.
-    @ivar chunk: bytes in each datagram; L{None} to send the whole input as one.
+    @ivar chunk: bytes in each datagram; C{None} to send the whole input as one.
     @ivar sums: what has been sent and answered so far.
     """
 
@@ -104,7 +104,7 @@ class Transfer:
 
         @return: the L{Sums}, which are those of the transfer.
 
-        @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is L{None}.
+        @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is C{None}.
         @raise EchoError: if the peer refused, or cannot be reached.
         @raise error.DNSLookupError: if the name cannot be resolved.
         @raise error.CannotListenError: if the local address cannot be had.

@@ -75,7 +75,7 @@ def readDestination(ancillary: Ancillary) -> tuple[str | None, bool]:
     """
     Read the local address that a datagram was sent to.
 
-    @return: the address that a reply should come from, L{None} if the kernel did not say; and whether the datagram was sent
+    @return: the address that a reply should come from, C{None} if the kernel did not say; and whether the datagram was sent
         to this host alone.
     """
     host: str | None = None

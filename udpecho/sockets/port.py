@@ -84,7 +84,7 @@ class _Waiting(NamedTuple):
 @implementer(IListeningPort, IDatagramTransport)
 class DatagramPort(udp.Port):
     """
-    A UDP port for any L{DatagramProtocol}.
+    A UDP port for any C{DatagramProtocol}.
 
     In connected mode C{connectionRefused} is called from the reactor when the network says that nothing listens at the peer,
     and the port stays open. What else the network says goes to C{networkError} of a protocol that provides
@@ -97,7 +97,7 @@ class DatagramPort(udp.Port):
     maxDatagrams = 64
 
     reactor: Any
-    _made: socket.socket
+    _made: socket.socket | None = None
     _preexistingSocket: Any
 
     def __init__(
@@ -118,7 +118,7 @@ class DatagramPort(udp.Port):
         @param interface: the local IP address to bind, C{""} for all of IPv4, C{"::"} for all of both families.
         @param maxPacketSize: the longest datagram to hand over, in bytes; longer ones are dropped, and counted as
             C{truncated}.
-        @param reactor: an L{IReactorFDSet} and L{IReactorTime} provider.
+        @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
         @param writeTimeout: how many seconds a datagram waits for a full send queue.
         @param maxWaiting: how many datagrams may wait for it.
         @param receiveBuffer: how many bytes of receive buffer to ask of the system (C{SO_RCVBUF} in C{socket(7)}).
@@ -179,10 +179,11 @@ class DatagramPort(udp.Port):
             super()._bindSocket()
         except error.CannotListenError:
             # The stock port leaves the socket it could not bind to the garbage collector.
-            self._made.close()
+            if self._made is not None:
+                self._made.close()
             raise
         bound = self.socket.getsockname()
-        self._boundHost = None if bound[0] in ("0.0.0.0", "::") else bound[0]
+        self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0]
         try:
             self._peer = self.socket.getpeername()
         except OSError:
@@ -417,7 +418,7 @@ class DatagramPort(udp.Port):
         in connected mode the protocol is told what the system says about the peer.
 
         @param datagram: the payload.
-        @param addr: where to; L{None} in connected mode. Given the very L{DatagramAddress} that C{datagramReceived} got, the
+        @param addr: where to; C{None} in connected mode. Given the very L{DatagramAddress} that C{datagramReceived} got, the
             datagram leaves from the address that was asked.
 
         @raise error.MessageLengthError: if no datagram can be this long.
@@ -634,7 +635,7 @@ class DatagramPort(udp.Port):
         """
         The reactor saw an error on the socket, or the socket is to be closed.
 
-        @param reason: from the reactor why, from this port itself L{None}.
+        @param reason: from the reactor why, from this port itself C{None}.
         """
         if not self.connected or (reason is not None and self._survives(reason)):
             return

@@ -1,0 +1,11 @@
+"""
+An echo server beside other services: twistd -ny echo.tac
+"""
+
+from twisted.application.service import Application
+from twisted.internet import reactor
+
+from udpecho import EchoService
+
+application = Application("echo")
+EchoService(reactor, 1234, ["127.0.0.1"]).setServiceParent(application)
