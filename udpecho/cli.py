@@ -108,6 +108,18 @@ def _complain(sentence: str) -> None:
     print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
 
 
+def _open(path: str) -> int:
+    """
+    Open a file for reading, and do not wait if it is a pipe that nobody writes to yet: the reactor does.
+
+    @raise OSError: if it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
     """
     C{udpecho send}.
@@ -115,7 +127,7 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
     @return: fires with the exit status.
     """
     try:
-        descriptor = 0 if options.file == "-" else os.open(options.file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = 0 if options.file == "-" else _open(options.file)
     except OSError as e:
         _complain(f"cannot read {options.file}: {e.strerror}")
         return defer.succeed(WRONG_INPUT)

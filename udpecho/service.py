@@ -11,7 +11,7 @@ from twisted.application.service import Service
 from twisted.internet import defer, error
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort, IReactorTime, IReactorUDP
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
@@ -106,6 +106,15 @@ class EchoService(Service):
         if not self._ports:
             self._bind()
         super().startService()
+        if IReactorCore.providedBy(self._reactor):
+            # Whoever waits for this line may stop the process on reading it, and the reactor then handles signals.
+            self._reactor.callWhenRunning(self._announce)
+        else:
+            self._announce()
+
+    def _announce(self) -> None:
+        if not self._ports:
+            return
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
         if all(_isLoopback(address.host) for address in self.addresses):
             _log.info(

@@ -130,7 +130,7 @@ class DatagramPort(udp.Port):
         self._maxWaiting = maxWaiting
         self._receiveBuffer = receiveBuffer
         self._ipv6Only = ipv6Only
-        self._peer: tuple[Any, ...] | None = None
+        self._peer: DatagramAddress | None = None
         self._boundHost: str | None = None
         self._hearsDestination = False
         self._wantsReading = False
@@ -185,13 +185,14 @@ class DatagramPort(udp.Port):
         bound = self.socket.getsockname()
         self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0]
         try:
-            self._peer = self.socket.getpeername()
+            # An adopted socket may be connected already.
+            peer = self.socket.getpeername()
         except OSError:
             if linux.available:
                 linux.askForDestination(self.socket)
                 self._hearsDestination = True
         else:
-            self._becameConnected(self._peer[:2])
+            self._becameConnected(peer[:2])
 
     def connect(self, host: str, port: int) -> None:
         """
@@ -212,7 +213,7 @@ class DatagramPort(udp.Port):
 
     def _becameConnected(self, address: tuple[str, int]) -> None:
         self._connectedAddr = address
-        self._peer = self.socket.getpeername()
+        self._peer = _datagramAddress(self.socket.getpeername())
         if linux.available:
             linux.askForErrors(self.socket)
 
@@ -275,7 +276,8 @@ class DatagramPort(udp.Port):
                 continue
             self._readingFailed = False
             size += len(datagram)
-            if self._peer is not None and not self._isPeer(address):
+            if self._peer is not None and (address, address.scopeID) != (self._peer, self._peer.scopeID):
+                # A stranger's, queued before this port was connected.
                 continue
             if len(datagram) > self.maxPacketSize:
                 self._truncated(len(datagram), address)
@@ -294,22 +296,13 @@ class DatagramPort(udp.Port):
         """
         if not self._hearsDestination:
             datagram, sender = self.socket.recvfrom(self.maxPacketSize + 1)
-            address = DatagramAddress(sender[:2])
+            address = _datagramAddress(sender)
             address.localHost = self._boundHost
         else:
             datagram, ancillary, _, sender = self.socket.recvmsg(self.maxPacketSize + 1, linux.ANCILLARY_SIZE)
-            address = DatagramAddress(sender[:2])
+            address = _datagramAddress(sender)
             address.localHost, address.unicast = linux.readDestination(ancillary)
-        if len(sender) == 4:
-            address.flowInfo, address.scopeID = sender[2:]
         return datagram, address
-
-    def _isPeer(self, address: DatagramAddress) -> bool:
-        """
-        Whether a datagram came from the peer: one that was queued before this port was connected may not have.
-        """
-        peer = cast("tuple[Any, ...]", self._peer)
-        return address == peer[:2] and (len(peer) == 2 or address.scopeID == peer[3])
 
     def _truncated(self, size: int, address: DatagramAddress) -> None:
         self.dropped["truncated"] += 1
@@ -377,7 +370,7 @@ class DatagramPort(udp.Port):
         Remember to tell the protocol.
         """
         assert self._peer is not None
-        peer = formatAddress(self._peer[:2])
+        peer = formatAddress(self._peer)
         if number == errno.EMSGSIZE:
             headers = _IPV4_AND_UDP_HEADERS if self.addressFamily == socket.AF_INET else _IPV6_AND_UDP_HEADERS
             limit = mtu - headers if mtu > headers else None
@@ -458,7 +451,7 @@ class DatagramPort(udp.Port):
         Turn an address into what C{sendmsg} takes: a socket address, and the control message for the source address.
         """
         if self._connectedAddr:
-            if address is not None and address not in (self._connectedAddr, cast("tuple[Any, ...]", self._peer)[:2]):
+            if address is not None and address not in (self._connectedAddr, self._peer):
                 raise error.InvalidAddressError(address[0], f"connected to {formatAddress(self._connectedAddr)}")
             return None, []
         if address is None:
@@ -672,6 +665,16 @@ class DatagramPort(udp.Port):
                 self.startWriting()
             self._resumeReading()
         return True
+
+
+def _datagramAddress(sender: tuple[Any, ...]) -> DatagramAddress:
+    """
+    Keep what a socket address of Python's C{socket} module says.
+    """
+    address = DatagramAddress(sender[:2])
+    if len(sender) == 4:
+        address.flowInfo, address.scopeID = sender[2:]
+    return address
 
 
 def _cancel(call: IDelayedCall | None) -> None:
