@@ -5,7 +5,6 @@ what would be right.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +18,7 @@ _T = TypeVar("_T")
 
 _secondsByUnit = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _bytesByUnit = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_longestSeconds = 366 * 86400.0
 _number = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([A-Za-z]*)", re.ASCII)
 
 
@@ -38,12 +38,17 @@ def parseSeconds(text: str) -> float:
     """
     Read a duration: C{5}, C{0.5}, C{500ms}, C{2m}.
 
-    @return: seconds, 0 or more.
+    @return: seconds, 0 or more, and no more than a year has.
     """
     match = _number.fullmatch(text)
-    if match is None or match[2] not in _secondsByUnit or math.isinf(float(match[1])):
-        raise ValueError(f"{text!r} is not a duration: seconds are, as in 5 or 0.5, or a number with a unit, as in 500ms")
-    return float(match[1]) * _secondsByUnit[match[2]]
+    seconds = -1.0
+    if match is not None and match[2] in _secondsByUnit:
+        seconds = float(match[1]) * _secondsByUnit[match[2]]
+    if not 0 <= seconds <= _longestSeconds:
+        raise ValueError(
+            f"{text!r} is not a duration: seconds are, as in 5 or 0.5, or a number with a unit, as in 500ms, up to a year"
+        )
+    return seconds
 
 
 def parseBytes(text: str) -> int:

@@ -89,23 +89,43 @@ def _makeParser() -> argparse.ArgumentParser:
     return parser
 
 
+class _CannotPrint(Exception):
+    """
+    Standard output does not take the results.
+    """
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Printer:
     """
     Prints what happens: results to standard output, everything else to standard error.
     """
 
     def written(self, size: int) -> None:
-        print(f"packet-written: bytes={size}", flush=True)
+        self._print(f"packet-written: bytes={size}")
 
     def received(self, size: int, peer: tuple[str, int]) -> None:
-        print(f"packet-received: bytes={size} from={formatAddress(peer)}", flush=True)
+        self._print(f"packet-received: bytes={size} from={formatAddress(peer)}")
 
     def unanswered(self, reason: ResponseTimeout) -> None:
         _complain(str(reason))
 
+    def _print(self, line: str) -> None:
+        try:
+            print(line, flush=True)
+        except OSError as e:
+            # Python is not to try, and complain, again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise _CannotPrint(e) from None
+
 
 def _complain(sentence: str) -> None:
-    print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
+    # Without one, print would take standard output instead.
+    if sys.stderr is not None:
+        print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
 
 
 def _open(path: str) -> int:
@@ -126,6 +146,10 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
 
     @return: fires with the exit status.
     """
+    if options.file == "-" and sys.stdin is None:
+        # Its number may belong to another descriptor by now.
+        _complain("cannot read standard input: it is closed; name a FILE, or /dev/null to send an empty datagram")
+        return defer.succeed(WRONG_INPUT)
     try:
         descriptor = 0 if options.file == "-" else _open(options.file)
     except OSError as e:
@@ -138,25 +162,28 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
     def over(sums: Sums) -> int:
         return ANSWERED if sums.answered == sums.sent else UNANSWERED
 
-    def failed(failure: Failure) -> int:
+    def failed(failure: Failure) -> int | Failure:
         reason = failure.value
         if isinstance(reason, defer.CancelledError):
             return UNANSWERED
-        if isinstance(reason, BrokenPipeError):
-            raise reason
+        if isinstance(reason, _CannotPrint):
+            # That nobody reads on is no news to who has stopped reading.
+            if not isinstance(reason.reason, BrokenPipeError):
+                _complain(f"cannot write to standard output: {reason.reason.strerror}")
+            return UNANSWERED
         if isinstance(reason, error.CannotListenError):
             _complain(f"cannot send from {formatAddress(options.bind)}: {reason.socketError.strerror}")
             return WRONG_INPUT
-        if isinstance(reason, OSError):
-            _complain(f"cannot read {'standard input' if options.file == '-' else options.file}: {reason.strerror}")
-            return WRONG_INPUT
+        # Twisted has a failed look-up for an OSError, so that it comes before those.
         if isinstance(reason, (EchoError, error.DNSLookupError)):
             _complain(str(reason.args[0]))
             if isinstance(reason, (MessageTooLong, error.DNSLookupError)):
                 return WRONG_INPUT
             return UNREACHABLE if isinstance(reason, (PortUnreachable, HostUnreachable)) else UNANSWERED
-        failure.printTraceback()
-        return UNANSWERED
+        if isinstance(reason, OSError):
+            _complain(f"cannot read {'standard input' if options.file == '-' else options.file}: {reason.strerror}")
+            return WRONG_INPUT
+        return failure
 
     def sumUp(status: int) -> int:
         if options.chunk is not None:
@@ -186,15 +213,19 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]]) -> int:
         nonlocal status, over
         over = True
         if isinstance(result, Failure):
-            result.trap(BrokenPipeError)
-            # Nobody reads the results any more; Python is not to complain of it at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            result.printTraceback()
         elif status < SIGNALLED:
             status = result
         reactor.stop()
 
+    def catchSignals() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: reactor.callFromThread(interrupt, number))
+
     def begin() -> None:
         nonlocal work
+        # The reactor has taken one of them for itself meanwhile.
+        catchSignals()
         work = start(reactor)
         work.addBoth(finished)
 
@@ -204,8 +235,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]]) -> int:
         if not over:
             work.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: reactor.callFromThread(interrupt, number))
+    catchSignals()
     reactor.callWhenRunning(begin)
     reactor.run()
     return status

@@ -4,6 +4,8 @@ C{twistd udpecho-client}: standard input to a peer, its replies to the log, then
 
 from __future__ import annotations
 
+import sys
+
 from twisted.application.service import IService
 from twisted.python import usage
 
@@ -46,6 +48,8 @@ class Options(usage.Options):
             self["bind"] = optionValue(parseLocalAddress, "bind", self["bind"])
         if self["chunk"] is not None:
             self["chunk"] = optionValue(lambda text: parsePayloadSize(text, lowest=1), "chunk", self["chunk"])
+        if sys.stdin is None:
+            raise usage.UsageError("standard input is closed: there is nothing to send")
         if self.parent is not None and not self.parent.get("nodaemon", True):
             raise usage.UsageError("a daemon has no standard input to send: run twistd -n udpecho-client")
 

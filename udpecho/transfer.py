@@ -122,14 +122,18 @@ class Transfer:
         try:
             while True:
                 reply = client.exchange(piece, self.timeout, elapsed=elapsed)
-                if not reply.called:
-                    self.sums.sent += 1
-                    self.sums.sentBytes += len(piece)
-                    report.written(len(piece))
                 try:
+                    if not reply.called:
+                        self.sums.sent += 1
+                        self.sums.sentBytes += len(piece)
+                        report.written(len(piece))
                     answer = await reply
                 except ResponseTimeout as e:
                     report.unanswered(e)
+                except BaseException:
+                    # Where it was not this Deferred that failed, nobody waits for it any more.
+                    reply.addErrback(lambda _: None)
+                    raise
                 else:
                     self.sums.answered += 1
                     self.sums.answeredBytes += len(answer.payload)
