@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from udpecho._version import __version__
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
 from udpecho.arguments import parsePayloadSize, parseSeconds
-from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
+from udpecho.errors import HostUnreachable, PortUnreachable, ResponseTimeout
 from udpecho.inputs import InputReader
-from udpecho.transfer import Sums, Transfer
+from udpecho.transfer import Sums, Transfer, explain
 
 # Exit statuses.
 ANSWERED = 0
@@ -171,19 +171,13 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
             if not isinstance(reason.reason, BrokenPipeError):
                 _complain(f"cannot write to standard output: {reason.reason.strerror}")
             return UNANSWERED
-        if isinstance(reason, error.CannotListenError):
-            _complain(f"cannot send from {formatAddress(options.bind)}: {reason.socketError.strerror}")
-            return WRONG_INPUT
-        # Twisted has a failed look-up for an OSError, so that it comes before those.
-        if isinstance(reason, (EchoError, error.DNSLookupError)):
-            _complain(str(reason.args[0]))
-            if isinstance(reason, (MessageTooLong, error.DNSLookupError)):
-                return WRONG_INPUT
-            return UNREACHABLE if isinstance(reason, (PortUnreachable, HostUnreachable)) else UNANSWERED
-        if isinstance(reason, OSError):
-            _complain(f"cannot read {'standard input' if options.file == '-' else options.file}: {reason.strerror}")
-            return WRONG_INPUT
-        return failure
+        sentence = explain(reason, "standard input" if options.file == "-" else options.file)
+        if sentence is None:
+            return failure
+        _complain(sentence)
+        if isinstance(reason, (PortUnreachable, HostUnreachable)):
+            return UNREACHABLE
+        return UNANSWERED if isinstance(reason, ResponseTimeout) else WRONG_INPUT
 
     def sumUp(status: int) -> int:
         if options.chunk is not None:

@@ -148,6 +148,23 @@ class Transfer:
             await client.close()
 
 
+def explain(reason: BaseException | None, source: str) -> str | None:
+    """
+    Say in one sentence why a L{Transfer} failed, if it is one of the ways that it can.
+
+    @param reason: what L{Transfer.run} raised.
+    @param source: what the input is called.
+    """
+    # Twisted has a failed look-up for an OSError, so that it comes before those.
+    if isinstance(reason, (EchoError, error.DNSLookupError)):
+        return str(reason.args[0])
+    if isinstance(reason, error.CannotListenError):
+        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {reason.socketError.strerror}"
+    if isinstance(reason, OSError):
+        return f"cannot read {source}: {reason.strerror}"
+    return None
+
+
 class ClientService(Service):
     """
     Does one L{Transfer} and stops the reactor.
@@ -209,10 +226,12 @@ class ClientService(Service):
     def _failed(self, failure: Failure) -> None:
         if failure.check(defer.CancelledError):
             _log.info("interrupted: {sums}", sums=self._transfer.sums)
-        elif failure.check(EchoError, error.DNSLookupError, error.CannotListenError, OSError):
-            _log.error("{reason}", reason=str(failure.value))
-        else:
+            return
+        sentence = explain(failure.value, "standard input")
+        if sentence is None:
             _log.failure("the client failed", failure)
+        else:
+            _log.error("{reason}", reason=sentence)
 
     def _over(self, _: object) -> None:
         self._running = None
@@ -220,4 +239,4 @@ class ClientService(Service):
             self._reactor.stop()
 
 
-__all__ = ["ClientService", "Report", "Sums", "Transfer"]
+__all__ = ["ClientService", "Report", "Sums", "Transfer", "explain"]
