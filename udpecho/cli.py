@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from udpecho._version import __version__
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
 from udpecho.arguments import parsePayloadSize, parseSeconds
+from udpecho.client import TIMEOUT
 from udpecho.errors import HostUnreachable, PortUnreachable, ResponseTimeout
 from udpecho.inputs import InputReader
 from udpecho.transfer import Sums, Transfer, explain
@@ -72,7 +73,11 @@ def _makeParser() -> argparse.ArgumentParser:
     )
     send.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to send; - is standard input, the default")
     send.add_argument(
-        "-t", "--timeout", type=_value(parseSeconds), default=5.0, help="how long to wait for each reply, as in 5 or 500ms [5]"
+        "-t",
+        "--timeout",
+        type=_value(parseSeconds),
+        default=TIMEOUT,
+        help="how long to wait for each reply, as in 5 or 500ms [%(default)g]",
     )
     send.add_argument(
         "-c",

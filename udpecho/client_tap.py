@@ -11,6 +11,8 @@ from twisted.python import usage
 
 from udpecho.addresses import parseLocalAddress, parsePort
 from udpecho.arguments import optionValue, parsePayloadSize, parseSeconds
+from udpecho.client import TIMEOUT
+from udpecho.service import DEFAULT_PORT
 from udpecho.transfer import ClientService, Transfer
 
 
@@ -27,8 +29,8 @@ class Options(usage.Options):
 
     optParameters = [
         ["host", "H", None, "The server's name or IP address."],
-        ["port", "p", "1234", "The server's UDP port."],
-        ["timeout", "t", "5", "Seconds to wait for each reply."],
+        ["port", "p", str(DEFAULT_PORT), "The server's UDP port."],
+        ["timeout", "t", f"{TIMEOUT:g}", "Seconds to wait for each reply."],
         ["bind", "b", None, "The local address to send from: ADDR, ADDR:PORT or [ADDR]:PORT. [default: the system's choice]"],
         ["chunk", "c", None, "Send datagrams of so many bytes. [default: the whole input as one]"],
     ]

@@ -4,6 +4,7 @@ C{twistd udpecho}: from the command line to the service.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,15 @@ from twisted.python import usage
 
 from udpecho.addresses import formatAddress, parsePort
 from udpecho.arguments import optionValue, parseBytes, parseInterface, parsePayloadSize, parseRate, parseSeconds
-from udpecho.service import EchoService
+from udpecho.journal import DEFAULT_RATE
+from udpecho.service import DEFAULT_PORT, EchoService
+from udpecho.sockets.port import WRITE_TIMEOUT
+
+_hints = {
+    errno.EADDRINUSE: "choose another --port",
+    errno.EACCES: "ports below 1024 are for root",
+    errno.EADDRNOTAVAIL: "--interface is an address of this machine",
+}
 
 
 class CannotStart(SystemExit, Exception):
@@ -33,10 +42,10 @@ class Options(usage.Options):
     longdesc = "A UDP echo server (RFC 862): every datagram goes back to where it came from."
 
     optParameters = [
-        ["port", "p", "1234", "The UDP port to listen on; 0 for any free one."],
+        ["port", "p", str(DEFAULT_PORT), "The UDP port to listen on; 0 for any free one."],
         ["max-payload", None, None, "Drop longer datagrams than so many bytes. [default: no limit]"],
-        ["log-datagrams", None, "10", "Log so many datagrams a second, a line for each way; 0 for none, or all."],
-        ["write-timeout", None, "5", "Seconds that a reply waits for a full send queue."],
+        ["log-datagrams", None, str(DEFAULT_RATE), "Log so many datagrams a second, a line for each way; 0 for none, or all."],
+        ["write-timeout", None, f"{WRITE_TIMEOUT:g}", "Seconds that a reply waits for a full send queue."],
         ["receive-buffer", None, None, "Bytes of receive buffer to ask of the system, as in 4M. [default: the system's]"],
     ]
 
@@ -87,10 +96,10 @@ class _CommandLineService(EchoService):
             start()
         except error.CannotListenError as e:
             address = formatAddress((e.interface, e.port))
-            raise CannotStart(
-                f"udpecho: cannot listen on {address}: {e.socketError.strerror};"
-                " another --port or --interface may be free, and ports below 1024 are for root"
-            ) from None
+            reason = e.socketError
+            hint = _hints.get(reason.errno, "another --port or --interface may do")
+            # twistd shows 100 bytes of it when it has gone to the background.
+            raise CannotStart(f"udpecho: cannot listen on {address}: {reason.strerror}; {hint}") from None
 
 
 def makeService(options: Options) -> IService:
