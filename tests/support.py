@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,6 @@ from typing import Any, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
-from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.pollreactor import PollReactor
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
@@ -24,10 +23,16 @@ _T = TypeVar("_T")
 #: Reactors of each kind that the machine may have, by the name that C{twistd --reactor} knows them by.
 REACTORS: dict[str, Callable[[], Any]] = {
     "select": SelectReactor,
-    "poll": PollReactor,
-    "epoll": EPollReactor,
     "asyncio": lambda: AsyncioSelectorReactor(asyncio.new_event_loop()),
 }
+if hasattr(select, "poll"):
+    from twisted.internet.pollreactor import PollReactor
+
+    REACTORS["poll"] = PollReactor
+if hasattr(select, "epoll"):
+    from twisted.internet.epollreactor import EPollReactor
+
+    REACTORS["epoll"] = EPollReactor
 
 #: Seconds after which a test that waits for something has failed.
 PATIENCE = 30
@@ -94,7 +99,7 @@ class Run:
             self.reactor._internalReaders.remove(reader)
             self.reactor.removeReader(reader)
             reader.connectionLost(None)
-        if isinstance(self.reactor, EPollReactor):
+        if hasattr(getattr(self.reactor, "_poller", None), "close"):
             self.reactor._poller.close()
         if isinstance(self.reactor, AsyncioSelectorReactor):
             self.reactor._asyncioEventloop.close()

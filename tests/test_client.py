@@ -375,7 +375,7 @@ class VirtualTests:
         self.client.connectionRefused()
         assert isinstance(outcome.failure, defer.CancelledError)
 
-    @pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, math.inf, -math.inf, 10**400])
     def test_wrongTimeout(self, timeout: float) -> None:
         """
         A timeout that is no number of seconds fails at once, with a sentence.
@@ -491,7 +491,10 @@ class ResolutionTests:
         assert "nobody.example" in str(failure)
         assert clock.getDelayedCalls() == []
 
-    @pytest.mark.parametrize("host", ["", "a" * 64 + ".example", "a..b", "nul\0.example", "fe80::1%nosuchinterface"])
+    @pytest.mark.parametrize(
+        "host",
+        ["", "a" * 64 + ".example", "a..b", "nul\0.example", "fe80::1%nosuchinterface", "fe80::1%nul\0", "fe80::1%99999999999"],
+    )
     def test_notAName(self, host: str) -> None:
         """
         What cannot be a name fails at once: Twisted's resolver would say nothing at all.
@@ -858,6 +861,95 @@ class ConnectTests:
             await server.stopListening()
 
         run(test)
+
+    def test_closeTwiceOnAStockTransport(self, run: Run, caught: Any) -> None:
+        """
+        Both of two closings in one turn fire, on Twisted's own port too, which does not bear to be told twice.
+        """
+
+        async def test(reactor: Any) -> None:
+            client = EchoClient(reactor)
+            reactor.listenUDP(0, client, interface="127.0.0.1")
+            first, second = client.close(), client.close()
+            await first
+            await second
+
+        run(test)
+
+    def test_retryOnRefusal(self, run: Run) -> None:
+        """
+        Callers that try again at once when they are refused do not keep timers from running.
+        """
+
+        async def test(reactor: Any) -> None:
+            client = await connect(reactor, "127.0.0.1", unusedPort())
+            trying = True
+
+            def again(result: Any = None) -> None:
+                if trying:
+                    client.echo(b"anybody there?").addErrback(again)
+
+            for _ in range(5):
+                again()
+            for _ in range(10):
+                await sleep(reactor, 0.01)
+            trying = False
+            await client.close()
+
+        run(test)
+
+    def test_oldRefusalsDoNotFailANewCall(self, run: Run) -> None:
+        """
+        Of several refusals of earlier datagrams none fails a call that is made when the first is heard of.
+        """
+
+        async def test(reactor: Any) -> None:
+            number = unusedPort()
+            client = await connect(reactor, "127.0.0.1", number)
+            servers: list[Any] = []
+
+            def again(_: Any) -> Deferred[int]:
+                servers.append(listen(reactor, number, EchoServer()))
+                return client.echo(b"again")
+
+            first = client.echo(b"one").addErrback(again)
+            others = [Outcome(client.echo(payload)) for payload in (b"two", b"three")]
+            assert await first == 5
+            for outcome in others:
+                assert isinstance(outcome.failure, PortUnreachable)
+            await client.close()
+            await servers[0].stopListening()
+
+        run(test)
+
+    def test_noDescriptorsLeft(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        That this machine has no socket to give is not told as the peer's fault.
+        """
+
+        def refuse(*arguments: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr("udpecho.client.dial", refuse)
+
+        async def test(reactor: Any) -> None:
+            with pytest.raises(EchoError, match="cannot open a socket: Too many open files") as caught:
+                await connect(reactor, "127.0.0.1", 7)
+            assert type(caught.value) is EchoError
+
+        runOnce(test)
+
+    @pytest.mark.parametrize(
+        ("bindAddress", "kind"),
+        [(("127.0.0.1", 99999), ValueError), (("nonsense", 0), ValueError), ((b"127.0.0.1", 0), TypeError)],
+    )
+    def test_wrongBindAddress(self, runOnce: Run, bindAddress: Any, kind: type[Exception]) -> None:
+        """
+        A local address that is none fails at once, with a sentence.
+        """
+        failure = Outcome(connect(runOnce.reactor, "127.0.0.1", 7, bindAddress=bindAddress)).failure
+        assert isinstance(failure, kind)
+        assert "local address" in str(failure) or "port to send from" in str(failure)
 
     def test_reactorWithoutDescriptors(self) -> None:
         """

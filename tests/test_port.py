@@ -390,6 +390,139 @@ class WholeTests:
         run(test)
 
 
+class TroubleTests:
+    """
+    Protocols, and descriptors, that make trouble.
+    """
+
+    def test_stopProtocolRaises(self, run: Run, caught: Any) -> None:
+        """
+        A protocol that raises on being stopped keeps neither the socket open nor a Deferred waiting.
+        """
+
+        class Protocol(Recorder):
+            def stopProtocol(self) -> None:
+                raise ZeroDivisionError
+
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Protocol())
+            await gatherResults([port.stopListening(), port.stopListening()])
+            await port.stopListening()
+
+        run(test)
+        assert len(caught.flush(ZeroDivisionError)) == 1
+
+    def test_descriptorOfAnother(self, run: Run) -> None:
+        """
+        A port that is opened in the turn in which another is closed, and gets its descriptor, does not get its errors.
+        """
+
+        async def test(reactor: Any) -> None:
+            dead = unusedPort()
+            opened: list[tuple[DatagramPort, Recorder]] = []
+
+            class Protocol(Recorder):
+                def connectionRefused(self) -> None:
+                    super().connectionRefused()
+                    if not opened:
+                        for port in ports:
+                            if port is not self.transport:
+                                port.abort()
+                        protocol = Recorder()
+                        opened.append((open_(reactor, protocol), protocol))
+
+            ports = []
+            for _ in range(2):
+                protocol = Protocol()
+                ports.append(open_(reactor, protocol))
+                ports[-1].connect("127.0.0.1", dead)
+            for port in ports:
+                port.write(b"refused")
+            while not opened:
+                await sleep(reactor, 0.001)
+            await sleep(reactor, 0.01)
+            last, recorder = opened[0]
+            with udpSocket() as sock:
+                sock.sendto(b"hello", address(last))
+                await recorder.count(1)
+            for port in [*ports, last]:
+                await port.stopListening()
+
+        run(test)
+
+    def test_settledRaises(self, run: Run, caught: Any) -> None:
+        """
+        One that raises on being told what became of its datagram hurts nothing else.
+        """
+
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Recorder())
+            script(port, [errno.EAGAIN])
+
+            def raising(reason: str | None) -> None:
+                raise ZeroDivisionError
+
+            with udpSocket() as sock:
+                for payload in (b"one", b"two"):
+                    port.send(payload, sock.getsockname(), raising)
+                await sleep(reactor, 0.01)
+                assert [sock.recv(100), sock.recv(100)] == [b"one", b"two"]
+            await port.stopListening()
+
+        run(test)
+        assert len(caught.flush(ZeroDivisionError)) == 2
+
+    def test_sendsWhenToldOfATimeout(self, runOnce: Run) -> None:
+        """
+        A datagram that is sent on being told that another was given up leaves no call behind.
+        """
+
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Recorder(), writeTimeout=0.01)
+            script(port, [errno.EAGAIN] * 1_000_000)
+            fates: list[Any] = []
+
+            def again(reason: str | None) -> None:
+                fates.append(reason)
+                port.send(b"again", ("127.0.0.1", 9), fates.append)
+
+            for _ in range(2):
+                port.send(b"stuck", ("127.0.0.1", 9), again)
+            while len(fates) < 4:
+                await sleep(reactor, 0.005)
+            await port.stopListening()
+
+        runOnce(test)
+
+    def test_drainWhilePaused(self, runOnce: Run) -> None:
+        """
+        A port whose protocol has paused reading has nothing to drain.
+        """
+
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Recorder())
+            port.write(b"unread", address(port))
+            port.stopReading()
+            assert await port.drain(25)
+            await port.stopListening()
+
+        runOnce(test)
+
+    def test_drainOfABrokenSocket(self, runOnce: Run) -> None:
+        """
+        A socket that cannot be read at all fails the draining.
+        """
+
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Recorder())
+            script(port, receives=[errno.EBADF])
+            with pytest.raises(OSError, match="as the test wants it"):
+                await port.drain(25)
+            await port.stopListening()
+
+        runOnce(test)
+
+
 class SourceAddressTests:
     """
     The reply leaves from the address that was asked.
@@ -582,6 +715,24 @@ class SendQueueTests:
 
         run(test)
 
+    def test_tooLongWhileOthersWait(self, runOnce: Run) -> None:
+        """
+        What no datagram can carry is refused at once also when it would have to wait.
+        """
+
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Recorder())
+            script(port, [errno.EAGAIN])
+            with udpSocket() as sock:
+                port.write(b"waits", sock.getsockname())
+                with pytest.raises(error.MessageLengthError):
+                    port.write(bytes(65508), sock.getsockname())
+                await sleep(reactor, 0.01)
+                assert sock.recv(100) == b"waits"
+            await port.stopListening()
+
+        runOnce(test)
+
     def test_timeout(self, runOnce: Run) -> None:
         """
         What did not get out in time is counted and told of, and reading goes on.
@@ -726,6 +877,7 @@ class ConnectTests:
                 peer.sendto(b"after", address(port))
                 await protocol.count(2)
                 await sleep(reactor, 0.01)
+                assert port.dropped == {"not_allowed": 2}
                 assert protocol.datagrams == [(b"before", peer.getsockname()), (b"after", peer.getsockname())]
             await port.stopListening()
 
@@ -742,6 +894,9 @@ class ConnectTests:
             # The broadcast address wants an option that is never set.
             with pytest.raises(OSError, match="Permission"):
                 port.connect("255.255.255.255", 9)
+            # Linux connects to port 0, and is not connected then.
+            with pytest.raises(OSError, match=r"."):
+                port.connect("127.0.0.1", 0)
             for host in ("localhost", "::1", "<broadcast>"):
                 with pytest.raises(error.InvalidAddressError):
                     port.connect(host, 9)
@@ -860,27 +1015,24 @@ class StopTests:
 
         run(test)
 
-    def test_reactorStops(self) -> None:
+    def test_reactorStops(self, run: Run) -> None:
         """
-        When the reactor disconnects everything at its end, a connected port that waits for the send queue closes too.
+        When the reactor disconnects everything at its end, a connected port that has just been refused closes too.
         """
-        for name in ("select", "poll", "epoll", "asyncio"):
-            run = Run(name)
-            stops = []
+        stops = []
 
-            class Protocol(Recorder):
-                def stopProtocol(self) -> None:
-                    stops.append(self)  # noqa: B023
+        class Protocol(Recorder):
+            def stopProtocol(self) -> None:
+                stops.append(self)
 
-            async def test(reactor: Any) -> None:
-                port = open_(reactor, Protocol())
-                port.connect("127.0.0.1", unusedPort())
-                port.write(b"refused")
+        async def test(reactor: Any) -> None:
+            port = open_(reactor, Protocol())
+            port.connect("127.0.0.1", unusedPort())
+            port.write(b"refused")
 
-            with pytest.raises(AssertionError, match="reader"):
-                run(test)
-            assert len(stops) == 1
-            run.close()
+        with pytest.raises(AssertionError, match="reader"):
+            run(test)
+        assert len(stops) == 1
 
     def test_drain(self, run: Run) -> None:
         """

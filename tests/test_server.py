@@ -225,7 +225,7 @@ class RealEchoTests:
             port: Any = reactor.listenUDP(0, server, "127.0.0.1") if stock else listen(reactor, 0, server)
             with udpSocket() as sock:
                 sock.connect(("127.0.0.1", port.getHost().port))
-                for payload in (b"hello", b"", bytes(100), b"x" * (8192 if stock else 65507)):
+                for payload in (b"hello", b"", bytes(100), b"x" * (8191 if stock else 65507)):
                     sock.send(payload)
                     port.doRead()
                     assert sock.recv(65536) == payload
@@ -234,6 +234,24 @@ class RealEchoTests:
             await port.stopListening()
 
         run(test)
+
+    def test_cutByTheStockPort(self, runOnce: Run) -> None:
+        """
+        A datagram as long as the stock port's buffer, which may have been longer, is not answered with what is left of it.
+        """
+
+        async def test(reactor: Any) -> None:
+            server = EchoServer()
+            port: Any = reactor.listenUDP(0, server, "127.0.0.1")
+            with udpSocket() as sock:
+                for size in (8192, 9000):
+                    sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
+                port.doRead()
+            assert server.counters.dropped == {"truncated": 2}
+            check(server.counters)
+            await port.stopListening()
+
+        runOnce(test)
 
     @pytest.mark.skipif(not linux.available, reason="the destination is known on Linux only")
     def test_multicast(self, runOnce: Run) -> None:
@@ -393,6 +411,20 @@ class JournalTests:
             "datagrams-not-logged: received=4 bytes=20 written=0 bytes=0",
             "packet-received: bytes=5 from=192.0.2.7:4321",
         ]
+
+    def test_lateReply(self, lines: Lines) -> None:
+        """
+        A reply that goes out long after its second is summed up soon, too.
+        """
+        clock = Clock()
+        journal = DatagramJournal(1, clock)
+        logged = [journal.received(5, PEER) for _ in range(2)]
+        clock.advance(100)
+        del lines.events[:]
+        journal.written(5, PEER, logged[1])
+        clock.advance(1)
+        assert lines.texts == ["datagrams-not-logged: received=0 bytes=0 written=1 bytes=5"]
+        assert clock.getDelayedCalls() == []
 
     def test_clockSetBack(self, lines: Lines) -> None:
         """

@@ -308,6 +308,50 @@ class EchoServiceTests:
 
         runOnce(test)
 
+    def test_addedWhileItRuns(self, runOnce: Run) -> None:
+        """
+        Added to a parent that runs already, when it runs already itself, it keeps its ports.
+        """
+
+        async def test(reactor: Any) -> None:
+            parent = MultiService()
+            parent.startService()
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            addresses = service.addresses
+            service.setServiceParent(parent)
+            assert service.addresses == addresses
+            await parent.stopService()
+
+        runOnce(test)
+
+    def test_stopTwice(self, runOnce: Run) -> None:
+        """
+        Both of two stops wait until the ports are closed.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            (address,) = service.addresses
+            first, second = service.stopService(), service.stopService()
+            assert not second.called
+            await second
+            with udpSocket(*address):
+                pass
+            await first
+
+        runOnce(test)
+
+    def test_wrongInterfaces(self, runOnce: Run) -> None:
+        """
+        No interface at all, and a string, are refused with a sentence.
+        """
+        with pytest.raises(ValueError, match="no interfaces to listen on"):
+            EchoService(runOnce.reactor, 0, [])
+        with pytest.raises(TypeError, match="interfaces is a list of addresses"):
+            EchoService(runOnce.reactor, 0, "127.0.0.1")
+
     def test_composed(self, run: Run) -> None:
         """
         In a C{MultiService} it starts and stops with its parent.

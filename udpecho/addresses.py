@@ -72,10 +72,7 @@ def parsePort(text: str, lowest: int = 1) -> int:
 
     @raise ValueError: with a sentence that says what would be right.
     """
-    try:
-        port = int(text)
-    except ValueError:
-        port = -1
+    port = int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else -1
     if not lowest <= port <= 65535:
         raise ValueError(f"{text!r} is not a port: a number from {lowest} to 65535 is")
     return port

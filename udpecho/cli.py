@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from twisted.internet import defer
+from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho._version import __version__
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
 from udpecho.arguments import parsePayloadSize, parseSeconds
 from udpecho.client import TIMEOUT
-from udpecho.errors import HostUnreachable, PortUnreachable, ResponseTimeout
+from udpecho.errors import HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
 from udpecho.inputs import InputReader
 from udpecho.transfer import Sums, Transfer, explain
 
@@ -182,7 +182,8 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         _complain(sentence)
         if isinstance(reason, (PortUnreachable, HostUnreachable)):
             return UNREACHABLE
-        return UNANSWERED if isinstance(reason, ResponseTimeout) else WRONG_INPUT
+        # The other ways it can fail are those of the input and of the addresses; that a look-up does not end is none of them.
+        return WRONG_INPUT if isinstance(reason, (MessageTooLong, OSError, error.CannotListenError)) else UNANSWERED
 
     def sumUp(status: int) -> int:
         if options.chunk is not None:
@@ -215,6 +216,11 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]]) -> int:
             result.printTraceback()
         elif status < SIGNALLED:
             status = result
+        pool = reactor.threadpool
+        if pool is not None and pool.working:
+            # A look-up that nobody waits for any more: the reactor would, for as long as it takes.
+            sys.stdout.flush()
+            os._exit(status)
         reactor.stop()
 
     def catchSignals() -> None:

@@ -4,7 +4,9 @@ The connected UDP client: send a payload to one peer, get it back before the dea
 
 from __future__ import annotations
 
-import math
+import errno
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet import defer, error
-from twisted.internet.abstract import isIPv6Address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -24,7 +26,6 @@ from udpecho.errors import (
     EchoError,
     HostUnreachable,
     MessageTooLong,
-    PortUnreachable,
     ResponseTimeout,
     unreachable,
 )
@@ -34,6 +35,9 @@ from udpecho.sockets.port import MAX_DATAGRAM, dial
 
 #: Seconds to wait for a reply, as in the seed.
 TIMEOUT = 5.0
+
+#: What says nothing of the peer: this machine is at its end.
+_exhausted = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class EchoClient(DatagramProtocol):
         @param reactor: enforces the deadlines.
         @param timeout: the seconds that a call without a timeout of its own has.
         @param verify: whether a reply must be the payload that was sent; if not, the first datagram from the peer answers the
-            oldest payload on its way.
+            oldest payload on its way, unless it is the same bytes as another.
         @param now: the clock for round trips, in seconds; by default the reactor's.
 
         @raise ValueError: if C{timeout} is not a number of seconds.
@@ -112,6 +116,8 @@ class EchoClient(DatagramProtocol):
         self._now = reactor.seconds if now is None else now
         self._peer = "the peer"
         self._closed = False
+        self._closing: list[defer.Deferred[None]] = []
+        self._limit = MAX_PAYLOAD_IPV4
         # Both keep the order of sending; the second is for finding a reply's own.
         self._outstanding: dict[_Exchange, None] = {}
         self._byPayload: dict[bytes, deque[_Exchange]] = {}
@@ -122,7 +128,7 @@ class EchoClient(DatagramProtocol):
 
         @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
         @param timeout: seconds until the deadline; by default the client's.
-        @param elapsed: how many of them are over already, on resolving say.
+        @param elapsed: how many of them are over already, on resolving say: for a caller whose own deadline this is part of.
 
         @return: fires with the byte count of the reply. Fails with L{ResponseTimeout}, L{PortUnreachable},
             L{HostUnreachable}, L{MessageTooLong} or L{ClientClosed}; with C{TypeError} or C{ValueError} at once if an
@@ -148,13 +154,13 @@ class EchoClient(DatagramProtocol):
 
         payload = bytes(payload)
         exchange = _Exchange(self, payload, timeout, self._now(), self.ignored)
+        exchange.deadline = self._reactor.callLater(max(0.0, timeout - elapsed), self._expire, exchange)
         self._outstanding[exchange] = None
         self._byPayload.setdefault(payload, deque()).append(exchange)
-        exchange.deadline = self._reactor.callLater(max(0.0, timeout - elapsed), self._expire, exchange)
         try:
             self.transport.write(payload, None)
         except error.MessageLengthError:
-            self._fail(exchange, _tooLong(self._peer, payload, self._limit()))
+            self._fail(exchange, _tooLong(self._peer, payload, self._limit))
         except OSError as e:
             # Twisted's own port raises what ours tells by networkError.
             self._fail(exchange, unreachable(e.errno or 0, self._peer))
@@ -168,13 +174,23 @@ class EchoClient(DatagramProtocol):
         """
         self._closed = True
         transport = self.transport
-        closed: defer.Deferred[None] = defer.succeed(None)
+        closed: defer.Deferred[None] = defer.Deferred()
+        self._closing.append(closed)
         if IDatagramTransport.providedBy(transport):
             transport.abort()
-        elif transport is not None:
-            closed = transport.stopListening() or closed
+            self._closingIsOver()
+        elif transport is None:
+            self._closingIsOver()
+        elif len(self._closing) == 1:
+            # The stock port does not bear to be told twice.
+            (transport.stopListening() or defer.succeed(None)).addBoth(self._closingIsOver)
         self._failAll("the client was closed before the reply came")
         return closed
+
+    def _closingIsOver(self, result: object = None) -> None:
+        closing, self._closing = self._closing, []
+        for closed in closing:
+            closed.callback(None)
 
     # What the transport tells
 
@@ -183,6 +199,7 @@ class EchoClient(DatagramProtocol):
         Remember the peer's address, for messages.
         """
         self._peer = formatAddress(peer)
+        self._limit = MAX_PAYLOAD_IPV6 if ":" in peer.host else MAX_PAYLOAD_IPV4
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """
@@ -205,7 +222,7 @@ class EchoClient(DatagramProtocol):
         Nothing listens at the peer: none of what is on its way will be answered.
         """
         for exchange in list(self._outstanding):
-            self._fail(exchange, PortUnreachable(f"{self._peer} refused the datagram: nothing listens on that port"))
+            self._fail(exchange, unreachable(errno.ECONNREFUSED, self._peer))
 
     def networkError(self, reason: EchoError) -> None:
         """
@@ -255,9 +272,6 @@ class EchoClient(DatagramProtocol):
         if exchange.deadline.active():
             exchange.deadline.cancel()
 
-    def _limit(self) -> int:
-        return MAX_PAYLOAD_IPV6 if self._peer.startswith("[") else MAX_PAYLOAD_IPV4
-
 
 def connect(
     reactor: IReactorTime,
@@ -286,7 +300,7 @@ def connect(
     try:
         checkPeer(host, port)
         checkTimeout(timeout)
-        families = None if bindAddress is None else [IPv6Address if isIPv6Address(bindAddress[0]) else IPv4Address]
+        families = None if bindAddress is None else [_checkLocal(*bindAddress)]
     except (TypeError, ValueError):
         return defer.fail()
 
@@ -297,7 +311,11 @@ def connect(
             except error.CannotListenError:
                 raise
             except OSError as e:
+                if e.errno in _exhausted:
+                    raise EchoError(f"cannot open a socket: {os.strerror(e.errno)}", e.errno) from None
                 refusal = unreachable(e.errno or 0, formatAddress(address))
+                if e.errno == errno.EINVAL and not address.scopeID and address.host.lower().startswith("fe80:"):
+                    refusal = HostUnreachable(f"{refusal.args[0]} (name its interface, as in {address.host}%eth0)", e.errno)
         raise refusal
 
     return resolve(reactor, host, port, timeout, families).addCallback(open)
@@ -387,7 +405,8 @@ def checkTimeout(timeout: float) -> None:
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
-    if not 0 <= timeout < math.inf:
+    # An integer may be too large to be compared as a float by a reactor.
+    if not 0 <= timeout <= sys.float_info.max:
         raise ValueError(f"a timeout is a number of seconds, 0 or more, not {timeout!r}")
 
 
@@ -415,7 +434,27 @@ def checkPeer(host: str, port: int) -> None:
         raise ValueError(f"{port!r} is not a port to send to: a number from 1 to 65535 is")
 
 
+def _checkLocal(host: str, port: int) -> type[IPv4Address | IPv6Address]:
+    """
+    @return: the type of addresses that can be reached from this one.
+
+    @raise TypeError: if C{host} is not a string or C{port} not a whole number.
+    @raise ValueError: if C{host} is not an IP address or C{port} not a port.
+    """
+    if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a local address is a pair of an IP address and a port, not {(host, port)!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port!r} is not a port to send from: a number from 0 to 65535 is")
+    if isIPv6Address(host):
+        return IPv6Address
+    if isIPAddress(host):
+        return IPv4Address
+    raise ValueError(f"{host!r} is not a local address: an IP address of this machine is")
+
+
 def _tooLong(peer: str, payload: bytes, limit: int) -> MessageTooLong:
+    if len(payload) <= limit:
+        return MessageTooLong(f"this system does not send {len(payload)} bytes in a datagram to {peer}")
     return MessageTooLong(f"{len(payload)} bytes are too long for a datagram to {peer}: {limit} at most", limit=limit)
 
 

@@ -88,10 +88,12 @@ def unreachable(number: int, peer: str) -> PortUnreachable | HostUnreachable:
         C{icmp_err_convert} and C{icmpv6_err_convert}).
     @param peer: the peer, as a person would read it.
     """
-    if number == errno.ECONNREFUSED:
+    # Windows calls it a reset.
+    if number in (errno.ECONNREFUSED, errno.ECONNRESET):
         return PortUnreachable(f"{peer} refused the datagram: nothing listens on that port", number)
     kind = NetworkUnreachable if number in _networkErrors else HostUnreachable
-    return kind(f"{peer} cannot be reached: {os.strerror(number)}", number)
+    why = os.strerror(number) if number > 0 else "the system does not say why"
+    return kind(f"{peer} cannot be reached: {why}", number)
 
 
 __all__ = [

@@ -57,8 +57,7 @@ class DatagramJournal:
             if not self._left:
                 self._unwritten[0] += 1
                 self._unwritten[1] += size
-                if self._timer is None and self._clock is not None:
-                    self._timer = self._clock.callLater(self._windowEnds - now, self._secondIsOver)
+                self._sumUpLater()
                 return False
             self._left -= 1
         _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
@@ -73,6 +72,7 @@ class DatagramJournal:
         elif self._rate:
             self._unwritten[2] += 1
             self._unwritten[3] += size
+            self._sumUpLater()
 
     def close(self) -> None:
         """
@@ -82,6 +82,11 @@ class DatagramJournal:
             self._timer.cancel()
             self._timer = None
         self._sumUp()
+
+    def _sumUpLater(self) -> None:
+        if self._timer is None and self._clock is not None and self._windowEnds is not None:
+            left = min(1.0, max(0.0, self._windowEnds - self._clock.seconds()))
+            self._timer = self._clock.callLater(left, self._secondIsOver)
 
     def _secondIsOver(self) -> None:
         self._timer = None

@@ -43,7 +43,9 @@ def literal(host: str, port: int) -> DatagramAddress | None:
     if scope:
         try:
             address.scopeID = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
-        except OSError:
+            if address.scopeID >= 2**32:
+                raise ValueError("the index of an interface has 32 bits")
+        except (OSError, ValueError):
             raise error.DNSLookupError(f"this machine has no interface {scope!r} to reach {host} by") from None
     return address
 

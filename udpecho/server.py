@@ -49,12 +49,17 @@ class EchoServer(DatagramProtocol):
         self._maxPayload = maxPayload
         self._journal = DatagramJournal() if journal is None else journal
         self._send: Callable[[bytes, tuple[str, int], Callable[[str | None], None]], None] = self._write
+        self._cutAt: int | None = None
 
     def makeConnection(self, transport: IUDPTransport) -> None:
         """
         Learn which transport to answer by.
         """
-        self._send = transport.send if IDatagramTransport.providedBy(transport) else self._write
+        if IDatagramTransport.providedBy(transport):
+            self._send, self._cutAt = transport.send, None
+        else:
+            # The stock port cuts what is longer, without a word.
+            self._send, self._cutAt = self._write, getattr(transport, "maxPacketSize", None)
         super().makeConnection(transport)
 
     def stopProtocol(self) -> None:
@@ -96,6 +101,8 @@ class EchoServer(DatagramProtocol):
     def _reasonToDrop(self, size: int, address: tuple[str, int]) -> str | None:
         if not getattr(address, "unicast", True):
             return "not_allowed"
+        if self._cutAt is not None and size >= self._cutAt:
+            return "truncated"
         if self._maxPayload is not None and size > self._maxPayload:
             return "too_large"
         return None if self._guard is None else self._guard.refuse(size, address)

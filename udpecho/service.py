@@ -68,7 +68,14 @@ class EchoService(Service):
         @param logDatagrams: how many datagrams a second have their lines in the log; C{None} for all, 0 for none.
         @param writeTimeout: how many seconds a reply waits for a full send queue.
         @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface.
+
+        @raise ValueError: if C{interfaces} is empty.
+        @raise TypeError: if it is a string.
         """
+        if isinstance(interfaces, str):
+            raise TypeError(f"interfaces is a list of addresses, as in [{interfaces!r}]")
+        if interfaces is not None and not interfaces:
+            raise ValueError("there are no interfaces to listen on: leave them out for the loopback ones")
         self.counters = Counters() if counters is None else counters
         self._reactor = reactor
         self._port = port
@@ -79,6 +86,7 @@ class EchoService(Service):
         self._writeTimeout = writeTimeout
         self._receiveBuffer = receiveBuffer
         self._ports: list[IListeningPort] = []
+        self._stopping: list[defer.Deferred[None]] = []
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -103,8 +111,7 @@ class EchoService(Service):
 
         @raise error.CannotListenError: if the system refuses one; none is bound then.
         """
-        if not self._ports:
-            self._bind()
+        self._bind()
         super().startService()
         if IReactorCore.providedBy(self._reactor):
             # Whoever waits for this line may stop the process on reading it, and the reactor then handles signals.
@@ -130,7 +137,16 @@ class EchoService(Service):
         @return: fires when the ports are closed.
         """
         super().stopService()
-        return defer.Deferred.fromCoroutine(self._stop())
+        stopped: defer.Deferred[None] = defer.Deferred()
+        self._stopping.append(stopped)
+        if len(self._stopping) == 1:
+            defer.Deferred.fromCoroutine(self._stop()).addBoth(self._stopped)
+        return stopped
+
+    def _stopped(self, result: object) -> None:
+        stopping, self._stopping = self._stopping, []
+        for stopped in stopping:
+            stopped.callback(result)  # type: ignore[arg-type]
 
     async def _stop(self) -> None:
         ports, self._ports = self._ports, []
@@ -142,6 +158,8 @@ class EchoService(Service):
             _log.info("stopped: {counters}", counters=self.counters)
 
     def _bind(self) -> None:
+        if self._ports:
+            return
         tries = _portZeroTries if self._port == 0 else 1
         while True:
             tries -= 1

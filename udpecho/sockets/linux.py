@@ -9,12 +9,15 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 #: Whether this is Linux; everything here works there only.
 available = sys.platform == "linux"
 
 IP_PKTINFO = 8
+IP_MTU_DISCOVER = 10
+IP_PMTUDISC_OMIT = 5
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
@@ -52,23 +55,40 @@ class QueuedError:
     info: int
 
 
-def askForDestination(sock: socket.socket) -> None:
+def askForDestination(sock: socket.socket) -> bool:
     """
     Have the kernel tell, with each datagram, the local address it was sent to.
+
+    @return: whether it will: what imitates Linux may not.
     """
-    sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    except OSError:
+        return False
+    return True
 
 
 def askForErrors(sock: socket.socket) -> None:
     """
     Have the kernel queue what the network says of datagrams that were sent: also host and network unreachable, which it
-    keeps to itself otherwise (RFC 1122 section 4.1.3.3 asks for all).
+    keeps to itself otherwise (RFC 1122 section 4.1.3.3 asks for all). Where it will not, refusals still come.
     """
-    sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+
+
+def letRoutersFragment(sock: socket.socket) -> None:
+    """
+    Have IPv4 datagrams sent without "do not fragment", and whatever is said about the path's MTU ignored: nobody hears of a
+    reply that was too long for the way back, and what is said may be forged.
+    """
+    # The kernels that do not know it are older than 3.15.
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
 
 
 def readDestination(ancillary: Ancillary) -> tuple[str | None, bool]:

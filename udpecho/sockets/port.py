@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from twisted.internet import abstract, defer, error, udp
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import IDatagramTransport, IDropReceiver, INetworkErrorReceiver
 from udpecho.sockets import linux
@@ -56,10 +57,15 @@ _peerErrors = frozenset(
     )
     if hasattr(errno, name)
 )
+#: What concerns the one datagram, and says nothing of the peer.
+_ofTheDatagram = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
 #: Windows says that a datagram was longer than the buffer by an error on reading.
 _cutOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
 #: A socket has few errors to tell of: a bound for the case that they come faster than they are read.
 _errorsPerTurn = 64
+
+#: How often to send a datagram whose sending tells of errors of earlier ones: they may come as fast as it is sent.
+_sendTries = 3
 
 _IPV4_AND_UDP_HEADERS = 28
 _IPV6_AND_UDP_HEADERS = 48
@@ -91,13 +97,13 @@ class DatagramPort(udp.Port):
     L{INetworkErrorReceiver}; a protocol that does not is told of an unreachable peer by C{connectionRefused} too.
 
     @cvar maxDatagrams: how many datagrams one turn of the reactor may read; C{maxThroughput} bounds their bytes.
-    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}.
+    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}, and
+        C{not_allowed} for those of strangers that were queued before it was connected.
     """
 
     maxDatagrams = 64
 
     reactor: Any
-    _made: socket.socket | None = None
     _preexistingSocket: Any
 
     def __init__(
@@ -138,7 +144,8 @@ class DatagramPort(udp.Port):
         self._readingPause: IDelayedCall | None = None
         self._waiting: deque[_Waiting] = deque()
         self._expiry: IDelayedCall | None = None
-        self._errors: deque[EchoError] = deque()
+        # One of each kind: what else the network says of the same is no news.
+        self._errors: dict[tuple[int, int], EchoError] = {}
         self._telling: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._stopped: list[defer.Deferred[None]] = []
@@ -149,7 +156,7 @@ class DatagramPort(udp.Port):
         """
         Make the socket, with the options that must be set before it is bound.
         """
-        sock = self._made = super().createInternetSocket()
+        sock = super().createInternetSocket()
         if self._ipv6Only and self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if self._receiveBuffer is not None:
@@ -158,13 +165,12 @@ class DatagramPort(udp.Port):
 
     def _growReceiveBuffer(self, sock: socket.socket, size: int) -> None:
         if linux.available:
-            try:
+            with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, linux.SO_RCVBUFFORCE, size)
-            except OSError:
-                pass
-            else:
                 return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        # Linux grants what it may; others refuse, and leave the buffer as it is.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def getReceiveBuffer(self) -> int:
         """
@@ -175,13 +181,13 @@ class DatagramPort(udp.Port):
         return granted // 2 if linux.available else granted
 
     def _bindSocket(self) -> None:
-        try:
-            super()._bindSocket()
-        except error.CannotListenError:
-            # The stock port leaves the socket it could not bind to the garbage collector.
-            if self._made is not None:
-                self._made.close()
-            raise
+        if self._preexistingSocket is None:
+            # The stock port drops the scope, and leaves the socket it could not bind to the garbage collector.
+            try:
+                self._preexistingSocket = self._makeBoundSocket()
+            except OSError as e:
+                raise error.CannotListenError(self.interface, self.port, e) from None
+        super()._bindSocket()
         bound = self.socket.getsockname()
         self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0]
         try:
@@ -189,10 +195,22 @@ class DatagramPort(udp.Port):
             peer = self.socket.getpeername()
         except OSError:
             if linux.available:
-                linux.askForDestination(self.socket)
-                self._hearsDestination = True
+                linux.letRoutersFragment(self.socket)
+                self._hearsDestination = linux.askForDestination(self.socket)
         else:
             self._becameConnected(peer[:2])
+
+    def _makeBoundSocket(self) -> socket.socket:
+        """
+        @raise OSError: if the system refuses.
+        """
+        sock = self.createInternetSocket()
+        try:
+            sock.bind(_socketAddress(self.interface, self.port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def connect(self, host: str, port: int) -> None:
         """
@@ -208,12 +226,12 @@ class DatagramPort(udp.Port):
         if self._connectedAddr:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._checkHost(host, "connect()")
-        self.socket.connect((host, port))
+        self.socket.connect(_socketAddress(host, port))
         self._becameConnected((host, port))
 
     def _becameConnected(self, address: tuple[str, int]) -> None:
-        self._connectedAddr = address
         self._peer = _datagramAddress(self.socket.getpeername())
+        self._connectedAddr = address
         if linux.available:
             linux.askForErrors(self.socket)
 
@@ -265,7 +283,6 @@ class DatagramPort(udp.Port):
                 if e.errno in _tryAgain:
                     if turn == 0:
                         # Woken, and nothing to read: there are errors to read.
-                        self._takeErrors()
                         self._tellErrors()
                     return True
                 if e.errno == _cutOnWindows:
@@ -278,6 +295,7 @@ class DatagramPort(udp.Port):
             size += len(datagram)
             if self._peer is not None and (address, address.scopeID) != (self._peer, self._peer.scopeID):
                 # A stranger's, queued before this port was connected.
+                self.dropped["not_allowed"] += 1
                 continue
             if len(datagram) > self.maxPacketSize:
                 self._truncated(len(datagram), address)
@@ -353,17 +371,14 @@ class DatagramPort(udp.Port):
 
         @return: whether it had anything to say.
         """
-        if self._peer is None:
-            return False
-        found = False
-        if linux.available:
-            for entry in linux.readErrors(self.socket, _errorsPerTurn):
-                self._noteError(entry.errno, entry.info)
-                found = True
+        entries = linux.readErrors(self.socket, _errorsPerTurn) if linux.available else []
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number and not found:
-            self._noteError(number)
-        return found or bool(number)
+        if self._peer is not None:
+            for entry in entries:
+                self._noteError(entry.errno, entry.info)
+            if number and not entries:
+                self._noteError(number)
+        return bool(entries or number)
 
     def _noteError(self, number: int, mtu: int = 0) -> None:
         """
@@ -375,9 +390,10 @@ class DatagramPort(udp.Port):
             headers = _IPV4_AND_UDP_HEADERS if self.addressFamily == socket.AF_INET else _IPV6_AND_UDP_HEADERS
             limit = mtu - headers if mtu > headers else None
             known = "" if limit is None else f" more than {limit} bytes"
-            self._errors.append(MessageTooLong(f"the path to {peer} does not carry{known or ' as much'}", number, limit))
+            message = f"the path to {peer} does not carry{known or ' as much'}"
+            self._errors[number, mtu] = MessageTooLong(message, number, limit)
         else:
-            self._errors.append(unreachable(number, peer))
+            self._errors[number, 0] = unreachable(number, peer)
 
     def _tellErrorsSoon(self) -> None:
         if self._errors and self._telling is None:
@@ -389,8 +405,13 @@ class DatagramPort(udp.Port):
         """
         _cancel(self._telling)
         self._telling = None
-        while self._errors and self.connected:
-            reason = self._errors.popleft()
+        if self.connected:
+            # All that is there belongs together: what the protocol sends on hearing of it is another matter.
+            self._takeErrors()
+        reasons, self._errors = self._errors, {}
+        for reason in reasons.values():
+            if not self.connected:
+                return
             try:
                 if isinstance(reason, PortUnreachable):
                     self.protocol.connectionRefused()
@@ -438,7 +459,12 @@ class DatagramPort(udp.Port):
         if not self.connected:
             self._unsent("send_failed", settled)
             return errno.EBADF
-        number = errno.EAGAIN if self._waiting else self._transmit(datagram, destination, ancillary)
+        if len(datagram) > (MAX_PAYLOAD_IPV4 if self.addressFamily == socket.AF_INET else MAX_PAYLOAD_IPV6):
+            number = errno.EMSGSIZE
+        elif self._waiting:
+            number = errno.EAGAIN
+        else:
+            number = self._transmit(datagram, destination, ancillary)
         if number in _tryAgain:
             self._wait(datagram, destination, ancillary, settled)
             return 0
@@ -459,7 +485,7 @@ class DatagramPort(udp.Port):
         if not isinstance(address, DatagramAddress):
             if address[0] != "<broadcast>" or self.addressFamily == socket.AF_INET6:
                 self._checkHost(address[0], "write()")
-            return tuple(address), []
+            return _socketAddress(*address), []
         if (":" in address.host) != (self.addressFamily == socket.AF_INET6):
             self._checkHost(address.host, "write()")
         destination = (*address, 0, address.scopeID) if self.addressFamily == socket.AF_INET6 else tuple(address)
@@ -489,7 +515,7 @@ class DatagramPort(udp.Port):
 
         @return: 0, or the system's error number.
         """
-        while True:
+        for _ in range(_sendTries):
             try:
                 if destination is None:
                     self.socket.send(datagram)
@@ -500,26 +526,32 @@ class DatagramPort(udp.Port):
                 return 0
             except OSError as e:
                 number = cast(int, e.errno)
-                # A connected socket gives the error of an earlier datagram instead of sending this one.
-                ofAnEarlier = self._takeErrors()
-                if number in _tryAgain:
-                    return number
-                if not ofAnEarlier and self._peer is not None and number in _peerErrors:
+            if self._peer is None or number in _tryAgain:
+                self._takeErrors()
+                return number
+            if number not in _peerErrors and number not in _ofTheDatagram:
+                # Not the network's word but this machine's, about this datagram: a firewall's, say.
+                self._noteError(number)
+                self._takeErrors()
+                return number
+            # A connected socket gives the error of an earlier datagram instead of sending this one.
+            if not self._takeErrors():
+                if number not in _ofTheDatagram:
                     self._noteError(number)
-                    # No send is refused by its own peer, so this was an earlier one.
-                    ofAnEarlier = number == errno.ECONNREFUSED
-                if not ofAnEarlier:
+                # No send is refused by its own peer, so that was an earlier one.
+                if number != errno.ECONNREFUSED:
                     return number
+        return number
 
     def _settle(self, number: int, settled: Settled) -> None:
         if number:
             self._unsent("send_failed", settled)
         else:
-            settled(None)
+            _tell(settled, None)
 
     def _unsent(self, reason: str, settled: Settled) -> None:
         self.dropped[reason] += 1
-        settled(reason)
+        _tell(settled, reason)
 
     def _wait(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: linux.Ancillary, settled: Settled) -> None:
         """
@@ -558,6 +590,8 @@ class DatagramPort(udp.Port):
         now = self.reactor.seconds()
         while self._waiting and self._waiting[0].deadline <= now:
             self._unsent("send_timeout", self._waiting.popleft().settled)
+        _cancel(self._expiry)
+        self._expiry = None
         if self._waiting:
             self._expiry = self.reactor.callLater(max(0.0, self._waiting[0].deadline - now), self._expire)
         else:
@@ -578,13 +612,18 @@ class DatagramPort(udp.Port):
 
         @param timeout: seconds after which to give up.
 
-        @return: fires with whether that came to pass in time.
+        @return: fires with whether that came to pass in time. Fails with C{OSError} if the socket is broken.
         """
         done: defer.Deferred[bool] = defer.Deferred()
         deadline = self.reactor.seconds() + timeout
 
         def turn() -> None:
-            if not self.connected or (not self._waiting and self._readTurn() and not self._waiting):
+            try:
+                empty = not self.connected or (not self._waiting and self._isRead() and not self._waiting)
+            except OSError:
+                done.errback()
+                return
+            if empty:
                 done.callback(True)
             elif self.reactor.seconds() >= deadline:
                 done.callback(False)
@@ -593,6 +632,14 @@ class DatagramPort(udp.Port):
 
         self.reactor.callLater(0, turn)
         return done
+
+    def _isRead(self) -> bool:
+        """
+        Read, unless the protocol wants none.
+
+        @return: whether nothing is left to read.
+        """
+        return not self._wantsReading or self._readTurn()
 
     def stopListening(self) -> defer.Deferred[None]:
         """
@@ -615,7 +662,8 @@ class DatagramPort(udp.Port):
 
     def abort(self) -> None:
         """
-        Stop and close at once.
+        Stop and close at once. Its descriptor may then be another's before the reactor's turn is over; a L{DatagramPort} that
+        gets it does not mind what this one's events were.
 
         @see: L{IDatagramTransport.abort}
         """
@@ -639,7 +687,12 @@ class DatagramPort(udp.Port):
         self._closing = None
         _cancel(self._readingPause)
         self._readingPause = None
-        super().connectionLost(reason)
+        sock = self.socket
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
+            self._afterFailedStop(sock)
         while self._waiting:
             self._unsent("send_timeout", self._waiting.popleft().settled)
         self._waitingIsOver()
@@ -647,18 +700,25 @@ class DatagramPort(udp.Port):
         for done in stopped:
             done.callback(None)
 
+    def _afterFailedStop(self, sock: socket.socket) -> None:
+        """
+        Do what the stock port leaves undone when the protocol raises on being stopped.
+        """
+        sock.close()
+        for name in ("socket", "fileno"):
+            self.__dict__.pop(name, None)
+
     def _survives(self, reason: Failure) -> bool:
         """
-        On poll and epoll an ICMP error of a connected socket looks to the reactor like the end of a connection.
+        On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
+        another socket, closed in this very turn, whose descriptor this one has got.
         """
         if (
-            self._peer is None
-            or self._closing is not None
+            self._closing is not None
             or not self.reactor.running
             or reason.check(error.ConnectionDone, error.ConnectionLost) is None
         ):
             return False
-        self._takeErrors()
         self._tellErrors()
         if self.connected:
             if self._waiting:
@@ -677,12 +737,30 @@ def _datagramAddress(sender: tuple[Any, ...]) -> DatagramAddress:
     return address
 
 
+def _socketAddress(host: str, port: int) -> tuple[Any, ...]:
+    """
+    Make what C{bind(2)} takes of a host and a port. Python drops the scope of a link-local address that stands in a pair.
+
+    @raise OSError: if the scope is not an interface of this machine.
+    """
+    if "%" not in host:
+        return host, port
+    return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+
+
 def _cancel(call: IDelayedCall | None) -> None:
     """
     Cancel a delayed call, if there is one and it has yet to come.
     """
     if call is not None and call.active():
         call.cancel()
+
+
+def _tell(settled: Settled, reason: str | None) -> None:
+    try:
+        settled(reason)
+    except Exception:
+        _log.failure("Unhandled error on being told what became of a datagram")
 
 
 def _forget(reason: str | None) -> None:
@@ -715,7 +793,7 @@ def dial(
         sock.setblocking(False)
         if bindAddress is not None:
             try:
-                sock.bind(bindAddress)
+                sock.bind(_socketAddress(*bindAddress))
             except OSError as e:
                 raise error.CannotListenError(*bindAddress, e) from None
         sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
