@@ -96,6 +96,8 @@ class ParseTests:
             ("h:echo", "'echo' is not a port: a number from 1 to 65535 is"),
             ("h:", "'' is not a port: a number from 1 to 65535 is"),
             ("::1:1234", "'::1:1234' is ambiguous: write an IPv6 address in brackets, as in [::1]:1234"),
+            ("udp://h:5", "'udp://h:5' is not an address: write HOST:PORT, as in localhost:1234"),
+            ("h:1_2", "'1_2' is not a port: a number from 1 to 65535 is"),
             ("[::1]1234", "'[::1]1234' is not an address: write an IPv6 address and its port as [::1]:1234"),
             ("[::1", "'[::1' is not an address: write an IPv6 address and its port as [::1]:1234"),
             ("[localhost]:7", "'[localhost]:7' is not an address: write an IPv6 address and its port as [::1]:1234"),
@@ -126,7 +128,7 @@ class ParseTests:
         """
         assert parseLocalAddress(text) == address
 
-    @pytest.mark.parametrize("text", ["localhost", "eth0", "", "127.0.0.1:x", "[::1", "1.2.3"])
+    @pytest.mark.parametrize("text", ["localhost", "eth0", "", "127.0.0.1:x", "[::1", "1.2.3", "224.0.0.1", "255.255.255.255"])
     def test_badLocalAddress(self, text: str) -> None:
         """
         A local address is no name.
@@ -156,6 +158,7 @@ class ParseTests:
             (arguments.parseBytes, "4M", 4194304),
             (arguments.parsePayloadSize, "0", 0),
             (arguments.parsePayloadSize, "65527", 65527),
+            (arguments.parsePayloadSize, "1k", 1024),
             (arguments.parseRate, "0", 0),
             (arguments.parseRate, "10", 10),
             (arguments.parseRate, "all", None),
@@ -176,7 +179,10 @@ class ParseTests:
             (arguments.parseBytes, ["", "0", "-1", "1.5", "1g", "4MB", "x", "9999999999"]),
             (arguments.parsePayloadSize, ["", "-1", "65528", "1.5", "x", "9" * 30]),
             (arguments.parseRate, ["", "-1", "1.5", "some", "ALL", "9" * 30]),
-            (arguments.parseInterface, ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]"]),
+            (
+                arguments.parseInterface,
+                ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]", "224.0.0.1", "ff02::1", "255.255.255.255"],
+            ),
         ],
     )
     def test_badValue(self, parser: Callable[[str], Any], texts: list[str]) -> None:

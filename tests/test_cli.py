@@ -856,7 +856,28 @@ class UsageTests:
         A local address of the other family cannot reach the peer, and the sentence says so.
         """
         said = complaint(processes.run("udpecho", "send", "--bind", "::1", at(plain), feed=b"hello"))
-        assert "127.0.0.1 is not of the same family as the local address to send from" in said
+        assert "127.0.0.1 cannot be reached from the local address: it is not of the same family" in said
+
+    @pytest.mark.parametrize("place", [0, 1, 2, 3, 4])
+    def test_anyOrder(self, processes: Processes, plain: socket.socket, tmp_path: Path, place: int) -> None:
+        """
+        FILE may stand before and after options.
+        """
+        path = tmp_path / "input"
+        path.write_bytes(b"hello")
+        words = ["-t", "0", "--no-verify"]
+        if place == 0:
+            words = [at(plain), str(path), *words]
+        elif place == 1:
+            words = [at(plain), *words, str(path)]
+        elif place == 2:
+            words = ["-t", "0", at(plain), "--no-verify", str(path)]
+        elif place == 3:
+            words = [*words, at(plain), str(path)]
+        else:
+            words = [at(plain), "-t", "0", str(path), "--no-verify"]
+        sent = processes.run("udpecho", "send", *words)
+        assert (sent.status, sent.stdout) == (1, "packet-written: bytes=5\n")
 
     @pytest.mark.parametrize("host", ["nosuch.invalid", "a..b", "x" * 64 + ".invalid", "no such", "n\xf6.invalid"])
     def test_unresolvable(self, processes: Processes, host: str) -> None:

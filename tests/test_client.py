@@ -329,6 +329,29 @@ class VirtualTests:
         client = self.make()
         assert isinstance(Outcome(client.echo(b"hello")).failure, PortUnreachable)
 
+    def test_writeRaisesSomethingElse(self) -> None:
+        """
+        What else C{write} raises, on a transport that is not connected say, fails that call and leaves nothing of it.
+        """
+        self.transport.failure = error.InvalidAddressError("", "not connected")
+        assert isinstance(Outcome(self.client.echo(b"hello")).failure, error.InvalidAddressError)
+        self.transport.failure = None
+        outcome = Outcome(self.client.echo(b"hello"))
+        self.client.datagramReceived(b"hello", PEER)
+        assert outcome.result == 5
+        assert self.clock.getDelayedCalls() == []
+
+    def test_elapsed(self) -> None:
+        """
+        What is over of the timeout already is left out; what is no number fails at once.
+        """
+        outcome = Outcome(self.client.exchange(b"hello", 5, elapsed=4))
+        self.clock.advance(1)
+        assert str(outcome.failure) == "no reply from 192.0.2.7:7 within 5 s"
+        wrong: Any = "a"
+        assert isinstance(Outcome(self.client.exchange(b"hello", 5, elapsed=wrong)).failure, TypeError)
+        assert self.clock.getDelayedCalls() == []
+
     def test_close(self) -> None:
         """
         Closing fails what is on its way, and later calls; it may be called twice.
@@ -508,9 +531,12 @@ class ResolutionTests:
         With a local address only addresses of its family are looked for.
         """
         clock = ResolvingClock({"six.example": [IPv6Address("UDP", "::1", 7)]})
-        for host in ("six.example", "::1"):
-            failure = Outcome(connect(clock, host, 7, bindAddress=("127.0.0.1", 0))).failure
-            assert isinstance(failure, error.DNSLookupError)
+        failure = Outcome(connect(clock, "six.example", 7, bindAddress=("127.0.0.1", 0))).failure
+        assert isinstance(failure, error.DNSLookupError)
+        assert "no IPv4 address for 'six.example'" in str(failure)
+        failure = Outcome(connect(clock, "::1", 7, bindAddress=("127.0.0.1", 0))).failure
+        assert isinstance(failure, ValueError)
+        assert "not of the same family" in str(failure)
 
     def test_nextAddress(self, run: Run) -> None:
         """
@@ -941,7 +967,15 @@ class ConnectTests:
 
     @pytest.mark.parametrize(
         ("bindAddress", "kind"),
-        [(("127.0.0.1", 99999), ValueError), (("nonsense", 0), ValueError), ((b"127.0.0.1", 0), TypeError)],
+        [
+            (("127.0.0.1", 99999), ValueError),
+            (("nonsense", 0), ValueError),
+            ((b"127.0.0.1", 0), TypeError),
+            ("127.0.0.1", TypeError),
+            ("", TypeError),
+            (5555, TypeError),
+            (("127.0.0.1",), TypeError),
+        ],
     )
     def test_wrongBindAddress(self, runOnce: Run, bindAddress: Any, kind: type[Exception]) -> None:
         """

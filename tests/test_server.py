@@ -171,6 +171,24 @@ class EchoServerTests:
         assert len(transport.written) == 5
         check(server.counters)
 
+    def test_guardThatFails(self) -> None:
+        """
+        A guard that raises lets nobody in, and the datagram is accounted for.
+        """
+
+        @implementer(IGuard)
+        class Broken:
+            def refuse(self, size: int, address: tuple[str, int]) -> str | None:
+                raise ZeroDivisionError
+
+        server, transport = EchoServer(Broken()), StockTransport()
+        server.makeConnection(transport)
+        with pytest.raises(ZeroDivisionError):
+            server.datagramReceived(b"hello", PEER)
+        assert transport.written == []
+        assert server.counters.dropped == {"not_allowed": 1}
+        check(server.counters)
+
     def test_notUnicast(self) -> None:
         """
         What was sent to a broadcast or multicast address is not answered.

@@ -352,6 +352,48 @@ class EchoServiceTests:
         with pytest.raises(TypeError, match="interfaces is a list of addresses"):
             EchoService(runOnce.reactor, 0, "127.0.0.1")
 
+    @pytest.mark.parametrize(
+        ("options", "kind"),
+        [
+            ({"port": "1234"}, TypeError),
+            ({"port": 70000}, ValueError),
+            ({"logDatagrams": "all"}, TypeError),
+            ({"logDatagrams": -1}, ValueError),
+            ({"maxPayload": "5"}, TypeError),
+            ({"maxPayload": -1}, ValueError),
+            ({"writeTimeout": "5"}, TypeError),
+            ({"writeTimeout": -1}, ValueError),
+            ({"receiveBuffer": "4M"}, TypeError),
+            ({"receiveBuffer": 0}, ValueError),
+        ],
+    )
+    def test_wrongOptions(self, runOnce: Run, options: dict[str, Any], kind: type[Exception]) -> None:
+        """
+        A value of the wrong type, or out of its range, is refused at once, by its name.
+        """
+        (name,) = options
+        with pytest.raises(kind, match="timeout" if name == "writeTimeout" else name):
+            EchoService(runOnce.reactor, **options)
+
+    @pytest.mark.skipif(not linux.available, reason="Linux tells what it dropped")
+    def test_kernelDrops(self, runOnce: Run, lines: Lines) -> None:
+        """
+        What the kernel dropped before it was received is told at the stop.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
+            service.startService()
+            with udpSocket() as sock:
+                for _ in range(100):
+                    sock.sendto(bytes(1000), service.addresses[0])
+            await service.stopService()
+            lost = 100 - service.counters.received
+            assert lost > 0
+            assert any(text.startswith(f"the kernel dropped {lost} datagrams") for text in lines.texts)
+
+        runOnce(test)
+
     def test_composed(self, run: Run) -> None:
         """
         In a C{MultiService} it starts and stops with its parent.

@@ -605,6 +605,11 @@ class UsageTests:
                 ["--interface", "::1", "--interface", "127.0.0.1", "--interface", "::1"],
                 "--interface: ::1 is given twice: once is enough",
             ),
+            (["--interface", "0:0::1", "--interface", "::1"], "--interface: ::1 is given twice: once is enough"),
+            (
+                ["--interface", "127.0.0.1", "--interface", "0.0.0.0"],
+                "--interface: 127.0.0.1 is in 0.0.0.0 already: one of them is enough",
+            ),
             *[
                 (["--log-datagrams", text], f"--log-datagrams: {text!r} is not a rate: a whole number of datagrams a second")
                 for text in ("-1", "1.5", "some")

@@ -4,6 +4,8 @@ Addresses of datagrams: the pair that Twisted hands around, what it leaves out, 
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 #: The most payload a datagram can carry: 65535 bytes less the UDP header, and less the IPv4 header (RFC 791, RFC 768),
@@ -63,6 +65,13 @@ def formatAddress(address: tuple[str, int]) -> str:
     return f"[{host}]:{port}"
 
 
+def isGroup(host: str) -> bool:
+    """
+    Whether an IP address is that of a multicast group, or the broadcast address.
+    """
+    return host == "255.255.255.255" or ip_address(host).is_multicast
+
+
 def parsePort(text: str, lowest: int = 1) -> int:
     """
     Read a port number.
@@ -96,10 +105,8 @@ def parseLocalAddress(text: str) -> tuple[str, int]:
 
     @raise ValueError: with a sentence that says what would be right.
     """
-    if isIPv6Address(text):
-        return text, 0
-    host, port = _split(text)
-    if not isIPv6Address(host) and not isIPAddress(host):
+    host, port = (text, None) if isIPv6Address(text) else _split(text)
+    if not (isIPv6Address(host) or isIPAddress(host)) or isGroup(host):
         raise ValueError(f"{text!r} is not a local address: an IP address of this machine is, as in 127.0.0.1")
     return host, 0 if port is None else parsePort(port, lowest=0)
 
@@ -118,7 +125,9 @@ def _split(text: str) -> tuple[str, str | None]:
             raise ValueError(f"{text!r} is not an address: write an IPv6 address and its port as [::1]:1234")
         return host, rest[1:] if rest else None
     if text.count(":") > 1:
-        raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, as in [::1]:1234")
+        if isIPv6Address(text) or isIPv6Address(text.rpartition(":")[0]):
+            raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, as in [::1]:1234")
+        raise ValueError(f"{text!r} is not an address: write HOST:PORT, as in localhost:1234")
     host, colon, port = text.partition(":")
     if not host:
         raise ValueError(f"{text!r} has no host: write HOST:PORT, as in localhost:1234")
@@ -130,6 +139,7 @@ __all__ = [
     "MAX_PAYLOAD_IPV6",
     "DatagramAddress",
     "formatAddress",
+    "isGroup",
     "parseAddress",
     "parseLocalAddress",
     "parsePort",

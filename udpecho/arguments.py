@@ -12,7 +12,7 @@ from typing import TypeVar
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python import usage
 
-from udpecho.addresses import MAX_PAYLOAD_IPV6
+from udpecho.addresses import MAX_PAYLOAD_IPV6, isGroup
 
 _T = TypeVar("_T")
 
@@ -70,7 +70,8 @@ def parsePayloadSize(text: str, lowest: int = 0) -> int:
 
     @return: bytes, from C{lowest} to 65527.
     """
-    size = int(text) if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) else -1
+    match = re.fullmatch(r"([0-9]{1,10})([kK]?)", text, re.ASCII)
+    size = -1 if match is None else int(match[1]) * _bytesByUnit[match[2].lower()]
     if not lowest <= size <= MAX_PAYLOAD_IPV6:
         raise ValueError(f"{text!r} is not a payload's length: a number of bytes from {lowest} to {MAX_PAYLOAD_IPV6} is")
     return size
@@ -93,7 +94,7 @@ def parseInterface(text: str) -> str:
     """
     Read a local address to listen on.
     """
-    if not isIPAddress(text) and not isIPv6Address(text):
+    if not (isIPAddress(text) or isIPv6Address(text)) or isGroup(text):
         raise ValueError(f"{text!r} is not an interface: an IP address is, as in 127.0.0.1, ::1 or 0.0.0.0, without a port")
     return text
 

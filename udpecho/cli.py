@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from twisted.internet import defer, error
@@ -130,7 +131,8 @@ class _Printer:
 def _complain(sentence: str) -> None:
     # Without one, print would take standard output instead.
     if sys.stderr is not None:
-        print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
 
 
 def _open(path: str) -> int:
@@ -183,7 +185,7 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         if isinstance(reason, (PortUnreachable, HostUnreachable)):
             return UNREACHABLE
         # The other ways it can fail are those of the input and of the addresses; that a look-up does not end is none of them.
-        return WRONG_INPUT if isinstance(reason, (MessageTooLong, OSError, error.CannotListenError)) else UNANSWERED
+        return WRONG_INPUT if isinstance(reason, (MessageTooLong, OSError, ValueError, error.CannotListenError)) else UNANSWERED
 
     def sumUp(status: int) -> int:
         if options.chunk is not None:
@@ -254,5 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     @return: the exit status.
     """
-    options = _makeParser().parse_args(arguments)
+    parser = _makeParser()
+    # argparse takes an optional operand where the first one stands, or nowhere: FILE may come after an option too.
+    options, others = parser.parse_known_args(arguments)
+    if len(others) == 1 and not others[0].startswith("-") and getattr(options, "file", None) == "-":
+        options.file = others.pop()
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     return _runReactor(lambda reactor: options.run(reactor, options))

@@ -147,6 +147,7 @@ class EchoClient(DatagramProtocol):
             if timeout is None:
                 timeout = self._timeout
             checkTimeout(timeout)
+            left = max(0.0, timeout - elapsed)
             if self._closed or self.transport is None:
                 raise ClientClosed("the client is closed")
         except (TypeError, ValueError, EchoError):
@@ -154,7 +155,7 @@ class EchoClient(DatagramProtocol):
 
         payload = bytes(payload)
         exchange = _Exchange(self, payload, timeout, self._now(), self.ignored)
-        exchange.deadline = self._reactor.callLater(max(0.0, timeout - elapsed), self._expire, exchange)
+        exchange.deadline = self._reactor.callLater(left, self._expire, exchange)
         self._outstanding[exchange] = None
         self._byPayload.setdefault(payload, deque()).append(exchange)
         try:
@@ -164,6 +165,10 @@ class EchoClient(DatagramProtocol):
         except OSError as e:
             # Twisted's own port raises what ours tells by networkError.
             self._fail(exchange, unreachable(e.errno or 0, self._peer))
+        except Exception:
+            # It is not connected, say.
+            self._forget(exchange)
+            return defer.fail()
         return exchange.done
 
     def close(self) -> defer.Deferred[None]:
@@ -300,7 +305,7 @@ def connect(
     try:
         checkPeer(host, port)
         checkTimeout(timeout)
-        families = None if bindAddress is None else [_checkLocal(*bindAddress)]
+        families = None if bindAddress is None else [_checkLocal(bindAddress)]
     except (TypeError, ValueError):
         return defer.fail()
 
@@ -434,15 +439,16 @@ def checkPeer(host: str, port: int) -> None:
         raise ValueError(f"{port!r} is not a port to send to: a number from 1 to 65535 is")
 
 
-def _checkLocal(host: str, port: int) -> type[IPv4Address | IPv6Address]:
+def _checkLocal(address: tuple[str, int]) -> type[IPv4Address | IPv6Address]:
     """
     @return: the type of addresses that can be reached from this one.
 
-    @raise TypeError: if C{host} is not a string or C{port} not a whole number.
-    @raise ValueError: if C{host} is not an IP address or C{port} not a port.
+    @raise TypeError: if it is not a pair of a string and a whole number.
+    @raise ValueError: if they are not an IP address and a port.
     """
-    if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"a local address is a pair of an IP address and a port, not {(host, port)!r}")
+    if not isinstance(address, tuple) or len(address) != 2 or [type(item) for item in address] != [str, int]:
+        raise TypeError(f"a local address is a pair of an IP address and a port, not {address!r}")
+    host, port = address
     if not 0 <= port <= 65535:
         raise ValueError(f"{port!r} is not a port to send from: a number from 0 to 65535 is")
     if isIPv6Address(host):

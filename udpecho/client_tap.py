@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 
 from twisted.application.service import IService
+from twisted.internet.abstract import isIPv6Address
 from twisted.python import usage
 
 from udpecho.addresses import parseLocalAddress, parsePort
@@ -44,6 +45,8 @@ class Options(usage.Options):
         """
         if not self["host"]:
             raise usage.UsageError("--host: the server's name or IP address is missing")
+        if self["host"].startswith("[") or (":" in self["host"] and not isIPv6Address(self["host"])):
+            raise usage.UsageError(f"--host: {self['host']!r} is no host: a name or an IP address is, without a port")
         self["port"] = optionValue(parsePort, "port", self["port"])
         self["timeout"] = optionValue(parseSeconds, "timeout", self["timeout"])
         if self["bind"] is not None:

@@ -71,6 +71,19 @@ class Counters:
         self.dropped[reason] += 1
         self.droppedBytes += size
 
+    def asFields(self) -> dict[str, object]:
+        """
+        The numbers as a log event's fields.
+        """
+        return {
+            "received": self.received,
+            "receivedBytes": self.receivedBytes,
+            "echoed": self.echoed,
+            "echoedBytes": self.echoedBytes,
+            "dropped": dict(self.dropped),
+            "droppedBytes": self.droppedBytes,
+        }
+
     def __str__(self) -> str:
         dropped = sum(self.dropped.values())
         reasons = " ".join(f"{reason}={self.dropped[reason]}" for reason in DROP_REASONS if self.dropped[reason])

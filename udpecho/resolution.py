@@ -90,18 +90,18 @@ def resolve(
     @param timeout: the deadline, in seconds from now.
     @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
 
-    @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, or with
-        L{ResponseTimeout} at the deadline. May be cancelled.
+    @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
+        C{ValueError} for an IP address of another type, or with L{ResponseTimeout} at the deadline. May be cancelled.
     """
     try:
         address = literal(host, port)
         if address is not None:
             wanted = addressTypes is None or (IPv6Address if ":" in host else IPv4Address) in addressTypes
             if not wanted:
-                raise error.DNSLookupError(f"{host} is not of the same family as the local address to send from")
+                raise ValueError(f"{host} cannot be reached from the local address: it is not of the same family")
             return defer.succeed([address])
         _checkName(host)
-    except error.DNSLookupError:
+    except (error.DNSLookupError, ValueError):
         return defer.fail()
 
     resolver = IReactorPluggableNameResolver(reactor).nameResolver
@@ -120,7 +120,10 @@ def resolve(
 
     def check(addresses: list[DatagramAddress]) -> list[DatagramAddress]:
         if not addresses:
-            raise error.DNSLookupError(f"no address for {host!r}: is the name right, and can it be looked up from here?")
+            family = "" if addressTypes is None or len(addressTypes) != 1 else f"{addressTypes[0].__name__[:4]} "
+            raise error.DNSLookupError(
+                f"no {family}address for {host!r}: is the name right, and can it be looked up from here?"
+            )
         return addresses
 
     done.addBoth(settled)

@@ -75,7 +75,12 @@ class EchoServer(DatagramProtocol):
         size = len(datagram)
         self.counters.receive(size)
         logged = self._journal.received(size, addr)
-        reason = self._reasonToDrop(size, addr)
+        try:
+            reason = self._reasonToDrop(size, addr)
+        except Exception:
+            # A guard that fails lets nobody in.
+            self.counters.drop("not_allowed", size)
+            raise
         if reason is not None:
             self.counters.drop(reason, size)
             return

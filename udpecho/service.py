@@ -4,6 +4,7 @@ The server as a service: its ports, from binding them to the last sum in the log
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -16,11 +17,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
+from udpecho.client import checkTimeout
 from udpecho.counters import Counters
 from udpecho.interfaces import IGuard
 from udpecho.journal import DEFAULT_RATE, DatagramJournal
 from udpecho.server import EchoServer
-from udpecho.sockets.port import WRITE_TIMEOUT, DatagramPort, listen
+from udpecho.sockets.port import MAX_DATAGRAM, WRITE_TIMEOUT, DatagramPort, listen
 
 #: The port of the seed.
 DEFAULT_PORT = 1234
@@ -69,13 +71,21 @@ class EchoService(Service):
         @param writeTimeout: how many seconds a reply waits for a full send queue.
         @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface.
 
-        @raise ValueError: if C{interfaces} is empty.
-        @raise TypeError: if it is a string.
+        @raise ValueError: if C{interfaces} is empty, or a number out of its range.
+        @raise TypeError: if a value is of the wrong type.
         """
         if isinstance(interfaces, str):
             raise TypeError(f"interfaces is a list of addresses, as in [{interfaces!r}]")
         if interfaces is not None and not interfaces:
             raise ValueError("there are no interfaces to listen on: leave them out for the loopback ones")
+        _checkNumber("port", port, 0, 65535)
+        checkTimeout(writeTimeout)
+        if maxPayload is not None:
+            _checkNumber("maxPayload", maxPayload, 0, MAX_DATAGRAM)
+        if logDatagrams is not None:
+            _checkNumber("logDatagrams", logDatagrams, 0, sys.maxsize)
+        if receiveBuffer is not None:
+            _checkNumber("receiveBuffer", receiveBuffer, 1, 2**30 - 1)
         self.counters = Counters() if counters is None else counters
         self._reactor = reactor
         self._port = port
@@ -150,12 +160,18 @@ class EchoService(Service):
 
     async def _stop(self) -> None:
         ports, self._ports = self._ports, []
+        lost = sum(port.getKernelDrops() or 0 for port in ports if isinstance(port, DatagramPort))
+        if lost:
+            _log.warn(
+                "the kernel dropped {kernelDropped} datagrams before they were received: --receive-buffer helps against bursts",
+                kernelDropped=lost,
+            )
         drained = await defer.gatherResults([port.drain(DRAIN_TIMEOUT) for port in ports if isinstance(port, DatagramPort)])
         await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
         if not all(drained):
             _log.warn("stopped with datagrams still queued: {seconds} s were not enough", seconds=DRAIN_TIMEOUT)
         if ports:
-            _log.info("stopped: {counters}", counters=self.counters)
+            _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
     def _bind(self) -> None:
         if self._ports:
@@ -216,6 +232,13 @@ class EchoService(Service):
                     granted=granted,
                     wanted=self._receiveBuffer,
                 )
+
+
+def _checkNumber(name: str, value: int, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, not {value!r}")
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} is a number from {lowest} to {highest}, not {value!r}")
 
 
 def _boundAddress(port: IListeningPort) -> DatagramAddress:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import IService
@@ -19,9 +20,9 @@ from udpecho.service import DEFAULT_PORT, EchoService
 from udpecho.sockets.port import WRITE_TIMEOUT
 
 _hints = {
-    errno.EADDRINUSE: "choose another --port",
-    errno.EACCES: "ports below 1024 are for root",
-    errno.EADDRNOTAVAIL: "--interface is an address of this machine",
+    errno.EADDRINUSE: "; choose another --port",
+    errno.EACCES: "; ports below 1024 are for root",
+    errno.EADDRNOTAVAIL: "; --interface is an address of this machine",
 }
 
 
@@ -75,9 +76,22 @@ class Options(usage.Options):
             self["max-payload"] = optionValue(parsePayloadSize, "max-payload", self["max-payload"])
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = optionValue(parseBytes, "receive-buffer", self["receive-buffer"])
-        twice = {interface for interface in self.interfaces if self.interfaces.count(interface) > 1}
-        if twice:
-            raise usage.UsageError(f"--interface: {twice.pop()} is given twice: once is enough")
+        self._checkInterfaces()
+
+    def _checkInterfaces(self) -> None:
+        """
+        @raise usage.UsageError: if one interface is another, or has it in itself.
+        """
+        found: list[Any] = []
+        for interface in self.interfaces:
+            address = ip_address(interface)
+            if address in found:
+                raise usage.UsageError(f"--interface: {interface} is given twice: once is enough")
+            found.append(address)
+        for address in found:
+            for other in found:
+                if address.is_unspecified and other.version == address.version and other != address:
+                    raise usage.UsageError(f"--interface: {other} is in {address} already: one of them is enough")
 
 
 class _CommandLineService(EchoService):
@@ -97,9 +111,11 @@ class _CommandLineService(EchoService):
         except error.CannotListenError as e:
             address = formatAddress((e.interface, e.port))
             reason = e.socketError
-            hint = _hints.get(reason.errno, "another --port or --interface may do")
+            hint = _hints.get(reason.errno, "")
+            if reason.errno == errno.EINVAL and e.interface.lower().startswith("fe80:"):
+                hint = f"; name its interface, as in {e.interface}%eth0"
             # twistd shows 100 bytes of it when it has gone to the background.
-            raise CannotStart(f"udpecho: cannot listen on {address}: {reason.strerror}; {hint}") from None
+            raise CannotStart(f"udpecho: cannot listen on {address}: {reason.strerror}{hint}") from None
 
 
 def makeService(options: Options) -> IService:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -156,7 +156,7 @@ def explain(reason: BaseException | None, source: str) -> str | None:
     @param source: what the input is called.
     """
     # Twisted has a failed look-up for an OSError, so that it comes before those.
-    if isinstance(reason, (EchoError, error.DNSLookupError)):
+    if isinstance(reason, (EchoError, ValueError, error.DNSLookupError)):
         return str(reason.args[0])
     if isinstance(reason, error.CannotListenError):
         return f"cannot send from {formatAddress((reason.interface, reason.port))}: {reason.socketError.strerror}"
@@ -202,7 +202,7 @@ class ClientService(Service):
             return
         source = InputReader(self._reactor, self._descriptor)
         work = defer.Deferred.fromCoroutine(self._transfer.run(self._reactor, source.read, self))
-        work.addCallbacks(lambda sums: _log.info("{sums}", sums=sums), self._failed)
+        work.addCallbacks(lambda sums: _log.info("{sums}", sums=str(sums), **asdict(sums)), self._failed)
         self._running = work.addBoth(self._over)
 
     def written(self, size: int) -> None:
@@ -225,7 +225,7 @@ class ClientService(Service):
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(defer.CancelledError):
-            _log.info("interrupted: {sums}", sums=self._transfer.sums)
+            _log.info("interrupted: {sums}", sums=str(self._transfer.sums), **asdict(self._transfer.sums))
             return
         sentence = explain(failure.value, "standard input")
         if sentence is None:

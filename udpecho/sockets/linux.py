@@ -24,6 +24,7 @@ IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 MSG_ERRQUEUE = 0x2000
 SO_RCVBUFFORCE = 33
+SO_MEMINFO = 55
 
 SO_EE_ORIGIN_ICMP = 2
 SO_EE_ORIGIN_ICMP6 = 3
@@ -91,6 +92,21 @@ def letRoutersFragment(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
 
 
+def kernelDrops(sock: socket.socket) -> int | None:
+    """
+    How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth of the numbers of
+    C{SO_MEMINFO}, C{linux/sock_diag.h}).
+
+    @return: C{None} if the kernel does not tell.
+    """
+    try:
+        numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 9 * 4)
+    except OSError:
+        return None
+    drops: int = struct.unpack("@9I", numbers)[8] if len(numbers) == 9 * 4 else 0
+    return drops
+
+
 def readDestination(ancillary: Ancillary) -> tuple[str | None, bool]:
     """
     Read the local address that a datagram was sent to.
@@ -155,6 +171,7 @@ __all__ = [
     "askForDestination",
     "askForErrors",
     "available",
+    "kernelDrops",
     "readDestination",
     "readErrors",
     "sourceAncillary",

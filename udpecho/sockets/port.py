@@ -180,6 +180,12 @@ class DatagramPort(udp.Port):
         granted = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         return granted // 2 if linux.available else granted
 
+    def getKernelDrops(self) -> int | None:
+        """
+        How many datagrams the system dropped for want of room in the receive buffer; C{None} where it does not tell.
+        """
+        return linux.kernelDrops(self.socket) if linux.available else None
+
     def _bindSocket(self) -> None:
         if self._preexistingSocket is None:
             # The stock port drops the scope, and leaves the socket it could not bind to the garbage collector.
@@ -832,10 +838,13 @@ def listen(
     @param receiveBuffer: how many bytes of receive buffer to ask of the system.
     @param ipv6Only: keep IPv4 out of a socket bound to C{"::"}.
 
-    @raise ValueError: if C{port} is not a port number.
+    @raise TypeError: if C{port} is not a whole number.
+    @raise ValueError: if it is not a port's.
     @raise error.InvalidAddressError: if C{interface} is not an IP address.
     @raise error.CannotListenError: if the system refuses the address.
     """
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a port is a whole number, not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"{port!r} is not a port: a number from 0 to 65535 is")
     if not IReactorFDSet.providedBy(reactor):
