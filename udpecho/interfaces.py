@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IUDPTransport
+from twisted.internet.interfaces import IListeningPort, IUDPTransport
+from twisted.internet.protocol import DatagramProtocol
 from zope.interface import Interface
 
 from udpecho.errors import EchoError
+
+#: Hears what became of a datagram: C{None} that the system took it, else the reason why not.
+Settled = Callable[["str | None"], None]
 
 
 class IDatagramTransport(IUDPTransport, Interface):
@@ -18,7 +22,7 @@ class IDatagramTransport(IUDPTransport, Interface):
     A UDP transport that says what became of each datagram it was asked to send.
     """
 
-    def send(datagram: bytes, address: tuple[str, int] | None, settled: Callable[[str | None], None]) -> None:
+    def send(datagram: bytes, address: tuple[str, int] | None, settled: Settled) -> None:
         """
         Send a datagram, now or as soon as the send queue has room.
 
@@ -31,6 +35,19 @@ class IDatagramTransport(IUDPTransport, Interface):
     def abort() -> None:
         """
         Stop and close at once: when this returns, the socket is closed and the reactor knows nothing of it any more.
+        """
+
+
+class IDatagramReactor(Interface):
+    """
+    A reactor without file descriptors that has the ports of L{udpecho.sockets.port.listen} nevertheless: one in memory.
+    """
+
+    def listenDatagrams(
+        port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
+    ) -> IListeningPort:
+        """
+        Listen, as L{udpecho.sockets.port.listen} does.
         """
 
 
@@ -106,4 +123,12 @@ class IDatagramJournal(Interface):
         """
 
 
-__all__ = ["IDatagramJournal", "IDatagramTransport", "IDropReceiver", "IGuard", "INetworkErrorReceiver"]
+__all__ = [
+    "IDatagramJournal",
+    "IDatagramReactor",
+    "IDatagramTransport",
+    "IDropReceiver",
+    "IGuard",
+    "INetworkErrorReceiver",
+    "Settled",
+]

@@ -12,7 +12,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from udpecho.counters import Counters
-from udpecho.interfaces import IDatagramJournal, IDatagramTransport, IDropReceiver, IGuard
+from udpecho.interfaces import IDatagramJournal, IDatagramTransport, IDropReceiver, IGuard, Settled
 from udpecho.journal import DatagramJournal
 
 
@@ -48,7 +48,7 @@ class EchoServer(DatagramProtocol):
         self._guard = guard
         self._maxPayload = maxPayload
         self._journal = DatagramJournal() if journal is None else journal
-        self._send: Callable[[bytes, tuple[str, int], Callable[[str | None], None]], None] = self._write
+        self._send: Callable[[bytes, tuple[str, int], Settled], None] = self._write
         self._cutAt: int | None = None
 
     def makeConnection(self, transport: IUDPTransport) -> None:
@@ -112,7 +112,7 @@ class EchoServer(DatagramProtocol):
             return "too_large"
         return None if self._guard is None else self._guard.refuse(size, address)
 
-    def _write(self, datagram: bytes, address: tuple[str, int], settled: Callable[[str | None], None]) -> None:
+    def _write(self, datagram: bytes, address: tuple[str, int], settled: Settled) -> None:
         """
         Send on a transport that raises what the system refuses, and knows no more.
         """

@@ -9,7 +9,6 @@ import errno
 import socket
 import sys
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +22,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
-from udpecho.interfaces import IDatagramTransport, IDropReceiver, INetworkErrorReceiver
+from udpecho.interfaces import IDatagramReactor, IDatagramTransport, IDropReceiver, INetworkErrorReceiver, Settled
 from udpecho.sockets import linux
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
@@ -69,8 +68,6 @@ _sendTries = 3
 
 _IPV4_AND_UDP_HEADERS = 28
 _IPV6_AND_UDP_HEADERS = 48
-
-Settled = Callable[["str | None"], None]
 
 _log = Logger()
 
@@ -160,17 +157,8 @@ class DatagramPort(udp.Port):
         if self._ipv6Only and self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if self._receiveBuffer is not None:
-            self._growReceiveBuffer(sock, self._receiveBuffer)
+            _growReceiveBuffer(sock, self._receiveBuffer)
         return sock
-
-    def _growReceiveBuffer(self, sock: socket.socket, size: int) -> None:
-        if linux.available:
-            with suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, linux.SO_RCVBUFFORCE, size)
-                return
-        # Linux grants what it may; others refuse, and leave the buffer as it is.
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def getReceiveBuffer(self) -> int:
         """
@@ -733,6 +721,16 @@ class DatagramPort(udp.Port):
         return True
 
 
+def _growReceiveBuffer(sock: socket.socket, size: int) -> None:
+    if linux.available:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, linux.SO_RCVBUFFORCE, size)
+            return
+    # Linux grants what it may; others refuse, and leave the buffer as it is.
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
 def _datagramAddress(sender: tuple[Any, ...]) -> DatagramAddress:
     """
     Keep what a socket address of Python's C{socket} module says.
@@ -780,6 +778,7 @@ def dial(
     protocol: DatagramProtocol,
     peer: DatagramAddress,
     bindAddress: tuple[str, int] | None = None,
+    receiveBuffer: int | None = None,
 ) -> DatagramPort:
     """
     Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: no datagram of
@@ -789,6 +788,7 @@ def dial(
     @param protocol: the protocol that gets the peer's datagrams.
     @param peer: the peer, with its scope where it is link-local.
     @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
+    @param receiveBuffer: how many bytes of receive buffer to ask of the system.
 
     @raise error.CannotListenError: if the system refuses the local address.
     @raise OSError: if it refuses the peer's, say for want of a route.
@@ -797,6 +797,8 @@ def dial(
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
+        if receiveBuffer is not None:
+            _growReceiveBuffer(sock, receiveBuffer)
         if bindAddress is not None:
             try:
                 sock.bind(_socketAddress(*bindAddress))
@@ -847,6 +849,8 @@ def listen(
         raise TypeError(f"a port is a whole number, not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"{port!r} is not a port: a number from 0 to 65535 is")
+    if IDatagramReactor.providedBy(reactor):
+        return reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only)
     if not IReactorFDSet.providedBy(reactor):
         return reactor.listenUDP(port, protocol, interface, maxPacketSize)
     listening = DatagramPort(
