@@ -64,6 +64,19 @@ def parseBytes(text: str) -> int:
     return size
 
 
+def parseShare(text: str) -> float:
+    """
+    Read a share: C{10%} or C{0.1}.
+
+    @return: from 0 to 1.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(%?)", text, re.ASCII)
+    share = -1.0 if match is None else float(match[1]) / (100 if match[2] else 1)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text!r} is not a share: a percentage is, as in 10%, or a number from 0 to 1")
+    return share
+
+
 def parsePayloadSize(text: str, lowest: int = 0) -> int:
     """
     Read how long a datagram's payload may be.
@@ -99,4 +112,4 @@ def parseInterface(text: str) -> str:
     return text
 
 
-__all__ = ["optionValue", "parseBytes", "parseInterface", "parsePayloadSize", "parseRate", "parseSeconds"]
+__all__ = ["optionValue", "parseBytes", "parseInterface", "parsePayloadSize", "parseRate", "parseSeconds", "parseShare"]
