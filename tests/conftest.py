@@ -13,6 +13,8 @@ from zope.interface import implementer
 
 from tests.support import REACTORS, Run
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.fixture(params=list(REACTORS))
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:

@@ -217,12 +217,13 @@ class BuildTests:
 
     def test_entryPoints(self, built: Built) -> None:
         """
-        There is one command, C{udpecho}, and it is one that can be called.
+        There is one command, C{udpecho}, which is one that can be called, and one plugin for pytest.
         """
         parser = ConfigParser()
         parser.read_string(built.wheelFiles[f"udpecho-{udpecho.__version__}.dist-info/entry_points.txt"])
         assert {section: dict(parser[section]) for section in parser.sections()} == {
-            "console_scripts": {"udpecho": "udpecho.cli:main"}
+            "console_scripts": {"udpecho": "udpecho.cli:main"},
+            "pytest11": {"udpecho": "udpecho.pytest_plugin"},
         }
         from udpecho.cli import main
 
@@ -280,6 +281,17 @@ class ImportTests:
             assert maker.tapname == name
             assert maker.options().getSynopsis()
             assert callable(maker.makeService)
+
+    def test_pytestPlugin(self) -> None:
+        """
+        Importing the plugin for pytest, which every run of pytest does, loads nothing of Twisted, and of C{udpecho} nothing
+        else.
+        """
+        loaded = loadedBy("import udpecho.pytest_plugin")
+        assert {name for name in loaded if inside(name, "udpecho")} == {"udpecho", "udpecho._version", "udpecho.pytest_plugin"}
+        # A distribution with a .pth file may load its own zope namespace in every Python.
+        before = loadedBy("pass")
+        assert not {name for name in loaded - before if inside(name, "twisted") or inside(name, "zope")}
 
     def test_everything(self) -> None:
         """
@@ -396,14 +408,26 @@ FLOORS = {
     "sockets": 1,
     "client": 2,
     "server": 2,
+    "testing": 2,
     "service": 3,
     "transfer": 3,
     "cli": 4,
     "client_tap": 4,
     "tap": 4,
+    "pytest_plugin": 5,
 }
 #: Who may import from a room on the same floor.
-BESIDE = {("interfaces", "errors"), ("arguments", "addresses")}
+BESIDE = {("interfaces", "errors"), ("arguments", "addresses"), ("testing", "server")}
+#: The shelves of the test kit, from below: a module there imports from those below it only.
+SHELVES = {
+    "clock": 0,
+    "faults": 0,
+    "leaks": 0,
+    "memoryport": 1,
+    "network": 2,
+    "proxy": 1,
+    "trial": 3,
+}
 
 
 def sources() -> list[Path]:
@@ -497,6 +521,24 @@ class HouseTests:
         assert "udpecho" not in names, f"{module} imports the whole package"
         complaints = {complaint(roomOf(module), roomOf(name)) for name in names} - {None}
         assert not complaints
+
+    def test_shelves(self) -> None:
+        """
+        In the test kit, a module imports from the shelves below it only; what is pure knows of no reactor and no socket.
+        """
+        modules = {path.stem: path for path in (ROOT / "udpecho" / "testing").glob("*.py") if path.stem != "__init__"}
+        assert set(modules) == set(SHELVES)
+        for name, path in modules.items():
+            tree = ast.parse(path.read_text())
+            # What is for type checkers only is not imported.
+            tree.body = [
+                node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+            ]
+            imported = set(imports(tree, "udpecho.testing"))
+            own = {module.split(".")[2] for module in imported if inside(module, "udpecho.testing")}
+            assert not {other for other in own if SHELVES[other] >= SHELVES[name]}, name
+        pure = set(imports(ast.parse(modules["faults"].read_text()), "udpecho.testing"))
+        assert not {module for module in pure if inside(module, "twisted") or inside(module, "socket")}
 
     @pytest.mark.parametrize("path", [*sources(), ROOT / "twisted/plugins/udpecho_plugin.py"], ids=moduleName)
     def test_reactorIsAParameter(self, path: Path) -> None:

@@ -114,7 +114,7 @@ class BlockTests:
         """
         Each block of Python is in one of the tests below.
         """
-        tests = {"echo.tac", "once.py", "many.py", "test_with_pytest.py", "test_with_trial.py"}
+        tests = {"echo.tac", "once.py", "many.py", "test_with_pytest.py", "test_faults.py", "test_with_trial.py"}
         assert set(PYTHON) == tests
         assert len(PYTHON) == sum(block.language == "python" for block in BLOCKS)
 
@@ -296,15 +296,35 @@ class PythonTests:
         assert done.status == 0
 
     @pytest.mark.parametrize("reactor", ["default", "asyncio"])
-    def test_pytest(self, reactor: str, processes: Processes) -> None:
+    @pytest.mark.parametrize(("name", "number"), [("test_with_pytest.py", 1), ("test_faults.py", 2)])
+    def test_pytest(self, name: str, number: int, reactor: str, processes: Processes) -> None:
         """
-        The test for pytest passes, with no warning.
+        The tests for pytest pass, with no warning.
         """
-        name = self._write(processes, "test_with_pytest.py")
+        self._write(processes, name)
         options = ("-W", "error", "-p", "no:cacheprovider", f"--reactor={reactor}")
         done = processes.run(sys.executable, "-m", "pytest", *options, name)
-        assert re.search(r"^=+ 1 passed in ", done.stdout, re.MULTILINE), done
+        assert re.search(rf"^=+ {number} passed in ", done.stdout, re.MULTILINE), done
         assert done.status == 0
+
+    def test_proxy(self, processes: Processes) -> None:
+        """
+        The command line of the proxy, named in the text, passes datagrams on, and prints what became of them.
+        """
+        match = re.search(r"`(udpecho proxy 127\.0\.0\.1:9000 127\.0\.0\.1:1234 [^`]*)`", README)
+        assert match
+        ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
+        arguments = match[1].replace(PORT, str(port)).replace(":9000", ":0").split()
+        proxy = processes.start(*arguments)
+        said = proxy.until(r"passing datagrams from (\S+):(\d+) to", "stderr")
+        with udpSocket() as sock:
+            for _ in range(20):
+                sock.sendto(b"hello", (said[1], int(said[2])))
+            assert sock.recv(100) == b"hello"
+        proxy.signal(signal.SIGINT)
+        proxy.finish()
+        assert proxy.status == 130
+        assert re.match(r"up: datagrams=20 delayed=\d+( lost=\d+)?$", proxy.stdout.splitlines()[0]), proxy
 
     def test_trial(self, processes: Processes) -> None:
         """

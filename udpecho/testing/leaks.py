@@ -1,0 +1,96 @@
+"""
+What a test has left behind in its reactor.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from typing import Any
+
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
+
+
+@implementer(ILogObserver)
+class LeakCheck:
+    """
+    Compares a reactor, and the process's sockets, with how they were before.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        Look around before the test.
+
+        @param reactor: the reactor that the test will use.
+        """
+        self._reactor = reactor
+        self._before = self._look()
+        self._unhandled: list[str] = []
+        globalLogPublisher.addObserver(self)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """
+        Hear of a Deferred that failed and that nobody handled.
+        """
+        failure = event.get("log_failure")
+        if failure is not None and event.get("log_namespace") == "twisted.internet.defer":
+            self._unhandled.append(f"unhandled failure in a Deferred: {failure.type.__name__}: {failure.value}")
+
+    def finish(self) -> list[str]:
+        """
+        Look around after the test.
+
+        @return: a line for each thing that is left; none if it is all as before.
+        """
+        # A failed Deferred tells when it is collected.
+        gc.collect()
+        globalLogPublisher.removeObserver(self)
+        left = [line for key, line in self._look().items() if key not in self._before]
+        return left + self._unhandled
+
+    def _look(self) -> dict[Any, str]:
+        reactor = self._reactor
+        found: dict[Any, str] = {}
+        own: Any = getattr(reactor, "_internalReaders", ())
+        for reader in getattr(reactor, "getReaders", list)():
+            if reader not in own:
+                found["reader", reader] = f"reader: {reader!r}"
+        for writer in getattr(reactor, "getWriters", list)():
+            found["writer", writer] = f"writer: {writer!r}"
+        for call in reactor.getDelayedCalls():
+            found["call", call] = f"delayed call: {call}"
+        for identity, line in _openSockets().items():
+            found["socket", identity] = line
+        return found
+
+
+def _openSockets() -> dict[str, str]:
+    """
+    The open sockets of this process, by what tells them apart.
+    """
+    found = {}
+    for descriptor in _descriptors():
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found[target] = f"socket: {_describe(int(descriptor))}"
+    return found
+
+
+def _descriptors() -> list[str]:
+    return os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
+
+
+def _describe(descriptor: int) -> str:
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            return f"descriptor {descriptor}, {sock.type.name}, at {sock.getsockname()}"
+    except OSError:
+        return f"descriptor {descriptor}"
+
+
+__all__ = ["LeakCheck"]
