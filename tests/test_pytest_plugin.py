@@ -46,7 +46,7 @@ async def test_lossy(udp_leaks, udpecho_server, udp_proxy):
     assert udpecho_server.counters.received == 0
 
 @pytest_twisted.ensureDeferred
-async def test_oneWay(udp_leaks, udpecho_server, udp_proxy):
+async def test_oneWay(udpecho_server, udp_proxy, udp_leaks):
     proxy = udp_proxy(udpecho_server.address, down=FaultPlan(loss=1))
     with pytest.raises(ResponseTimeout):
         await echo(reactor, *proxy.address, b"hello", timeout=0.05)

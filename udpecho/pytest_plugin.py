@@ -33,11 +33,14 @@ def udpecho_server() -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def udp_proxy() -> Iterator[Callable[..., FaultProxy]]:
+def udp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., FaultProxy]]:
     """
     Starts a real proxy: C{udp_proxy(upstream, seed=7, loss=0.1)}, with the faults of C{FaultPlan}; its C{.address} is where to
     send to.
     """
+    if "udp_leaks" in request.fixturenames:
+        # Begun first it ends last: what this fixture stops is not left behind.
+        request.getfixturevalue("udp_leaks")
     from twisted.internet import reactor
 
     from udpecho.testing.trial import startProxy

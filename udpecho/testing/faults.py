@@ -120,8 +120,8 @@ class Decision(NamedTuple):
 
     @ivar reasons: what happened to it, as the constants of this module name it; at least one.
     @ivar delays: seconds after which it arrives, once for each arrival; empty if it never does.
-    @ivar flipped: the number of the bit that is flipped, counted from the first byte's lowest, or L{None}.
-    @ivar cut: how many bytes are left of it, or L{None} for all.
+    @ivar flipped: the number of the bit that is flipped, counted from the first byte's lowest, or C{None}.
+    @ivar cut: how many bytes are left of it, or C{None} for all.
     """
 
     reasons: tuple[str, ...]
@@ -225,9 +225,9 @@ class FaultPlan:
         @param delay: seconds that each datagram takes.
         @param jitter: seconds that it takes beside these, at random: a number for uniform from 0, or a L{Jitter}.
         @param reorderDelay: seconds that a reordered datagram takes in addition.
-        @param rate: how many bytes of payload a second the link carries; L{None} for any number.
+        @param rate: how many bytes of payload a second the link carries; C{None} for any number.
         @param queue: how many bytes may wait for the link; what comes then is lost.
-        @param mtu: the longest payload that gets through; L{None} for any.
+        @param mtu: the longest payload that gets through; C{None} for any.
 
         @raise ValueError: if a value is out of its range.
         @raise TypeError: if a value is of the wrong type.
@@ -320,7 +320,7 @@ class FaultPlan:
         """
         Put a datagram behind those that the link still has to carry.
 
-        @return: seconds until the link has carried it, L{None} if there is no room for it.
+        @return: seconds until the link has carried it, C{None} if there is no room for it.
         """
         if self.rate is None:
             return 0.0

@@ -294,7 +294,7 @@ class MemoryPort:
 
     def _peerView(self, host: str) -> str | None:
         """
-        How this port's socket writes an address, L{None} if it has nothing to do with that family.
+        How this port's socket writes an address, C{None} if it has nothing to do with that family.
         """
         if not self._ipv6:
             return None if ":" in host else host
