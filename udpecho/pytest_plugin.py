@@ -7,6 +7,7 @@ its reactor first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +96,17 @@ def _turn(reactor: Any) -> None:
         pytest_twisted.blockon(deferLater(reactor, 0))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """
     Show the trace of a network with the failure of a test that used it.
     """
-    report = yield
+    outcome = yield
+    # Somebody else's fixture may have this name: whether it is ours is known without loading anything.
+    loaded = sys.modules.get("udpecho.testing.network")
     network = getattr(item, "funcargs", {}).get("udp_network")
-    if report.when == "call" and report.failed and network is not None:
+    if loaded is None or not isinstance(network, loaded.MemoryNetwork):
+        return
+    report = outcome.get_result()
+    if report.failed and report.when != "setup":
         report.sections.append(("udp_network trace", str(network.trace)))
-    return report

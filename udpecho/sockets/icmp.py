@@ -34,7 +34,11 @@ def refuse(client: DatagramAddress, local: tuple[str, int], size: int) -> bool:
     clientHost, localHost = (host.removeprefix("::ffff:") if "." in host else host for host in (client.host, local[0]))
     ipv6 = ":" in clientHost
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
-    source, destination = (socket.inet_pton(family, host) for host in (clientHost, localHost))
+    try:
+        source, destination = (socket.inet_pton(family, host) for host in (clientHost, localHost))
+    except OSError:
+        # Where the system does not tell what was asked, the local address may be of the other family.
+        return False
     udp = _udp.pack(client.port, local[1], _udp.size + size, 0)
     if ipv6:
         # The kernel fills in the checksum, which covers addresses that it chooses.

@@ -5,7 +5,7 @@ Virtual time in which things happen one after the other, each at its own moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -26,16 +26,24 @@ class NetworkClock(Clock):
         self._queue: list[tuple[float, int, Any, tuple[Any, ...]]] = []
         self._order = count()
         self._active: dict[DelayedCall, None] = {}
+        self._cancelled = 0
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
         """
         Call something in so many seconds, none or more, as reactors have it.
         """
         assert delay >= 0, f"{delay!r} is not a number of seconds from now on"
-        call = DelayedCall(self.rightNow + delay, callable, args, kw, self._active.pop, self._push, self.seconds)
+        call = DelayedCall(self.rightNow + delay, callable, args, kw, self._forget, self._push, self.seconds)
         self._active[call] = None
         self._push(call)
         return call
+
+    @property
+    def calls(self) -> list[DelayedCall]:  # type: ignore[override]
+        """
+        As C{Clock} has them: the calls that are to be made, the next one first.
+        """
+        return sorted(self._active, key=DelayedCall.getTime)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
         """
@@ -75,8 +83,24 @@ class NetworkClock(Clock):
                 what(*arguments)
         self.rightNow = max(self.rightNow, end)
 
+    def _forget(self, call: DelayedCall) -> None:
+        """
+        A call was cancelled. Its place in the queue goes when its time comes, or when such places are too many.
+        """
+        del self._active[call]
+        self._cancelled += 1
+        if self._cancelled > 1000 and self._cancelled * 2 > len(self._queue):
+            # In place: it may be under way.
+            self._queue[:] = [entry for entry in self._queue if not _isCall(entry[2]) or entry[2] in self._active]
+            heapify(self._queue)
+            self._cancelled = 0
+
     def _push(self, call: DelayedCall) -> None:
         heappush(self._queue, (call.getTime(), next(self._order), call, ()))
+
+
+def _isCall(what: object) -> bool:
+    return isinstance(what, DelayedCall)
 
 
 __all__ = ["NetworkClock"]

@@ -15,8 +15,8 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol
 
 #: Why something happened to a datagram, in the order in which it happens.
-LOST = "lost"
 BURST_LOST = "burst_lost"
+LOST = "lost"
 TOO_LONG = "too_long"
 QUEUE_FULL = "queue_full"
 CORRUPTED = "corrupted"
@@ -221,12 +221,12 @@ class FaultPlan:
         @param duplicate: the probability that a datagram arrives twice, each with a jitter of its own.
         @param reorder: the probability that a datagram is held back by C{reorderDelay}, so that later ones overtake it.
         @param corrupt: the probability that one bit of the payload is flipped.
-        @param truncate: the probability that the end of the payload is cut off.
+        @param truncate: the probability that the end of the payload is cut off, perhaps with the bit that was flipped.
         @param delay: seconds that each datagram takes.
         @param jitter: seconds that it takes beside these, at random: a number for uniform from 0, or a L{Jitter}.
         @param reorderDelay: seconds that a reordered datagram takes in addition.
         @param rate: how many bytes of payload a second the link carries; C{None} for any number.
-        @param queue: how many bytes may wait for the link; what comes then is lost.
+        @param queue: how many bytes may wait for the link, with those that it is carrying; what comes then is lost.
         @param mtu: the longest payload that gets through; C{None} for any.
 
         @raise ValueError: if a value is out of its range.
@@ -235,7 +235,8 @@ class FaultPlan:
         if isinstance(seed, bool) or not isinstance(seed, (int, str)):
             raise TypeError(f"a seed is a whole number or a string, not {seed!r}")
         self.seed = seed
-        self._random = random.Random(seed).random
+        # Of a number Python's generator does not see the sign.
+        self._random = random.Random(str(seed) if isinstance(seed, int) and seed < 0 else seed).random
         self._bad = False
         self._backlog = 0.0
         self._backlogAt = -math.inf

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from collections import Counter
 from typing import Any
 
 from twisted.logger import ILogObserver, globalLogPublisher
@@ -19,16 +20,21 @@ class LeakCheck:
     Compares a reactor, and the process's sockets, with how they were before.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, unhandled: bool = True) -> None:
         """
         Look around before the test.
 
         @param reactor: the reactor that the test will use.
+        @param unhandled: whether failed Deferreds that nobody handled count; trial looks for these itself.
         """
+        # What others have left is not this test's: a failed Deferred tells when it is collected.
+        gc.collect()
         self._reactor = reactor
         self._before = self._look()
         self._unhandled: list[str] = []
-        globalLogPublisher.addObserver(self)
+        self._listens = unhandled
+        if unhandled:
+            globalLogPublisher.addObserver(self)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """
@@ -44,9 +50,9 @@ class LeakCheck:
 
         @return: a line for each thing that is left; none if it is all as before.
         """
-        # A failed Deferred tells when it is collected.
         gc.collect()
-        globalLogPublisher.removeObserver(self)
+        if self._listens:
+            globalLogPublisher.removeObserver(self)
         left = [line for key, line in self._look().items() if key not in self._before]
         return left + self._unhandled
 
@@ -59,8 +65,12 @@ class LeakCheck:
                 found["reader", reader] = f"reader: {reader!r}"
         for writer in getattr(reactor, "getWriters", list)():
             found["writer", writer] = f"writer: {writer!r}"
+        # By what they call and how often: what is done every second is another call after each.
+        same: Counter[Any] = Counter()
         for call in reactor.getDelayedCalls():
-            found["call", call] = f"delayed call: {call}"
+            function = getattr(call, "func", call)
+            same[function] += 1
+            found["call", function, same[function]] = f"delayed call: {call}"
         for identity, line in _openSockets().items():
             found["socket", identity] = line
         return found

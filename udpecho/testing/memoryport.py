@@ -129,7 +129,10 @@ class MemoryPort:
         if self.connected:
             self.connected = False
             self._host._unbind(self)
-            self.protocol.doStop()
+            try:
+                self.protocol.doStop()
+            except Exception:
+                _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
         stopped, self._stopped = self._stopped, []
         for done in stopped:
             done.callback(None)

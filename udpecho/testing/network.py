@@ -130,7 +130,7 @@ class MemoryNetwork:
 
     def __init__(self, plan: Plan | None = None, latency: float = 0.0) -> None:
         """
-        @param plan: the faults of every link that has no plan of its own; by default none.
+        @param plan: the faults of all links that have no plan of their own, as one link that they share; by default none.
         @param latency: seconds that each datagram between two hosts takes beside what a plan says.
         """
         self.clock = NetworkClock()
@@ -238,8 +238,17 @@ class MemoryNetwork:
         for receiver in receivers:
             receiver._receive(datagram, source, destination)
         if refused:
+            self._sendBack(host, sender, destination)
+
+    def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
+        """
+        Send a refusal, through the faults of the way back: it may be late, or lost.
+        """
+        plan = self._plans.get((host, sender._host), self._plan)
+        delays = (0.0,) if plan is None else plan.decide(0, self.clock.rightNow).delays
+        if delays:
             latency = 0.0 if host is sender._host else self._latency
-            self.clock.fly(latency, self._refuse, sender, destination)
+            self.clock.fly(latency + min(delays), self._refuse, sender, destination)
 
     def _refuse(self, sender: MemoryPort, destination: DatagramAddress) -> None:
         self._tell(sender, destination, unreachable(errno.ECONNREFUSED, str(destination)))

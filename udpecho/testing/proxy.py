@@ -8,13 +8,17 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from heapq import heappop, heappush
+from ipaddress import ip_address
 from itertools import count
 from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
 
-from udpecho.addresses import DatagramAddress
+from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.errors import EchoError
+from udpecho.interfaces import INetworkErrorReceiver
 from udpecho.sockets import icmp
 from udpecho.sockets.port import DatagramPort, dial, listen
 from udpecho.testing.faults import Decision, FaultPlan, Plan
@@ -26,6 +30,9 @@ MAX_CLIENTS = 1024
 
 #: Bytes of receive buffer to ask for, so that a burst is not the proxy's own loss.
 _RECEIVE_BUFFER = 2**22
+
+#: How many datagrams may be held for their delays.
+_MAX_HELD = 100_000
 
 #: Called for each datagram, with the direction, the client, the size and the decision.
 Watcher = Callable[[str, DatagramAddress, int, Decision], None]
@@ -88,9 +95,11 @@ class DelayLine:
 
     def _release(self) -> None:
         now = self._now()
-        while self._held and self._held[0][0] <= now:
-            heappop(self._held)[2]()
-        self._setWake()
+        try:
+            while self._held and self._held[0][0] <= now:
+                heappop(self._held)[2]()
+        finally:
+            self._setWake()
 
 
 class _Direction:
@@ -108,6 +117,7 @@ class _Direction:
         self.fates: Counter[str] = Counter()
 
 
+@implementer(INetworkErrorReceiver)
 class _Client(DatagramProtocol):
     """
     One client of the proxy, as the protocol of its own socket to the upstream.
@@ -128,6 +138,10 @@ class _Client(DatagramProtocol):
     def connectionRefused(self) -> None:
         self.proxy._refused(self)
 
+    def networkError(self, reason: EchoError) -> None:
+        # The upstream is not there, which is not to refuse: its silence says as much.
+        self.proxy.up.fates["unreachable"] += 1
+
 
 class FaultProxy(DatagramProtocol):
     """
@@ -140,8 +154,8 @@ class FaultProxy(DatagramProtocol):
         C{own_loss} for what the proxy itself could not send, and, once the socket in question is closed, for what the kernel
         dropped from its receive queue.
     @ivar down: the direction to the clients.
-    @ivar refusals: how many refusals came from the upstream; C{refusalsPassed} of them were passed back by ICMP, which takes
-        the right to open raw sockets.
+    @ivar refusals: how often a client's socket heard that the upstream refuses, several at once being one;
+        C{refusalsPassed} of them were passed back by ICMP, which takes the right to open raw sockets.
     """
 
     noisy = False
@@ -203,8 +217,16 @@ class FaultProxy(DatagramProtocol):
         Listen for clients.
 
         @raise error.CannotListenError: if the system refuses the address.
+        @raise ValueError: if the upstream is the proxy itself, to which each datagram would go round for ever.
         """
         self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER)
+
+        host, number = self.address
+        own = ip_address(host)
+        upstream = ip_address(self._upstream.host)
+        if number == self._upstream.port and (own == upstream or (own.is_unspecified and upstream.is_loopback)):
+            self.stop()
+            raise ValueError(f"{formatAddress(self._upstream)} is the proxy itself: the upstream is another address")
 
     def stop(self) -> None:
         """
@@ -255,7 +277,7 @@ class FaultProxy(DatagramProtocol):
             client.port = None
 
     def _touch(self, client: _Client) -> None:
-        client.lastHeard = self._now()
+        client.lastHeard = max(client.lastHeard, self._now())
         self._clients.move_to_end(client.address)
         if self._sweep is None:
             self._sweep = self._clock.callLater(self._idleTimeout, self._forgetIdle)
@@ -304,7 +326,13 @@ class FaultProxy(DatagramProtocol):
         for delivery in decision.apply(datagram):
             # The watcher may have stopped it.
             if delivery.delay and self._port is not None:
-                self._line.hold(now + delivery.delay, _Departure(self, direction, client, delivery.datagram))
+                if len(self._line) >= _MAX_HELD:
+                    direction.fates["own_loss"] += 1
+                    continue
+                due = now + delivery.delay
+                # A client is not idle while something of it is held.
+                client.lastHeard = max(client.lastHeard, due)
+                self._line.hold(due, _Departure(self, direction, client, delivery.datagram))
             else:
                 self._send(direction, client, delivery.datagram)
 
