@@ -4,6 +4,7 @@ Addresses of datagrams: the pair that Twisted hands around, what it leaves out, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -65,6 +66,7 @@ def formatAddress(address: tuple[str, int]) -> str:
     return f"[{host}]:{port}"
 
 
+@lru_cache(4096)
 def isGroup(host: str) -> bool:
     """
     Whether an IP address is that of a multicast group, or the broadcast address.

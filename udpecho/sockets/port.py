@@ -406,15 +406,7 @@ class DatagramPort(udp.Port):
         for reason in reasons.values():
             if not self.connected:
                 return
-            try:
-                if isinstance(reason, PortUnreachable):
-                    self.protocol.connectionRefused()
-                elif INetworkErrorReceiver.providedBy(self.protocol):
-                    self.protocol.networkError(reason)
-                elif isinstance(reason, HostUnreachable):
-                    self.protocol.connectionRefused()
-            except Exception:
-                _log.failure("Unhandled error in {protocol} on being told: {reason}", protocol=self.protocol, reason=reason)
+            tellError(self.protocol, reason)
 
     # Writing
 
@@ -750,6 +742,21 @@ def _socketAddress(host: str, port: int) -> tuple[Any, ...]:
     if "%" not in host:
         return host, port
     return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+
+
+def tellError(protocol: DatagramProtocol, reason: EchoError) -> None:
+    """
+    Tell a protocol what the network said, by whichever method it has for that; what it raises is logged.
+    """
+    try:
+        if isinstance(reason, PortUnreachable):
+            protocol.connectionRefused()
+        elif INetworkErrorReceiver.providedBy(protocol):
+            protocol.networkError(reason)
+        elif isinstance(reason, HostUnreachable):
+            protocol.connectionRefused()
+    except Exception:
+        _log.failure("Unhandled error in {protocol} on being told: {reason}", protocol=protocol, reason=reason)
 
 
 def _cancel(call: IDelayedCall | None) -> None:

@@ -20,9 +20,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
-from udpecho.errors import EchoError, HostUnreachable, PortUnreachable, unreachable
-from udpecho.interfaces import IDatagramTransport, IDropReceiver, INetworkErrorReceiver, Settled
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress, isGroup
+from udpecho.errors import EchoError, unreachable
+from udpecho.interfaces import IDatagramTransport, IDropReceiver, Settled
+from udpecho.sockets.port import tellError
 
 if TYPE_CHECKING:
     from udpecho.testing.network import MemoryHost
@@ -328,15 +329,7 @@ class MemoryPort:
         """
         if not self.connected or self._stopped:
             return
-        try:
-            if isinstance(reason, PortUnreachable):
-                self.protocol.connectionRefused()
-            elif INetworkErrorReceiver.providedBy(self.protocol):
-                self.protocol.networkError(reason)
-            elif isinstance(reason, HostUnreachable):
-                self.protocol.connectionRefused()
-        except Exception:
-            _log.failure("Unhandled error in {protocol} on being told: {reason}", protocol=self.protocol, reason=reason)
+        tellError(self.protocol, reason)
 
     # IMulticastTransport
 
@@ -429,14 +422,6 @@ def unmapped(address: str) -> str:
 
 
 @lru_cache(4096)
-def isGroup(host: str) -> bool:
-    """
-    Whether an address is a multicast group or the broadcast address.
-    """
-    return host == "255.255.255.255" or ipaddress.ip_address(host).is_multicast
-
-
-@lru_cache(4096)
 def isLoopback(host: str) -> bool:
     """
     Whether an address is one that each host has for itself alone.
@@ -444,4 +429,4 @@ def isLoopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
-__all__ = ["MemoryPort", "canonical", "isGroup", "isLoopback", "unmapped"]
+__all__ = ["MemoryPort", "canonical", "isLoopback", "unmapped"]

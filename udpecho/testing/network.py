@@ -26,12 +26,12 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
 from udpecho.interfaces import IDatagramReactor
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.faults import DELIVERED, TOO_LONG, Delivery, Plan
-from udpecho.testing.memoryport import MemoryPort, canonical, isGroup, isLoopback, unmapped
+from udpecho.testing.memoryport import MemoryPort, canonical, isLoopback, unmapped
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
