@@ -240,6 +240,22 @@ class EchoServiceTests:
 
         runOnce(test)
 
+    def test_stopWithABrokenSocket(self, runOnce: Run, lines: Lines) -> None:
+        """
+        A port that cannot be read any more is closed at the stop like the others, and that is said.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
+            service.startService()
+            first, _ = service._ports
+            first.socket = FailingSocket(first.socket, receives=[errno.EBADF])  # type: ignore[attr-defined]
+            await service.stopService()
+            assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
+            assert lines.texts[-1].startswith("stopped: ")
+
+        runOnce(test)
+
     def test_stopWithAFullSendQueue(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         Replies that still wait for the send queue at the stop are counted as not sent in time.

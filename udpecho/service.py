@@ -160,16 +160,21 @@ class EchoService(Service):
 
     async def _stop(self) -> None:
         ports, self._ports = self._ports, []
-        lost = sum(port.getKernelDrops() or 0 for port in ports if isinstance(port, DatagramPort))
+        ours = [port for port in ports if isinstance(port, DatagramPort)]
+        # A port that cannot be read any more is closed like the others.
+        drained = await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours])
+        lost = sum(port.getKernelDrops() or 0 for port in ours if port.connected)
         if lost:
             _log.warn(
                 "the kernel dropped {kernelDropped} datagrams before they were received: --receive-buffer helps against bursts",
                 kernelDropped=lost,
             )
-        drained = await defer.gatherResults([port.drain(DRAIN_TIMEOUT) for port in ports if isinstance(port, DatagramPort)])
         await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
         if not all(drained):
-            _log.warn("stopped with datagrams still queued: {seconds} s were not enough", seconds=DRAIN_TIMEOUT)
+            _log.warn(
+                "stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read",
+                seconds=DRAIN_TIMEOUT,
+            )
         if ports:
             _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 

@@ -533,11 +533,11 @@ class DatagramPort(udp.Port):
         if number:
             self._unsent("send_failed", settled)
         else:
-            _tell(settled, None)
+            tellFate(settled, None)
 
     def _unsent(self, reason: str, settled: Settled) -> None:
         self.dropped[reason] += 1
-        _tell(settled, reason)
+        tellFate(settled, reason)
 
     def _wait(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: linux.Ancillary, settled: Settled) -> None:
         """
@@ -767,7 +767,10 @@ def _cancel(call: IDelayedCall | None) -> None:
         call.cancel()
 
 
-def _tell(settled: Settled, reason: str | None) -> None:
+def tellFate(settled: Settled, reason: str | None) -> None:
+    """
+    Tell a sender what became of its datagram; what it raises is logged.
+    """
     try:
         settled(reason)
     except Exception:

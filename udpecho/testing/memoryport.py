@@ -23,7 +23,7 @@ from zope.interface import implementer
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, unreachable
 from udpecho.interfaces import IDatagramTransport, IDropReceiver, Settled
-from udpecho.sockets.port import tellError
+from udpecho.sockets.port import tellError, tellFate
 
 if TYPE_CHECKING:
     from udpecho.testing.network import MemoryHost
@@ -204,11 +204,11 @@ class MemoryPort:
         number = self._refusal(datagram, destination)
         if number:
             self.dropped["send_failed"] += 1
-            settled("send_failed")
+            tellFate(settled, "send_failed")
             if self._peer is not None and number != errno.EMSGSIZE:
                 self._host.callLater(0, self._hear, unreachable(number, str(self._peer)))
             return number
-        settled(None)
+        tellFate(settled, None)
         target = unmapped(destination.host)
         source = self._interface
         if self._wildcard:
