@@ -17,6 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from udpecho.errors import EchoError
+from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver
 
 _T = TypeVar("_T")
 
@@ -184,6 +188,34 @@ class Recorder(DatagramProtocol):
             if waiter in self._waiters and condition():
                 self._waiters.remove(waiter)
                 done.callback(None)
+
+
+@implementer(INetworkErrorReceiver, IDropReceiver)
+class CuriousRecorder(Recorder):
+    """
+    Hears all that a port has to tell.
+
+    @ivar errors: what C{networkError} was called with.
+    @ivar drops: C{(reason, size)} pairs of what the transport dropped.
+    @ivar stops: how often C{stopProtocol} was called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[EchoError] = []
+        self.drops: list[tuple[str, int]] = []
+        self.stops = 0
+
+    def networkError(self, reason: EchoError) -> None:
+        self.errors.append(reason)
+        self.changed()
+
+    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
+        self.drops.append((reason, size))
+        self.changed()
+
+    def stopProtocol(self) -> None:
+        self.stops += 1
 
 
 def sleep(reactor: Any, seconds: float = 0) -> Deferred[None]:

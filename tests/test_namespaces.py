@@ -22,7 +22,6 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.protocol import DatagramProtocol
-from zope.interface import implementer
 
 from tests.namespaces import (
     IPV4,
@@ -38,7 +37,7 @@ from tests.namespaces import (
     whyNot,
 )
 from tests.processes import Processes
-from tests.support import PATIENCE, Recorder, Run, sleep, udpSocket
+from tests.support import PATIENCE, CuriousRecorder, Recorder, Run, sleep, udpSocket
 from tests.transports import Resolver
 from udpecho.addresses import formatAddress
 from udpecho.client import connect, echo
@@ -50,7 +49,6 @@ from udpecho.errors import (
     PortUnreachable,
     ResponseTimeout,
 )
-from udpecho.interfaces import INetworkErrorReceiver
 from udpecho.server import EchoServer
 from udpecho.service import EchoService
 from udpecho.sockets.port import DatagramPort, listen
@@ -91,21 +89,6 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     """
     with Processes(tmp_path) as started:
         yield started
-
-
-@implementer(INetworkErrorReceiver)
-class CuriousRecorder(Recorder):
-    """
-    Hears what the network says.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[EchoError] = []
-
-    def networkError(self, reason: EchoError) -> None:
-        self.errors.append(reason)
-        self.changed()
 
 
 async def until(reactor: Any, condition: Callable[[], object], what: str) -> None:

@@ -25,14 +25,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 from twisted.names import client, dns, server
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import Interface
 from zope.interface.verify import verifyClass, verifyObject
 
-from tests.support import PATIENCE, Recorder, Run, hasIPv6, sleep
+from tests.support import PATIENCE, CuriousRecorder, Recorder, Run, hasIPv6, sleep
 from udpecho.addresses import DatagramAddress
 from udpecho.client import EchoClient, connect, echo
-from udpecho.errors import EchoError, MessageTooLong, NetworkUnreachable, PortUnreachable, ResponseTimeout
-from udpecho.interfaces import IDatagramTransport, IDropReceiver, INetworkErrorReceiver
+from udpecho.errors import MessageTooLong, NetworkUnreachable, PortUnreachable, ResponseTimeout
+from udpecho.interfaces import IDatagramTransport
 from udpecho.server import EchoServer
 from udpecho.service import EchoService
 from udpecho.sockets import linux
@@ -94,30 +94,6 @@ def play(request: pytest.FixtureRequest) -> Iterator[Play]:
     runner = Run("epoll")
     yield runner
     runner.close()
-
-
-@implementer(INetworkErrorReceiver, IDropReceiver)
-class CuriousRecorder(Recorder):
-    """
-    Hears all that a port has to tell.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[EchoError] = []
-        self.drops: list[tuple[str, int]] = []
-        self.stops = 0
-
-    def networkError(self, reason: EchoError) -> None:
-        self.errors.append(reason)
-        self.changed()
-
-    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
-        self.drops.append((reason, size))
-        self.changed()
-
-    def stopProtocol(self) -> None:
-        self.stops += 1
 
 
 def addressOf(port: Any) -> tuple[str, int]:

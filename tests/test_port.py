@@ -16,38 +16,17 @@ from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
-from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
-from tests.support import Recorder, Run, hasIPv6, sleep, udpSocket, unusedPort
+from tests.support import CuriousRecorder, Recorder, Run, hasIPv6, sleep, udpSocket, unusedPort
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, NetworkUnreachable
-from udpecho.interfaces import IDatagramTransport, IDropReceiver, INetworkErrorReceiver
+from udpecho.interfaces import IDatagramTransport
 from udpecho.sockets import linux
 from udpecho.sockets.port import DatagramPort, dial, listen
 
 onlyLinux = pytest.mark.skipif(not linux.available, reason="the local address is known on Linux only")
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
-
-
-@implementer(INetworkErrorReceiver, IDropReceiver)
-class CuriousRecorder(Recorder):
-    """
-    Hears all that a port has to tell.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[EchoError] = []
-        self.drops: list[tuple[str, int]] = []
-
-    def networkError(self, reason: EchoError) -> None:
-        self.errors.append(reason)
-        self.changed()
-
-    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
-        self.drops.append((reason, size))
-        self.changed()
 
 
 class FailingSocket:
