@@ -417,7 +417,7 @@ FLOORS = {
     "pytest_plugin": 5,
 }
 #: Who may import from a room on the same floor.
-BESIDE = {("interfaces", "errors"), ("arguments", "addresses"), ("testing", "server")}
+BESIDE = {("interfaces", "errors"), ("interfaces", "addresses"), ("arguments", "addresses"), ("testing", "server")}
 #: The shelves of the test kit, from below: a module there imports from those below it only.
 SHELVES = {
     "clock": 0,

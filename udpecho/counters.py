@@ -5,6 +5,10 @@ The account of a server's datagrams.
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: Every reason for which a datagram is not answered.
 DROP_REASONS = (
@@ -18,6 +22,18 @@ DROP_REASONS = (
 )
 
 
+#: How many batches held at most so many entries; larger ones have the last number.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+_cells = ("received", "receivedBytes", "echoed", "echoedBytes", "droppedBytes", "batchedEntries")
+_firstReason = len(_cells)
+_firstBatch = _firstReason + len(DROP_REASONS)
+_reasons = {reason: _firstReason + index for index, reason in enumerate(DROP_REASONS)}
+
+#: How many bytes of memory the numbers of one L{Counters} take.
+COUNTERS_SIZE = 8 * (_firstBatch + len(BATCH_SIZES))
+
+
 class Counters:
     """
     What came in and what became of it: C{received == echoed + sum(dropped.values())}.
@@ -25,21 +41,70 @@ class Counters:
     The three are counted each on its own, so that the equation is a check and not a definition. What it lacks at a given
     moment are the replies that L{wait <waiting>} while the system's send queue is full.
 
-    @ivar received: datagrams that came in.
-    @ivar receivedBytes: their payload, in bytes.
-    @ivar echoed: datagrams that went back.
-    @ivar echoedBytes: their payload, in bytes.
-    @ivar dropped: datagrams that did not, by reason (see L{DROP_REASONS}).
-    @ivar droppedBytes: their payload, in bytes.
+    The numbers are 64-bit cells in memory that may be shared: a process that is killed leaves its account behind.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
-        self.receivedBytes = 0
-        self.echoed = 0
-        self.echoedBytes = 0
-        self.dropped: Counter[str] = Counter()
-        self.droppedBytes = 0
+    def __init__(self, memory: WriteableBuffer | None = None) -> None:
+        """
+        @param memory: L{COUNTERS_SIZE} bytes to keep the numbers in, and to go on from; by default they start at 0.
+        """
+        self._cells = memoryview(bytearray(COUNTERS_SIZE) if memory is None else memory).cast("B").cast("Q")
+
+    @property
+    def received(self) -> int:
+        """
+        Datagrams that came in.
+        """
+        return self._cells[0]
+
+    @property
+    def receivedBytes(self) -> int:
+        """
+        Their payload, in bytes.
+        """
+        return self._cells[1]
+
+    @property
+    def echoed(self) -> int:
+        """
+        Datagrams that went back.
+        """
+        return self._cells[2]
+
+    @property
+    def echoedBytes(self) -> int:
+        """
+        Their payload, in bytes.
+        """
+        return self._cells[3]
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """
+        Datagrams that did not, by reason (see L{DROP_REASONS}).
+        """
+        return Counter({reason: self._cells[cell] for reason, cell in _reasons.items() if self._cells[cell]})
+
+    @property
+    def droppedBytes(self) -> int:
+        """
+        Their payload, in bytes.
+        """
+        return self._cells[4]
+
+    @property
+    def batchedEntries(self) -> int:
+        """
+        What all batches held: datagrams, and bursts of datagrams that came as one.
+        """
+        return self._cells[5]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """
+        How many batches there were of each size in L{BATCH_SIZES}.
+        """
+        return tuple(self._cells[_firstBatch:])
 
     @property
     def waiting(self) -> int:
@@ -48,28 +113,46 @@ class Counters:
         """
         return self.received - self.echoed - sum(self.dropped.values())
 
-    def receive(self, size: int) -> None:
+    def receive(self, size: int, datagrams: int = 1) -> None:
         """
-        Count a datagram of C{size} bytes that came in.
-        """
-        self.received += 1
-        self.receivedBytes += size
+        Count datagrams that came in.
 
-    def echo(self, size: int) -> None:
+        @param size: their payload, in bytes, altogether.
         """
-        Count a datagram of C{size} bytes that went back.
-        """
-        self.echoed += 1
-        self.echoedBytes += size
+        cells = self._cells
+        cells[0] += datagrams
+        cells[1] += size
 
-    def drop(self, reason: str, size: int) -> None:
+    def echo(self, size: int, datagrams: int = 1) -> None:
         """
-        Count a datagram of C{size} bytes that is not answered.
+        Count datagrams that went back.
+
+        @param size: their payload, in bytes, altogether.
+        """
+        cells = self._cells
+        cells[2] += datagrams
+        cells[3] += size
+
+    def drop(self, reason: str, size: int, datagrams: int = 1) -> None:
+        """
+        Count datagrams that are not answered.
 
         @param reason: one of L{DROP_REASONS}.
+        @param size: their payload, in bytes, altogether.
         """
-        self.dropped[reason] += 1
-        self.droppedBytes += size
+        cells = self._cells
+        cells[_reasons[reason]] += datagrams
+        cells[4] += size
+
+    def batch(self, entries: int) -> None:
+        """
+        Count a batch.
+
+        @param entries: how many datagrams, or bursts of datagrams that came as one, were in it; one or more.
+        """
+        cells = self._cells
+        cells[5] += entries
+        cells[_firstBatch + min((entries - 1).bit_length(), len(BATCH_SIZES) - 1)] += 1
 
     def asFields(self) -> dict[str, object]:
         """
@@ -94,4 +177,4 @@ class Counters:
         )
 
 
-__all__ = ["DROP_REASONS", "Counters"]
+__all__ = ["BATCH_SIZES", "COUNTERS_SIZE", "DROP_REASONS", "Counters"]

@@ -9,10 +9,14 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
+from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError
 
+#: Hears what became of some datagrams of a batch: C{None} that the system took them, else the reason why not; how many they
+#: are; and their payload in bytes, altogether.
+BatchSettled = Callable[["str | None", int, int], None]
 #: Hears what became of a datagram: C{None} that the system took it, else the reason why not.
 Settled = Callable[["str | None"], None]
 
@@ -82,6 +86,81 @@ class IDropReceiver(Interface):
         """
 
 
+class IDatagramBatch(Interface):
+    """
+    What one receive call returned. It is good until C{datagramsReceived} returns, since the next batch takes its place.
+
+    An I{entry} is one datagram, or a burst of datagrams of one flow that the kernel kept together: all of one length, but for
+    the last one, which may be shorter.
+    """
+
+    entries: int = Attribute("How many entries there are; at least one.")
+    datagrams: int = Attribute("How many datagrams they are.")
+    size: int = Attribute("Their payload, in bytes, altogether.")
+    isIPv6: bool = Attribute("Whether the sources are IPv6 addresses; else all are IPv4.")
+
+    def sizes() -> list[int]:
+        """
+        The payload of each entry, in bytes; of a burst that of all its datagrams.
+        """
+
+    def counts() -> list[int]:
+        """
+        How many datagrams each entry is.
+        """
+
+    def hosts() -> list[int]:
+        """
+        The source address of each entry as a number: C{int(ipaddress.ip_address(host))}.
+        """
+
+    def ports() -> list[int]:
+        """
+        The source port of each entry.
+        """
+
+    def scopes() -> list[int]:
+        """
+        The scope of each entry's source: for link-local IPv6 the index of the interface it is reached by, else 0.
+        """
+
+    def address(entry: int) -> DatagramAddress:
+        """
+        Where an entry came from, and what it was sent to.
+        """
+
+    def payloads(entry: int) -> list[bytes]:
+        """
+        The payload of each datagram of an entry.
+        """
+
+    def drop(entry: int, reason: str) -> None:
+        """
+        Do not send an entry back.
+
+        @param reason: one of L{udpecho.counters.DROP_REASONS}. The first reason counts.
+        """
+
+    def send(settled: BatchSettled) -> None:
+        """
+        Send what is not dropped back to where it came from, from the address that was asked.
+
+        @param settled: hears of all datagrams, of those that were dropped too; called as often as needed, perhaps after this
+            method has returned.
+        """
+
+
+class IBatchReceiver(Interface):
+    """
+    A protocol that takes datagrams by the batch from a transport that has them so, instead of by C{datagramReceived}.
+    """
+
+    def datagramsReceived(batch: IDatagramBatch) -> None:
+        """
+        A batch came in.
+        """
+
+
 class IGuard(Interface):
     """
     Decides who is answered.
@@ -98,10 +177,31 @@ class IGuard(Interface):
         """
 
 
+class IBatchGuard(IGuard, Interface):
+    """
+    A guard that decides about many at once.
+    """
+
+    def refuseEntries(batch: IDatagramBatch) -> None:
+        """
+        Look at a batch, and drop what is not to be answered.
+        """
+
+
 class IDatagramJournal(Interface):
     """
     Writes down which datagrams came and went.
     """
+
+    def wantsLines() -> bool:
+        """
+        Whether the next datagram would have its line.
+        """
+
+    def passed(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """
+        Datagrams came and went that have no lines: add them to the sum.
+        """
 
     def received(size: int, address: tuple[str, int]) -> bool:
         """
@@ -124,6 +224,10 @@ class IDatagramJournal(Interface):
 
 
 __all__ = [
+    "BatchSettled",
+    "IBatchGuard",
+    "IBatchReceiver",
+    "IDatagramBatch",
     "IDatagramJournal",
     "IDatagramReactor",
     "IDatagramTransport",

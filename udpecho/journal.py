@@ -45,21 +45,10 @@ class DatagramJournal:
         """
         @see: L{IDatagramJournal.received}
         """
-        if self._rate is not None:
-            if self._rate == 0:
-                return False
-            now = self._seconds()
-            # A window that ends more than its length ahead is from before the clock was set back.
-            if self._windowEnds is None or not now < self._windowEnds <= now + 1:
-                self._sumUp()
-                self._windowEnds = now + 1
-                self._left = self._rate
-            if not self._left:
-                self._unwritten[0] += 1
-                self._unwritten[1] += size
-                self._sumUpLater()
-                return False
-            self._left -= 1
+        if not self.wantsLines():
+            self.passed(1, size, 0, 0)
+            return False
+        self._left -= 1
         _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
         return True
 
@@ -69,9 +58,33 @@ class DatagramJournal:
         """
         if wanted:
             _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
-        elif self._rate:
-            self._unwritten[2] += 1
-            self._unwritten[3] += size
+        else:
+            self.passed(0, 0, 1, size)
+
+    def wantsLines(self) -> bool:
+        """
+        @see: L{IDatagramJournal.wantsLines}
+        """
+        if not self._rate:
+            return self._rate is None
+        now = self._seconds()
+        # A window that ends more than its length ahead is from before the clock was set back.
+        if self._windowEnds is None or not now < self._windowEnds <= now + 1:
+            self._sumUp()
+            self._windowEnds = now + 1
+            self._left = self._rate
+        return self._left > 0
+
+    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """
+        @see: L{IDatagramJournal.passed}
+        """
+        if self._rate:
+            sums = self._unwritten
+            sums[0] += received
+            sums[1] += receivedBytes
+            sums[2] += written
+            sums[3] += writtenBytes
             self._sumUpLater()
 
     def close(self) -> None:
