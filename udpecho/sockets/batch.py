@@ -18,6 +18,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 from twisted.logger import Logger
@@ -26,7 +27,7 @@ from zope.interface import implementer
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import BatchSettled, IDatagramBatch, Settled
 from udpecho.sockets import linux
-from udpecho.sockets.segments import REFUSALS, SegmentLimits, countSegments
+from udpecho.sockets.segments import MAX_SEGMENTS, REFUSALS, SegmentLimits, countSegments
 
 #: How many entries a batch has at the most.
 SLOTS = 64
@@ -46,6 +47,10 @@ _namesAt = _vectorsAt + SLOTS * _vectorSize
 _controlsAt = _namesAt + SLOTS * _nameRoom
 _outgoingAt = _controlsAt + SLOTS * _controlRoom
 _memorySize = _outgoingAt + SLOTS * _headerSize
+#: What one send can carry, with room for the headers.
+_mostJoined = 65535 - 48
+#: From so many on it is worth while to look for datagrams that can go as one.
+_fewest = 4
 #: C{struct mmsghdr}: name, its room, vector, how many, control messages, their room, flags, length. All padding stays 0, so
 #: that the last two can be seen as 64 bits.
 _header = struct.Struct("@QIxxxxQQQQQQ")
@@ -158,7 +163,7 @@ class MessageBatch:
         self._anchors = [ctypes.c_char.from_buffer(self._payloads), ctypes.c_char.from_buffer(memory)]
         payloads, base = map(ctypes.addressof, self._anchors)
         self._headersAddress, self._outgoingAddress = base, base + _outgoingAt
-        nameSize = 28 if self.isIPv6 else 16
+        self._nameSize = nameSize = 28 if self.isIPv6 else 16
         for slot in range(SLOTS):
             vector = _vectorsAt + slot * _vectorSize
             control = _controlsAt + slot * _controlRoom
@@ -178,6 +183,8 @@ class MessageBatch:
         self._lengths = field("Q", 0, 56, _headerSize)
         self._vectorRooms = field("Q", _vectorsAt, 8, _vectorSize)
         self._ports = field("H", _namesAt, 2, _nameRoom)
+        # Of IPv6 the family, the port and the flow, of IPv4 the host too.
+        self._flows = field("Q", _namesAt, 0, _nameRoom)
         self._hosts4 = field("I", _namesAt, 4, _nameRoom)
         self._hosts6 = field("Q", _namesAt, 8, _nameRoom), field("Q", _namesAt, 16, _nameRoom)
         self._scopes = field("I", _namesAt, 24, _nameRoom)
@@ -186,6 +193,7 @@ class MessageBatch:
         self._locals4 = field("I", _controlsAt, layout.localAt, _controlRoom)
         self._destinations4 = field("I", _controlsAt, layout.destinationAt, _controlRoom)
         self._groups6 = field("B", _controlsAt, layout.localAt, _controlRoom)
+        self._locals6 = [field("Q", _controlsAt, layout.localAt + half, _controlRoom) for half in (0, 8)] if self.isIPv6 else []
         self._hopLimits = field("B", _controlsAt, layout.hopLimitAt, _controlRoom)
         self._none = memoryview(array("I", bytes(4 * SLOTS)))
         self._wholeVectors = memoryview(array("Q", [SLOT_SIZE] * SLOTS))
@@ -387,11 +395,16 @@ class MessageBatch:
             self._sendSome(settled)
             return
         count = self.entries
+        if self._options.segments is not None and count >= _fewest:
+            groups = self._groups(self._options.segments)
+            if len(groups) <= count // 2:
+                self._sendGroups(groups, settled)
+                return
         sent = self.calls.sendmmsg(self._descriptor, self._headersAddress, count, _dontWait)
         if sent == count:
             settled(None, count, self.size)
         else:
-            self._sendRest(range(count), self._headersAddress, sent, settled)
+            self._sendRest([range(entry, entry + 1) for entry in range(count)], self._headersAddress, sent, settled)
 
     def _prepare(self) -> None:
         """
@@ -417,70 +430,129 @@ class MessageBatch:
         Send what is not dropped of a batch.
         """
         limits = self._options.segments
-        order: list[int] = []
+        groups: list[range] = []
         apart: list[int] = []
         counts = self.counts()
         for entry in range(self.entries):
             if entry in self.dropped:
                 continue
-            segment = self._odd[entry].segment if entry in self._odd else 0
+            segment = self._segment(entry)
             if segment and limits is not None and not limits.allow(segment, counts[entry]):
                 apart.append(entry)
             else:
-                order.append(entry)
+                groups.append(range(entry, entry + 1))
         # Told before anything can wait.
         for reason in set(self.dropped.values()):
             self._settle([entry for entry, why in self.dropped.items() if why == reason], reason, settled)
-        if order:
-            address = self._headersAddress
-            if len(order) < self.entries:
-                address = self._outgoingAddress
-                headers = self._bytes
-                chosen = b"".join([headers[entry * _headerSize : (entry + 1) * _headerSize] for entry in order])
-                headers[_outgoingAt : _outgoingAt + len(chosen)] = chosen
-            sent = self.calls.sendmmsg(self._descriptor, address, len(order), _dontWait)
-            self._sendRest(order, address, sent, settled)
+        if groups:
+            self._sendGroups(groups, settled)
         for entry in apart:
             self._sendApart(entry, settled)
 
-    def _sendRest(self, order: Sequence[int], address: int, sent: int, settled: BatchSettled) -> None:
+    def _segment(self, entry: int) -> int:
+        controls = self._odd.get(entry)
+        return 0 if controls is None else controls.segment
+
+    def _groups(self, limits: SegmentLimits) -> list[range]:
+        """
+        Find datagrams of one flow and one length that stand beside each other, which can go back as one burst even if they did
+        not come as one.
+
+        @return: all entries, in order.
+        """
+        count, options = self.entries, self._options
+        names = [self._hosts6[0], self._hosts6[1], self._scopes] if self.isIPv6 else []
+        columns: list[Sequence[int]] = [self._sizes, *(field[:count].tolist() for field in (self._flows, *names))]
+        if options.destinations:
+            columns += [field[:count].tolist() for field in (self._locals6 if self.isIPv6 else [self._locals4])]
+        if options.hopLimits:
+            columns.append(self._hopLimits[:count].tobytes())
+        groups: list[range] = []
+        start = 0
+        for (size, *_), same in groupby(zip(*columns, strict=True)):
+            end = start + len(list(same))
+            step = min(MAX_SEGMENTS, _mostJoined // size) if size and limits.allow(size, end - start) else 1
+            groups += [range(at, min(at + step, end)) for at in range(start, end, max(1, step))]
+            start = end
+        return groups
+
+    def _sendGroups(self, groups: Sequence[range], settled: BatchSettled) -> None:
+        """
+        Send each group as one.
+        """
+        headers = self._bytes
+        for index, group in enumerate(groups):
+            first, at = group.start, _outgoingAt + index * _headerSize
+            if len(group) == 1:
+                headers[at : at + _headerSize] = headers[first * _headerSize : (first + 1) * _headerSize]
+            else:
+                self._join(group, at)
+        sent = self.calls.sendmmsg(self._descriptor, self._outgoingAddress, len(groups), _dontWait)
+        if sent == len(groups) == self.entries:
+            settled(None, self.datagrams, self.size)
+        else:
+            self._sendRest(groups, self._outgoingAddress, sent, settled)
+
+    def _join(self, group: range, at: int) -> None:
+        """
+        Write the header that sends plain entries, which are alike, as one burst.
+
+        @param at: where in memory.
+        """
+        first, base, plain = group.start, self._headersAddress, self._layout.size
+        control = _controlsAt + first * _controlRoom
+        linux.segmentControl.pack_into(self._memory, control + plain, *linux.SEGMENT_CONTROL, self._sizes[first])
+        _header.pack_into(
+            self._memory,
+            at,
+            base + _namesAt + first * _nameRoom,
+            self._nameSize,
+            base + _vectorsAt + first * _vectorSize,
+            len(group),
+            base + control,
+            plain + linux.SEGMENT_ROOM,
+            0,
+            0,
+        )
+
+    def _sendRest(self, groups: Sequence[range], address: int, sent: int, settled: BatchSettled) -> None:
         """
         Go on after a call that has perhaps not sent everything.
 
-        @param order: the entries, in the order of the headers.
+        @param groups: what each header sends.
         @param address: of the headers.
         @param sent: what the call returned.
         """
         first = 0
         while True:
             if sent > 0:
-                self._settle(order[first : first + sent], None, settled)
+                self._settle([entry for group in groups[first : first + sent] for entry in group], None, settled)
                 first += sent
             elif sent == 0 or (number := self.calls.lastError()) in _tryAgain:
-                for entry in order[first:]:
-                    self._sendApart(entry, settled)
+                for group in groups[first:]:
+                    for entry in group:
+                        self._sendApart(entry, settled)
                 return
             elif number != errno.EINTR:
-                self._refused(order[first], number, settled)
+                self._refused(groups[first], number, settled)
                 first += 1
-            if first == len(order):
+            if first == len(groups):
                 return
             # A short count does not say why: the call that begins there does.
-            sent = self.calls.sendmmsg(self._descriptor, address + first * _headerSize, len(order) - first, _dontWait)
+            sent = self.calls.sendmmsg(self._descriptor, address + first * _headerSize, len(groups) - first, _dontWait)
 
-    def _refused(self, entry: int, number: int, settled: BatchSettled) -> None:
+    def _refused(self, group: range, number: int, settled: BatchSettled) -> None:
         """
-        The system does not send an entry.
+        The system does not send a group.
         """
-        limits, segment, count = (
-            self._options.segments,
-            self._odd[entry].segment if entry in self._odd else 0,
-            self._count(entry),
-        )
-        if limits is None or not segment or count == 1 or number not in REFUSALS:
+        first, limits = group.start, self._options.segments
+        segment, count = (self._sizes[first], len(group)) if len(group) > 1 else (self._segment(first), self._count(first))
+        if limits is None or count == 1 or not segment or (len(group) == 1 and number not in REFUSALS):
             self._failures["send_failed"] += count
-            self._settle([entry], "send_failed", settled)
-        elif self._sendApart(entry, settled):
+            self._settle(group, "send_failed", settled)
+            return
+        taken = [self._sendApart(entry, settled) for entry in group]
+        if any(taken) and number in REFUSALS:
             # It is the burst that was refused, and not what is in it.
             cause = limits.refused(number, segment, count)
             _log.info("a burst is sent one by one, and so are others like it: {cause}", cause=cause)

@@ -49,6 +49,11 @@ _segmentSize = struct.Struct("@H")
 #: C{struct cmsghdr} where a C{size_t} has 64 bits: length with header, level, type. Its data are aligned like it.
 _controlHeader = struct.Struct("@Qii")
 _alignment = 8
+#: The whole control message that cuts a payload into datagrams: L{SEGMENT_CONTROL}, and then the length of each.
+segmentControl = struct.Struct("@QiiHxxxxxx")
+SEGMENT_CONTROL = (_controlHeader.size + _segmentSize.size, SOL_UDP, UDP_SEGMENT)
+#: The room that it takes.
+SEGMENT_ROOM = segmentControl.size
 #: C{struct sock_extended_err}, the first 16 bytes: errno, origin, type, code, pad, info, data.
 _extendedError = struct.Struct("@IBBBxII")
 
@@ -347,6 +352,8 @@ def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
 
 __all__ = [
     "ANCILLARY_SIZE",
+    "SEGMENT_CONTROL",
+    "SEGMENT_ROOM",
     "Ancillary",
     "ControlLayout",
     "Controls",
@@ -362,5 +369,6 @@ __all__ = [
     "readControls",
     "readErrors",
     "replyControls",
+    "segmentControl",
     "unpackControls",
 ]

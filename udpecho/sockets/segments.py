@@ -11,7 +11,7 @@ import errno
 REFUSALS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 
 #: Every kernel that has C{UDP_SEGMENT} takes so many datagrams as one (C{UDP_MAX_SEGMENTS}, 128 since Linux 6.9).
-_surely = 64
+MAX_SEGMENTS = 64
 
 
 def countSegments(size: int, segment: int) -> int:
@@ -55,11 +55,11 @@ class SegmentLimits:
         if number == errno.EIO:
             self._off = True
             return "the way out cannot make checksums"
-        if count > _surely:
+        if count > MAX_SEGMENTS:
             self._mostRefused = min(count, self._mostRefused or count)
             return f"{count} datagrams are too many for one send"
         self._shortestRefused = min(segment, self._shortestRefused or segment)
         return f"the way out does not carry {segment} bytes"
 
 
-__all__ = ["REFUSALS", "SegmentLimits", "countSegments"]
+__all__ = ["MAX_SEGMENTS", "REFUSALS", "SegmentLimits", "countSegments"]
