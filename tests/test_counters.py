@@ -50,8 +50,8 @@ class CountersTests:
             one.receive(2)
             for reason in DROP_REASONS:
                 other.drop(reason, 1)
-            one.batch(3)
-            assert other.received == 1
+            one.receiveBatch(3, 6, 4)
+            assert other.received == 5
             assert one.dropped == dict.fromkeys(DROP_REASONS, 1)
             assert other.batches == one.batches
             del one, other
@@ -64,7 +64,8 @@ class CountersTests:
         counters = Counters()
         expected = [0] * len(BATCH_SIZES)
         for size in sizes:
-            counters.batch(size)
+            counters.receiveBatch(size, 2 * size, 3 * size)
             expected[next((index for index, most in enumerate(BATCH_SIZES) if size <= most), len(BATCH_SIZES) - 1)] += 1
         assert list(counters.batches) == expected
         assert counters.batchedEntries == sum(sizes)
+        assert (counters.receivedBytes, counters.received) == (2 * sum(sizes), 3 * sum(sizes))

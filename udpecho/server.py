@@ -5,6 +5,7 @@ The echo server: every datagram goes back to where it came from, the same bytes 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet import error
 from twisted.internet.interfaces import IUDPTransport
@@ -58,6 +59,7 @@ class EchoServer(DatagramProtocol):
         """
         self.counters = Counters() if counters is None else counters
         self._guard = guard
+        self._eachForItself = not (guard is None or IBatchGuard.providedBy(guard))
         self._maxPayload = maxPayload
         self._journal = DatagramJournal() if journal is None else journal
         self._send: Callable[[bytes, tuple[str, int], Settled], None] = self._write
@@ -112,12 +114,10 @@ class EchoServer(DatagramProtocol):
 
         @see: L{IBatchReceiver.datagramsReceived}
         """
-        self.counters.batch(batch.entries)
-        guard = self._guard
-        if self._journal.wantsLines() or not (guard is None or IBatchGuard.providedBy(guard)):
+        if self._eachForItself or self._journal.wantsLines():
             self._oneByOne(batch)
             return
-        self.counters.receive(batch.size, batch.datagrams)
+        self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
         self._journal.passed(batch.datagrams, batch.size, 0, 0)
         for entry in batch.groups():
             batch.drop(entry, "not_allowed")
@@ -125,9 +125,9 @@ class EchoServer(DatagramProtocol):
             for entry, longest in enumerate(batch.longest()):
                 if longest > self._maxPayload:
                     batch.drop(entry, "too_large")
-        if guard is not None:
+        if self._guard is not None:
             try:
-                guard.refuseEntries(batch)
+                cast(IBatchGuard, self._guard).refuseEntries(batch)
             except Exception:
                 # A guard that fails lets nobody in.
                 self.counters.drop("not_allowed", batch.size, batch.datagrams)
@@ -135,6 +135,7 @@ class EchoServer(DatagramProtocol):
         batch.send(self._settledMany)
 
     def _oneByOne(self, batch: IDatagramBatch) -> None:
+        self.counters.receiveBatch(batch.entries, 0, 0)
         for entry in range(batch.entries):
             address = batch.address(entry)
             for payload in batch.payloads(entry):

@@ -110,6 +110,19 @@ class BatchOptions(NamedTuple):
     segments: SegmentLimits | None = None
 
 
+class _Fields(NamedTuple):
+    """
+    What the plain case looks at and writes, of so many headers.
+    """
+
+    lengths: memoryview
+    vectorRooms: memoryview
+    wholeVectors: memoryview
+    controlRooms: memoryview
+    wholeControls: memoryview
+    plainControls: memoryview
+
+
 @implementer(IDatagramBatch)
 class MessageBatch:
     """
@@ -145,6 +158,8 @@ class MessageBatch:
         self._descriptor = -1
         self._sizes: list[int] = []
         self._odd: dict[int, linux.Controls] = {}
+        self._fields: list[_Fields | None] = [None] * (SLOTS + 1)
+        self._used: _Fields | None = None
         self._prepared = False
         self._layout = linux.ControlLayout(options.isIPv6, options.destinations, options.hopLimits)
         self._usesControls = options.destinations or options.hopLimits or options.segments is not None
@@ -197,7 +212,7 @@ class MessageBatch:
         self._hopLimits = field("B", _controlsAt, layout.hopLimitAt, _controlRoom)
         self._none = memoryview(array("I", bytes(4 * SLOTS)))
         self._wholeVectors = memoryview(array("Q", [SLOT_SIZE] * SLOTS))
-        self._wholeControls = memoryview(array("Q", [_controlRoom] * SLOTS))
+        self._wholeControls = memoryview(array("Q", [_controlRoom if self._usesControls else 0] * SLOTS))
         self._plainControls = memoryview(array("Q", [layout.size] * SLOTS))
 
     # Receiving
@@ -210,27 +225,43 @@ class MessageBatch:
 
         @raise OSError: if there is none.
         """
-        used = self.entries
-        self._vectorRooms[:used] = self._wholeVectors[:used]
-        if self._usesControls:
-            self._controlRooms[:used] = self._wholeControls[:used]
-        self.entries = self.datagrams = self.size = 0
+        used = self._used
+        if used is not None:
+            used.vectorRooms[:] = used.wholeVectors
+            used.controlRooms[:] = used.wholeControls
+            self._used = None
+            self.entries = self.datagrams = self.size = 0
         count = self.calls.recvmmsg(descriptor, self._headersAddress, SLOTS, _dontWait, None)
         if count < 0:
             number = self.calls.lastError()
             raise OSError(number, os.strerror(number))
         self._descriptor = descriptor
         self._prepared = False
-        self._sizes = sizes = self._lengths[:count].tolist()
+        self._used = used = self._fields[count] or self._fieldsOf(count)
+        self._sizes = sizes = used.lengths.tolist()
         self.entries = self.datagrams = count
         self.size = sum(sizes)
         if self.dropped:
             self.dropped = {}
         if self._odd:
             self._odd = {}
-        if self._usesControls and self._controlRooms[:count] != self._plainControls[:count]:
+        if used.controlRooms != used.plainControls:
             self._readOdd()
         return count
+
+    def _fieldsOf(self, count: int) -> _Fields:
+        """
+        The fields of so many entries; making slices takes longer than using them.
+        """
+        self._fields[count] = fields = _Fields(
+            self._lengths[:count],
+            self._vectorRooms[:count],
+            self._wholeVectors[:count],
+            self._controlRooms[:count],
+            self._wholeControls[:count],
+            self._plainControls[:count],
+        )
+        return fields
 
     def _readOdd(self) -> None:
         """
@@ -395,7 +426,7 @@ class MessageBatch:
             self._sendSome(settled)
             return
         count = self.entries
-        if self._options.segments is not None and count >= _fewest:
+        if count >= _fewest and self._options.segments is not None:
             groups = self._groups(self._options.segments)
             if len(groups) <= count // 2:
                 self._sendGroups(groups, settled)
@@ -411,7 +442,8 @@ class MessageBatch:
         Make the headers say what goes out instead of what came in.
         """
         count, options = self.entries, self._options
-        self._vectorRooms[:count] = self._lengths[:count]
+        if self._used is not None:
+            self._used.vectorRooms[:] = self._used.lengths
         if options.destinations:
             # The routing table chooses the interface.
             self._interfaces[:count] = self._none[:count]

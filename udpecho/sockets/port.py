@@ -324,9 +324,10 @@ class DatagramPort(udp.Port):
 
         @return: whether the queue was found empty.
         """
-        self._deliverBacklog()
         if self._backlog:
-            return False
+            self._deliverBacklog()
+            if self._backlog:
+                return False
         if self._batch is not None:
             return self._readBatches(self._batch)
         size = 0
@@ -410,14 +411,15 @@ class DatagramPort(udp.Port):
         """
         Give a batch to the protocol, less what is not for it.
         """
-        if batch.size > self.maxPacketSize:
+        if batch.size >= self.maxPacketSize:
             for entry, longest in enumerate(batch.longest()):
                 if longest > self.maxPacketSize:
                     batch.drop(entry, "truncated")
-        for entry in batch.cut():
-            batch.drop(entry, "truncated")
-        for entry in batch.spent():
-            batch.drop(entry, "loop_guard")
+            for entry in batch.cut():
+                batch.drop(entry, "truncated")
+        if self._countHops:
+            for entry in batch.spent():
+                batch.drop(entry, "loop_guard")
         if batch.dropped:
             counts = batch.counts()
             for entry, reason in batch.dropped.items():
