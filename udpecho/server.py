@@ -5,7 +5,6 @@ The echo server: every datagram goes back to where it came from, the same bytes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from twisted.internet import error
 from twisted.internet.interfaces import IUDPTransport
@@ -59,7 +58,8 @@ class EchoServer(DatagramProtocol):
         """
         self.counters = Counters() if counters is None else counters
         self._guard = guard
-        self._eachForItself = not (guard is None or IBatchGuard.providedBy(guard))
+        self._batchGuard = guard if IBatchGuard.providedBy(guard) else None
+        self._eachForItself = guard is not None and self._batchGuard is None
         self._maxPayload = maxPayload
         self._journal = DatagramJournal() if journal is None else journal
         self._send: Callable[[bytes, tuple[str, int], Settled], None] = self._write
@@ -125,9 +125,9 @@ class EchoServer(DatagramProtocol):
             for entry, longest in enumerate(batch.longest()):
                 if longest > self._maxPayload:
                     batch.drop(entry, "too_large")
-        if self._guard is not None:
+        if self._batchGuard is not None:
             try:
-                cast(IBatchGuard, self._guard).refuseEntries(batch)
+                self._batchGuard.refuseEntries(batch)
             except Exception:
                 # A guard that fails lets nobody in.
                 self.counters.drop("not_allowed", batch.size, batch.datagrams)

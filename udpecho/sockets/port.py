@@ -162,6 +162,7 @@ class DatagramPort(udp.Port):
         self._countHops = countHops
         self._batch: MessageBatch | None = None
         self._takesBatches = IBatchReceiver.providedBy(proto)
+        self._receiver = cast(IBatchReceiver, proto)
         # Received, and not handed over yet.
         self._backlog: deque[tuple[bytes, DatagramAddress]] = deque()
         self._delivering: IDelayedCall | None = None
@@ -169,6 +170,7 @@ class DatagramPort(udp.Port):
         self._boundHost: str | None = None
         self._hearsDestination = False
         self._wantsReading = False
+        self._sawError = False
         self._readingFailed = False
         self._readingPause: IDelayedCall | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -317,6 +319,17 @@ class DatagramPort(udp.Port):
         Read what is there, within the bounds of one turn.
         """
         self._readTurn()
+        if self._sawError:
+            self._sawError = False
+            self._watchAnew()
+
+    def _watchAnew(self) -> None:
+        """
+        Have the reactor look again: libuv, and so uvloop, stops watching a socket when it has told of an error.
+        """
+        if self._wantsReading and self.connected:
+            super().stopReading()
+            self._resumeReading()
 
     def _readTurn(self) -> bool:
         """
@@ -341,6 +354,7 @@ class DatagramPort(udp.Port):
                 if e.errno in _tryAgain:
                     if turn == 0:
                         # Woken, and nothing to read: there are errors to read.
+                        self._sawError = self._peer is not None
                         self._tellErrors()
                     return True
                 if e.errno == _cutOnWindows:
@@ -425,7 +439,7 @@ class DatagramPort(udp.Port):
             for entry, reason in batch.dropped.items():
                 self.dropped[reason] += counts[entry]
         try:
-            cast(IBatchReceiver, self.protocol).datagramsReceived(batch)
+            self._receiver.datagramsReceived(batch)
         except Exception:
             _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=self.protocol)
 
@@ -511,6 +525,7 @@ class DatagramPort(udp.Port):
         """
         number = failure.errno
         if self._peer is not None and (number in _peerErrors or number == errno.EMSGSIZE):
+            self._sawError = True
             if not self._takeErrors():
                 self._noteError(cast(int, number))
             self._tellErrors()
