@@ -71,7 +71,7 @@ LOADS: dict[str, Load] = {
         Load("4x64-1200", "4 sockets with 64 outstanding each, 1200 B", 4, 64, 1200),
         Load("single", "one outstanding, 64 B", 1, 1, 64),
         Load("sources", "64 sockets with 8 outstanding each, 64 B", 64, 8, 64),
-        Load("bursts", "one socket, bursts of 64 by segmentation offload, 4 outstanding, 64 B", 1, 4, 64, 64),
+        Load("bursts", "one socket, bursts of 64 by segmentation offload, 8 outstanding, 64 B", 1, 8, 64, 64),
     )
 }
 

@@ -24,8 +24,6 @@ PATIENCE = 20
 #: Seconds between two questions, at the start.
 ASK_EVERY = 0.0005
 
-_ticks = os.sysconf("SC_CLK_TCK")
-
 
 class Broken(Exception):
     """
@@ -121,6 +119,18 @@ class Running:
                     return time.perf_counter() - self.started
         raise self._broken("does not answer")
 
+    def untilLogged(self, text: str) -> None:
+        """
+        Wait until it has written something, without a datagram.
+
+        @raise Broken: if it does not.
+        """
+        while time.perf_counter() < self.started + PATIENCE and self._popen.poll() is None:
+            if text in self.log:
+                return
+            time.sleep(ASK_EVERY)
+        raise self._broken(f"does not say {text!r}")
+
     def untilTold(self, sock: socket.socket) -> float:
         """
         Wait for a datagram from it.
@@ -144,10 +154,11 @@ class Running:
         C{scheduler/sched-stats}); children that have ended are in C{/proc/PID/stat} (C{proc_pid_stat(5)}, cutime, cstime).
         """
         total = 0.0
+        ticks = os.sysconf("SC_CLK_TCK")
         for pid in self._tree():
             with suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += (int(fields[13]) + int(fields[14])) / _ticks
+                total += (int(fields[13]) + int(fields[14])) / ticks
                 for task in os.listdir(f"/proc/{pid}/task"):
                     with suppress(OSError):
                         total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9

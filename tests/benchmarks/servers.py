@@ -91,6 +91,7 @@ SERVERS: dict[str, Server] = {
         Server("uvloop", _python("loop.py", "uvloop", needs="uvloop")),
         Server("c-recvfrom", _c("recvfrom.c")),
         Server("c-recvmmsg", _c("recvmmsg.c")),
+        Server("c-offload", _c("offload.c")),
         Server("go", _go("quiet")),
         Server("go-logging", _go(), keepsOutput=False),
         Server("node", _node),
