@@ -151,14 +151,19 @@ class Running:
         The processor time, user and system, of all threads of it and of its children so far, in seconds.
 
         The scheduler has nanoseconds for the threads there are (C{/proc/PID/task/*/schedstat}, kernel documentation,
-        C{scheduler/sched-stats}); children that have ended are in C{/proc/PID/stat} (C{proc_pid_stat(5)}, cutime, cstime).
+        C{scheduler/sched-stats}); children that have ended are in C{/proc/PID/stat} (C{proc_pid_stat(5)}, cutime, cstime), in
+        hundredths of a second, and so is everything where the scheduler does not tell.
         """
         total = 0.0
         ticks = os.sysconf("SC_CLK_TCK")
+        exact = os.path.exists("/proc/self/schedstat")
         for pid in self._tree():
             with suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 total += (int(fields[13]) + int(fields[14])) / ticks
+                if not exact:
+                    total += (int(fields[11]) + int(fields[12])) / ticks
+                    continue
                 for task in os.listdir(f"/proc/{pid}/task"):
                     with suppress(OSError):
                         total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9
