@@ -254,7 +254,7 @@ class FiguresTests:
     """
 
     def measured(self, server: str, load: str, *cpu: float) -> list[Measurement]:
-        return [Measurement(server, load, number, 1.0, each, 1.0, 0.5, 1, 0, 0) for number, each in enumerate(cpu)]
+        return [Measurement(server, load, number, 1.0, each, 1.0, 0.0, 0.5, 1, 0, 0) for number, each in enumerate(cpu)]
 
     def test_targets(self) -> None:
         """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.benchmarks.running import Memory
 
-#: A server that works for less than this share of the time waits for the load, or for its one datagram.
+#: A server that works for less than this share of its time waits for the load, or for its one datagram.
 BUSY = 0.95
 
 
@@ -40,7 +40,8 @@ class Measurement:
 
     @ivar rate: echoes a second.
     @ivar cpu: the server's processor time for each echoed datagram, in seconds.
-    @ivar busy: the share of the time in which the server worked.
+    @ivar busy: the share of the time in which the server worked, of the time that the system left to it.
+    @ivar others: the share of all the time in which the server was ready to work, and the system ran others.
     @ivar idle: the share of the time in which the load had nothing to do.
     @ivar lost: datagrams that the load gave up.
     @ivar wrong: datagrams that came back and should not have.
@@ -52,6 +53,7 @@ class Measurement:
     rate: float
     cpu: float
     busy: float
+    others: float
     idle: float
     echoed: int
     lost: int
@@ -69,6 +71,7 @@ class Summary:
     rate: Spread
     cpu: Spread
     busy: float
+    others: float
     idle: float
     echoed: int
     lost: int
@@ -229,6 +232,7 @@ def _summary(server: str, load: str, rounds: Sequence[Measurement]) -> Summary:
         Spread.of(one.rate for one in rounds),
         Spread.of(one.cpu for one in rounds),
         statistics.median(one.busy for one in rounds),
+        statistics.median(one.others for one in rounds),
         statistics.median(one.idle for one in rounds),
         sum(one.echoed for one in rounds),
         sum(one.lost for one in rounds),

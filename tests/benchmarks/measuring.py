@@ -11,7 +11,7 @@ from itertools import product
 from tests.benchmarks import loads, ticker
 from tests.benchmarks.figures import Figures, Gap, Measurement, Start
 from tests.benchmarks.loads import LOADS, Load
-from tests.benchmarks.running import Broken, Running, freePort
+from tests.benchmarks.running import Broken, Running, Used, freePort
 from tests.benchmarks.servers import LOOPBACK, SERVERS, Server
 from tests.benchmarks.workshop import Missing, Processors, Workshop
 
@@ -107,30 +107,16 @@ class Bench:
                     if not warm:
                         self._load(load, server.asked, port, min(_warmUp, self._seconds))
                         warm = True
-                    before = running.cpu()
+                    before = running.used()
                     heard = self._load(load, server.asked, port, self._seconds)
-                    used = running.cpu() - before
+                    after = running.used()
                 except Missing as e:
                     self.figures.skipped[load.name] = str(e)
                     continue
                 except Broken as e:
                     self.figures.broken.append(f"{server.name}: {e}")
                     continue
-                self.figures.measurements.append(
-                    Measurement(
-                        server.name,
-                        load.name,
-                        number,
-                        heard.echoedInTime / heard.seconds,
-                        used / heard.echoed,
-                        # The processor time has that of the last replies in it, which came after these seconds.
-                        used / heard.echoed * heard.echoedInTime / heard.seconds,
-                        heard.idle / heard.seconds,
-                        heard.echoed,
-                        heard.lost,
-                        heard.wrong,
-                    )
-                )
+                self.figures.measurements.append(_measurement(server.name, load.name, number, heard, before, after))
             running.stop()
 
     def _load(self, load: Load, host: str, port: int, seconds: float) -> loads.Heard:
@@ -152,6 +138,19 @@ class Bench:
             with Running(command, self._workshop, self._processors.server(1), "the bare twistd") as running:
                 seconds = running.untilTold(sock)
                 return Start(seconds, running.memory())
+
+
+def _measurement(server: str, load: str, number: int, heard: loads.Heard, before: Used, after: Used) -> Measurement:
+    rate = heard.echoedInTime / heard.seconds
+    cpu = (after.cpu - before.cpu) / heard.echoed
+    others = (after.waited - before.waited) / heard.seconds
+    # Not the processor time over the seconds: some of it went to the last replies, which came after them.
+    worked = cpu * rate
+    # Threads of one server that wait for each other do not make it idle.
+    busy = worked / max(1 - others, worked)
+    return Measurement(
+        server, load, number, rate, cpu, busy, others, heard.idle / heard.seconds, heard.echoed, heard.lost, heard.wrong
+    )
 
 
 __all__ = ["Bench"]

@@ -132,20 +132,22 @@ def _echoes(figures: Figures) -> Iterator[str]:
             yield ""
             yield f"{one.load}: {LOADS[one.load].what}"
             yield (
-                f"  {'server':<16}{'echoes/s':>10}{'lowest..highest':>20}{'µs CPU each':>13}{'lowest..highest':>18}"
-                f"{'server busy':>13}{'load idle':>11}{'lost':>8}"
+                f"  {'server':<16}{'echoes/s':>10}{'lowest..highest':>24}{'µs CPU each':>13}{'lowest..highest':>18}"
+                f"{'server busy':>13}{'others':>9}{'load idle':>11}{'lost':>8}"
             )
         mark = "*" if one.busy < BUSY else " "
         marked = marked or mark == "*"
         cpu = Spread(*(value * 1e6 for value in dataclasses.astuple(one.cpu)))
         yield (
-            f"  {one.server:<16}{one.rate.median:>10,.0f}{f'{one.rate.lowest:,.0f}..{one.rate.highest:,.0f}':>20}"
+            f"  {one.server:<16}{one.rate.median:>10,.0f}{f'{one.rate.lowest:,.0f}..{one.rate.highest:,.0f}':>24}"
             f"{cpu.median:>13.2f}{f'{cpu.lowest:.2f}..{cpu.highest:.2f}':>18}"
-            f"{one.busy:>12.0%}{mark}{one.idle:>11.0%}{one.lost:>8}"
+            f"{one.busy:>12.0%}{mark}{one.others:>9.0%}{one.idle:>11.0%}{one.lost:>8}"
         )
     if marked:
-        yield f"  * The server waited for more than {1 - BUSY:.0%} of the time: its echoes/s are the load's, not its best."
-        yield "    Its processor time for each datagram holds, but has the cost of waking up in it."
+        yield f"  * The server had nothing to do for more than {1 - BUSY:.0%} of its time: its echoes/s are the load's, not its best;"
+        yield "    its processor time for each datagram holds, but has the cost of waking up in it."
+    if any(one.others > 1 - BUSY for one in figures.summaries()):
+        yield "  others: the share of the time that other processes took from the server. Its echoes/s are lower by as much."
 
 
 def _ratios(figures: Figures) -> Iterator[str]:

@@ -46,6 +46,20 @@ class Memory:
     unique: int | None
 
 
+@dataclass(frozen=True)
+class Used:
+    """
+    What a process, and its children, have had of the processors, in seconds.
+
+    @ivar cpu: the time in which they ran, user and system.
+    @ivar waited: the time in which one of their threads, the one that waited longest, was ready to run, and the system ran
+        others. The times of several threads overlap, and threads of one process wait for each other too.
+    """
+
+    cpu: float
+    waited: float
+
+
 def freePort() -> int:
     """
     A UDP port that nobody has.
@@ -146,28 +160,30 @@ class Running:
                 return time.perf_counter() - self.started
         raise self._broken("does not tell that it runs")
 
-    def cpu(self) -> float:
+    def used(self) -> Used:
         """
-        The processor time, user and system, of all threads of it and of its children so far, in seconds.
+        The processor time of all threads of it and of its children so far.
 
         The scheduler has nanoseconds for the threads there are (C{/proc/PID/task/*/schedstat}, kernel documentation,
         C{scheduler/sched-stats}); children that have ended are in C{/proc/PID/stat} (C{proc_pid_stat(5)}, cutime, cstime), in
         hundredths of a second, and so is everything where the scheduler does not tell.
         """
-        total = 0.0
+        cpu, waited = 0.0, 0.0
         ticks = os.sysconf("SC_CLK_TCK")
         exact = os.path.exists("/proc/self/schedstat")
         for pid in self._tree():
             with suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += (int(fields[13]) + int(fields[14])) / ticks
+                cpu += (int(fields[13]) + int(fields[14])) / ticks
                 if not exact:
-                    total += (int(fields[11]) + int(fields[12])) / ticks
+                    cpu += (int(fields[11]) + int(fields[12])) / ticks
                     continue
                 for task in os.listdir(f"/proc/{pid}/task"):
                     with suppress(OSError):
-                        total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9
-        return total
+                        ran, ready, _ = Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()
+                        cpu += int(ran) / 1e9
+                        waited = max(waited, int(ready) / 1e9)
+        return Used(cpu, waited)
 
     def memory(self) -> Memory:
         """
@@ -237,4 +253,4 @@ def _kilobytes(pid: int, file: str, names: str) -> list[int]:
     return [int(number) * 1024 for number in re.findall(rf"^(?:{names}):\s+(\d+) kB$", text, re.MULTILINE)]
 
 
-__all__ = ["Broken", "Memory", "Running", "freePort"]
+__all__ = ["Broken", "Memory", "Running", "Used", "freePort"]
