@@ -144,8 +144,8 @@ def _echoes(figures: Figures) -> Iterator[str]:
             f"{one.busy:>12.0%}{mark}{one.others:>9.0%}{one.idle:>11.0%}{one.lost:>8}"
         )
     if marked:
-        yield f"  * The server had nothing to do for more than {1 - BUSY:.0%} of its time: its echoes/s are the load's, not its best;"
-        yield "    its processor time for each datagram holds, but has the cost of waking up in it."
+        yield f"  * The server had nothing to do for more than {1 - BUSY:.0%} of its time: its echoes/s are the load's, not its"
+        yield "    best; its processor time for each datagram holds, but has the cost of waking up in it."
     if any(one.others > 1 - BUSY for one in figures.summaries()):
         yield "  others: the share of the time that other processes took from the server. Its echoes/s are lower by as much."
 
