@@ -29,8 +29,8 @@ from udpecho.networks import ANY, LOOPBACK, MAPPED, PRIVATE, AddressMap, Address
 #: chargen, QOTD, daytime, time, TFTP, DNS and NTP, which CVE-2024-2169 (VU#417980) is about, are among them.
 FIRST_UNPRIVILEGED_PORT = 1024
 #: Services on higher ports that answer what they did not ask for, each with the reason to send them nothing. A client that
-#: happens to send from one of these has no replies. Linux chooses ports from 32768 on, macOS and Windows from 49152 (RFC 6335 section 6),
-#: all higher; where lower ones are chosen too, as by translators of addresses, each is one of some ten thousands.
+#: happens to send from one of these has no replies. Linux chooses ports from 32768 on, macOS and Windows from 49152 (RFC 6335
+#: section 6), all higher; where lower ones are chosen too, as by translators of addresses, each is one of some ten thousands.
 SERVICES: Mapping[int, str] = {
     1434: "SQL Server's resolution service sends the byte 0x0A back as it came: an echo itself (CVE-2002-0650, MS02-039)",
     1900: "SSDP answers a search with many datagrams (TA14-017A)",
@@ -72,9 +72,9 @@ def _embedded(prefix: str, network: IPv4Network) -> IPv6Network:
 
 
 #: IPv6 sources that no host has. Unspecified and IPv4-compatible, which is obsolete (RFC 4291 sections 2.5.2 and 2.5.5.1), are
-#: all of ::/96 but loopback. IPv4-mapped must not be on the wire (RFC 4942 section 2.2), and a socket for IPv6 alone has no other.
-#: Then multicast (RFC 4291 section 2.7), and 6to4 (RFC 3964 section 5.3) and NAT64 (RFC 6052 section 3.1) with an IPv4 address in
-#: them that no host has, or only one of some private network.
+#: all of ::/96 but loopback. IPv4-mapped must not be on the wire (RFC 4942 section 2.2), and a socket for IPv6 alone has no
+#: other. Then multicast (RFC 4291 section 2.7), and 6to4 (RFC 3964 section 5.3) and NAT64 (RFC 6052 section 3.1) with an IPv4
+#: address in them that no host has, or only one of some private network.
 _noHostsIPv6 = (
     *IPv6Network("::/96").address_exclude(IPv6Network("::1/128")),
     MAPPED,
@@ -335,10 +335,11 @@ class Guard:
         bits, narrowest = (128, 64) if isIPv6 else (32, 32)
         sums: dict[tuple[str, int, int], int] = {}
         for entry, reason in refused.items():
-            key = reason, hosts[entry], lengths.get(entry, narrowest)
-            sums[key] = sums.get(key, 0) + counts[entry]
-        for (reason, host, length), datagrams in sums.items():
-            self._busiest[reason].add((isIPv6, host >> bits - length, length), datagrams)
+            length = lengths.get(entry, narrowest)
+            key = reason, hosts[entry] >> bits - length, length
+            sums[key] = sums[key] + counts[entry] if key in sums else counts[entry]
+        for (reason, prefix, length), datagrams in sums.items():
+            self._busiest[reason].add((isIPv6, prefix, length), datagrams)
             if self._policy.dryRun:
                 self.wouldDrop[reason] += datagrams
 

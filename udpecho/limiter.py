@@ -3,7 +3,8 @@ How much is answered: a rate for each prefix of sources and a ceiling for all of
 
 The rate is kept by the I{generic cell rate algorithm} (ITU-T I.371 annex A), which needs a single number per prefix: the moment
 at which its allowance will be whole again. A datagram moves that moment on by the time in which the rate earns one datagram; it
-is within the limit as long as the moment is no further ahead than the time in which the rate earns a whole burst.
+is within the limit as long as the moment is then no further ahead than the time in which the rate earns a whole burst. That time
+is the unit of moments here, so that the sums are exact.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LEAK = 4
 LONGEST_STEP = 86400.0
 
 _entropyAtOnce = 1024
+#: Moments are whole multiples of one part in so many: of the unit, and of what a wide prefix is charged.
+_grain = 1024.0
 
 
 class Elapsed:
@@ -93,7 +96,7 @@ class PrefixLimiter:
     over the limit is not charged, answered or not, so that the rate itself is always there.
     """
 
-    def __init__(self, rate: float, burst: float, size: int = TABLE_SIZE, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, rate: int, burst: int, size: int = TABLE_SIZE, entropy: Callable[[int], bytes] = os.urandom) -> None:
         """
         @param rate: datagrams a second for each narrow prefix.
         @param burst: how many datagrams may come at once, 1 or more.
@@ -102,8 +105,6 @@ class PrefixLimiter:
         """
         self.rate = rate
         self.burst = burst
-        self._cost = 1 / rate
-        self._span = burst / rate
         self._narrow = array("d", bytes(8 * size))
         self._wide = array("d", bytes(8 * size))
         self._mask = size - 1
@@ -127,7 +128,8 @@ class PrefixLimiter:
 
         @return: a share, from 0 to 1.
         """
-        used = sum(map(now.__lt__, self._narrow)) + sum(map(now.__lt__, self._wide))
+        later = _moment(now, self.rate).__lt__
+        used = sum(map(later, self._narrow)) + sum(map(later, self._wide))
         return used / (2 * len(self._narrow))
 
     def refuse(self, hosts: Sequence[int], counts: Sequence[int], isIPv6: bool, now: float) -> dict[int, int]:
@@ -144,44 +146,30 @@ class PrefixLimiter:
         """
         refused: dict[int, int] = {}
         entriesOf: dict[int, list[int]] | None = None
-        narrowTable, wideTable, places = self._narrow, self._wide, self.places
-        cost, latest = self._cost, now + self._span
-        wideCost = cost / MULTIPLES[isIPv6]
+        narrowTable, wideTable, places, draw = self._narrow, self._wide, self.places, self._lots.draw
+        moment = _moment(now, self.rate)
+        latest = moment + self.burst
+        share = 1 / MULTIPLES[isIPv6]
         for host, datagrams in _sums(hosts, counts).items():
             narrow, wide = places(host, isIPv6)
             narrowAt, wideAt = narrowTable[narrow], wideTable[wide]
-            narrowAt = (narrowAt if narrowAt > now else now) + datagrams * cost
-            wideAt = (wideAt if wideAt > now else now) + datagrams * wideCost
-            if narrowAt <= latest and wideAt <= latest:
-                narrowTable[narrow], wideTable[wide] = narrowAt, wideAt
+            narrowAt = narrowAt if narrowAt > moment else moment
+            wideAt = wideAt if wideAt > moment else moment
+            if narrowAt + datagrams <= latest and wideAt + datagrams * share <= latest:
+                narrowTable[narrow] = narrowAt + datagrams
+                wideTable[wide] = wideAt + datagrams * share
                 continue
+            # There is not room for all, so that each has to be looked at.
             if entriesOf is None:
                 entriesOf = _indexes(hosts)
-            refused.update(self._refuseSome(entriesOf[host], counts, narrow, wide, isIPv6, now))
-        return refused
-
-    def _refuseSome(
-        self, entries: list[int], counts: Sequence[int], narrow: int, wide: int, isIPv6: bool, now: float
-    ) -> dict[int, int]:
-        """
-        Decide about a source that sent more than there is room for, entry by entry.
-        """
-        refused: dict[int, int] = {}
-        cost, latest = self._cost, now + self._span
-        wideCost = cost / MULTIPLES[isIPv6]
-        narrowLength, wideLength = LENGTHS[isIPv6]
-        narrowAt, wideAt = max(now, self._narrow[narrow]), max(now, self._wide[wide])
-        for entry in entries:
-            if narrowAt + cost > latest:
-                if not self._lots.draw():
-                    refused[entry] = narrowLength
-            elif wideAt + wideCost > latest:
-                if not self._lots.draw():
-                    refused[entry] = wideLength
-            else:
-                narrowAt += counts[entry] * cost
-                wideAt += counts[entry] * wideCost
-        self._narrow[narrow], self._wide[wide] = narrowAt, wideAt
+            for entry in entriesOf[host]:
+                if narrowAt + 1 > latest or wideAt + share > latest:
+                    if not draw():
+                        refused[entry] = LENGTHS[isIPv6][narrowAt + 1 <= latest]
+                else:
+                    narrowAt += counts[entry]
+                    wideAt += counts[entry] * share
+            narrowTable[narrow], wideTable[wide] = narrowAt, wideAt
         return refused
 
 
@@ -190,7 +178,7 @@ class Ceiling:
     Holds all replies together to a rate. Nobody is favoured, and there is no leak: a ceiling is for the line and the machine.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: int) -> None:
         """
         @param rate: datagrams a second; as many may come at once.
         """
@@ -206,19 +194,27 @@ class Ceiling:
 
         @return: the indexes of the entries not to answer.
         """
-        cost, latest = 1 / self.rate, now + 1
-        wholeAt = max(now, self._wholeAt)
+        moment = _moment(now, self.rate)
+        latest = moment + self.rate
+        wholeAt = max(moment, self._wholeAt)
         refused: list[int] = []
-        if wholeAt + sum(counts) * cost <= latest:
-            wholeAt += sum(counts) * cost
+        if wholeAt + sum(counts) <= latest:
+            wholeAt += sum(counts)
         else:
             for entry, datagrams in enumerate(counts):
-                if wholeAt + cost > latest:
+                if wholeAt + 1 > latest:
                     refused.append(entry)
                 else:
-                    wholeAt += datagrams * cost
+                    wholeAt += datagrams
         self._wholeAt = wholeAt
         return refused
+
+
+def _moment(now: float, rate: float) -> float:
+    """
+    A time in seconds, in the units of a rate.
+    """
+    return int(now * rate * _grain) / _grain
 
 
 def _sums(hosts: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
