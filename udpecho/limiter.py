@@ -3,8 +3,8 @@ How much is answered: a rate for each prefix of sources and a ceiling for all of
 
 The rate is kept by the I{generic cell rate algorithm} (ITU-T I.371 annex A), which needs a single number per prefix: the moment
 at which its allowance will be whole again. A datagram moves that moment on by the time in which the rate earns one datagram; it
-is within the limit as long as the moment is then no further ahead than the time in which the rate earns a whole burst. That time
-is the unit of moments here, so that the sums are exact.
+is within the limit as long as the moment is then no further ahead than the time in which the rate earns a whole burst. Moments
+are counted in units of the time that earns one datagram, so that their sums are exact.
 """
 
 from __future__ import annotations
