@@ -621,9 +621,7 @@ SOURCES = {
 
 policies = st.builds(
     GuardPolicy,
-    allow=st.sampled_from(
-        [ANY, PRIVATE, (*PRIVATE, *LOOPBACK), parseNetwork("192.0.2.0/24"), parseNetwork("2001:db8::/47")]
-    ),
+    allow=st.sampled_from([ANY, PRIVATE, (*PRIVATE, *LOOPBACK), parseNetwork("192.0.2.0/24"), parseNetwork("2001:db8::/47")]),
     trust=st.sampled_from([ANY, PRIVATE, (*PRIVATE, *LOOPBACK), parseNetwork("192.0.2.1"), parseNetwork("2001:db8::/64"), ()]),
     rate=st.integers(0, 10),
     burst=st.integers(1, 10),
@@ -670,7 +668,7 @@ class ModelTests:
 
 class LoopModel:
     """
-    Two echo servers on different ports, and one datagram that was forged to make them talk to each other.
+    Two of our servers on different ports, and one datagram that was forged to make them talk to each other.
     """
 
     def __init__(self, guarded: Callable[[int, Callable[[], float]], Guard], decrements: bool, hops: int, turn: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,6 +170,29 @@ class PrefixLimiterTests:
         one, other, *_ = apart(limiter, [number(f"2001:db8:0:{net:x}::") for net in range(9)], True)
         refused = limiter.refuse([*range(one, one + 100), other], [1] * 101, True, 0.0)
         assert refused == dict.fromkeys(range(10, 100), 64)
+
+    @pytest.mark.parametrize(
+        ("first", "last", "narrow", "isIPv6"),
+        [
+            ("192.0.2.0", "192.0.2.0", True, False),
+            ("192.0.2.0", "192.0.2.255", False, False),
+            ("2001:db8:1:2::", "2001:db8:1:2:ffff:ffff:ffff:ffff", True, True),
+            ("2001:db8:1::", "2001:db8:1:ffff:ffff:ffff:ffff:ffff", False, True),
+        ],
+    )
+    def test_prefixes(self, first: str, last: str, narrow: bool, isIPv6: bool) -> None:
+        """
+        A prefix has one place from its first address to its last, and what is before and after has others.
+        """
+        level = 0 if narrow else 1
+        sharing = Counter[int]()
+        for seed in range(50):
+            limiter = PrefixLimiter(1, 1, 1024, seeded(seed))
+            place = limiter.places(number(first), isIPv6)[level]
+            assert limiter.places(number(last), isIPv6)[level] == place
+            for step, host in ((-1, number(first) - 1), (1, number(last) + 1)):
+                sharing[step] += limiter.places(host, isIPv6)[level] == place
+        assert max(sharing.values()) < 10
 
     def test_oneInFour(self) -> None:
         """
