@@ -212,6 +212,7 @@ class ParseTests:
             arguments.parseBytes,
             arguments.parsePayloadSize,
             arguments.parseRate,
+            arguments.parseLimit,
             arguments.parseInterface,
         ]
         for parser in parsers:

@@ -123,7 +123,8 @@ class Guard:
     The guard of an echo server.
 
     The loop guard comes first, then who is allowed, then the limits; a datagram that one refuses is not charged by the next. On
-    batches from trusted networks it costs five operations on vectors, whatever is in them.
+    batches from one trusted network it costs three operations on vectors: the lowest host, the highest, and whether any port is
+    one of those that are refused.
 
     No memory grows with the number of sources: the limiter's table, and the counters of the busiest, have fixed sizes.
 

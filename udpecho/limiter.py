@@ -85,7 +85,8 @@ class Lots:
 class PrefixLimiter:
     """
     Holds each source to a rate, by its narrow prefix and by its wide one: an IPv4 address and its /24; an IPv6 /64, all of
-    which a single host may use (RFC 4291 section 2.5.1), and its /48. Ports do not matter: a sender may have them all.
+    which a single host may use (RFC 4291 section 2.5.1), and its /48. Ports do not matter: a sender may have them all. Nor do
+    scopes: link-local sources are one /64, on whatever interface (by default they are trusted and not limited).
 
     The prefixes share a table of fixed size, as in Knot DNS. Its places are chosen by SipHash (Python's hash of bytes, PEP 456)
     under a secret of our own besides Python's, so that no sender can choose whom to share a place with. Two that share one by
