@@ -45,8 +45,8 @@ class Histogram:
     """
     Counts whole numbers, 0 and up: nanoseconds, as they are used here.
 
-    It takes 8 KiB for each power of two up to the highest value: 176 KiB for times of up to one second, 272 KiB for up to an
-    hour, and never more than 440 KiB.
+    It takes 8 KiB for each power of two up to the highest value: about 180 KiB for times of up to one second, 280 KiB for up to
+    an hour, and never more than 460 KiB.
 
     @ivar count: how many values were recorded.
     @ivar min: the lowest, exactly, or C{None} where there is none.

@@ -59,10 +59,10 @@ class Event(NamedTuple):
 
 def milliseconds(nanoseconds: float) -> str:
     """
-    A time in milliseconds with three decimals, fewer of long ones, as C{ping} of iputils prints it.
+    A time in milliseconds with three digits or three decimals, as C{ping} of iputils prints it.
     """
     value = nanoseconds / 1e6
-    for limit, decimals in ((10, 3), (100, 2), (1000, 1)):
+    for limit, decimals in ((1, 3), (10, 2), (100, 1)):
         if round(value, decimals) < limit:
             return f"{value:.{decimals}f}"
     return f"{value:.0f}"
@@ -198,7 +198,7 @@ def _quantiles(times: Distribution) -> str:
 
 
 def _orDash(nanoseconds: float | None) -> str:
-    return "-" if nanoseconds is None else milliseconds(nanoseconds)
+    return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f}"
 
 
 def _percent(share: float) -> str:
@@ -285,8 +285,9 @@ def _cell(value: Any) -> str:
 
 def _csv(cells: Sequence[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    # With the end of a line that the RFC has, so that what looks like one within a cell is quoted.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
 
 
 def ndjsonLine(event: Event) -> str:
