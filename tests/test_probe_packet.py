@@ -275,6 +275,13 @@ class ParseTests:
             assert found.verdict is not Verdict.OURS
             assert found.sequence is None
 
+    def test_stranger(self) -> None:
+        """
+        What is neither as long as a probe nor the beginning of one is somebody else's.
+        """
+        for datagram in (b"hello", b"\xec\x13", b"h" * 20, b"\xec\x11\x00\x40" + bytes(10), bytes(100)):
+            assert only(64).parse(datagram, 9) == Parsed(Verdict.FOREIGN), datagram
+
     @given(st.binary(max_size=8), st.integers(-1, 1000))
     def test_anythingShort(self, datagram: bytes, highest: int) -> None:
         """

@@ -269,6 +269,22 @@ class ReorderingTests:
                     assert reordering.greatest >= before
         assert reordering.reordered == 3
 
+    def test_memory(self) -> None:
+        """
+        It remembers no more of a stream that is behind all of it, as when a stray number far ahead came first.
+        """
+        reordering = Reordering()
+        reordering.arrive(1 << 40)
+        tracemalloc.start()
+        try:
+            for sequence in range(20_000):
+                assert reordering.arrive(sequence)
+            size, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert size < 512 * 1024
+        assert (reordering.greatest, reordering.reordered) == (1, 20_000)
+
 
 # All together
 

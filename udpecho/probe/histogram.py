@@ -5,10 +5,10 @@ The layout is that of Gil Tene's HdrHistogram (U{http://hdrhistogram.org}): valu
 power of two has 1024 of equal width. A bucket is then no wider than 1/1024 of its values, and its middle no further than 1/2048
 (0.05 %) from any of them.
 
-Why not the package C{hdrhistogram}: it is looked after (0.10.8 of October 2026 has wheels for Python 3.10 to 3.14), but only
-for Linux on x86-64, while others need a C compiler; it asks for C{pbr} and C{setuptools} at run time, for a user who only
-probes; it allocates all its buckets at once, and has no median between two values. Recording took 0.70 µs there and 0.2 µs
-here, on CPython 3.11, as each of its calls goes through several of Python's.
+Why not the package C{hdrhistogram}: it is looked after (0.10.8 of October 2026 has wheels for Python 3.10 to 3.14), but not for
+Linux on ARM, where it needs a C compiler; it requires C{pbr} and C{setuptools} at run time, for a user who only probes; and it
+has no median between two values, and no exact sums. Recording took 0.70 µs there and takes 0.22 µs here, with the sums, on
+CPython 3.11: its compiled part is behind several calls of Python.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class Codec:
         """
         size = len(datagram)
         if size < COMPACT_SIZE and size not in self._sizes:
-            return _cut if self._isBeginning(datagram) else _corrupt
+            return _cut if self._isBeginning(datagram) else _foreign
         if size >= FULL_SIZE and (found := self._parseFull(datagram, highest)) is not None:
             return found
         if size >= COMPACT_SIZE:

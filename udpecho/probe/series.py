@@ -22,8 +22,9 @@ class Reordering:
     An arrival is I{reordered} if its number is below that of one before (section 3.3: C{s < NextExp}). It is I{n-reordered} if
     each of the C{n} that came right before it has a higher number (section 5.3), and so is n'-reordered for each n' below n.
 
-    Exact while no more than the 1024 arrivals remembered have numbers below those that follow them and come into question; an
-    arrival which is below all that is remembered is n-reordered for at least as many as came since.
+    Of the arrivals that none after them was below, the latest 1024 are remembered. Whether one is reordered is exact, and so is
+    n up to 1023; of one that was overtaken by more, n is the number that came since the last that is forgotten, which is 1023
+    or more and never too many.
 
     @ivar arrivals: how many there were.
     @ivar reordered: how many of them were reordered.
@@ -50,15 +51,13 @@ class Reordering:
         below = self._below
         if sequence >= self._next:
             self._next = sequence + 1
-            below.append((sequence, self.arrivals))
-            if len(below) > _MEMORY:
-                self._forgotten = below.popleft()[1]
+            self._remember(sequence)
             return False
         self.reordered += 1
         while below and below[-1][0] > sequence:
             below.pop()
         degree = self.arrivals - (below[-1][1] if below else self._forgotten) - 1
-        below.append((sequence, self.arrivals))
+        self._remember(sequence)
         self.greatest = max(self.greatest, degree)
         for n in range(min(degree, DEGREES)):
             self._byDegree[n] += 1
@@ -78,6 +77,11 @@ class Reordering:
         @param n: from 1 to L{DEGREES}.
         """
         return self._byDegree[n - 1] / self.arrivals if self.arrivals else None
+
+    def _remember(self, sequence: int) -> None:
+        self._below.append((sequence, self.arrivals))
+        if len(self._below) > _MEMORY:
+            self._forgotten = self._below.popleft()[1]
 
 
 class Jitter:
