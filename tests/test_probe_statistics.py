@@ -432,6 +432,23 @@ class StatisticsTests:
         if told.longestLossRun is not None:
             assert told.longestLossRun == model.longestRun()
 
+    @given(st.lists(st.sampled_from("LLLLNA-"), max_size=60), st.integers(1, 12))
+    def test_longRuns(self, happened: list[str], window: int) -> None:
+        """
+        A run of losses (L) is as long as it is, however small the window. Replies (A) end it, probes not sent (N) do not, those
+        still under way (-) do until they have left the window.
+        """
+        told, model = Statistics(window=window), Model()
+        for sequence, what in enumerate(happened):
+            play([("not sent", 0) if what == "N" else ("sent", 0)], told, model)
+            if what == "L":
+                play([(Outcome.LOST, 0)], told, model)
+            elif what == "A":
+                play([("reply", 0, MS)], told, model)
+            if sequence >= window:
+                model.settle(sequence - window, Outcome.LOST)
+            assert told._fates.longestLossRun == model.longestRun()
+
     def test_forgotten(self) -> None:
         """
         A reply to a probe which has left the window is unmatched, be it late or a duplicate, as is one to a probe not sent yet.
