@@ -160,6 +160,7 @@ class BuildTests:
         about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
         assert set(built.wheelFiles) == {
             *code,
+            "udpecho/probe/report.schema.json",
             "udpecho/py.typed",
             "twisted/plugins/udpecho_plugin.py",
             *(f"udpecho-{udpecho.__version__}.dist-info/{name}" for name in about),
@@ -213,7 +214,7 @@ class BuildTests:
         """
         lines = [str(line) for line in built.metadata.get_all("Requires-Dist", []) if 'extra == "test"' in str(line)]
         required = {re.split(r"[^\w.-]", line)[0] for line in lines}
-        assert required >= {"build", "hypothesis", "pytest", "pytest-twisted", "setuptools"}
+        assert required >= {"build", "hypothesis", "jsonschema", "pytest", "pytest-twisted", "setuptools"}
 
     def test_entryPoints(self, built: Built) -> None:
         """
@@ -411,6 +412,7 @@ FLOORS = {
     "resolution": 1,
     "sockets": 1,
     "client": 2,
+    "probe": 2,
     "server": 2,
     "testing": 2,
     "service": 3,
