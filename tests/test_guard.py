@@ -8,7 +8,7 @@ import random
 import re
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
@@ -66,6 +66,12 @@ class GivenBatch:
 
     def ports(self) -> list[int]:
         return list(self._ports)
+
+    def longest(self) -> list[int]:
+        return self.sizes()
+
+    def groups(self) -> Sequence[int]:
+        return ()
 
     def scopes(self) -> list[int]:
         return [0] * self.entries

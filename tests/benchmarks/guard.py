@@ -32,7 +32,7 @@ class Batch:
         self.entries = self.datagrams = len(hosts)
         self.size = 64 * len(hosts)
         self.isIPv6 = isIPv6
-        self.dropped = 0
+        self.dropped: dict[int, str] = {}
         self._hosts, self._ports, self._counts = hosts, ports, [1] * len(hosts)
 
     def sizes(self) -> list[int]:
@@ -47,6 +47,12 @@ class Batch:
     def ports(self) -> list[int]:
         return self._ports
 
+    def longest(self) -> list[int]:
+        return self.sizes()
+
+    def groups(self) -> Sequence[int]:
+        return ()
+
     def scopes(self) -> list[int]:
         return [0] * self.entries
 
@@ -57,7 +63,7 @@ class Batch:
         raise NotImplementedError
 
     def drop(self, entry: int, reason: str) -> None:
-        self.dropped += 1
+        self.dropped[entry] = reason
 
     def send(self, settled: BatchSettled) -> None:
         raise NotImplementedError
