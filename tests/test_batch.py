@@ -24,8 +24,10 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDatagramBatch, Settled
 from udpecho.sockets import batch as module
 from udpecho.sockets import linux
-from udpecho.sockets.batch import SLOTS, BatchOptions, MessageBatch, SystemCalls, systemCalls, whyNot
+from udpecho.sockets.batch import BatchOptions, MessageBatch, whyNot
+from udpecho.sockets.calls import SystemCalls, systemCalls
 from udpecho.sockets.segments import SegmentLimits, countSegments
+from udpecho.sockets.slots import SLOTS
 
 pytestmark = pytest.mark.skipif(whyNot() is not None, reason=f"no batches: {whyNot()}")
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
@@ -86,7 +88,7 @@ class Bench:
             return
         ancillary = linux.replyControls(self.batch.isIPv6, address.localHost, None)
         destination = (*address, 0, address.scopeID) if self.batch.isIPv6 else tuple(address)
-        self.sock.sendmsg([payload], ancillary if self.batch._options.destinations else [], 0, destination)
+        self.sock.sendmsg([payload], ancillary if self.batch._hearsDestinations else [], 0, destination)
         settled(None)
 
     def receive(self) -> int:
@@ -424,13 +426,15 @@ class MessageBatchTests:
         All is allocated once: what many batches take is what one takes.
         """
         with bench() as bed, talker(bed, "127.0.0.1") as sock:
-            buffers = [id(value) for value in vars(bed.batch).values() if isinstance(value, memoryview)]
+            slots = vars(bed.batch._slots)
+            buffers = [id(value) for value in slots.values() if isinstance(value, memoryview)]
+            assert buffers
             for _ in range(20):
                 sock.send(b"x" * 60000)
                 bed.receive()
                 bed.send()
                 sock.recv(65535)
-            assert [id(value) for value in vars(bed.batch).values() if isinstance(value, memoryview)] == buffers
+            assert [id(value) for value in slots.values() if isinstance(value, memoryview)] == buffers
 
 
 class SegmentationTests:

@@ -22,7 +22,8 @@ from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, NetworkUn
 from udpecho.interfaces import IDatagramTransport
 from udpecho.sockets import linux
 from udpecho.sockets import port as portModule
-from udpecho.sockets.batch import SystemCalls, whyNot
+from udpecho.sockets.batch import whyNot
+from udpecho.sockets.calls import SystemCalls
 from udpecho.sockets.port import DatagramPort, dial, listen
 
 onlyLinux = pytest.mark.skipif(not linux.available, reason="the local address is known on Linux only")

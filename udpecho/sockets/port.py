@@ -32,8 +32,9 @@ from udpecho.interfaces import (
     Settled,
 )
 from udpecho.sockets import linux
-from udpecho.sockets.batch import SLOTS, BatchOptions, MessageBatch, whyNot
+from udpecho.sockets.batch import BatchOptions, MessageBatch, whyNot
 from udpecho.sockets.segments import SegmentLimits
+from udpecho.sockets.slots import SLOTS
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
 MAX_DATAGRAM = 65535
