@@ -17,7 +17,7 @@ from udpecho.sockets.port import WRITE_TIMEOUT, DatagramPort, _growReceiveBuffer
 
 #: Whether several sockets can share an address here, each getting its part of the flows. Other systems know the option too, but
 #: hand all datagrams to the last socket (the BSDs and macOS).
-available = linux.available and hasattr(socket, "SO_REUSEPORT")
+canShare = linux.available and hasattr(socket, "SO_REUSEPORT")
 
 
 class SocketGroup:
@@ -170,4 +170,4 @@ def adopt(
     return port
 
 
-__all__ = ["SocketGroup", "adopt", "available", "checkAdoptable"]
+__all__ = ["SocketGroup", "adopt", "canShare", "checkAdoptable"]
