@@ -320,7 +320,7 @@ class _Slot:
         process, self.process = self.process, None
         assert process is not None
         inHand = self.account.giveUp()
-        lost = f"; {inHand} datagrams that it had in hand count as send_failed" if inHand else ""
+        lost = f"; what it had in hand counts as send_failed: {inHand}" if inHand else ""
         if self._pool.stopping:
             if not isinstance(reason, error.ProcessDone):
                 _log.warn("worker {worker} {how}{lost}", worker=self.name, how=_howItEnded(reason), lost=lost)
