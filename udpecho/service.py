@@ -124,7 +124,8 @@ class EchoService(Service):
         self._journal = journal
         self._sockets = sockets
         self._workers = workers
-        self._ports: list[IListeningPort | SocketGroup] = []
+        self._ports: list[IListeningPort] = []
+        self._groups: list[SocketGroup] = []
         self._pool: WorkerPool | None = None
         self._stopping: list[defer.Deferred[None]] = []
 
@@ -134,7 +135,10 @@ class EchoService(Service):
         The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
         while the service is stopped.
         """
-        return [_boundAddress(port) for port in self._ports]
+        return [_boundAddress(port) for port in self._bound()]
+
+    def _bound(self) -> list[IListeningPort | SocketGroup]:
+        return [*self._ports, *self._groups]
 
     def privilegedStartService(self) -> None:
         """
@@ -163,7 +167,7 @@ class EchoService(Service):
         """
         Serve, if it has not been stopped meanwhile.
         """
-        if not self._ports:
+        if not self._bound():
             return
         if self._workers == 1:
             self._announce()
@@ -173,7 +177,7 @@ class EchoService(Service):
     def _startWorkers(self) -> None:
         pool = WorkerPool(
             self._reactor,
-            list(zip(*(group.sockets for group in _groups(self._ports)))),
+            list(zip(*(group.sockets for group in self._groups))),
             self._makeJournal(),
             maxPayload=self._maxPayload,
             logDatagrams=self._logDatagrams,
@@ -214,27 +218,29 @@ class EchoService(Service):
             stopped.callback(result)  # type: ignore[arg-type]
 
     async def _stop(self) -> None:
+        bound = self._bound()
         ports, self._ports = self._ports, []
+        groups, self._groups = self._groups, []
         pool, self._pool = self._pool, None
-        drained = await (_drain(ports) if pool is None else self._stopWorkers(pool, ports))
-        lost = sum(port.getKernelDrops() or 0 for port in ports if _isOpen(port))
+        drained = await (_drain(ports) if pool is None else self._stopWorkers(pool, groups))
+        lost = sum(port.getKernelDrops() or 0 for port in bound if _isOpen(port))
         if lost:
             self._warnOfKernelDrops(lost)
-        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
+        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in bound])
         if not drained:
             _log.warn(
                 "stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read",
                 seconds=DRAIN_TIMEOUT,
             )
-        if ports:
+        if bound:
             _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
-    async def _stopWorkers(self, pool: WorkerPool, ports: Sequence[IListeningPort | SocketGroup]) -> bool:
+    async def _stopWorkers(self, pool: WorkerPool, groups: Sequence[SocketGroup]) -> bool:
         """
         @return: whether nothing is queued where there is no worker; the workers tell of the rest themselves.
         """
         idle = pool.withoutProcess()
-        queued = any(group.hasQueued(index) for group in _groups(ports) for index in idle)
+        queued = any(group.hasQueued(index) for group in groups for index in idle)
         await pool.stop(DRAIN_TIMEOUT)
         for account in pool.accounts:
             self._accounts.remove(account)
@@ -254,13 +260,15 @@ class EchoService(Service):
         return DatagramJournal(self._logDatagrams, IReactorTime(self._reactor))
 
     def _bind(self) -> None:
-        if self._ports:
+        if self._bound():
             return
         tries = _portZeroTries if self._port == 0 else 1
         while True:
             tries -= 1
             try:
-                self._ports = self._listenOnAll()
+                bound = self._listenOnAll()
+                self._groups = [port for port in bound if isinstance(port, SocketGroup)]
+                self._ports = [port for port in bound if not isinstance(port, SocketGroup)]
                 return
             except error.CannotListenError as e:
                 # What is free on one interface may be taken on the next.
@@ -317,7 +325,7 @@ class EchoService(Service):
     def _warnOfSmallBuffers(self) -> None:
         if self._receiveBuffer is None:
             return
-        for port in self._ports:
+        for port in self._bound():
             granted = port.getReceiveBuffer() if _isOpen(port) else None
             if granted is not None and granted < self._receiveBuffer:
                 _log.warn(
@@ -343,10 +351,6 @@ async def _drain(ports: Sequence[object]) -> bool:
     ours = [port for port in ports if isinstance(port, DatagramPort)]
     # A port that cannot be read any more is closed like the others.
     return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
-
-
-def _groups(ports: Sequence[object]) -> list[SocketGroup]:
-    return [port for port in ports if isinstance(port, SocketGroup)]
 
 
 def _checkSockets(sockets: Sequence[socket.socket], interfaces: Sequence[str] | None) -> None:

@@ -120,6 +120,10 @@ def readDestination(ancillary: Ancillary) -> tuple[str | None, bool]:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             # For broadcast and multicast the two differ: the second is the group, the first is ours.
             _, local, destination = _pktinfo4.unpack(data)
+            if local == bytes(4):
+                # Queued before the kernel was asked to tell: it has the header only. A reply from a subnet's broadcast address
+                # is refused.
+                local = bytes(4) if destination[0] >= 224 else destination
             if host is None:
                 host = socket.inet_ntop(socket.AF_INET, local)
             unicast = unicast and local == destination
