@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +130,7 @@ class Worker:
         """
         End, having answered what is queued.
         """
-        # A signal may have come first.
+        # A signal and the end of the input may come both.
         with suppress(error.ReactorNotRunning):
             self._reactor.stop()
 
@@ -194,6 +195,8 @@ def main(arguments: Sequence[str]) -> None:
     globalLogBeginner.beginLoggingTo([SentLog(write)], redirectStandardIO=False)
     worker = Worker(reactor, write)
     Instructions(reactor, 0, worker.heard, worker.stop).startReading()
+    # The reactor's own handler, which is there when it runs, minds being told to stop twice.
+    reactor.callWhenRunning(signal.signal, signal.SIGTERM, lambda *_: reactor.callFromThread(worker.stop))
     reactor.run()
     sys.exit(worker.status)
 
