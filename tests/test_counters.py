@@ -56,6 +56,17 @@ class CountersTests:
             assert other.batches == one.batches
             del one, other
 
+    def test_detach(self) -> None:
+        """
+        Detached, it keeps its numbers and counts on; the memory can be given back.
+        """
+        with mmap.mmap(-1, COUNTERS_SIZE) as memory:
+            counters = Counters(memory)
+            counters.receive(5)
+            counters.detach()
+        counters.receive(5)
+        assert (counters.received, counters.receivedBytes) == (2, 10)
+
     @given(st.lists(st.integers(1, 1000)))
     def test_batches(self, sizes: list[int]) -> None:
         """

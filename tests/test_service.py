@@ -5,6 +5,7 @@ Tests of L{udpecho.service}.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any
 
@@ -14,7 +15,7 @@ from twisted.internet import error
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.support import Run, hasIPv6, sleep, udpSocket
+from tests.support import PATIENCE, Run, hasIPv6, sleep, udpSocket
 from tests.test_port import FailingSocket
 from tests.test_server import Lines, check, lines
 from udpecho.addresses import DatagramAddress
@@ -498,6 +499,40 @@ class WorkersTests:
         monkeypatch.setattr("udpecho.service.canShare", False)
         with pytest.raises(ValueError, match="only Linux shares"):
             EchoService(reactor, workers=2)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_lifeCycle(self, run: Run, lines: Lines) -> None:
+        """
+        On a reactor without signal handlers, too, it serves and stops, twice, with one account, and leaves nothing.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], workers=2)
+            for round_ in (1, 2):
+                del lines.events[:]
+                service.startService()
+                (address,) = service.addresses
+                assert await echo(reactor, address.host, address.port, b"hello", timeout=PATIENCE) == 5
+                assert service.counters.received == round_
+                while not any(text.startswith("answering on") for text in lines.texts):
+                    await sleep(reactor, 0.01)
+                await service.stopService()
+                assert lines.texts[-1].startswith(f"stopped: received={round_} echoed={round_} dropped=0")
+                assert service.addresses == []
+                with udpSocket(*address):
+                    pass
+                assert memories() == before
+            check(service.counters)
+
+        def memories() -> int:
+            """
+            How much of the memory that processes share is open.
+            """
+            opened = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
+            return sum("udpecho" in os.readlink(path) for path in opened if os.path.islink(path))
+
+        before = memories()
+        run(test)
 
     @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
     def test_boundOnly(self, runOnce: Run, lines: Lines) -> None:

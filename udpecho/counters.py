@@ -211,6 +211,12 @@ class Counters(Account):
         self.drop("send_failed", self.receivedBytes - self.echoedBytes - self.droppedBytes, waiting)
         return waiting
 
+    def detach(self) -> None:
+        """
+        Go on in memory of its own, with the numbers as they are now: nobody else counts there any more.
+        """
+        self._cells = memoryview(bytearray(self._cells)).cast("B").cast("Q")
+
     def _numbers(self) -> Sequence[int]:
         return self._cells
 

@@ -72,8 +72,7 @@ class EchoService(Service):
         workers: int = 1,
     ) -> None:
         """
-        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider too,
-            which collects its children, as C{reactor.run()} does unless it is told to install no signal handlers.
+        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
             C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.

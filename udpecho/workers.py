@@ -34,6 +34,8 @@ _deathTimeout = 5.0
 _maxComplaint = 16384
 #: Seconds in which the lines of one traceback come.
 _complaintTime = 0.5
+#: Seconds between two looks whether a process that says no more is over.
+_reapInterval = 0.05
 #: How many datagrams of a worker may have a line in the log and not yet that of their reply.
 _maxUnanswered = 1024
 #: The module search path is the parent's, whatever it came from, and nothing is imported from the working directory, as with
@@ -98,16 +100,20 @@ class _SharedAccounts:
                 self.descriptor = os.dup(file.fileno())
         try:
             os.ftruncate(self.descriptor, number * COUNTERS_SIZE)
-            self._memory = memoryview(mmap.mmap(self.descriptor, number * COUNTERS_SIZE))
+            self._memory = mmap.mmap(self.descriptor, number * COUNTERS_SIZE)
         except BaseException:
             os.close(self.descriptor)
             raise
-        self.accounts = [Counters(self._memory[at : at + COUNTERS_SIZE]) for at in range(0, len(self._memory), COUNTERS_SIZE)]
+        whole = memoryview(self._memory)
+        self.accounts = [Counters(whole[at : at + COUNTERS_SIZE]) for at in range(0, len(whole), COUNTERS_SIZE)]
 
     def close(self) -> None:
         """
-        Close the descriptor. The memory is there until nobody has the accounts any more.
+        Give the memory back. The accounts stay as they are.
         """
+        for account in self.accounts:
+            account.detach()
+        self._memory.close()
         os.close(self.descriptor)
 
 
@@ -166,6 +172,7 @@ class _Process(ProcessProtocol):
         self._complaint = b""
         self._complained = 0
         self._complaining: IDelayedCall | None = None
+        self._reaping: IDelayedCall | None = None
         relay = _Relay(journal)
         self._handlers: dict[str, Callable[[Any], None]] = {
             "ready": self._isReady,
@@ -206,6 +213,26 @@ class _Process(ProcessProtocol):
         for line in self._lines.feed(data):
             self._heard(line)
 
+    def childConnectionLost(self, childFD: int) -> None:
+        """
+        The worker says no more: it is ending.
+        """
+        if childFD == 1:
+            self._reapSoon()
+
+    def _reapSoon(self) -> None:
+        self._reaping = self._reactor.callLater(_reapInterval, self._reap)
+
+    def _reap(self) -> None:
+        """
+        Collect the process. That is for the reactor to do when it is signalled, but not each is: not one that runs without its
+        signal handlers, or on an event loop that has its own.
+        """
+        from twisted.internet.process import reapAllProcesses
+
+        self._reapSoon()
+        reapAllProcesses()
+
     def _heard(self, line: bytes) -> None:
         try:
             kind, value = decode(line)
@@ -229,10 +256,8 @@ class _Process(ProcessProtocol):
             self._complaining = self._reactor.callLater(_complaintTime, self._logComplaint)
 
     def _logComplaint(self) -> None:
-        if self._complaining is not None:
-            if self._complaining.active():
-                self._complaining.cancel()
-            self._complaining = None
+        _cancel(self._complaining)
+        self._complaining = None
         if self._complaint:
             more = " (and what else it writes there is left out)" if self._complained == _maxComplaint else ""
             text, self._complaint = self._complaint.decode(errors="replace").rstrip(), b""
@@ -243,6 +268,7 @@ class _Process(ProcessProtocol):
         The process is over, and has nothing more to say.
         """
         self._logComplaint()
+        _cancel(self._reaping)
         assert reason.value is not None
         self._slot.ended(reason.value)
 
@@ -298,9 +324,8 @@ class _Slot:
 
         @return: whether there is one.
         """
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+        _cancel(self._waiting)
+        self._waiting = None
         if self.process is None:
             return False
         self.process.stop()
@@ -412,7 +437,7 @@ class WorkerPool:
         self._ready = None
         stopped = self._stopped = defer.Deferred()
         killing = self.reactor.callLater(timeout + _grace, self._kill)
-        stopped.addBoth(lambda _: killing.cancel() if killing.active() else None)
+        stopped.addBoth(lambda _: _cancel(killing))
         for slot in self._slots:
             slot.stop()
         self.oneHasStopped()
@@ -425,7 +450,7 @@ class WorkerPool:
                 slot.process.kill()
         giveUp = self.reactor.callLater(_deathTimeout, self._giveUp)
         assert self._stopped is not None
-        self._stopped.addBoth(lambda _: giveUp.cancel() if giveUp.active() else None)
+        self._stopped.addBoth(lambda _: _cancel(giveUp))
 
     def _giveUp(self) -> None:
         _log.error(
@@ -462,6 +487,14 @@ class WorkerPool:
         if not self._complained and all(slot.failed for slot in self._slots):
             self._complained = True
             _log.error("no worker can start: nothing is answered until one does, and they are tried again and again")
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    """
+    Cancel a delayed call, if there is one and it has yet to come.
+    """
+    if call is not None and call.active():
+        call.cancel()
 
 
 def _commandLine(reactor: object) -> list[str]:
