@@ -535,6 +535,25 @@ class WorkersTests:
         run(test)
 
     @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_stopWhileStarting(self, runOnce: Run, lines: Lines) -> None:
+        """
+        Stopped before the workers answer, it answers what is queued nevertheless, and never says that it answers.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], workers=2, logDatagrams=0)
+            service.startService()
+            with udpSocket() as first, udpSocket() as second:
+                for sock in (first, second):
+                    sock.sendto(b"hello", service.addresses[0])
+                await service.stopService()
+                assert [sock.recv(100) for sock in (first, second)] == [b"hello"] * 2
+            (text,) = lines.texts
+            assert text.startswith("stopped: received=2 echoed=2 dropped=0")
+
+        runOnce(test)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
     def test_boundOnly(self, runOnce: Run, lines: Lines) -> None:
         """
         Stopped before the reactor has run, it has bound and closed its sockets, and started no process.

@@ -216,7 +216,7 @@ class Pool:
 
     def __init__(self, sockets: list[list[socket.socket]], rate: int | None = 10) -> None:
         self.clock = ProcessClock()
-        self.pool = WorkerPool(self.clock, sockets, DatagramJournal(rate, self.clock), maxPayload=5)
+        self.pool = WorkerPool(self.clock, sockets, DatagramJournal(rate, self.clock), logDatagrams=rate, maxPayload=5)
         self.ready: list[None] = []
         self.pool.start().addCallback(self.ready.append)
 
@@ -250,7 +250,10 @@ class WorkerPoolTests:
         for index, process in enumerate((first, second)):
             assert process.childFDs[3] == pool.pool.memory
             assert process.childFDs.keys() == {0, 1, 2, 3, 4}
-            assert decode(process.said) == ("configure", {"slot": index, "memory": 3, "sockets": [4], "maxPayload": 5})
+            assert decode(process.said) == (
+                "configure",
+                {"slot": index, "memory": 3, "sockets": [4], "maxPayload": 5, "logDatagrams": 10},
+            )
         assert first.childFDs[4] != second.childFDs[4]
         first.say("ready")
         assert not pool.ready
@@ -508,9 +511,22 @@ class LineTests:
         pool = Pool([[]], None)
         for port in range(1, 3001):
             pool.newest.say("received", [5, "192.0.2.7", port, 0])
-        for port in range(2001, 3001):
+        for port in range(1, 3001):
             pool.newest.say("written", [5, "192.0.2.7", port, 0])
-        assert len(lines.texts) == 4000
+        assert len(lines.texts) == 6000
+
+    def test_forgotten(self, lines: Lines) -> None:
+        """
+        Else the oldest of very many that have no reply yet are forgotten: theirs is in the sum when it comes.
+        """
+        pool = Pool([[]], 3000)
+        for port in range(1, 2001):
+            pool.newest.say("received", [5, "192.0.2.7", port, 0])
+        for port in range(1, 2001):
+            pool.newest.say("written", [5, "192.0.2.7", port, 0])
+        pool.pool.journal.close()
+        assert len(lines.texts) == 2000 + 1024 + 1
+        assert lines.texts[-1] == "datagrams-not-logged: received=0 bytes=0 written=976 bytes=4880"
 
 
 @pytest.fixture
@@ -737,13 +753,24 @@ class WorkersTests:
         assert found.get("send_failed", 0) <= 64
         assert echoed <= found["received"]
 
-    def test_parentKilled(self, processes: Processes) -> None:
+    @pytest.mark.parametrize("hangUp", [False, True])
+    def test_parentKilled(self, processes: Processes, flows: list[socket.socket], hangUp: bool) -> None:
         """
-        If the parent is killed the workers end, and the port is free.
+        If the parent is killed, or the terminal hangs up, the workers answer what is queued and end, and the port is free.
         """
         server = processes.server("--workers", "2", "--interface", "127.0.0.1")
+        connect(server, flows)
         pids = children(server.process.pid)
-        server.process.signal(signal.SIGKILL)
+        halt(pids)
+        for flow in flows:
+            flow.send(b"hello")
+        if hangUp:
+            os.killpg(server.process.pid, signal.SIGHUP)
+        else:
+            server.process.signal(signal.SIGKILL)
+        signalAll(pids, signal.SIGCONT)
+        for flow in flows:
+            assert flow.recv(100) == b"hello"
         for pid in pids:
             eventually(lambda pid=pid: not isRunning(pid), "it goes on")  # type: ignore[misc]
         with udpSocket(*server.addresses[0]):

@@ -82,7 +82,8 @@ class EchoService(Service):
         @param logDatagrams: how many datagrams a second have their lines in the log; C{None} for all, 0 for none.
         @param writeTimeout: how many seconds a reply waits for a full send queue.
         @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface, and for each worker.
-        @param journal: writes down the datagrams, instead of one that logs C{logDatagrams} a second.
+        @param journal: writes down the datagrams, instead of one that logs C{logDatagrams} a second. With several workers it
+            hears of so many of each, and of the sums of the rest.
         @param sockets: bound UDP sockets to serve on, instead of binding any: what systemd hands over, say. They stay the
             caller's to close: the service has duplicates (C{dup(2)}), which put them in non-blocking mode.
         @param workers: how many processes serve; with 1 it is this one.

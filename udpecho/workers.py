@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import defer, error
@@ -39,10 +40,10 @@ _reapInterval = 0.05
 #: How many datagrams of a worker may have a line in the log and not yet that of their reply.
 _maxUnanswered = 1024
 #: The module search path is the parent's, whatever it came from, and nothing is imported from the working directory, as with
-#: C{-m} it would be. An interrupt at the terminal is for the parent, which has the workers end in its own time.
+#: C{-m} it would be. An interrupt at the terminal, and its hanging up, are for the parent, which has the workers end.
 _program = (
     "import sys; n = int(sys.argv[1]) + 2; sys.path[:] = sys.argv[2:n];"
-    " import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    " import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)];"
     " from udpecho.worker import main; main(sys.argv[n:])"
 )
 #: Where in a worker the descriptors are that it is given, after standard input, output and error.
@@ -113,7 +114,9 @@ class _SharedAccounts:
         """
         for account in self.accounts:
             account.detach()
-        self._memory.close()
+        # Where objects live on after their last use the memory does too.
+        with suppress(BufferError):
+            self._memory.close()
         os.close(self.descriptor)
 
 
@@ -121,16 +124,18 @@ class _Relay:
     """
     Hands the lines of one worker to the journal of all.
 
-    A reply has its line if its datagram had one. The two have no more in common than the peer and the size.
+    A reply has its line if its datagram had one. The two have no more in common than the peer and the size; the oldest of many
+    that have no reply are forgotten.
     """
 
-    def __init__(self, journal: IDatagramJournal) -> None:
+    def __init__(self, journal: IDatagramJournal, everything: bool) -> None:
         self._journal = journal
+        self._everything = everything
         self._unanswered: OrderedDict[tuple[int, DatagramAddress], int] = OrderedDict()
 
     def received(self, value: Sequence[Any]) -> None:
         size, address = self._read(value)
-        if self._journal.received(size, address):
+        if self._journal.received(size, address) and not self._everything:
             self._unanswered[size, address] = self._unanswered.pop((size, address), 0) + 1
             if len(self._unanswered) > _maxUnanswered:
                 self._unanswered.popitem(last=False)
@@ -140,7 +145,7 @@ class _Relay:
         number = self._unanswered.pop((size, address), 0)
         if number > 1:
             self._unanswered[size, address] = number - 1
-        self._journal.written(size, address, number > 0)
+        self._journal.written(size, address, number > 0 or self._everything)
 
     def passed(self, value: Sequence[int]) -> None:
         self._journal.passed(*value)
@@ -163,17 +168,17 @@ class _Process(ProcessProtocol):
 
     transport: IProcessTransport
 
-    def __init__(self, slot: _Slot, journal: IDatagramJournal, reactor: Any) -> None:
+    def __init__(self, slot: _Slot, pool: WorkerPool) -> None:
         self.ready = False
-        self.started = reactor.seconds()
+        self.started = pool.reactor.seconds()
         self._slot = slot
-        self._reactor = reactor
+        self._reactor = pool.reactor
         self._lines = LineBuffer()
         self._complaint = b""
         self._complained = 0
         self._complaining: IDelayedCall | None = None
         self._reaping: IDelayedCall | None = None
-        relay = _Relay(journal)
+        relay = _Relay(pool.journal, pool.logsAll)
         self._handlers: dict[str, Callable[[Any], None]] = {
             "ready": self._isReady,
             "received": relay.received,
@@ -301,7 +306,7 @@ class _Slot:
         pool = self._pool
         descriptors = [pool.memory, *(sock.fileno() for sock in self._sockets)]
         numbers = range(_firstDescriptor, _firstDescriptor + len(descriptors))
-        process = _Process(self, pool.journal, pool.reactor)
+        process = _Process(self, pool)
         # Before it is started, since it may be over before that has returned.
         self.process = process
         try:
@@ -373,6 +378,7 @@ class WorkerPool:
 
     @ivar reactor: starts the processes, and the next ones when it is time.
     @ivar journal: gets their lines.
+    @ivar logsAll: whether all datagrams have their lines.
     @ivar settings: what they are told.
     @ivar memory: the descriptor of the memory of their accounts.
     @ivar accounts: the account of each.
@@ -384,6 +390,7 @@ class WorkerPool:
         reactor: Any,
         sockets: Sequence[Sequence[socket.socket]],
         journal: IDatagramJournal,
+        logDatagrams: int | None,
         **settings: object,
     ) -> None:
         """
@@ -391,13 +398,16 @@ class WorkerPool:
         @param sockets: for each worker the bound sockets that it serves on. They stay open here, so that what is queued on
             them outlives a worker.
         @param journal: the journal of all workers.
+        @param logDatagrams: how many datagrams a second each of them tells the journal of, beside the sum of the rest;
+            C{None} for all.
         @param settings: what else they are told: what JSON can carry.
 
         @raise OSError: if there is no descriptor or no memory left.
         """
         self.reactor = reactor
         self.journal = journal
-        self.settings = settings
+        self.logsAll = logDatagrams is None
+        self.settings = {"logDatagrams": logDatagrams, **settings}
         self._shared = _SharedAccounts(len(sockets))
         self.memory = self._shared.descriptor
         self.accounts = self._shared.accounts
