@@ -216,6 +216,9 @@ class Pool:
 
     def __init__(self, sockets: list[list[socket.socket]], rate: int | None = 10) -> None:
         self.clock = ProcessClock()
+        self.sockets = [sock for own in sockets for sock in own]
+        for sock in self.sockets:
+            sock.setblocking(False)
         self.pool = WorkerPool(self.clock, sockets, DatagramJournal(rate, self.clock), logDatagrams=rate, maxPayload=5)
         self.ready: list[None] = []
         self.pool.start().addCallback(self.ready.append)
@@ -373,10 +376,31 @@ class WorkerPoolTests:
         first, second = pool.clock.started
         for process in (first, second):
             process.end(1)
-        assert pool.pool.withoutProcess() == [0, 1]
         stopped: list[None] = []
         pool.pool.stop(1.0).addCallback(stopped.append)
         assert stopped == [None]
+        assert pool.pool.undrained() == [0, 1]
+        assert len(pool.clock.started) == 2
+        assert pool.clock.getDelayedCalls() == []
+
+    def test_stopWhileOneIsQueued(self, pool: Pool, lines: Lines) -> None:
+        """
+        But where something is queued for it, it is started to answer that.
+        """
+        first, second = pool.clock.started
+        for process in (first, second):
+            process.end(1)
+        with udpSocket() as peer:
+            peer.sendto(b"hello", pool.sockets[1].getsockname())
+            stopped: list[None] = []
+            pool.pool.stop(1.0).addCallback(stopped.append)
+        assert len(pool.clock.started) == 3
+        assert decode(pool.newest.said)[1]["slot"] == 1
+        assert pool.newest.inputEnded
+        assert not stopped
+        pool.newest.end(0)
+        assert stopped == [None]
+        assert pool.pool.undrained() == [0]
         assert pool.clock.getDelayedCalls() == []
 
     def test_killed(self, pool: Pool, lines: Lines) -> None:

@@ -237,11 +237,10 @@ class EchoService(Service):
 
     async def _stopWorkers(self, pool: WorkerPool, groups: Sequence[SocketGroup]) -> bool:
         """
-        @return: whether nothing is queued where there is no worker; the workers tell of the rest themselves.
+        @return: whether nothing is queued where no worker could see to it; of the rest the workers tell themselves.
         """
-        idle = pool.withoutProcess()
-        queued = any(group.hasQueued(index) for group in groups for index in idle)
         await pool.stop(DRAIN_TIMEOUT)
+        queued = any(group.hasQueued(index) for group in groups for index in pool.undrained())
         for account in pool.accounts:
             self._accounts.remove(account)
             self._account.add(account)

@@ -26,6 +26,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.counters import COUNTERS_SIZE, Counters
 from udpecho.interfaces import IDatagramJournal
 from udpecho.messages import LineBuffer, decode, encode
+from udpecho.sockets.group import hasQueued
 
 #: Seconds beyond its time to drain that a worker has for starting and ending, before it is killed.
 _grace = 5.0
@@ -285,12 +286,14 @@ class _Slot:
     @ivar name: its number, from 1.
     @ivar process: its process, if it has one at the moment.
     @ivar failed: whether its last process ended before it was ready.
+    @ivar drained: whether its last process was told to end, and did.
     """
 
     def __init__(self, pool: WorkerPool, index: int, sockets: Sequence[socket.socket], account: Counters) -> None:
         self.name = index + 1
         self.process: _Process | None = None
         self.failed = False
+        self.drained = False
         self.account = account
         self._pool = pool
         self._index = index
@@ -323,18 +326,16 @@ class _Slot:
         memory, *sockets = numbers
         process.say("configure", {**pool.settings, "slot": self._index, "memory": memory, "sockets": sockets})
 
-    def stop(self) -> bool:
+    def stop(self) -> None:
         """
-        Have the process end.
-
-        @return: whether there is one.
+        Have the process end. If there is none, and something is queued, one is started to answer that.
         """
         _cancel(self._waiting)
         self._waiting = None
-        if self.process is None:
-            return False
-        self.process.stop()
-        return True
+        if self.process is None and any(map(hasQueued, self._sockets)):
+            self.start()
+        if self.process is not None:
+            self.process.stop()
 
     def isReady(self) -> None:
         """
@@ -352,7 +353,8 @@ class _Slot:
         inHand = self.account.giveUp()
         lost = f"; what it had in hand counts as send_failed: {inHand}" if inHand else ""
         if self._pool.stopping:
-            if not isinstance(reason, error.ProcessDone):
+            self.drained = isinstance(reason, error.ProcessDone)
+            if not self.drained:
                 _log.warn("worker {worker} {how}{lost}", worker=self.name, how=_howItEnded(reason), lost=lost)
             self._pool.oneHasStopped()
             return
@@ -429,11 +431,11 @@ class WorkerPool:
             slot.start()
         return ready
 
-    def withoutProcess(self) -> list[int]:
+    def undrained(self) -> list[int]:
         """
-        The indices of the workers that have no process at the moment.
+        After the stop, the indices of the workers that had no process to answer what was queued, or one that failed.
         """
-        return [index for index, slot in enumerate(self._slots) if slot.process is None]
+        return [index for index, slot in enumerate(self._slots) if not slot.drained]
 
     def stop(self, timeout: float) -> defer.Deferred[None]:
         """

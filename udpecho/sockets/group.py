@@ -105,11 +105,7 @@ class SocketGroup:
         """
         Whether datagrams are queued on one of the sockets.
         """
-        try:
-            self.sockets[index].recv(1, socket.MSG_PEEK)
-        except OSError:
-            return False
-        return True
+        return hasQueued(self.sockets[index])
 
     def close(self) -> None:
         """
@@ -125,6 +121,17 @@ class SocketGroup:
         """
         self.close()
         return defer.succeed(None)
+
+
+def hasQueued(sock: socket.socket) -> bool:
+    """
+    Whether datagrams are queued on a socket in non-blocking mode.
+    """
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return False
+    return True
 
 
 def checkAdoptable(sock: socket.socket) -> None:
@@ -170,4 +177,4 @@ def adopt(
     return port
 
 
-__all__ = ["SocketGroup", "adopt", "canShare", "checkAdoptable"]
+__all__ = ["SocketGroup", "adopt", "canShare", "checkAdoptable", "hasQueued"]
