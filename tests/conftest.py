@@ -11,12 +11,12 @@ import pytest
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
-from tests.support import REACTORS, Run
+from tests.support import ALL_REACTORS, REACTORS, Run
 
 pytest_plugins = ["pytester"]
 
 
-@pytest.fixture(params=list(REACTORS))
+@pytest.fixture(params=list(ALL_REACTORS))
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """
     A reactor of each kind in turn: C{run(function)} runs a coroutine function in it, and fails if anything is left.

@@ -9,7 +9,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -38,6 +38,13 @@ if hasattr(select, "epoll"):
 
     REACTORS["epoll"] = EPollReactor
 
+#: The same, and what C{twistd} has no name for.
+ALL_REACTORS = dict(REACTORS)
+with suppress(ImportError):
+    import uvloop
+
+    ALL_REACTORS["uvloop"] = lambda: AsyncioSelectorReactor(uvloop.new_event_loop())
+
 #: Seconds after which a test that waits for something has failed.
 PATIENCE = 30
 
@@ -57,8 +64,8 @@ class Run:
 
     def __init__(self, name: str) -> None:
         self._sockets = openSockets()
-        self.reactor = REACTORS[name]()
-        self._own = len(openSockets() - self._sockets)
+        self.reactor = ALL_REACTORS[name]()
+        self._own = 0
 
     def __call__(self, function: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> _T:
         """
@@ -74,6 +81,8 @@ class Run:
         outcome: list[Any] = []
 
         def begin() -> None:
+            # Some reactors open what they need themselves when they run.
+            self._own = len(openSockets() - self._sockets)
             work: Deferred[Any] = Deferred.fromCoroutine(function(reactor, *arguments))
             patience = reactor.callLater(PATIENCE, work.cancel)
 
@@ -87,7 +96,7 @@ class Run:
 
             work.addBoth(over)
 
-        reactor.callWhenRunning(begin)
+        reactor.callWhenRunning(reactor.callLater, 0, begin)
         reactor.run(installSignalHandlers=False)
         if isinstance(outcome[0], Failure):
             outcome[0].raiseException()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -162,6 +163,8 @@ class ParseTests:
             (arguments.parseRate, "0", 0),
             (arguments.parseRate, "10", 10),
             (arguments.parseRate, "all", None),
+            (arguments.parseLimit, "0", 0),
+            (arguments.parseLimit, "1000000000", 10**9),
             (arguments.parseInterface, "0.0.0.0", "0.0.0.0"),
             (arguments.parseInterface, "::", "::"),
         ],
@@ -179,6 +182,8 @@ class ParseTests:
             (arguments.parseBytes, ["", "0", "-1", "1.5", "1g", "4MB", "x", "9999999999"]),
             (arguments.parsePayloadSize, ["", "-1", "65528", "1.5", "x", "9" * 30]),
             (arguments.parseRate, ["", "-1", "1.5", "some", "ALL", "9" * 30]),
+            (arguments.parseLimit, ["", "-1", "1.5", "all", "1000000001", "1k", "٣", "9" * 30]),
+            (partial(arguments.parseLimit, lowest=1), ["0", "-1"]),
             (
                 arguments.parseInterface,
                 ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]", "224.0.0.1", "ff02::1", "255.255.255.255"],
@@ -207,6 +212,7 @@ class ParseTests:
             arguments.parseBytes,
             arguments.parsePayloadSize,
             arguments.parseRate,
+            arguments.parseLimit,
             arguments.parseInterface,
         ]
         for parser in parsers:

@@ -50,8 +50,8 @@ class CountersTests:
             one.receive(2)
             for reason in DROP_REASONS:
                 other.drop(reason, 1)
-            one.batch(3)
-            assert other.received == 1
+            one.receiveBatch(3, 6, 4)
+            assert other.received == 5
             assert one.dropped == dict.fromkeys(DROP_REASONS, 1)
             assert other.batches == one.batches
             del one, other
@@ -75,10 +75,11 @@ class CountersTests:
         counters = Counters()
         expected = [0] * len(BATCH_SIZES)
         for size in sizes:
-            counters.batch(size)
+            counters.receiveBatch(size, 2 * size, 3 * size)
             expected[next((index for index, most in enumerate(BATCH_SIZES) if size <= most), len(BATCH_SIZES) - 1)] += 1
         assert list(counters.batches) == expected
         assert counters.batchedEntries == sum(sizes)
+        assert (counters.receivedBytes, counters.received) == (2 * sum(sizes), 3 * sum(sizes))
 
     def test_add(self) -> None:
         """
@@ -89,7 +90,7 @@ class CountersTests:
             counters.receive(5, 2)
             counters.echo(3)
             counters.drop("too_large", 2)
-            counters.batch(2)
+            counters.receiveBatch(2, 0, 0)
         one.add(other)
         assert one.asFields() == {
             "received": 4,
@@ -149,7 +150,7 @@ class SummedCountersTests:
         for counters in (parts[1], whole):
             counters.receive(9)
             counters.drop("truncated", 9)
-            counters.batch(64)
+            counters.receiveBatch(64, 0, 0)
         assert summed.asFields() == whole.asFields()
         assert str(summed) == str(whole)
         assert (summed.waiting, summed.batches, summed.batchedEntries) == (2, whole.batches, 64)

@@ -738,8 +738,7 @@ class SendQueueTests:
                 for number in range(12):
                     peer.sendto(b"%d" % number, (plan.client, PORT))
                 await until(reactor, lambda: counters.waiting, "a reply that waits")
-                assert counters.waiting == 1
-                assert counters.received < 12
+                assert 1 <= counters.waiting <= counters.received
                 if found:
                     link = net.router.hardwareAddress("eth0")
                     net.client.ip(f"neigh replace {plan.nearNobody} dev eth0 lladdr {link} nud permanent")

@@ -160,6 +160,7 @@ class BuildTests:
         about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
         assert set(built.wheelFiles) == {
             *code,
+            "udpecho/probe/report.schema.json",
             "udpecho/py.typed",
             "twisted/plugins/udpecho_plugin.py",
             *(f"udpecho-{udpecho.__version__}.dist-info/{name}" for name in about),
@@ -213,7 +214,7 @@ class BuildTests:
         """
         lines = [str(line) for line in built.metadata.get_all("Requires-Dist", []) if 'extra == "test"' in str(line)]
         required = {re.split(r"[^\w.-]", line)[0] for line in lines}
-        assert required >= {"build", "hypothesis", "pytest", "pytest-twisted", "setuptools"}
+        assert required >= {"build", "hypothesis", "jsonschema", "pytest", "pytest-twisted", "setuptools"}
 
     def test_entryPoints(self, built: Built) -> None:
         """
@@ -399,15 +400,20 @@ FLOORS = {
     "_version": 0,
     "addresses": 0,
     "arguments": 0,
+    "busiest": 0,
     "counters": 0,
     "errors": 0,
     "interfaces": 0,
+    "limiter": 0,
+    "networks": 0,
+    "guard": 1,
     "inputs": 1,
     "journal": 1,
     "messages": 1,
     "resolution": 1,
     "sockets": 1,
     "client": 2,
+    "probe": 2,
     "server": 2,
     "testing": 2,
     "workers": 2,

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from tests.support import PATIENCE, Run, hasIPv6, sleep, udpSocket
-from tests.test_port import FailingSocket
+from tests.test_port import script
 from tests.test_server import Lines, check, lines
 from udpecho.addresses import DatagramAddress
 from udpecho.client import echo
@@ -253,7 +253,7 @@ class EchoServiceTests:
             service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
             service.startService()
             first, _ = service._ports
-            first.socket = FailingSocket(first.socket, receives=[errno.EBADF])  # type: ignore[attr-defined]
+            script(first, receives=[errno.EBADF])  # type: ignore[arg-type]
             await service.stopService()
             assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
             assert lines.texts[-1].startswith("stopped: ")
@@ -270,7 +270,7 @@ class EchoServiceTests:
             service = EchoService(reactor, 0, ["127.0.0.1"])
             service.startService()
             (port,) = service._ports
-            port.socket = FailingSocket(port.socket, [errno.EAGAIN] * 1_000_000)  # type: ignore[attr-defined]
+            script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"stuck", service.addresses[0])
                 await sleep(reactor, 0.01)
@@ -290,8 +290,7 @@ class EchoServiceTests:
             service = EchoService(reactor, 0, ["127.0.0.1"], maxPayload=5, writeTimeout=0.01)
             service.startService()
             (port,) = service._ports
-            failing = FailingSocket(port.socket, [errno.EAGAIN] * 1_000_000)  # type: ignore[attr-defined]
-            port.socket = failing  # type: ignore[attr-defined]
+            failing = script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"123456", service.addresses[0])
                 sock.sendto(b"stuck", service.addresses[0])

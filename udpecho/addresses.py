@@ -26,12 +26,15 @@ class DatagramAddress(tuple[str, int]):
     @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.
     @ivar localHost: the local address that the datagram was sent to, or C{None} where the system does not tell.
     @ivar unicast: whether the datagram was sent to this host alone; C{False} for broadcast and multicast.
+    @ivar hopLimit: what was left of the datagram's time to live, or IPv6 hop limit, where the transport asks for it; else
+        C{None}. A reply has one less then.
     """
 
     scopeID: int = 0
     flowInfo: int = 0
     localHost: str | None = None
     unicast: bool = True
+    hopLimit: int | None = None
 
     @property
     def host(self) -> str:

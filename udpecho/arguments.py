@@ -120,6 +120,21 @@ def parseWorkers(text: str) -> int:
     return number
 
 
+def parseLimit(text: str, lowest: int = 0) -> int:
+    """
+    Read how many datagrams are answered in a second, or at once.
+
+    @param lowest: 0 where 0 means "no limit", else 1.
+
+    @return: a whole number, no more than a billion.
+    """
+    limit = int(text) if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) else -1
+    if not lowest <= limit <= 10**9:
+        none = "" if lowest else ", or 0 for no limit"
+        raise ValueError(f"{text!r} is not a limit: a whole number of datagrams from 1 to 1000000000 is{none}")
+    return limit
+
+
 def parseInterface(text: str) -> str:
     """
     Read a local address to listen on.
@@ -134,6 +149,7 @@ __all__ = [
     "optionValue",
     "parseBytes",
     "parseInterface",
+    "parseLimit",
     "parsePayloadSize",
     "parseRate",
     "parseSeconds",

@@ -179,13 +179,16 @@ class Counters(Account):
         cells[_reasons[reason]] += datagrams
         cells[4] += size
 
-    def batch(self, entries: int) -> None:
+    def receiveBatch(self, entries: int, size: int, datagrams: int) -> None:
         """
-        Count a batch.
+        Count a batch that came in.
 
         @param entries: how many datagrams, or bursts of datagrams that came as one, were in it; one or more.
+        @param size: the payload of all, in bytes.
         """
         cells = self._cells
+        cells[0] += datagrams
+        cells[1] += size
         cells[5] += entries
         cells[_firstBatch + min((entries - 1).bit_length(), len(BATCH_SIZES) - 1)] += 1
 

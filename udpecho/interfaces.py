@@ -5,7 +5,7 @@ What the rooms of udpecho expect of each other, and what a protocol may implemen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
@@ -97,6 +97,9 @@ class IDatagramBatch(Interface):
     entries: int = Attribute("How many entries there are; at least one.")
     datagrams: int = Attribute("How many datagrams they are.")
     size: int = Attribute("Their payload, in bytes, altogether.")
+    dropped: Mapping[int, str] = Attribute(
+        "Why an entry is not to be sent back, for those that are not; the transport has its reasons too."
+    )
     isIPv6: bool = Attribute("Whether the sources are IPv6 addresses; else all are IPv4.")
 
     def sizes() -> list[int]:
@@ -107,6 +110,11 @@ class IDatagramBatch(Interface):
     def counts() -> list[int]:
         """
         How many datagrams each entry is.
+        """
+
+    def longest() -> list[int]:
+        """
+        The payload of the longest datagram of each entry, in bytes.
         """
 
     def hosts() -> list[int]:
@@ -122,6 +130,11 @@ class IDatagramBatch(Interface):
     def scopes() -> list[int]:
         """
         The scope of each entry's source: for link-local IPv6 the index of the interface it is reached by, else 0.
+        """
+
+    def groups() -> Sequence[int]:
+        """
+        The entries that were sent to a broadcast or multicast address, and not to this host alone.
         """
 
     def address(entry: int) -> DatagramAddress:

@@ -9,14 +9,26 @@ from collections.abc import Callable
 from twisted.internet import error
 from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.counters import Counters
-from udpecho.interfaces import IDatagramJournal, IDatagramTransport, IDropReceiver, IGuard, Settled
+from udpecho.interfaces import (
+    IBatchGuard,
+    IBatchReceiver,
+    IDatagramBatch,
+    IDatagramJournal,
+    IDatagramTransport,
+    IDropReceiver,
+    IGuard,
+    Settled,
+)
 from udpecho.journal import DatagramJournal
 
+_log = Logger()
 
-@implementer(IDropReceiver)
+
+@implementer(IBatchReceiver, IDropReceiver)
 class EchoServer(DatagramProtocol):
     """
     Echoes, on a L{DatagramPort <udpecho.sockets.port.DatagramPort>}, on Twisted's own C{listenUDP}, and on any other
@@ -46,6 +58,8 @@ class EchoServer(DatagramProtocol):
         """
         self.counters = Counters() if counters is None else counters
         self._guard = guard
+        self._batchGuard = guard if IBatchGuard.providedBy(guard) else None
+        self._eachForItself = guard is not None and self._batchGuard is None
         self._maxPayload = maxPayload
         self._journal = DatagramJournal() if journal is None else journal
         self._send: Callable[[bytes, tuple[str, int], Settled], None] = self._write
@@ -93,6 +107,52 @@ class EchoServer(DatagramProtocol):
                 self.counters.drop(reason, size)
 
         self._send(datagram, addr, settled)
+
+    def datagramsReceived(self, batch: IDatagramBatch) -> None:
+        """
+        Answer a batch.
+
+        @see: L{IBatchReceiver.datagramsReceived}
+        """
+        if self._eachForItself or self._journal.wantsLines():
+            self._oneByOne(batch)
+            return
+        self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
+        self._journal.passed(batch.datagrams, batch.size, 0, 0)
+        for entry in batch.groups():
+            batch.drop(entry, "not_allowed")
+        if self._maxPayload is not None and batch.size > self._maxPayload:
+            for entry, longest in enumerate(batch.longest()):
+                if longest > self._maxPayload:
+                    batch.drop(entry, "too_large")
+        if self._batchGuard is not None:
+            try:
+                self._batchGuard.refuseEntries(batch)
+            except Exception:
+                # A guard that fails lets nobody in.
+                self.counters.drop("not_allowed", batch.size, batch.datagrams)
+                raise
+        batch.send(self._settledMany)
+
+    def _oneByOne(self, batch: IDatagramBatch) -> None:
+        self.counters.receiveBatch(batch.entries, 0, 0)
+        for entry in range(batch.entries):
+            address = batch.address(entry)
+            for payload in batch.payloads(entry):
+                if entry in batch.dropped:
+                    self.datagramDropped(batch.dropped[entry], len(payload), address)
+                    continue
+                try:
+                    self.datagramReceived(payload, address)
+                except Exception:
+                    _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self)
+
+    def _settledMany(self, reason: str | None, datagrams: int, size: int) -> None:
+        if reason is None:
+            self.counters.echo(size, datagrams)
+            self._journal.passed(0, 0, datagrams, size)
+        else:
+            self.counters.drop(reason, size, datagrams)
 
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
         """

@@ -11,6 +11,8 @@ import struct
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import NamedTuple
 
 #: Whether this is Linux; everything here works there only.
 available = sys.platform == "linux"
@@ -26,6 +28,14 @@ MSG_ERRQUEUE = 0x2000
 SO_RCVBUFFORCE = 33
 SO_MEMINFO = 55
 
+IP_TTL = 2
+IP_RECVTTL = 12
+IPV6_RECVHOPLIMIT = 51
+IPV6_HOPLIMIT = 52
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
+
 SO_EE_ORIGIN_ICMP = 2
 SO_EE_ORIGIN_ICMP6 = 3
 
@@ -33,11 +43,22 @@ SO_EE_ORIGIN_ICMP6 = 3
 _pktinfo4 = struct.Struct("@I4s4s")
 #: C{struct in6_pktinfo}: address, interface index.
 _pktinfo6 = struct.Struct("@16sI")
+#: A hop limit, and the length of the datagrams of a burst that came; the length for one that goes is half as wide.
+_number = struct.Struct("@i")
+_segmentSize = struct.Struct("@H")
+#: C{struct cmsghdr} where a C{size_t} has 64 bits: length with header, level, type. Its data are aligned like it.
+_controlHeader = struct.Struct("@Qii")
+_alignment = 8
+#: The whole control message that cuts a payload into datagrams: L{SEGMENT_CONTROL}, and then the length of each.
+segmentControl = struct.Struct("@QiiHxxxxxx")
+SEGMENT_CONTROL = (_controlHeader.size + _segmentSize.size, SOL_UDP, UDP_SEGMENT)
+#: The room that it takes.
+SEGMENT_ROOM = segmentControl.size
 #: C{struct sock_extended_err}, the first 16 bytes: errno, origin, type, code, pad, info, data.
 _extendedError = struct.Struct("@IBBBxII")
 
-#: Room for one C{in_pktinfo} and one C{in6_pktinfo}: a dual-stack socket may send both.
-ANCILLARY_SIZE = socket.CMSG_SPACE(_pktinfo4.size) + socket.CMSG_SPACE(_pktinfo6.size) if available else 0
+#: Room for one C{in_pktinfo} and one C{in6_pktinfo}, since a dual-stack socket may send both, and for a number each.
+ANCILLARY_SIZE = sum(map(socket.CMSG_SPACE, (_pktinfo4.size, _pktinfo6.size, _number.size, _number.size))) if available else 0
 _ERROR_ANCILLARY_SIZE = 512
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -69,6 +90,51 @@ def askForDestination(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def askForHopLimits(sock: socket.socket) -> bool:
+    """
+    Have the kernel tell, with each datagram, what was left of its time to live (RFC 791) or hop limit (RFC 8200).
+
+    @return: whether it will.
+    """
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+    except OSError:
+        return False
+    return True
+
+
+def keepBurstsTogether(sock: socket.socket, wanted: bool) -> bool:
+    """
+    Have the kernel hand over datagrams of one flow that came together as one (C{UDP_GRO} in C{udp(7)}), or each for itself
+    again; those that are queued already stay as they are.
+
+    @return: whether it will: kernels older than 5.0 do not know it.
+    """
+    try:
+        sock.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
+    except OSError:
+        return False
+    return wanted
+
+
+def isGroup(host: str) -> bool:
+    """
+    Whether a local address is that of a group, or of all hosts of a network, instead of one of this host's own: C{connect(2)}
+    tells, and sends nothing.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((host.partition("%")[0], 9))
+        except PermissionError:
+            return True
+        except OSError:
+            pass
+    return ip_address(host.partition("%")[0]).is_multicast
 
 
 def askForErrors(sock: socket.socket) -> None:
@@ -107,42 +173,162 @@ def kernelDrops(sock: socket.socket) -> int | None:
     return drops
 
 
-def readDestination(ancillary: Ancillary) -> tuple[str | None, bool]:
+class Controls(NamedTuple):
     """
-    Read the local address that a datagram was sent to.
+    What the control messages of a datagram say.
 
-    @return: the address that a reply should come from, C{None} if the kernel did not say; and whether the datagram was sent
-        to this host alone.
+    @ivar local: the address that a reply should come from, C{None} if the kernel did not say.
+    @ivar unicast: whether the datagram was sent to this host alone.
+    @ivar hopLimit: what was left of its IPv4 time to live or IPv6 hop limit, C{None} if the kernel did not say.
+    @ivar segment: of a burst that the kernel kept together, the length of each datagram but the last, else 0.
     """
-    host: str | None = None
+
+    local: str | None = None
+    unicast: bool = True
+    hopLimit: int | None = None
+    segment: int = 0
+
+
+def readControls(ancillary: Ancillary) -> Controls:
+    """
+    Read control messages.
+    """
+    local: str | None = None
     unicast = True
+    hopLimit: int | None = None
+    segment = 0
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             # For broadcast and multicast the two differ: the second is the group, the first is ours.
-            _, local, destination = _pktinfo4.unpack(data)
-            if local == bytes(4):
+            _, own, destination = _pktinfo4.unpack(data)
+            if own == bytes(4) and destination[0] < 224:
                 # Queued before the kernel was asked to tell: it has the header only. A reply from a subnet's broadcast address
                 # is refused.
-                local = bytes(4) if destination[0] >= 224 else destination
-            if host is None:
-                host = socket.inet_ntop(socket.AF_INET, local)
-            unicast = unicast and local == destination
+                own = destination
+            if local is None:
+                local = socket.inet_ntop(socket.AF_INET, own)
+            unicast = unicast and own == destination
         elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            local, _ = _pktinfo6.unpack(data)
-            host = socket.inet_ntop(socket.AF_INET6, local)
-            unicast = unicast and local[0] != 0xFF
-    return host, unicast
+            own, _ = _pktinfo6.unpack(data)
+            local = socket.inet_ntop(socket.AF_INET6, own)
+            unicast = unicast and own[0] != 0xFF
+        elif (level, kind) in ((socket.IPPROTO_IP, IP_TTL), (socket.IPPROTO_IPV6, IPV6_HOPLIMIT)):
+            (hopLimit,) = _number.unpack(data)
+        elif level == SOL_UDP and kind == UDP_GRO:
+            (segment,) = _number.unpack(data)
+    return Controls(local, unicast, hopLimit, segment)
 
 
-def sourceAncillary(host: str) -> Ancillary:
+def replyControls(isIPv6: bool, local: str | None, hopLimit: int | None, segment: int = 0) -> Ancillary:
     """
-    Make the control message that sends a datagram from a local address; the routing table still chooses the interface.
+    Make the control messages that a reply is sent with.
+
+    @param isIPv6: whether the socket's family is IPv6.
+    @param local: the address to send from, C{None} for the system's choice; the routing table still chooses the interface.
+    @param hopLimit: the time to live or hop limit, C{None} for the system's.
+    @param segment: into datagrams of which length to cut the payload, 0 not to cut it.
     """
-    if ":" in host:
-        packed = socket.inet_pton(socket.AF_INET6, host)
-        return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, _pktinfo6.pack(packed, 0))]
-    packed = socket.inet_pton(socket.AF_INET, host)
-    return [(socket.IPPROTO_IP, IP_PKTINFO, _pktinfo4.pack(0, packed, bytes(4)))]
+    ancillary: Ancillary = []
+    if segment:
+        ancillary.append((SOL_UDP, UDP_SEGMENT, _segmentSize.pack(segment)))
+    if local is not None and ":" in local:
+        packed = socket.inet_pton(socket.AF_INET6, local)
+        ancillary.append((socket.IPPROTO_IPV6, IPV6_PKTINFO, _pktinfo6.pack(packed, 0)))
+    elif local is not None:
+        packed = socket.inet_pton(socket.AF_INET, local)
+        ancillary.append((socket.IPPROTO_IP, IP_PKTINFO, _pktinfo4.pack(0, packed, bytes(4))))
+    if hopLimit is not None:
+        level, kind = (socket.IPPROTO_IPV6, IPV6_HOPLIMIT) if isIPv6 else (socket.IPPROTO_IP, IP_TTL)
+        ancillary.append((level, kind, _number.pack(hopLimit)))
+    return ancillary
+
+
+@dataclass(frozen=True)
+class ControlLayout:
+    """
+    Where the kernel writes what a socket asks for, when it writes nothing else: the destination first, then the hop limit
+    (C{ip_cmsg_recv_offset} and C{ip6_datagram_recv_ctl} in Linux), each after a C{struct cmsghdr} of 16 bytes (C{cmsg(3)}).
+
+    @ivar isIPv6: whether the socket's family is IPv6.
+    @ivar destinations: whether it asks for destinations.
+    @ivar hopLimits: whether it asks for hop limits.
+    """
+
+    isIPv6: bool
+    destinations: bool
+    hopLimits: bool
+
+    @property
+    def _infoRoom(self) -> int:
+        return _space(_pktinfo6.size if self.isIPv6 else _pktinfo4.size) if self.destinations else 0
+
+    @property
+    def size(self) -> int:
+        """
+        The bytes of all.
+        """
+        return self._infoRoom + (_space(_number.size) if self.hopLimits else 0)
+
+    @property
+    def localAt(self) -> int:
+        """
+        Where the local address begins.
+        """
+        return _controlHeader.size + (0 if self.isIPv6 else 4)
+
+    @property
+    def destinationAt(self) -> int:
+        """
+        Where the destination of the IPv4 header is.
+        """
+        return _controlHeader.size + 8
+
+    @property
+    def interfaceAt(self) -> int:
+        """
+        Where the interface index is.
+        """
+        return _controlHeader.size + (16 if self.isIPv6 else 0)
+
+    @property
+    def hopLimitAt(self) -> int:
+        """
+        Where the lowest byte of the hop limit is.
+        """
+        return self._infoRoom + _controlHeader.size
+
+
+def unpackControls(data: bytes) -> Ancillary:
+    """
+    Take the control messages that C{recvmmsg} has written apart (C{cmsg(3)}).
+    """
+    ancillary: Ancillary = []
+    at = 0
+    while at + _controlHeader.size <= len(data):
+        length, level, kind = _controlHeader.unpack_from(data, at)
+        if not _controlHeader.size <= length <= len(data) - at:
+            break
+        ancillary.append((level, kind, data[at + _controlHeader.size : at + length]))
+        at += _space(length - _controlHeader.size)
+    return ancillary
+
+
+def packControls(ancillary: Ancillary) -> bytes:
+    """
+    Write control messages as C{sendmmsg} takes them.
+    """
+    packed = b""
+    for level, kind, data in ancillary:
+        packed += _controlHeader.pack(_controlHeader.size + len(data), level, kind) + data
+        packed += bytes(-len(packed) % _alignment)
+    return packed
+
+
+def _space(size: int) -> int:
+    """
+    What a control message takes with C{size} bytes of data (C{CMSG_SPACE}).
+    """
+    return _controlHeader.size + -(-size // _alignment) * _alignment
 
 
 def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
@@ -170,13 +356,23 @@ def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
 
 __all__ = [
     "ANCILLARY_SIZE",
+    "SEGMENT_CONTROL",
+    "SEGMENT_ROOM",
     "Ancillary",
+    "ControlLayout",
+    "Controls",
     "QueuedError",
     "askForDestination",
     "askForErrors",
+    "askForHopLimits",
     "available",
+    "isGroup",
+    "keepBurstsTogether",
     "kernelDrops",
-    "readDestination",
+    "packControls",
+    "readControls",
     "readErrors",
-    "sourceAncillary",
+    "replyControls",
+    "segmentControl",
+    "unpackControls",
 ]

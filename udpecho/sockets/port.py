@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import Counter, deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from twisted.internet import abstract, defer, error, udp
@@ -22,8 +23,17 @@ from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
-from udpecho.interfaces import IDatagramReactor, IDatagramTransport, IDropReceiver, INetworkErrorReceiver, Settled
+from udpecho.interfaces import (
+    IBatchReceiver,
+    IDatagramReactor,
+    IDatagramTransport,
+    IDropReceiver,
+    INetworkErrorReceiver,
+    Settled,
+)
 from udpecho.sockets import linux
+from udpecho.sockets.batch import SLOTS, BatchOptions, MessageBatch, whyNot
+from udpecho.sockets.segments import SegmentLimits
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
 MAX_DATAGRAM = 65535
@@ -93,12 +103,18 @@ class DatagramPort(udp.Port):
     and the port stays open. What else the network says goes to C{networkError} of a protocol that provides
     L{INetworkErrorReceiver}; a protocol that does not is told of an unreachable peer by C{connectionRefused} too.
 
+    On Linux an unconnected port receives by the batch (L{MessageBatch}). A protocol that provides L{IBatchReceiver} gets it
+    whole, any other gets each datagram.
+
     @cvar maxDatagrams: how many datagrams one turn of the reactor may read; C{maxThroughput} bounds their bytes.
-    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}, and
-        C{not_allowed} for those of strangers that were queued before it was connected.
+    @cvar maxBatched: the same for a protocol that takes batches; the last batch may go beyond it.
+    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}, C{loop_guard}
+        for those that came too far for a reply, and C{not_allowed} for those of strangers that were queued before it was
+        connected.
     """
 
     maxDatagrams = 64
+    maxBatched = 512
 
     reactor: Any
     _preexistingSocket: Any
@@ -114,6 +130,9 @@ class DatagramPort(udp.Port):
         maxWaiting: int = MAX_WAITING,
         receiveBuffer: int | None = None,
         ipv6Only: bool = False,
+        batches: bool = True,
+        offload: bool = True,
+        countHops: bool = False,
     ) -> None:
         """
         @param port: the port number, 0 for any free one.
@@ -126,6 +145,11 @@ class DatagramPort(udp.Port):
         @param maxWaiting: how many datagrams may wait for it.
         @param receiveBuffer: how many bytes of receive buffer to ask of the system (C{SO_RCVBUF} in C{socket(7)}).
         @param ipv6Only: keep IPv4 out of a socket bound to C{"::"} (RFC 3493 section 5.3).
+        @param batches: receive by the batch, where the system can.
+        @param offload: have the system keep bursts of one flow together, for a protocol that takes batches.
+        @param countHops: send replies with a hop limit (IPv4: time to live) that is one less than that of what they reply to,
+            where the system can: an exchange that goes on by itself comes to its end then, as a loop of routers does (RFC 791
+            section 3.2, RFC 8200 section 3).
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
         self.dropped: Counter[str] = Counter()
@@ -133,10 +157,20 @@ class DatagramPort(udp.Port):
         self._maxWaiting = maxWaiting
         self._receiveBuffer = receiveBuffer
         self._ipv6Only = ipv6Only
+        self._wantsBatches = batches
+        self._wantsOffload = offload
+        self._countHops = countHops
+        self._batch: MessageBatch | None = None
+        self._takesBatches = IBatchReceiver.providedBy(proto)
+        self._receiver = cast(IBatchReceiver, proto)
+        # Received, and not handed over yet.
+        self._backlog: deque[tuple[bytes, DatagramAddress]] = deque()
+        self._delivering: IDelayedCall | None = None
         self._peer: DatagramAddress | None = None
         self._boundHost: str | None = None
         self._hearsDestination = False
         self._wantsReading = False
+        self._sawError = False
         self._readingFailed = False
         self._readingPause: IDelayedCall | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -183,16 +217,41 @@ class DatagramPort(udp.Port):
                 raise error.CannotListenError(self.interface, self.port, e) from None
         super()._bindSocket()
         bound = self.socket.getsockname()
-        self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0]
+        self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0].partition("%")[0]
         try:
             # An adopted socket may be connected already.
             peer = self.socket.getpeername()
         except OSError:
             if linux.available:
                 linux.letRoutersFragment(self.socket)
-                self._hearsDestination = linux.askForDestination(self.socket)
+                self._askForMore()
         else:
             self._becameConnected(peer[:2])
+
+    def _askForMore(self) -> None:
+        """
+        Have the system tell of each datagram what a reply needs, and hand over many at once.
+        """
+        isIPv6 = self.addressFamily == socket.AF_INET6
+        hopLimits = self._countHops and linux.askForHopLimits(self.socket)
+        reason = "not wanted"
+        if self._wantsBatches and not (isIPv6 and self._boundHost is None and not self._keepsIPv4Out()):
+            reason = whyNot() or ""
+            if reason:
+                _sayWhyNot(reason)
+        if reason:
+            self._hearsDestination = linux.askForDestination(self.socket)
+            return
+        if self._boundHost is None or linux.isGroup(self._boundHost):
+            self._hearsDestination = linux.askForDestination(self.socket)
+        together = self._takesBatches and self._wantsOffload and linux.keepBurstsTogether(self.socket, True)
+        options = BatchOptions(
+            isIPv6, self._boundHost, self._hearsDestination, hopLimits, SegmentLimits() if together else None
+        )
+        self._batch = MessageBatch(options, self._send, self.dropped)
+
+    def _keepsIPv4Out(self) -> bool:
+        return bool(self.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
     def _makeBoundSocket(self) -> socket.socket:
         """
@@ -220,6 +279,7 @@ class DatagramPort(udp.Port):
         if self._connectedAddr:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._checkHost(host, "connect()")
+        self._leaveBatches()
         self.socket.connect(_socketAddress(host, port))
         self._becameConnected((host, port))
 
@@ -259,6 +319,17 @@ class DatagramPort(udp.Port):
         Read what is there, within the bounds of one turn.
         """
         self._readTurn()
+        if self._sawError:
+            self._sawError = False
+            self._watchAnew()
+
+    def _watchAnew(self) -> None:
+        """
+        Have the reactor look again: libuv, and so uvloop, stops watching a socket when it has told of an error.
+        """
+        if self._wantsReading and self.connected:
+            super().stopReading()
+            self._resumeReading()
 
     def _readTurn(self) -> bool:
         """
@@ -266,6 +337,12 @@ class DatagramPort(udp.Port):
 
         @return: whether the queue was found empty.
         """
+        if self._backlog:
+            self._deliverBacklog()
+            if self._backlog:
+                return False
+        if self._batch is not None:
+            return self._readBatches(self._batch)
         size = 0
         for turn in range(self.maxDatagrams):
             # Waiting replies stop reading, and so may the protocol; closing sets the bound of bytes below zero.
@@ -277,28 +354,146 @@ class DatagramPort(udp.Port):
                 if e.errno in _tryAgain:
                     if turn == 0:
                         # Woken, and nothing to read: there are errors to read.
+                        self._sawError = self._peer is not None
                         self._tellErrors()
                     return True
                 if e.errno == _cutOnWindows:
-                    self._truncated(self.maxPacketSize + 1, DatagramAddress(("", 0)))
+                    self._drop("truncated", self.maxPacketSize + 1, DatagramAddress(("", 0)))
                     continue
                 if not self._readFailed(e):
                     return False
                 continue
             self._readingFailed = False
             size += len(datagram)
-            if self._peer is not None and (address, address.scopeID) != (self._peer, self._peer.scopeID):
-                # A stranger's, queued before this port was connected.
-                self.dropped["not_allowed"] += 1
-                continue
-            if len(datagram) > self.maxPacketSize:
-                self._truncated(len(datagram), address)
-                continue
+            self._deliver(datagram, address)
+        return False
+
+    def _deliver(self, datagram: bytes, address: DatagramAddress) -> None:
+        """
+        Hand a datagram to the protocol, if it is for it.
+        """
+        if self._peer is not None and (address, address.scopeID) != (self._peer, self._peer.scopeID):
+            # A stranger's, queued before this port was connected.
+            self.dropped["not_allowed"] += 1
+        elif len(datagram) > self.maxPacketSize:
+            self._drop("truncated", len(datagram), address)
+        elif address.hopLimit is not None and address.hopLimit < 2:
+            self._drop("loop_guard", len(datagram), address)
+        else:
             try:
                 self.protocol.datagramReceived(datagram, address)
             except Exception:
                 _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self.protocol)
+
+    def _readBatches(self, batch: MessageBatch) -> bool:
+        """
+        Read one turn's batches.
+
+        @return: whether the queue was found empty.
+        """
+        size = datagrams = 0
+        most = self.maxBatched if self._takesBatches else self.maxDatagrams
+        while size < self.maxThroughput and datagrams < most:
+            if self._waiting or not self._wantsReading or self._batch is not batch:
+                return False
+            try:
+                entries = batch.receive(self.socket.fileno())
+            except OSError as e:
+                if e.errno in _tryAgain:
+                    if not datagrams:
+                        # Woken, and nothing to read: there are errors to read.
+                        self._tellErrors()
+                    return True
+                if not self._readFailed(e):
+                    return False
+                datagrams += 1
+                continue
+            self._readingFailed = False
+            size += batch.size
+            datagrams += batch.datagrams
+            if self._takesBatches:
+                self._handOver(batch)
+            else:
+                self._takeApart(batch)
+                self._deliverBacklog()
+            if entries < SLOTS:
+                # The reactor says when there is more.
+                return False
         return False
+
+    def _handOver(self, batch: MessageBatch) -> None:
+        """
+        Give a batch to the protocol, less what is not for it.
+        """
+        if batch.size >= self.maxPacketSize:
+            for entry, longest in enumerate(batch.longest()):
+                if longest > self.maxPacketSize:
+                    batch.drop(entry, "truncated")
+            for entry in batch.cut():
+                batch.drop(entry, "truncated")
+        if self._countHops:
+            for entry in batch.spent():
+                batch.drop(entry, "loop_guard")
+        if batch.dropped:
+            counts = batch.counts()
+            for entry, reason in batch.dropped.items():
+                self.dropped[reason] += counts[entry]
+        try:
+            self._receiver.datagramsReceived(batch)
+        except Exception:
+            _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=self.protocol)
+
+    def _takeApart(self, batch: MessageBatch) -> None:
+        """
+        Keep a batch's datagrams, to be handed over one by one.
+        """
+        cut = batch.cut()
+        for entry in range(batch.entries):
+            address = batch.address(entry)
+            if entry in cut:
+                self._drop("truncated", batch.sizes()[entry], address)
+            else:
+                self._backlog.extend((payload, address) for payload in batch.payloads(entry))
+
+    def _deliverBacklog(self) -> None:
+        """
+        Hand over what has been received already, as long as the protocol wants it, within the bounds of one turn.
+        """
+        size = 0
+        while self._backlog and self._wantsReading and not self._waiting:
+            if size >= self.maxThroughput:
+                self._deliverLater()
+                return
+            datagram, address = self._backlog.popleft()
+            size += len(datagram)
+            self._deliver(datagram, address)
+
+    def _deliverLater(self) -> None:
+        """
+        Go on with the backlog in the next turn: the reactor sees what the system has, and this it has no more.
+        """
+
+        def deliver() -> None:
+            self._delivering = None
+            self._deliverBacklog()
+
+        if self._delivering is None:
+            self._delivering = self.reactor.callLater(0, deliver)
+
+    def _leaveBatches(self) -> None:
+        """
+        Read one by one from now on.
+        """
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        linux.keepBurstsTogether(self.socket, False)
+        # What is queued already may be bursts.
+        with suppress(OSError):
+            while batch.receive(self.socket.fileno()):
+                self._takeApart(batch)
+        if self._backlog:
+            self._resumeReading()
 
     def _receive(self) -> tuple[bytes, DatagramAddress]:
         """
@@ -313,13 +508,14 @@ class DatagramPort(udp.Port):
         else:
             datagram, ancillary, _, sender = self.socket.recvmsg(self.maxPacketSize + 1, linux.ANCILLARY_SIZE)
             address = _datagramAddress(sender)
-            address.localHost, address.unicast = linux.readDestination(ancillary)
+            controls = linux.readControls(ancillary)
+            address.localHost, address.unicast, address.hopLimit = controls.local, controls.unicast, controls.hopLimit
         return datagram, address
 
-    def _truncated(self, size: int, address: DatagramAddress) -> None:
-        self.dropped["truncated"] += 1
+    def _drop(self, reason: str, size: int, address: DatagramAddress) -> None:
+        self.dropped[reason] += 1
         if IDropReceiver.providedBy(self.protocol):
-            self.protocol.datagramDropped("truncated", size, address)
+            self.protocol.datagramDropped(reason, size, address)
 
     def _readFailed(self, failure: OSError) -> bool:
         """
@@ -329,6 +525,7 @@ class DatagramPort(udp.Port):
         """
         number = failure.errno
         if self._peer is not None and (number in _peerErrors or number == errno.EMSGSIZE):
+            self._sawError = True
             if not self._takeErrors():
                 self._noteError(cast(int, number))
             self._tellErrors()
@@ -356,6 +553,8 @@ class DatagramPort(udp.Port):
         """
         if self._wantsReading and not self._waiting and self._readingPause is None:
             super().startReading()
+            if self._backlog:
+                self._deliverLater()
 
     # What the network says of datagrams that were sent
 
@@ -475,9 +674,12 @@ class DatagramPort(udp.Port):
         if (":" in address.host) != (self.addressFamily == socket.AF_INET6):
             self._checkHost(address.host, "write()")
         destination = (*address, 0, address.scopeID) if self.addressFamily == socket.AF_INET6 else tuple(address)
-        if self._hearsDestination and self._boundHost is None and address.localHost and address.unicast:
-            return destination, linux.sourceAncillary(address.localHost)
-        return destination, []
+        asked = self._hearsDestination and self._boundHost is None and address.localHost and address.unicast
+        if not asked and address.hopLimit is None:
+            return destination, []
+        hopLimit = None if address.hopLimit is None else max(1, address.hopLimit - 1)
+        isIPv6 = self.addressFamily == socket.AF_INET6
+        return destination, linux.replyControls(isIPv6, address.localHost if asked else None, hopLimit)
 
     def _checkHost(self, host: str, what: str) -> None:
         """
@@ -673,6 +875,11 @@ class DatagramPort(udp.Port):
         self._closing = None
         _cancel(self._readingPause)
         self._readingPause = None
+        _cancel(self._delivering)
+        self._delivering = None
+        self._backlog.clear()
+        if self._batch is not None:
+            self._batch.close()
         sock = self.socket
         try:
             super().connectionLost(reason)
@@ -711,6 +918,14 @@ class DatagramPort(udp.Port):
                 self.startWriting()
             self._resumeReading()
         return True
+
+
+@lru_cache
+def _sayWhyNot(reason: str) -> None:
+    """
+    Say so, once.
+    """
+    _log.info("datagrams are received one by one: {reason}", reason=reason)
 
 
 def _growReceiveBuffer(sock: socket.socket, size: int) -> None:
@@ -835,6 +1050,9 @@ def listen(
     maxWaiting: int = MAX_WAITING,
     receiveBuffer: int | None = None,
     ipv6Only: bool = False,
+    batches: bool = True,
+    offload: bool = True,
+    countHops: bool = False,
 ) -> IListeningPort:
     """
     Listen on a L{DatagramPort}; on a reactor that has no file descriptors (one in memory, or Windows' IOCP), on that reactor's
@@ -849,6 +1067,9 @@ def listen(
     @param maxWaiting: how many datagrams may wait for it.
     @param receiveBuffer: how many bytes of receive buffer to ask of the system.
     @param ipv6Only: keep IPv4 out of a socket bound to C{"::"}.
+    @param batches: receive by the batch, where the system can.
+    @param offload: have the system keep bursts of one flow together, for a protocol that takes batches.
+    @param countHops: send replies with one hop less than what they reply to has left, where the system can.
 
     @raise TypeError: if C{port} is not a whole number.
     @raise ValueError: if it is not a port's.
@@ -864,7 +1085,18 @@ def listen(
     if not IReactorFDSet.providedBy(reactor):
         return reactor.listenUDP(port, protocol, interface, maxPacketSize)
     listening = DatagramPort(
-        port, protocol, interface, maxPacketSize, reactor, writeTimeout, maxWaiting, receiveBuffer, ipv6Only
+        port,
+        protocol,
+        interface,
+        maxPacketSize,
+        reactor,
+        writeTimeout,
+        maxWaiting,
+        receiveBuffer,
+        ipv6Only,
+        batches,
+        offload,
+        countHops,
     )
     listening.startListening()
     return listening

@@ -1,0 +1,369 @@
+"""
+Probes and statistics as people and programs read them: lines as ping has them, fping's line, CSV, and JSON.
+
+Nothing here writes anywhere: each function returns text without the line's end, or what C{json} turns into text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from udpecho.probe.distribution import QUANTILES, Distribution, seconds
+from udpecho.probe.outcomes import Outcome
+from udpecho.probe.statistics import Statistics
+
+#: The version of the JSON document; it changes when a field goes or changes its meaning, not when one comes.
+SCHEMA_VERSION = 1
+
+#: Where the times come from: the kernel's stamps of sending and receiving; the process's monotonic clock; for some the one, for
+#: some the other.
+TIMESTAMP_SOURCES = ("kernel", "monotonic", "mixed")
+
+
+class Event(NamedTuple):
+    """
+    What became of one probe, or a datagram that came.
+
+    @ivar target: the address that was asked for, as the user wrote it.
+    @ivar peer: the address that was sent to, as people read it.
+    @ivar outcome: what became of it.
+    @ivar sequence: the probe's number, or C{None} where the datagram does not tell.
+    @ivar size: how many bytes the probe has, or the datagram that came.
+    @ivar roundTrip: its time in ns, or C{None} if it has none.
+    @ivar reordered: whether a reply to a later probe came before.
+    @ivar sendError: by how many ns the probe left after its schedule, below 0 for before; C{None} if it was not sent, or is not
+        known.
+    @ivar sentAt: when it was sent, in seconds since 1970 by this machine's clock, for information; or C{None}.
+    @ivar detail: what the system or a router said, for a person, or C{None}.
+    """
+
+    target: str
+    peer: str
+    outcome: Outcome
+    sequence: int | None
+    size: int
+    roundTrip: int | None = None
+    reordered: bool = False
+    sendError: int | None = None
+    sentAt: float | None = None
+    detail: str | None = None
+
+
+# As ping prints it
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """
+    A time in milliseconds with three digits or three decimals, as C{ping} of iputils prints it.
+    """
+    value = nanoseconds / 1e6
+    for limit, decimals in ((1, 3), (10, 2), (100, 1)):
+        if round(value, decimals) < limit:
+            return f"{value:.{decimals}f}"
+    return f"{value:.0f}"
+
+
+def headLine(target: str, peer: str, size: int) -> str:
+    """
+    What stands above the lines.
+    """
+    where = target if target == peer else f"{target} ({peer})"
+    return f"PING {where} {_bytes(size)} of data"
+
+
+def probeLine(event: Event) -> str:
+    """
+    One line for one event.
+    """
+    return _lines[event.outcome](event)
+
+
+def _bytes(size: int) -> str:
+    return "1 byte" if size == 1 else f"{size} bytes"
+
+
+def _reply(event: Event, remark: str = "") -> str:
+    parts = [f"{_bytes(event.size)} from {event.peer}:"]
+    if event.sequence is not None:
+        parts.append(f"seq={event.sequence}")
+    if event.roundTrip is not None:
+        parts.append(f"time={milliseconds(event.roundTrip)} ms")
+    parts += [remark] * bool(remark) + ["(reordered)"] * event.reordered
+    return " ".join(parts)
+
+
+def _silence(event: Event, what: str) -> str:
+    detail = f": {event.detail}" if event.detail else ""
+    return f"{event.peer}: seq={event.sequence} {what}{detail}"
+
+
+_lines: dict[Outcome, Callable[[Event], str]] = {
+    Outcome.ANSWERED: _reply,
+    Outcome.LATE: lambda event: _reply(event, "(late)"),
+    Outcome.DUPLICATE: lambda event: _reply(event, "(DUP!)"),
+    Outcome.CORRUPT: lambda event: _reply(event, "corrupted"),
+    Outcome.CUT: lambda event: _reply(event, "the beginning of a reply only"),
+    Outcome.LONGER: lambda event: _reply(event, "a reply with something behind it"),
+    Outcome.FOREIGN: lambda event: _reply(event, "not a reply to this session"),
+    Outcome.UNMATCHED: lambda event: _reply(event, "a reply to a probe long past"),
+    Outcome.OUTSTANDING: lambda event: _silence(event, "is under way"),
+    Outcome.LOST: lambda event: _silence(event, "no reply"),
+    Outcome.LOST_OWN: lambda event: _silence(event, "lost in our own receive queue"),
+    Outcome.REFUSED: lambda event: _silence(event, "refused, nothing listens on that port"),
+    Outcome.UNREACHABLE: lambda event: _silence(event, "cannot be reached"),
+    Outcome.NOT_SENT: lambda event: _silence(event, "not sent"),
+}
+
+
+def summary(target: str, statistics: Statistics, elapsed: float) -> str:
+    """
+    What stands below the lines, in several lines.
+
+    @param target: as the user wrote it.
+    @param elapsed: the seconds since the first probe.
+    """
+    lines = [
+        f"--- {target} ping statistics ---",
+        f"{_counts(statistics)}, time {elapsed * 1000:.0f}ms",
+        *_lossLines(statistics),
+    ]
+    if statistics.roundTrips.count:
+        lines += _timeLines(statistics)
+    if statistics.sendErrors.count:
+        lines.append(f"send error {_quantiles(statistics.sendErrors)}")
+    return "\n".join(lines)
+
+
+def _counts(statistics: Statistics) -> str:
+    """
+    As ping's own line: counts that are 0 are left out, but for the first.
+    """
+    loss = statistics.loss
+    share = "no loss known" if loss is None else f"{_percent(loss.ratio)} loss"
+    beside = [
+        (statistics.count(Outcome.DUPLICATE), "duplicates"),
+        (statistics.count(Outcome.CORRUPT), "corrupt"),
+        (statistics.count(Outcome.CUT), "cut"),
+        (statistics.count(Outcome.LONGER), "longer"),
+        (statistics.count(Outcome.FOREIGN), "foreign"),
+        (statistics.count(Outcome.UNMATCHED), "unmatched"),
+        (statistics.reordering.reordered, "reordered"),
+        (statistics.count(Outcome.LATE), "late"),
+    ]
+    counts = [f"{statistics.sent} probes sent", f"{statistics.received} received"]
+    return ", ".join([*counts, *(f"+{count} {what}" for count, what in beside if count), share])
+
+
+def _lossLines(statistics: Statistics) -> list[str]:
+    lines = []
+    where = [
+        (statistics.count(Outcome.LOST), "lost on the way"),
+        (statistics.count(Outcome.LOST_OWN), "lost in our own receive queue"),
+        (statistics.count(Outcome.REFUSED), "refused"),
+        (statistics.count(Outcome.UNREACHABLE), "unreachable"),
+        (statistics.count(Outcome.NOT_SENT), "not sent"),
+        (statistics.count(Outcome.OUTSTANDING), "under way"),
+    ]
+    missing = [f"{count} {what}" for count, what in where if count]
+    if missing:
+        lines.append(f"without a reply: {', '.join(missing)}")
+    if statistics.loss is not None:
+        _, low, high = statistics.loss
+        run = f", longest run {statistics.longestLossRun}" if statistics.longestLossRun else ""
+        lines.append(f"loss between {_percent(low)} and {_percent(high)} (95 %){run}")
+    return lines
+
+
+def _timeLines(statistics: Statistics) -> list[str]:
+    times = statistics.roundTrips
+    least, mean, most, deviation = (_orDash(each) for each in (times.min, times.mean, times.max, times.deviation))
+    variation, jitter = statistics.variation, _orDash(statistics.jitter.value)
+    spread = _orDash(statistics.p95MinusMedian)
+    return [
+        f"rtt min/avg/max/stddev = {least}/{mean}/{most}/{deviation} ms",
+        f"rtt {_quantiles(times)}",
+        f"jitter {jitter} ms, ipdv mean/max = {_orDash(variation.mean)}/{_orDash(variation.max)} ms, p95-p50 {spread} ms",
+    ]
+
+
+def _quantiles(times: Distribution) -> str:
+    names = "/".join(["p50", *(name.replace("_", ".") for name in QUANTILES), "max"])
+    values = [times.median(), *(times.knownQuantile(q) for q in QUANTILES.values()), times.max]
+    return f"{names} = {'/'.join(_orDash(value) for value in values)} ms"
+
+
+def _orDash(nanoseconds: float | None) -> str:
+    return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f}"
+
+
+def _percent(share: float) -> str:
+    """
+    A share in percent with up to three digits; what is not quite none or all does not read so.
+    """
+    text = f"{100 * share:.3g}"
+    if text == "100" and share < 1:
+        return ">99.9%"
+    return "<0.001%" if 0 < 100 * share < 0.001 else f"{text}%"
+
+
+# As fping prints it
+
+
+def fpingLine(target: str, roundTrips: Iterable[int | None]) -> str:
+    """
+    One line for a target as C{fping -C} prints it, in milliseconds with three digits.
+
+    @param roundTrips: for each probe in turn its time in ns, or C{None} if it has no reply.
+    """
+    return f"{target} : {' '.join(_fpingTime(each) for each in roundTrips)}"
+
+
+def _fpingTime(nanoseconds: int | None) -> str:
+    """
+    As C{sprint_tm} of fping 5.1 does it.
+    """
+    if nanoseconds is None:
+        return "-"
+    value = nanoseconds / 1e6
+    for limit, decimals in ((1, 3), (10, 2), (100, 1)):
+        if value < limit:
+            return f"{value:.{decimals}f}"
+    return f"{value:.0f}"
+
+
+# For programs
+
+
+def eventFields(event: Event) -> dict[str, Any]:
+    """
+    An event as C{report.schema.json} describes it (C{$defs/probe}), with times in seconds.
+    """
+    return {
+        "target": event.target,
+        "peer": event.peer,
+        "seq": event.sequence,
+        "outcome": event.outcome.value,
+        "size": event.size,
+        "rtt": seconds(event.roundTrip),
+        "reordered": event.reordered,
+        "send_error": seconds(event.sendError),
+        "sent_at": event.sentAt,
+        "detail": event.detail,
+    }
+
+
+#: The columns of the CSV: the fields of L{eventFields}.
+CSV_COLUMNS = tuple(eventFields(Event("", "", Outcome.ANSWERED, 0, 0)))
+
+
+def csvHeader() -> str:
+    """
+    The first row (RFC 4180).
+    """
+    return _csv(CSV_COLUMNS)
+
+
+def csvRow(event: Event) -> str:
+    """
+    A row: nothing where there is nothing to tell, C{true} and C{false}, times in seconds with nine decimals.
+    """
+    return _csv([_cell(value) for value in eventFields(event).values()])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.9f}"
+    return "" if value is None else str(value)
+
+
+def _csv(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    # With the end of a line that the RFC has, so that what looks like one within a cell is quoted.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def ndjsonLine(event: Event) -> str:
+    """
+    An event as one line of JSON.
+    """
+    return json.dumps(eventFields(event), allow_nan=False)
+
+
+def targetReport(
+    target: str,
+    statistics: Statistics,
+    timestampSource: str,
+    *,
+    peer: str | None = None,
+    source: str | None = None,
+    sizes: Sequence[int] = (),
+    elapsed: float | None = None,
+) -> dict[str, Any]:
+    """
+    The part of the JSON document for one target.
+
+    @param target: as the user wrote it.
+    @param timestampSource: one of L{TIMESTAMP_SOURCES}.
+    @param peer: the address that was sent to.
+    @param source: the local address that was sent from.
+    @param sizes: which sizes in bytes the probes had.
+    @param elapsed: the seconds since the first probe.
+
+    @raise ValueError: if times do not come from there.
+    """
+    if timestampSource not in TIMESTAMP_SOURCES:
+        raise ValueError(f"{timestampSource!r} is not where times come from: one of {', '.join(TIMESTAMP_SOURCES)} is")
+    return {
+        "target": target,
+        "peer": peer,
+        "source": source,
+        "sizes": list(sizes),
+        "elapsed": elapsed,
+        "timestamp_source": timestampSource,
+        **statistics.asDict(),
+    }
+
+
+def document(targets: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """
+    The JSON document.
+
+    @param targets: of each what L{targetReport} returns.
+    """
+    return {"schema": SCHEMA_VERSION, "targets": list(targets)}
+
+
+def schema() -> dict[str, Any]:
+    """
+    The JSON Schema of the document, which says what each field means.
+    """
+    found: dict[str, Any] = json.loads((files("udpecho.probe") / "report.schema.json").read_text("utf-8"))
+    return found
+
+
+__all__ = [
+    "CSV_COLUMNS",
+    "SCHEMA_VERSION",
+    "TIMESTAMP_SOURCES",
+    "Event",
+    "csvHeader",
+    "csvRow",
+    "document",
+    "eventFields",
+    "fpingLine",
+    "headLine",
+    "milliseconds",
+    "ndjsonLine",
+    "probeLine",
+    "schema",
+    "summary",
+    "targetReport",
+]
