@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udpecho.counters import BATCH_SIZES, COUNTERS_SIZE, DROP_REASONS, Counters
+from udpecho.counters import BATCH_SIZES, COUNTERS_SIZE, DROP_REASONS, Counters, SummedCounters
 
 
 class CountersTests:
@@ -56,6 +56,17 @@ class CountersTests:
             assert other.batches == one.batches
             del one, other
 
+    def test_detach(self) -> None:
+        """
+        Detached, it keeps its numbers and counts on; the memory can be given back.
+        """
+        with mmap.mmap(-1, COUNTERS_SIZE) as memory:
+            counters = Counters(memory)
+            counters.receive(5)
+            counters.detach()
+        counters.receive(5)
+        assert (counters.received, counters.receivedBytes) == (2, 10)
+
     @given(st.lists(st.integers(1, 1000)))
     def test_batches(self, sizes: list[int]) -> None:
         """
@@ -69,3 +80,80 @@ class CountersTests:
         assert list(counters.batches) == expected
         assert counters.batchedEntries == sum(sizes)
         assert (counters.receivedBytes, counters.received) == (2 * sum(sizes), 3 * sum(sizes))
+
+    def test_add(self) -> None:
+        """
+        One account added to another is in it, every number.
+        """
+        one, other = Counters(), Counters()
+        for counters in (one, other):
+            counters.receive(5, 2)
+            counters.echo(3)
+            counters.drop("too_large", 2)
+            counters.receiveBatch(2, 0, 0)
+        one.add(other)
+        assert one.asFields() == {
+            "received": 4,
+            "receivedBytes": 10,
+            "echoed": 2,
+            "echoedBytes": 6,
+            "dropped": {"too_large": 2},
+            "droppedBytes": 4,
+        }
+        assert (one.batches[1], one.batchedEntries) == (2, 4)
+        assert other.received == 2
+
+    @given(st.lists(st.tuples(st.integers(0, 65527), st.sampled_from(["echo", "drop", "wait"]))), st.integers(0, 2))
+    def test_giveUp(self, fates: list[tuple[int, str]], killedAt: int) -> None:
+        """
+        Given up, an account adds up, in datagrams and in bytes, even if its process was killed between counting a datagram and
+        counting its bytes; what had met a fate keeps it.
+        """
+        memory = bytearray(COUNTERS_SIZE)
+        counters = Counters(memory)
+        for size, fate in fates:
+            counters.receive(size)
+            if fate == "echo":
+                counters.echo(size)
+            elif fate == "drop":
+                counters.drop("too_large", size)
+        waiting = counters.waiting
+        # A last datagram, of which only the number is counted: as received, as echoed too, or not at all.
+        cells = memoryview(memory).cast("Q")
+        if killedAt >= 1:
+            cells[0] += 1
+        if killedAt == 2:
+            cells[1] += 7
+            cells[2] += 1
+        echoed = counters.echoed
+        assert counters.giveUp() == waiting + (killedAt == 1)
+        assert counters.waiting == 0
+        assert counters.echoed == echoed
+        assert counters.receivedBytes == counters.echoedBytes + counters.droppedBytes
+        assert counters.giveUp() == 0
+
+
+class SummedCountersTests:
+    """
+    L{SummedCounters}.
+    """
+
+    def test_sum(self) -> None:
+        """
+        It reads as the account of one that has counted all, now and later, and those that come later too.
+        """
+        parts = [Counters(), Counters()]
+        summed, whole = SummedCounters(parts), Counters()
+        for counters in (parts[0], whole):
+            counters.receive(7, 3)
+            counters.echo(2)
+        for counters in (parts[1], whole):
+            counters.receive(9)
+            counters.drop("truncated", 9)
+            counters.receiveBatch(64, 0, 0)
+        assert summed.asFields() == whole.asFields()
+        assert str(summed) == str(whole)
+        assert (summed.waiting, summed.batches, summed.batchedEntries) == (2, whole.batches, 64)
+        parts.append(Counters())
+        parts[2].receive(1)
+        assert summed.received == 5

@@ -409,21 +409,30 @@ FLOORS = {
     "guard": 1,
     "inputs": 1,
     "journal": 1,
+    "messages": 1,
     "resolution": 1,
     "sockets": 1,
     "client": 2,
     "probe": 2,
     "server": 2,
     "testing": 2,
+    "workers": 2,
     "service": 3,
     "transfer": 3,
     "cli": 4,
     "client_tap": 4,
     "tap": 4,
+    "worker": 4,
     "pytest_plugin": 5,
 }
 #: Who may import from a room on the same floor.
-BESIDE = {("interfaces", "errors"), ("interfaces", "addresses"), ("arguments", "addresses"), ("testing", "server")}
+BESIDE = {
+    ("interfaces", "errors"),
+    ("interfaces", "addresses"),
+    ("arguments", "addresses"),
+    ("messages", "journal"),
+    ("testing", "server"),
+}
 #: The shelves of the test kit, from below: a module there imports from those below it only.
 SHELVES = {
     "clock": 0,

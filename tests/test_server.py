@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from tests.support import Run, udpSocket
 from tests.transports import PatientTransport, StockTransport
 from udpecho.addresses import DatagramAddress
-from udpecho.counters import DROP_REASONS, Counters
+from udpecho.counters import DROP_REASONS, Account, Counters
 from udpecho.interfaces import IDatagramJournal, IDropReceiver, IGuard
 from udpecho.journal import DatagramJournal
 from udpecho.server import EchoServer
@@ -65,7 +65,7 @@ def lines() -> Iterator[Lines]:
     globalLogPublisher.removeObserver(observer)
 
 
-def check(counters: Counters) -> None:
+def check(counters: Account) -> None:
     """
     Every datagram is accounted for.
     """

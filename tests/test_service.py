@@ -5,21 +5,25 @@ Tests of L{udpecho.service}.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any
 
 import pytest
 from twisted.application.service import IService, MultiService
 from twisted.internet import error
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.support import Run, hasIPv6, sleep, udpSocket
+from tests.support import PATIENCE, Run, hasIPv6, sleep, udpSocket
 from tests.test_port import script
 from tests.test_server import Lines, check, lines
 from udpecho.addresses import DatagramAddress
 from udpecho.client import echo
+from udpecho.counters import Counters
 from udpecho.service import EchoService
 from udpecho.sockets import linux
+from udpecho.sockets.group import canShare
 from udpecho.sockets.port import listen
 
 __all__ = ["lines"]
@@ -425,3 +429,145 @@ class EchoServiceTests:
             assert service.addresses == []
 
         run(test)
+
+
+class SocketsTests:
+    """
+    L{EchoService} on sockets that it did not bind.
+    """
+
+    @needsIPv6
+    def test_serves(self, run: Run, lines: Lines) -> None:
+        """
+        It answers on them all, also what came before it was started, and can be started again: they stay open.
+        """
+
+        async def test(reactor: Any) -> None:
+            with udpSocket() as four, udpSocket("::1") as six, udpSocket() as peer:
+                addresses = [sock.getsockname()[:2] for sock in (four, six)]
+                service = EchoService(reactor, sockets=[four, six])
+                for round_ in (1, 2):
+                    peer.sendto(b"early", addresses[0])
+                    service.privilegedStartService()
+                    service.startService()
+                    assert service.addresses == addresses
+                    for host, port in addresses:
+                        assert await echo(reactor, host, port, b"hello") == 5
+                    assert peer.recv(100) == b"early"
+                    await service.stopService()
+                    assert lines.texts[-1].startswith(f"stopped: received={3 * round_} echoed={3 * round_} ")
+
+        run(test)
+
+    def test_wrong(self, runOnce: Run) -> None:
+        """
+        None, unbound ones, interfaces beside them, and several workers, are refused with a sentence.
+        """
+        with pytest.raises(ValueError, match="no sockets to serve on"):
+            EchoService(runOnce.reactor, sockets=[])
+        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
+            EchoService(runOnce.reactor, sockets=[sock])
+        with udpSocket() as sock:
+            with pytest.raises(ValueError, match="leave the interfaces out"):
+                EchoService(runOnce.reactor, 0, ["127.0.0.1"], sockets=[sock])
+            with pytest.raises(ValueError, match="sockets and several workers exclude each other"):
+                EchoService(runOnce.reactor, sockets=[sock], workers=2)
+
+
+class WorkersTests:
+    """
+    L{EchoService} with several workers, as far as no process is needed.
+    """
+
+    def test_wrong(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Wrong numbers, a reactor that starts no processes, what processes cannot share, and a system that cannot share ports,
+        are refused with a sentence.
+        """
+        reactor = runOnce.reactor
+        for number in (0, 257):
+            with pytest.raises(ValueError, match="workers is a number from 1 to 256"):
+                EchoService(reactor, workers=number)
+        with pytest.raises(TypeError, match="workers is a whole number"):
+            EchoService(reactor, workers="auto")  # type: ignore[arg-type]
+        monkeypatch.setattr("udpecho.service.canShare", True)
+        with pytest.raises(TypeError, match="starts processes"):
+            EchoService(Clock(), workers=2)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="counters and several workers exclude each other"):
+            EchoService(reactor, workers=2, counters=Counters())
+        monkeypatch.setattr("udpecho.service.canShare", False)
+        with pytest.raises(ValueError, match="only Linux shares"):
+            EchoService(reactor, workers=2)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_lifeCycle(self, run: Run, lines: Lines) -> None:
+        """
+        On a reactor without signal handlers, too, it serves and stops, twice, with one account, and leaves nothing.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], workers=2)
+            for round_ in (1, 2):
+                del lines.events[:]
+                service.startService()
+                (address,) = service.addresses
+                assert await echo(reactor, address.host, address.port, b"hello", timeout=PATIENCE) == 5
+                assert service.counters.received == round_
+                while not any(text.startswith("answering on") for text in lines.texts):
+                    await sleep(reactor, 0.01)
+                await service.stopService()
+                assert lines.texts[-1].startswith(f"stopped: received={round_} echoed={round_} dropped=0")
+                assert service.addresses == []
+                with udpSocket(*address):
+                    pass
+                assert memories() == before
+            check(service.counters)
+
+        def memories() -> int:
+            """
+            How much of the memory that processes share is open.
+            """
+            opened = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
+            return sum("udpecho" in os.readlink(path) for path in opened if os.path.islink(path))
+
+        before = memories()
+        run(test)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_stopWhileStarting(self, runOnce: Run, lines: Lines) -> None:
+        """
+        Stopped before the workers answer, it answers what is queued nevertheless, and never says that it answers.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], workers=2, logDatagrams=0)
+            service.startService()
+            with udpSocket() as first, udpSocket() as second:
+                for sock in (first, second):
+                    sock.sendto(b"hello", service.addresses[0])
+                await service.stopService()
+                assert [sock.recv(100) for sock in (first, second)] == [b"hello"] * 2
+            (text,) = lines.texts
+            assert text.startswith("stopped: received=2 echoed=2 dropped=0")
+
+        runOnce(test)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_boundOnly(self, runOnce: Run, lines: Lines) -> None:
+        """
+        Stopped before the reactor has run, it has bound and closed its sockets, and started no process.
+        """
+        service = EchoService(runOnce.reactor, 0, ["127.0.0.1", "127.0.0.2"], workers=3)
+
+        async def test(reactor: Any) -> None:
+            service.privilegedStartService()
+            first, second = service.addresses
+            assert first.port == second.port
+            await service.stopService()
+            assert service.addresses == []
+            for address in (first, second):
+                with udpSocket(*address):
+                    pass
+            assert service.counters.received == 0
+
+        runOnce(test)

@@ -135,7 +135,7 @@ class ServerTests:
         """
         assert re.search(r"^ +udpecho +A UDP echo server", processes.run("twistd", "--help").stdout, re.MULTILINE)
         told = processes.run("twistd", "udpecho", "--help").stdout
-        for option in ("port", "interface", "max-payload", "log-datagrams", "write-timeout", "receive-buffer"):
+        for option in ("port", "interface", "max-payload", "log-datagrams", "write-timeout", "receive-buffer", "workers"):
             assert f"--{option}=" in told
         told = processes.run("twistd", "udpecho-client", "--help").stdout
         for option in ("host=", "port=", "timeout=", "bind=", "chunk=", "no-verify"):

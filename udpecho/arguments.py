@@ -5,6 +5,7 @@ what would be right.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +16,9 @@ from twisted.python import usage
 from udpecho.addresses import MAX_PAYLOAD_IPV6, isGroup
 
 _T = TypeVar("_T")
+
+#: How many workers there may be.
+MAX_WORKERS = 256
 
 _secondsByUnit = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _bytesByUnit = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -103,6 +107,19 @@ def parseRate(text: str) -> int | None:
     return int(text)
 
 
+def parseWorkers(text: str) -> int:
+    """
+    Read how many processes serve: a number, or C{auto} for as many as there are processors for this one.
+    """
+    if text == "auto":
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(available, MAX_WORKERS)
+    number = int(text) if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) else 0
+    if not 1 <= number <= MAX_WORKERS:
+        raise ValueError(f"{text!r} is not a number of workers: a number from 1 to {MAX_WORKERS} is, or auto")
+    return number
+
+
 def parseLimit(text: str, lowest: int = 0) -> int:
     """
     Read how many datagrams are answered in a second, or at once.
@@ -128,6 +145,7 @@ def parseInterface(text: str) -> str:
 
 
 __all__ = [
+    "MAX_WORKERS",
     "optionValue",
     "parseBytes",
     "parseInterface",
@@ -136,4 +154,5 @@ __all__ = [
     "parseRate",
     "parseSeconds",
     "parseShare",
+    "parseWorkers",
 ]

@@ -5,6 +5,7 @@ The account of a server's datagrams.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,12 +35,109 @@ _reasons = {reason: _firstReason + index for index, reason in enumerate(DROP_REA
 COUNTERS_SIZE = 8 * (_firstBatch + len(BATCH_SIZES))
 
 
-class Counters:
+class Account:
     """
-    What came in and what became of it: C{received == echoed + sum(dropped.values())}.
+    What came in and what became of it, to be read: C{received == echoed + sum(dropped.values())}.
 
     The three are counted each on its own, so that the equation is a check and not a definition. What it lacks at a given
     moment are the replies that L{wait <waiting>} while the system's send queue is full.
+    """
+
+    def _numbers(self) -> Sequence[int]:
+        """
+        The numbers of all cells, in their order.
+        """
+        raise NotImplementedError
+
+    @property
+    def received(self) -> int:
+        """
+        Datagrams that came in.
+        """
+        return self._numbers()[0]
+
+    @property
+    def receivedBytes(self) -> int:
+        """
+        Their payload, in bytes.
+        """
+        return self._numbers()[1]
+
+    @property
+    def echoed(self) -> int:
+        """
+        Datagrams that went back.
+        """
+        return self._numbers()[2]
+
+    @property
+    def echoedBytes(self) -> int:
+        """
+        Their payload, in bytes.
+        """
+        return self._numbers()[3]
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """
+        Datagrams that did not, by reason (see L{DROP_REASONS}).
+        """
+        return Counter({reason: self._numbers()[cell] for reason, cell in _reasons.items() if self._numbers()[cell]})
+
+    @property
+    def droppedBytes(self) -> int:
+        """
+        Their payload, in bytes.
+        """
+        return self._numbers()[4]
+
+    @property
+    def batchedEntries(self) -> int:
+        """
+        What all batches held: datagrams, and bursts of datagrams that came as one.
+        """
+        return self._numbers()[5]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """
+        How many batches there were of each size in L{BATCH_SIZES}.
+        """
+        return tuple(self._numbers()[_firstBatch:])
+
+    @property
+    def waiting(self) -> int:
+        """
+        Replies that wait for room in the system's send queue.
+        """
+        return self.received - self.echoed - sum(self.dropped.values())
+
+    def asFields(self) -> dict[str, object]:
+        """
+        The numbers as a log event's fields.
+        """
+        return {
+            "received": self.received,
+            "receivedBytes": self.receivedBytes,
+            "echoed": self.echoed,
+            "echoedBytes": self.echoedBytes,
+            "dropped": dict(self.dropped),
+            "droppedBytes": self.droppedBytes,
+        }
+
+    def __str__(self) -> str:
+        dropped = sum(self.dropped.values())
+        reasons = " ".join(f"{reason}={self.dropped[reason]}" for reason in DROP_REASONS if self.dropped[reason])
+        return (
+            f"received={self.received} echoed={self.echoed} dropped={dropped}"
+            f"{f' ({reasons})' if reasons else ''}"
+            f" received-bytes={self.receivedBytes} echoed-bytes={self.echoedBytes} dropped-bytes={self.droppedBytes}"
+        )
+
+
+class Counters(Account):
+    """
+    An account to keep.
 
     The numbers are 64-bit cells in memory that may be shared: a process that is killed leaves its account behind.
     """
@@ -49,69 +147,6 @@ class Counters:
         @param memory: L{COUNTERS_SIZE} bytes to keep the numbers in, and to go on from; by default they start at 0.
         """
         self._cells = memoryview(bytearray(COUNTERS_SIZE) if memory is None else memory).cast("B").cast("Q")
-
-    @property
-    def received(self) -> int:
-        """
-        Datagrams that came in.
-        """
-        return self._cells[0]
-
-    @property
-    def receivedBytes(self) -> int:
-        """
-        Their payload, in bytes.
-        """
-        return self._cells[1]
-
-    @property
-    def echoed(self) -> int:
-        """
-        Datagrams that went back.
-        """
-        return self._cells[2]
-
-    @property
-    def echoedBytes(self) -> int:
-        """
-        Their payload, in bytes.
-        """
-        return self._cells[3]
-
-    @property
-    def dropped(self) -> Counter[str]:
-        """
-        Datagrams that did not, by reason (see L{DROP_REASONS}).
-        """
-        return Counter({reason: self._cells[cell] for reason, cell in _reasons.items() if self._cells[cell]})
-
-    @property
-    def droppedBytes(self) -> int:
-        """
-        Their payload, in bytes.
-        """
-        return self._cells[4]
-
-    @property
-    def batchedEntries(self) -> int:
-        """
-        What all batches held: datagrams, and bursts of datagrams that came as one.
-        """
-        return self._cells[5]
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """
-        How many batches there were of each size in L{BATCH_SIZES}.
-        """
-        return tuple(self._cells[_firstBatch:])
-
-    @property
-    def waiting(self) -> int:
-        """
-        Replies that wait for room in the system's send queue.
-        """
-        return self.received - self.echoed - sum(self.dropped.values())
 
     def receive(self, size: int, datagrams: int = 1) -> None:
         """
@@ -157,27 +192,51 @@ class Counters:
         cells[5] += entries
         cells[_firstBatch + min((entries - 1).bit_length(), len(BATCH_SIZES) - 1)] += 1
 
-    def asFields(self) -> dict[str, object]:
+    def add(self, other: Account) -> None:
         """
-        The numbers as a log event's fields.
+        Add all that another account has.
         """
-        return {
-            "received": self.received,
-            "receivedBytes": self.receivedBytes,
-            "echoed": self.echoed,
-            "echoedBytes": self.echoedBytes,
-            "dropped": dict(self.dropped),
-            "droppedBytes": self.droppedBytes,
-        }
+        cells = self._cells
+        for index, number in enumerate(other._numbers()):
+            cells[index] += number
 
-    def __str__(self) -> str:
-        dropped = sum(self.dropped.values())
-        reasons = " ".join(f"{reason}={self.dropped[reason]}" for reason in DROP_REASONS if self.dropped[reason])
-        return (
-            f"received={self.received} echoed={self.echoed} dropped={dropped}"
-            f"{f' ({reasons})' if reasons else ''}"
-            f" received-bytes={self.receivedBytes} echoed-bytes={self.echoedBytes} dropped-bytes={self.droppedBytes}"
-        )
+    def giveUp(self) -> int:
+        """
+        Book what came in and has met no fate as C{send_failed}: the account is that of a process that is gone, and nobody
+        else will.
+
+        It may have been killed between counting a datagram and counting its bytes; these are then booked with the others', so
+        that C{receivedBytes == echoedBytes + droppedBytes} holds too.
+
+        @return: how many datagrams these were.
+        """
+        waiting = self.waiting
+        self.drop("send_failed", self.receivedBytes - self.echoedBytes - self.droppedBytes, waiting)
+        return waiting
+
+    def detach(self) -> None:
+        """
+        Go on in memory of its own, with the numbers as they are now: nobody else counts there any more.
+        """
+        self._cells = memoryview(bytearray(self._cells)).cast("B").cast("Q")
+
+    def _numbers(self) -> Sequence[int]:
+        return self._cells
 
 
-__all__ = ["BATCH_SIZES", "COUNTERS_SIZE", "DROP_REASONS", "Counters"]
+class SummedCounters(Account):
+    """
+    The sum of several accounts, as they are at the moment.
+    """
+
+    def __init__(self, parts: Sequence[Account]) -> None:
+        """
+        @param parts: the accounts, one at least; what is added to the list later counts too.
+        """
+        self._parts = parts
+
+    def _numbers(self) -> Sequence[int]:
+        return [sum(column) for column in zip(*(part._numbers() for part in self._parts))]
+
+
+__all__ = ["BATCH_SIZES", "COUNTERS_SIZE", "DROP_REASONS", "Account", "Counters", "SummedCounters"]

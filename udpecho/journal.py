@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from udpecho.addresses import formatAddress
 from udpecho.interfaces import IDatagramJournal
@@ -20,6 +20,58 @@ _log = Logger(namespace="udpecho.server")
 DEFAULT_RATE = 10
 
 
+class IDatagramLines(Interface):
+    """
+    Where the lines of a L{DatagramJournal} go.
+    """
+
+    def received(size: int, address: tuple[str, int]) -> None:
+        """
+        A datagram of C{size} bytes came from C{address}.
+        """
+
+    def written(size: int, address: tuple[str, int]) -> None:
+        """
+        A datagram of C{size} bytes went to C{address}.
+        """
+
+    def passed(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """
+        So many came and went without lines of their own.
+        """
+
+
+@implementer(IDatagramLines)
+class LoggedLines:
+    """
+    Lines in the log.
+    """
+
+    def received(self, size: int, address: tuple[str, int]) -> None:
+        """
+        @see: L{IDatagramLines.received}
+        """
+        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
+
+    def written(self, size: int, address: tuple[str, int]) -> None:
+        """
+        @see: L{IDatagramLines.written}
+        """
+        _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
+
+    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """
+        @see: L{IDatagramLines.passed}
+        """
+        _log.info(
+            "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
+            received=received,
+            receivedBytes=receivedBytes,
+            written=written,
+            writtenBytes=writtenBytes,
+        )
+
+
 @implementer(IDatagramJournal)
 class DatagramJournal:
     """
@@ -27,13 +79,17 @@ class DatagramJournal:
     out is summed up in one line a second.
     """
 
-    def __init__(self, rate: int | None = DEFAULT_RATE, clock: IReactorTime | None = None) -> None:
+    def __init__(
+        self, rate: int | None = DEFAULT_RATE, clock: IReactorTime | None = None, lines: IDatagramLines | None = None
+    ) -> None:
         """
         @param rate: how many datagrams a second get their lines; C{None} for all of them.
         @param clock: tells the time, and has the sum written when its second is over. Without one the sum is written with the
             next datagram, or on closing.
+        @param lines: where the lines go; by default to the log.
         """
         self._rate = rate
+        self._lines = LoggedLines() if lines is None else lines
         self._clock = clock
         self._seconds: Callable[[], float] = time.monotonic if clock is None else clock.seconds
         self._windowEnds: float | None = None
@@ -49,7 +105,7 @@ class DatagramJournal:
             self.passed(1, size, 0, 0)
             return False
         self._left -= 1
-        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
+        self._lines.received(size, address)
         return True
 
     def written(self, size: int, address: tuple[str, int], wanted: bool) -> None:
@@ -57,7 +113,7 @@ class DatagramJournal:
         @see: L{IDatagramJournal.written}
         """
         if wanted:
-            _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
+            self._lines.written(size, address)
         else:
             self.passed(0, 0, 1, size)
 
@@ -109,13 +165,7 @@ class DatagramJournal:
         received, receivedBytes, written, writtenBytes = self._unwritten
         if received or written:
             self._unwritten = [0, 0, 0, 0]
-            _log.info(
-                "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
-                received=received,
-                receivedBytes=receivedBytes,
-                written=written,
-                writtenBytes=writtenBytes,
-            )
+            self._lines.passed(received, receivedBytes, written, writtenBytes)
 
 
-__all__ = ["DEFAULT_RATE", "DatagramJournal"]
+__all__ = ["DEFAULT_RATE", "DatagramJournal", "IDatagramLines", "LoggedLines"]

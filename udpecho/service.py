@@ -4,25 +4,29 @@ The server as a service: its ports, from binding them to the last sum in the log
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTime, IReactorUDP
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorFDSet, IReactorProcess, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
+from udpecho.arguments import MAX_WORKERS
 from udpecho.client import checkTimeout
-from udpecho.counters import Counters
-from udpecho.interfaces import IGuard
+from udpecho.counters import Account, Counters, SummedCounters
+from udpecho.interfaces import IDatagramJournal, IGuard
 from udpecho.journal import DEFAULT_RATE, DatagramJournal
 from udpecho.server import EchoServer
+from udpecho.sockets.group import SocketGroup, adopt, canShare, checkAdoptable
 from udpecho.sockets.port import MAX_DATAGRAM, WRITE_TIMEOUT, DatagramPort, listen
+from udpecho.workers import WorkerPool
 
 #: The port of the seed.
 DEFAULT_PORT = 1234
@@ -43,8 +47,13 @@ class EchoService(Service):
     The ports are bound in C{privilegedStartService}, so that C{twistd --uid} can serve port 7, or else in C{startService}.
     C{stopService} answers what is already queued, and logs the sums.
 
+    With several workers this process echoes nothing itself: it holds the sockets, several on each address, and keeps as many
+    processes running that share the datagrams. Its counters are the sum of theirs, its log is that of all.
+
     @ivar counters: what came in on all ports, and what became of it.
     """
+
+    counters: Account
 
     def __init__(
         self,
@@ -58,9 +67,12 @@ class EchoService(Service):
         logDatagrams: int | None = DEFAULT_RATE,
         writeTimeout: float = WRITE_TIMEOUT,
         receiveBuffer: int | None = None,
+        journal: IDatagramJournal | None = None,
+        sockets: Sequence[socket.socket] | None = None,
+        workers: int = 1,
     ) -> None:
         """
-        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
+        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
             C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
@@ -69,9 +81,15 @@ class EchoService(Service):
         @param maxPayload: the longest payload to answer, in bytes.
         @param logDatagrams: how many datagrams a second have their lines in the log; C{None} for all, 0 for none.
         @param writeTimeout: how many seconds a reply waits for a full send queue.
-        @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface.
+        @param receiveBuffer: how many bytes of receive buffer to ask of the system, for each interface, and for each worker.
+        @param journal: writes down the datagrams, instead of one that logs C{logDatagrams} a second. With several workers it
+            hears of so many of each, and of the sums of the rest.
+        @param sockets: bound UDP sockets to serve on, instead of binding any: what systemd hands over, say. They stay the
+            caller's to close: the service has duplicates (C{dup(2)}), which put them in non-blocking mode.
+        @param workers: how many processes serve; with 1 it is this one.
 
-        @raise ValueError: if C{interfaces} is empty, or a number out of its range.
+        @raise ValueError: if C{interfaces} is empty, or a number out of its range, or one value excludes another, or this
+            system cannot share a port among processes.
         @raise TypeError: if a value is of the wrong type.
         """
         if isinstance(interfaces, str):
@@ -86,7 +104,15 @@ class EchoService(Service):
             _checkNumber("logDatagrams", logDatagrams, 0, sys.maxsize)
         if receiveBuffer is not None:
             _checkNumber("receiveBuffer", receiveBuffer, 1, 2**30 - 1)
-        self.counters = Counters() if counters is None else counters
+        _checkNumber("workers", workers, 1, MAX_WORKERS)
+        if sockets is not None:
+            _checkSockets(sockets, interfaces)
+        if workers > 1:
+            _checkWorkers(reactor, guard, counters, sockets)
+        self._account = Counters() if counters is None else counters
+        # The own one first, then those of the workers while there are any.
+        self._accounts: list[Account] = [self._account]
+        self.counters = self._account if workers == 1 else SummedCounters(self._accounts)
         self._reactor = reactor
         self._port = port
         self._interfaces = interfaces
@@ -95,7 +121,12 @@ class EchoService(Service):
         self._logDatagrams = logDatagrams
         self._writeTimeout = writeTimeout
         self._receiveBuffer = receiveBuffer
+        self._journal = journal
+        self._sockets = sockets
+        self._workers = workers
         self._ports: list[IListeningPort] = []
+        self._groups: list[SocketGroup] = []
+        self._pool: WorkerPool | None = None
         self._stopping: list[defer.Deferred[None]] = []
 
     @property
@@ -104,7 +135,10 @@ class EchoService(Service):
         The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
         while the service is stopped.
         """
-        return [_boundAddress(port) for port in self._ports]
+        return [_boundAddress(port) for port in self._bound()]
+
+    def _bound(self) -> list[IListeningPort | SocketGroup]:
+        return [*self._ports, *self._groups]
 
     def privilegedStartService(self) -> None:
         """
@@ -125,13 +159,38 @@ class EchoService(Service):
         super().startService()
         if IReactorCore.providedBy(self._reactor):
             # Whoever waits for this line may stop the process on reading it, and the reactor then handles signals.
-            self._reactor.callWhenRunning(self._announce)
+            self._reactor.callWhenRunning(self._begin)
         else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """
+        Serve, if it has not been stopped meanwhile.
+        """
+        if not self._bound():
+            return
+        if self._workers == 1:
             self._announce()
+        elif self._pool is None:
+            self._startWorkers()
+
+    def _startWorkers(self) -> None:
+        pool = WorkerPool(
+            self._reactor,
+            list(zip(*(group.sockets for group in self._groups))),
+            self._makeJournal(),
+            maxPayload=self._maxPayload,
+            logDatagrams=self._logDatagrams,
+            writeTimeout=self._writeTimeout,
+        )
+        self._pool = pool
+        self._accounts += pool.accounts
+        pool.start().addCallback(lambda _: self._announce())
 
     def _announce(self) -> None:
-        if not self._ports:
-            return
+        """
+        Say where the server answers.
+        """
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
         if all(_isLoopback(address.host) for address in self.addresses):
             _log.info(
@@ -159,59 +218,78 @@ class EchoService(Service):
             stopped.callback(result)  # type: ignore[arg-type]
 
     async def _stop(self) -> None:
+        bound = self._bound()
         ports, self._ports = self._ports, []
-        ours = [port for port in ports if isinstance(port, DatagramPort)]
-        # A port that cannot be read any more is closed like the others.
-        drained = await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours])
-        lost = sum(port.getKernelDrops() or 0 for port in ours if port.connected)
+        groups, self._groups = self._groups, []
+        pool, self._pool = self._pool, None
+        drained = await (_drain(ports) if pool is None else self._stopWorkers(pool, groups))
+        lost = sum(port.getKernelDrops() or 0 for port in bound if _isOpen(port))
         if lost:
-            _log.warn(
-                "the kernel dropped {kernelDropped} datagrams before they were received: --receive-buffer helps against bursts",
-                kernelDropped=lost,
-            )
-        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
-        if not all(drained):
+            self._warnOfKernelDrops(lost)
+        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in bound])
+        if not drained:
             _log.warn(
                 "stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read",
                 seconds=DRAIN_TIMEOUT,
             )
-        if ports:
+        if bound:
             _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
+    async def _stopWorkers(self, pool: WorkerPool, groups: Sequence[SocketGroup]) -> bool:
+        """
+        @return: whether nothing is queued where no worker could see to it; of the rest the workers tell themselves.
+        """
+        await pool.stop(DRAIN_TIMEOUT)
+        queued = any(group.hasQueued(index) for group in groups for index in pool.undrained())
+        for account in pool.accounts:
+            self._accounts.remove(account)
+            self._account.add(account)
+        pool.journal.close()
+        return not queued
+
+    def _warnOfKernelDrops(self, lost: int) -> None:
+        _log.warn(
+            "the kernel dropped {kernelDropped} datagrams before they were received: --receive-buffer helps against bursts",
+            kernelDropped=lost,
+        )
+
+    def _makeJournal(self) -> IDatagramJournal:
+        if self._journal is not None:
+            return self._journal
+        return DatagramJournal(self._logDatagrams, IReactorTime(self._reactor))
+
     def _bind(self) -> None:
-        if self._ports:
+        if self._bound():
             return
         tries = _portZeroTries if self._port == 0 else 1
         while True:
             tries -= 1
             try:
-                self._ports = self._listenOnAll()
+                bound = self._listenOnAll()
+                self._groups = [port for port in bound if isinstance(port, SocketGroup)]
+                self._ports = [port for port in bound if not isinstance(port, SocketGroup)]
                 return
             except error.CannotListenError as e:
                 # What is free on one interface may be taken on the next.
                 if self._port != 0 or e.port == 0 or not tries:
                     raise
 
-    def _listenOnAll(self) -> list[IListeningPort]:
+    def _listenOnAll(self) -> list[IListeningPort | SocketGroup]:
         """
         @raise error.CannotListenError: if one of the interfaces refuses; nothing is left bound then.
         """
-        ports: list[IListeningPort] = []
+        ports: list[IListeningPort | SocketGroup] = []
         number = self._port
-        journal = DatagramJournal(self._logDatagrams, IReactorTime(self._reactor))
+        journal = self._makeJournal()
         try:
+            if self._sockets is not None:
+                for sock in self._sockets:
+                    reactor = IReactorFDSet(self._reactor)
+                    ports.append(adopt(reactor, sock, self._makeServer(journal), writeTimeout=self._writeTimeout))
+                return ports
             for interface in LOOPBACK if self._interfaces is None else self._interfaces:
-                server = EchoServer(self._guard, self.counters, self._maxPayload, journal)
                 try:
-                    port = listen(
-                        self._reactor,
-                        number,
-                        server,
-                        interface,
-                        writeTimeout=self._writeTimeout,
-                        receiveBuffer=self._receiveBuffer,
-                        ipv6Only=True,
-                    )
+                    port = self._listenOn(interface, number, journal)
                 except error.CannotListenError:
                     if self._interfaces is None and ports and not _hasIPv6Loopback(self._reactor):
                         continue
@@ -224,11 +302,30 @@ class EchoService(Service):
             raise
         return ports
 
+    def _listenOn(self, interface: str, number: int, journal: IDatagramJournal) -> IListeningPort | SocketGroup:
+        """
+        @raise error.CannotListenError: if the system refuses.
+        """
+        if self._workers > 1:
+            return SocketGroup(number, interface, self._workers, self._receiveBuffer)
+        return listen(
+            self._reactor,
+            number,
+            self._makeServer(journal),
+            interface,
+            writeTimeout=self._writeTimeout,
+            receiveBuffer=self._receiveBuffer,
+            ipv6Only=True,
+        )
+
+    def _makeServer(self, journal: IDatagramJournal) -> EchoServer:
+        return EchoServer(self._guard, self._account, self._maxPayload, journal)
+
     def _warnOfSmallBuffers(self) -> None:
         if self._receiveBuffer is None:
             return
-        for port in self._ports:
-            granted = port.getReceiveBuffer() if isinstance(port, DatagramPort) else None
+        for port in self._bound():
+            granted = port.getReceiveBuffer() if _isOpen(port) else None
             if granted is not None and granted < self._receiveBuffer:
                 _log.warn(
                     "{address} has a receive buffer of {granted} bytes, not {wanted}: the system's limit is lower"
@@ -246,7 +343,42 @@ def _checkNumber(name: str, value: int, lowest: int, highest: int) -> None:
         raise ValueError(f"{name} is a number from {lowest} to {highest}, not {value!r}")
 
 
-def _boundAddress(port: IListeningPort) -> DatagramAddress:
+async def _drain(ports: Sequence[object]) -> bool:
+    """
+    @return: whether all is answered that was queued.
+    """
+    ours = [port for port in ports if isinstance(port, DatagramPort)]
+    # A port that cannot be read any more is closed like the others.
+    return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
+
+
+def _checkSockets(sockets: Sequence[socket.socket], interfaces: Sequence[str] | None) -> None:
+    if interfaces is not None:
+        raise ValueError("sockets are bound already: leave the interfaces out")
+    if not sockets:
+        raise ValueError("there are no sockets to serve on: leave them out to bind some")
+    for sock in sockets:
+        checkAdoptable(sock)
+
+
+def _checkWorkers(reactor: object, guard: object, counters: object, sockets: object) -> None:
+    if not canShare:
+        raise ValueError("several workers cannot share a port on this system: only Linux shares out datagrams among sockets")
+    if not IReactorProcess.providedBy(reactor):
+        raise TypeError(f"several workers need a reactor that starts processes, not {reactor!r}")
+    for name, value in (("guard", guard), ("counters", counters), ("sockets", sockets)):
+        if value is not None:
+            raise ValueError(f"{name} and several workers exclude each other: processes share none")
+
+
+def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:
+    """
+    Whether a port has a socket that can be asked.
+    """
+    return isinstance(port, SocketGroup) or (isinstance(port, DatagramPort) and bool(port.connected))
+
+
+def _boundAddress(port: IListeningPort | SocketGroup) -> DatagramAddress:
     host = cast("IPv4Address | IPv6Address", port.getHost())
     address = DatagramAddress((host.host, host.port))
     address.scopeID = int(getattr(host, "scopeID", 0))

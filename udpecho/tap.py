@@ -14,9 +14,10 @@ from twisted.internet import error
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress, parsePort
-from udpecho.arguments import optionValue, parseBytes, parseInterface, parsePayloadSize, parseRate, parseSeconds
+from udpecho.arguments import optionValue, parseBytes, parseInterface, parsePayloadSize, parseRate, parseSeconds, parseWorkers
 from udpecho.journal import DEFAULT_RATE
 from udpecho.service import DEFAULT_PORT, EchoService
+from udpecho.sockets.group import canShare
 from udpecho.sockets.port import WRITE_TIMEOUT
 
 _hints = {
@@ -48,6 +49,7 @@ class Options(usage.Options):
         ["log-datagrams", None, str(DEFAULT_RATE), "Log so many datagrams a second, a line for each way; 0 for none, or all."],
         ["write-timeout", None, f"{WRITE_TIMEOUT:g}", "Seconds that a reply waits for a full send queue."],
         ["receive-buffer", None, None, "Bytes of receive buffer to ask of the system, as in 4M. [default: the system's]"],
+        ["workers", None, "1", "Processes that share the port; auto for one on each processor."],
     ]
 
     def __init__(self) -> None:
@@ -76,6 +78,9 @@ class Options(usage.Options):
             self["max-payload"] = optionValue(parsePayloadSize, "max-payload", self["max-payload"])
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = optionValue(parseBytes, "receive-buffer", self["receive-buffer"])
+        self["workers"] = optionValue(parseWorkers, "workers", self["workers"])
+        if self["workers"] > 1 and not canShare:
+            raise usage.UsageError("--workers: processes cannot share a port on this system: leave the option out")
         self._checkInterfaces()
 
     def _checkInterfaces(self) -> None:
@@ -133,5 +138,6 @@ def makeService(options: Options) -> IService:
         logDatagrams=options["log-datagrams"],
         writeTimeout=options["write-timeout"],
         receiveBuffer=options["receive-buffer"],
+        workers=options["workers"],
     )
     return service

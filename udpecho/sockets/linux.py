@@ -201,6 +201,10 @@ def readControls(ancillary: Ancillary) -> Controls:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             # For broadcast and multicast the two differ: the second is the group, the first is ours.
             _, own, destination = _pktinfo4.unpack(data)
+            if own == bytes(4) and destination[0] < 224:
+                # Queued before the kernel was asked to tell: it has the header only. A reply from a subnet's broadcast address
+                # is refused.
+                own = destination
             if local is None:
                 local = socket.inet_ntop(socket.AF_INET, own)
             unicast = unicast and own == destination

@@ -1,0 +1,180 @@
+"""
+Sockets that are bound before somebody reads them: several on one address that share its datagrams (C{SO_REUSEPORT}), and those
+that another program has bound.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet import abstract, defer, error
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import DatagramProtocol
+
+from udpecho.sockets import linux
+from udpecho.sockets.port import WRITE_TIMEOUT, DatagramPort, _growReceiveBuffer, _socketAddress
+
+#: Whether several sockets can share an address here, each getting its part of the flows. Other systems know the option too, but
+#: hand all datagrams to the last socket (the BSDs and macOS).
+canShare = linux.available and hasattr(socket, "SO_REUSEPORT")
+
+
+class SocketGroup:
+    """
+    Several sockets on one address, all open for as long as the group is. The kernel chooses among them by a hash of a
+    datagram's addresses and ports, so that a flow keeps to one of them (C{SO_REUSEPORT} in C{socket(7)}).
+
+    The sockets are bound with all options that must be set before the first datagram comes, so that whoever reads them later
+    finds none without its destination.
+
+    @ivar sockets: the sockets.
+    """
+
+    def __init__(self, number: int, interface: str, size: int, receiveBuffer: int | None = None) -> None:
+        """
+        @param number: the port number, 0 for any free one.
+        @param interface: the local IP address to bind; C{"::"} is all of IPv6 and nothing of IPv4.
+        @param size: how many sockets.
+        @param receiveBuffer: how many bytes of receive buffer to ask of the system for each.
+
+        @raise error.InvalidAddressError: if C{interface} is not an IP address.
+        @raise error.CannotListenError: if the system refuses the address: also if another program has it that would share it.
+        """
+        if not (abstract.isIPAddress(interface) or abstract.isIPv6Address(interface)):
+            raise error.InvalidAddressError(interface, "not a valid IPv4 or IPv6 address.")
+        self._family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        self._receiveBuffer = receiveBuffer
+        self.sockets: list[socket.socket] = []
+        try:
+            for _ in range(size):
+                self._add(interface, number)
+                number = self.sockets[0].getsockname()[1]
+        except OSError as e:
+            self.close()
+            raise error.CannotListenError(interface, number, e) from None
+
+    def _add(self, interface: str, number: int) -> None:
+        """
+        @raise OSError: if the system refuses.
+        """
+        sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        isFirst = not self.sockets
+        self.sockets.append(sock)
+        sock.setblocking(False)
+        if self._family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if self._receiveBuffer is not None:
+            _growReceiveBuffer(sock, self._receiveBuffer)
+        if linux.available:
+            linux.letRoutersFragment(sock)
+            linux.askForDestination(sock)
+        if isFirst:
+            # One that would share may join any socket that would too, ours or not: the first is bound to be alone.
+            sock.bind(_socketAddress(interface, number))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(_socketAddress(interface, number))
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """
+        The local address; for link-local IPv6 with its scope.
+        """
+        bound = self.sockets[0].getsockname()
+        return IPv4Address("UDP", *bound) if self._family == socket.AF_INET else IPv6Address("UDP", *bound)
+
+    def getReceiveBuffer(self) -> int:
+        """
+        How many bytes of receive buffer the system has granted each socket.
+
+        @see: L{DatagramPort.getReceiveBuffer}
+        """
+        granted = self.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return granted // 2 if linux.available else granted
+
+    def getKernelDrops(self) -> int | None:
+        """
+        How many datagrams the system dropped for want of room in the receive buffers; C{None} where it does not tell.
+        """
+        if not linux.available:
+            return None
+        return sum(linux.kernelDrops(sock) or 0 for sock in self.sockets)
+
+    def hasQueued(self, index: int) -> bool:
+        """
+        Whether datagrams are queued on one of the sockets.
+        """
+        return hasQueued(self.sockets[index])
+
+    def close(self) -> None:
+        """
+        Close the sockets. May be called twice.
+        """
+        sockets, self.sockets = self.sockets, []
+        for sock in sockets:
+            sock.close()
+
+    def stopListening(self) -> defer.Deferred[None]:
+        """
+        Close the sockets.
+        """
+        self.close()
+        return defer.succeed(None)
+
+
+def hasQueued(sock: socket.socket) -> bool:
+    """
+    Whether datagrams are queued on a socket in non-blocking mode.
+    """
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return False
+    return True
+
+
+def checkAdoptable(sock: socket.socket) -> None:
+    """
+    Look whether a socket can be listened on.
+
+    @raise ValueError: if it is not a UDP socket, or not bound.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
+        raise ValueError(f"{sock!r} is not a UDP socket over IPv4 or IPv6")
+    if not sock.getsockname()[1]:
+        raise ValueError(f"{sock!r} is not bound: bind it to an address first")
+
+
+def adopt(
+    reactor: IReactorFDSet, sock: socket.socket, protocol: DatagramProtocol, *, writeTimeout: float = WRITE_TIMEOUT
+) -> DatagramPort:
+    """
+    Listen on a socket that is bound already.
+
+    @param reactor: the reactor to read with.
+    @param sock: the socket. It stays the caller's: the port has a duplicate (C{dup(2)}), and the socket is in non-blocking mode
+        from now on.
+    @param protocol: the protocol that gets the datagrams.
+    @param writeTimeout: how many seconds a datagram waits for a full send queue.
+
+    @raise ValueError: if it is not a UDP socket, or not bound.
+    @raise TypeError: if the reactor cannot read sockets.
+    @raise OSError: if it is not open, or there is no descriptor left.
+    """
+    if not IReactorFDSet.providedBy(reactor):
+        raise TypeError(f"{reactor!r} cannot read sockets")
+    checkAdoptable(sock)
+    own = sock.dup()
+    try:
+        own.setblocking(False)
+        port = DatagramPort(None, protocol, own.getsockname()[0], reactor=reactor, writeTimeout=writeTimeout)
+        port._preexistingSocket = own
+        port.startListening()
+    except BaseException:
+        own.close()
+        raise
+    return port
+
+
+__all__ = ["SocketGroup", "adopt", "canShare", "checkAdoptable", "hasQueued"]
