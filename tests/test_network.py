@@ -330,7 +330,9 @@ class DeliveryTests:
             await protocol.count(3)
             assert [len(datagram) for datagram, _ in protocol.datagrams] == [100, 0, 99]
             assert port.dropped == {"truncated": 2}
-            assert protocol.drops == [("truncated", 101), ("truncated", 101)]
+            assert [reason for reason, _ in protocol.drops] == ["truncated", "truncated"]
+            # Of a longer one the rest may not have been looked at.
+            assert all(size > 100 for _, size in protocol.drops)
             await close(port, peer)
 
         play(test)

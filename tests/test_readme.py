@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -372,9 +372,11 @@ class TableTests:
         rows = self._rows("The server")
         parameters: Any = tap.Options.optParameters
         defaults = {option[0]: option[2] for option in parameters}
-        assert set(rows) == {*defaults, "interface"}
+        flags = {option[0] for option in cast(Any, tap.Options.optFlags)}
+        assert set(rows) == {*defaults, *flags, "interface", "allow", "trust"}
         assert {name: default for name, default in defaults.items() if default is not None}.items() <= rows.items()
-        assert rows["interface"] in (tap.Options.opt_interface.__doc__ or "")
+        for name in ("interface", "allow", "trust"):
+            assert f"[default: {rows[name]}]" in (getattr(tap.Options, f"opt_{name}").__doc__ or "")
         # What has no default is described as the option itself does.
         helped = {option[0]: str(option[3]) for option in parameters if option[2] is None}
         assert not [name for name, text in helped.items() if f"[default: {rows[name]}]" not in text]

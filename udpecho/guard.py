@@ -13,9 +13,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 from zope.interface import implementer
 
@@ -109,6 +110,21 @@ class GuardPolicy:
     maxRate: int = 0
     loops: bool = True
     dryRun: bool = False
+
+    def asSettings(self) -> dict[str, Any]:
+        """
+        Write this in a way that JSON can carry.
+        """
+        named = {name: [str(network) for network in getattr(self, name)] for name in ("allow", "trust")}
+        return {**asdict(self), **named}
+
+    @classmethod
+    def fromSettings(cls, settings: Mapping[str, Any]) -> GuardPolicy:
+        """
+        Read what L{asSettings} has written.
+        """
+        networks = {name: tuple(map(ip_network, settings[name])) for name in ("allow", "trust")}
+        return cls(**{**settings, **networks})
 
     def __post_init__(self) -> None:
         for name, lowest in (("rate", 0), ("burst", 1), ("maxRate", 0)):

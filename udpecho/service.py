@@ -21,6 +21,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.arguments import MAX_WORKERS
 from udpecho.client import checkTimeout
 from udpecho.counters import Account, Counters, SummedCounters
+from udpecho.guard import Guard, GuardPolicy
 from udpecho.interfaces import IDatagramJournal, IGuard
 from udpecho.journal import DEFAULT_RATE, DatagramJournal
 from udpecho.server import EchoServer
@@ -61,7 +62,7 @@ class EchoService(Service):
         port: int = DEFAULT_PORT,
         interfaces: Sequence[str] | None = None,
         *,
-        guard: IGuard | None = None,
+        guard: IGuard | GuardPolicy | None = None,
         counters: Counters | None = None,
         maxPayload: int | None = None,
         logDatagrams: int | None = DEFAULT_RATE,
@@ -70,13 +71,15 @@ class EchoService(Service):
         journal: IDatagramJournal | None = None,
         sockets: Sequence[socket.socket] | None = None,
         workers: int = 1,
+        offload: bool = True,
     ) -> None:
         """
         @param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
             C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
-        @param guard: decides who is answered.
+        @param guard: decides who is answered, or the policy of the one that does; by default a L{GuardPolicy} as it is. With a
+            policy that refuses loops, replies have one hop less than what they reply to.
         @param counters: the account to keep; by default a new one.
         @param maxPayload: the longest payload to answer, in bytes.
         @param logDatagrams: how many datagrams a second have their lines in the log; C{None} for all, 0 for none.
@@ -86,7 +89,8 @@ class EchoService(Service):
             hears of so many of each, and of the sums of the rest.
         @param sockets: bound UDP sockets to serve on, instead of binding any: what systemd hands over, say. They stay the
             caller's to close: the service has duplicates (C{dup(2)}), which put them in non-blocking mode.
-        @param workers: how many processes serve; with 1 it is this one.
+        @param workers: how many processes serve; with 1 it is this one. Each has a guard of its own.
+        @param offload: have the system keep bursts of one flow together, both ways, where it can.
 
         @raise ValueError: if C{interfaces} is empty, or a number out of its range, or one value excludes another, or this
             system cannot share a port among processes.
@@ -116,7 +120,12 @@ class EchoService(Service):
         self._reactor = reactor
         self._port = port
         self._interfaces = interfaces
-        self._guard = guard
+        self._policy: GuardPolicy | None = None
+        if guard is None or isinstance(guard, GuardPolicy):
+            self._policy = guard or GuardPolicy()
+            guard = Guard(self._policy, seconds=IReactorTime(reactor).seconds)
+        self._guard: IGuard = guard
+        self._offload = offload
         self._maxPayload = maxPayload
         self._logDatagrams = logDatagrams
         self._writeTimeout = writeTimeout
@@ -182,6 +191,8 @@ class EchoService(Service):
             maxPayload=self._maxPayload,
             logDatagrams=self._logDatagrams,
             writeTimeout=self._writeTimeout,
+            offload=self._offload,
+            policy=None if self._policy is None else self._policy.asSettings(),
         )
         self._pool = pool
         self._accounts += pool.accounts
@@ -268,6 +279,8 @@ class EchoService(Service):
                 bound = self._listenOnAll()
                 self._groups = [port for port in bound if isinstance(port, SocketGroup)]
                 self._ports = [port for port in bound if not isinstance(port, SocketGroup)]
+                if isinstance(self._guard, Guard):
+                    self._guard.setOwnPorts(address.port for address in self.addresses)
                 return
             except error.CannotListenError as e:
                 # What is free on one interface may be taken on the next.
@@ -284,8 +297,7 @@ class EchoService(Service):
         try:
             if self._sockets is not None:
                 for sock in self._sockets:
-                    reactor = IReactorFDSet(self._reactor)
-                    ports.append(adopt(reactor, sock, self._makeServer(journal), writeTimeout=self._writeTimeout))
+                    ports.append(self._adopt(sock, journal))
                 return ports
             for interface in LOOPBACK if self._interfaces is None else self._interfaces:
                 try:
@@ -302,6 +314,20 @@ class EchoService(Service):
             raise
         return ports
 
+    def _adopt(self, sock: socket.socket, journal: IDatagramJournal) -> DatagramPort:
+        return adopt(
+            IReactorFDSet(self._reactor),
+            sock,
+            self._makeServer(journal),
+            writeTimeout=self._writeTimeout,
+            offload=self._offload,
+            countHops=self._refusesLoops,
+        )
+
+    @property
+    def _refusesLoops(self) -> bool:
+        return self._policy is not None and self._policy.loops
+
     def _listenOn(self, interface: str, number: int, journal: IDatagramJournal) -> IListeningPort | SocketGroup:
         """
         @raise error.CannotListenError: if the system refuses.
@@ -316,6 +342,8 @@ class EchoService(Service):
             writeTimeout=self._writeTimeout,
             receiveBuffer=self._receiveBuffer,
             ipv6Only=True,
+            offload=self._offload,
+            countHops=self._refusesLoops,
         )
 
     def _makeServer(self, journal: IDatagramJournal) -> EchoServer:
@@ -366,9 +394,14 @@ def _checkWorkers(reactor: object, guard: object, counters: object, sockets: obj
         raise ValueError("several workers cannot share a port on this system: only Linux shares out datagrams among sockets")
     if not IReactorProcess.providedBy(reactor):
         raise TypeError(f"several workers need a reactor that starts processes, not {reactor!r}")
-    for name, value in (("guard", guard), ("counters", counters), ("sockets", sockets)):
+    own = None if isinstance(guard, GuardPolicy) else guard
+    for name, value, instead in (
+        ("guard", own, "; a GuardPolicy goes to each"),
+        ("counters", counters, ""),
+        ("sockets", sockets, ""),
+    ):
         if value is not None:
-            raise ValueError(f"{name} and several workers exclude each other: processes share none")
+            raise ValueError(f"{name} and several workers exclude each other: processes share none{instead}")
 
 
 def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:

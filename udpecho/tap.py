@@ -14,8 +14,20 @@ from twisted.internet import error
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress, parsePort
-from udpecho.arguments import optionValue, parseBytes, parseInterface, parsePayloadSize, parseRate, parseSeconds, parseWorkers
+from udpecho.arguments import (
+    optionValue,
+    parseBytes,
+    parseInterface,
+    parseLimit,
+    parsePayloadSize,
+    parseRate,
+    parseSeconds,
+    parseWorkers,
+)
+from udpecho.guard import DEFAULT_BURST, GuardPolicy
+from udpecho.guard import DEFAULT_RATE as DEFAULT_LIMIT
 from udpecho.journal import DEFAULT_RATE
+from udpecho.networks import ANY, LOOPBACK, PRIVATE, Network, parseNetwork
 from udpecho.service import DEFAULT_PORT, EchoService
 from udpecho.sockets.group import canShare
 from udpecho.sockets.port import WRITE_TIMEOUT
@@ -49,12 +61,27 @@ class Options(usage.Options):
         ["log-datagrams", None, str(DEFAULT_RATE), "Log so many datagrams a second, a line for each way; 0 for none, or all."],
         ["write-timeout", None, f"{WRITE_TIMEOUT:g}", "Seconds that a reply waits for a full send queue."],
         ["receive-buffer", None, None, "Bytes of receive buffer to ask of the system, as in 4M. [default: the system's]"],
+        [
+            "rate",
+            None,
+            str(DEFAULT_LIMIT),
+            "Answer so many datagrams a second to a source not trusted; 0 for no limit.",
+        ],
+        ["burst", None, str(DEFAULT_BURST), "How many of them may come at once."],
+        ["max-rate", None, "0", "Answer so many datagrams a second to all sources together; 0 for no limit."],
         ["workers", None, "1", "Processes that share the port; auto for one on each processor."],
+    ]
+
+    optFlags = [
+        ["no-loop-guard", None, "Answer also what may be another server's, or a forger's, and let replies go any way."],
+        ["dry-run", None, "Count what the guard would drop, and drop nothing."],
+        ["no-offload", None, "Have the system hand over each datagram for itself, and take each reply so."],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.interfaces: list[str] = []
+        self.networks: dict[str, list[Network]] = {}
 
     def opt_interface(self, address: str) -> None:
         """
@@ -64,6 +91,33 @@ class Options(usage.Options):
         self.interfaces.append(optionValue(parseInterface, "interface", address))
 
     opt_i = opt_interface
+
+    def opt_allow(self, network: str) -> None:
+        """
+        A network to answer, as 192.0.2.0/24, an address, private, loopback or any; may be given several times. [default: any]
+        """
+        self.networks.setdefault("allow", []).extend(optionValue(parseNetwork, "allow", network))
+
+    def opt_trust(self, network: str) -> None:
+        """
+        A network to answer without a limit; may be given several times. [default: loopback and private]
+        """
+        self.networks.setdefault("trust", []).extend(optionValue(parseNetwork, "trust", network))
+
+    @property
+    def policy(self) -> GuardPolicy:
+        """
+        What the guard is to do.
+        """
+        return GuardPolicy(
+            allow=tuple(self.networks.get("allow", ANY)),
+            trust=tuple(self.networks.get("trust", (*LOOPBACK, *PRIVATE))),
+            rate=self["rate"],
+            burst=self["burst"],
+            maxRate=self["max-rate"],
+            loops=not self["no-loop-guard"],
+            dryRun=bool(self["dry-run"]),
+        )
 
     def postOptions(self) -> None:
         """
@@ -78,6 +132,9 @@ class Options(usage.Options):
             self["max-payload"] = optionValue(parsePayloadSize, "max-payload", self["max-payload"])
         if self["receive-buffer"] is not None:
             self["receive-buffer"] = optionValue(parseBytes, "receive-buffer", self["receive-buffer"])
+        self["rate"] = optionValue(lambda text: parseLimit(text, 0), "rate", self["rate"])
+        self["burst"] = optionValue(lambda text: parseLimit(text, 1), "burst", self["burst"])
+        self["max-rate"] = optionValue(lambda text: parseLimit(text, 0), "max-rate", self["max-rate"])
         self["workers"] = optionValue(parseWorkers, "workers", self["workers"])
         if self["workers"] > 1 and not canShare:
             raise usage.UsageError("--workers: processes cannot share a port on this system: leave the option out")
@@ -138,6 +195,8 @@ def makeService(options: Options) -> IService:
         logDatagrams=options["log-datagrams"],
         writeTimeout=options["write-timeout"],
         receiveBuffer=options["receive-buffer"],
+        guard=options.policy,
+        offload=not options["no-offload"],
         workers=options["workers"],
     )
     return service

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
 from udpecho.counters import COUNTERS_SIZE, Counters
+from udpecho.guard import GuardPolicy
 from udpecho.journal import DatagramJournal
 from udpecho.messages import LineBuffer, SentLines, SentLog, decode, encode
 from udpecho.service import EchoService
@@ -148,6 +149,8 @@ class Worker:
             journal=DatagramJournal(settings["logDatagrams"], reactor, SentLines(self._write)),
             maxPayload=settings["maxPayload"],
             writeTimeout=settings["writeTimeout"],
+            offload=settings["offload"],
+            guard=None if settings["policy"] is None else GuardPolicy.fromSettings(settings["policy"]),
         )
         service.startService()
         reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

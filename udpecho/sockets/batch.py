@@ -307,12 +307,23 @@ class MessageBatch:
         if self._hearsDestinations:
             # The routing table chooses the interface.
             slots.interfaces[:count] = _noInterfaces[:count]
+            if not self.isIPv6 and slots.locals4[:count] != slots.destinations4[:count]:
+                self._completeLocals()
         if self._hearsHopLimits:
             slots.hopLimits[:count] = slots.hopLimits[:count].tobytes().translate(_receivedLess)
         for entry, controls in self._odd.items():
             hopLimit = None if controls.hopLimit is None else controls.hopLimit - 1
             slots.writeControls(entry, linux.replyControls(self.isIPv6, controls.local, hopLimit, controls.segment))
         self._prepared = True
+
+    def _completeLocals(self) -> None:
+        """
+        What was queued before the kernel was asked for destinations has that of the header only.
+        """
+        slots = self._slots
+        for entry in range(self.entries):
+            if not slots.locals4[entry] and entry not in self._odd:
+                slots.locals4[entry] = slots.destinations4[entry]
 
     def _flows(self, limits: SegmentLimits) -> list[range]:
         """

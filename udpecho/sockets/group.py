@@ -147,7 +147,13 @@ def checkAdoptable(sock: socket.socket) -> None:
 
 
 def adopt(
-    reactor: IReactorFDSet, sock: socket.socket, protocol: DatagramProtocol, *, writeTimeout: float = WRITE_TIMEOUT
+    reactor: IReactorFDSet,
+    sock: socket.socket,
+    protocol: DatagramProtocol,
+    *,
+    writeTimeout: float = WRITE_TIMEOUT,
+    offload: bool = True,
+    countHops: bool = False,
 ) -> DatagramPort:
     """
     Listen on a socket that is bound already.
@@ -157,6 +163,8 @@ def adopt(
         from now on.
     @param protocol: the protocol that gets the datagrams.
     @param writeTimeout: how many seconds a datagram waits for a full send queue.
+    @param offload: as for L{udpecho.sockets.port.listen}.
+    @param countHops: the same.
 
     @raise ValueError: if it is not a UDP socket, or not bound.
     @raise TypeError: if the reactor cannot read sockets.
@@ -168,7 +176,15 @@ def adopt(
     own = sock.dup()
     try:
         own.setblocking(False)
-        port = DatagramPort(None, protocol, own.getsockname()[0], reactor=reactor, writeTimeout=writeTimeout)
+        port = DatagramPort(
+            None,
+            protocol,
+            own.getsockname()[0],
+            reactor=reactor,
+            writeTimeout=writeTimeout,
+            offload=offload,
+            countHops=countHops,
+        )
         port._preexistingSocket = own
         port.startListening()
     except BaseException:

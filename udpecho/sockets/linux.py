@@ -77,35 +77,36 @@ class QueuedError:
     info: int
 
 
-def askForDestination(sock: socket.socket) -> bool:
+def askForDestination(sock: socket.socket, wanted: bool = True) -> bool:
     """
-    Have the kernel tell, with each datagram, the local address it was sent to.
+    Have the kernel tell, with each datagram, the local address it was sent to, or tell it no more.
 
     @return: whether it will: what imitates Linux may not.
     """
     try:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, int(wanted))
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, int(wanted))
     except OSError:
         return False
-    return True
+    return wanted
 
 
-def askForHopLimits(sock: socket.socket) -> bool:
+def askForHopLimits(sock: socket.socket, wanted: bool = True) -> bool:
     """
-    Have the kernel tell, with each datagram, what was left of its time to live (RFC 791) or hop limit (RFC 8200).
+    Have the kernel tell, with each datagram, what was left of its time to live (RFC 791) or hop limit (RFC 8200), or tell it no
+    more.
 
     @return: whether it will.
     """
     try:
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, int(wanted))
         else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, int(wanted))
     except OSError:
         return False
-    return True
+    return wanted
 
 
 def keepBurstsTogether(sock: socket.socket, wanted: bool) -> bool:

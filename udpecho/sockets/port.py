@@ -234,7 +234,8 @@ class DatagramPort(udp.Port):
         Have the system tell of each datagram what a reply needs, and hand over many at once.
         """
         isIPv6 = self.addressFamily == socket.AF_INET6
-        hopLimits = self._countHops and linux.askForHopLimits(self.socket)
+        # Whoever has bound an adopted socket may have asked for more than is wanted.
+        hopLimits = linux.askForHopLimits(self.socket, self._countHops)
         reason = "not wanted"
         if self._wantsBatches and not (isIPv6 and self._boundHost is None and not self._keepsIPv4Out()):
             reason = whyNot() or ""
@@ -243,9 +244,9 @@ class DatagramPort(udp.Port):
         if reason:
             self._hearsDestination = linux.askForDestination(self.socket)
             return
-        if self._boundHost is None or linux.isGroup(self._boundHost):
-            self._hearsDestination = linux.askForDestination(self.socket)
-        together = self._takesBatches and self._wantsOffload and linux.keepBurstsTogether(self.socket, True)
+        severalHosts = self._boundHost is None or linux.isGroup(self._boundHost)
+        self._hearsDestination = linux.askForDestination(self.socket, severalHosts)
+        together = linux.keepBurstsTogether(self.socket, self._takesBatches and self._wantsOffload)
         options = BatchOptions(
             isIPv6, self._boundHost, self._hearsDestination, hopLimits, SegmentLimits() if together else None
         )

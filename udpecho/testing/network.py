@@ -35,6 +35,8 @@ from udpecho.testing.memoryport import MemoryPort, canonical, isLoopback, unmapp
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
+#: How far apart hosts begin in it; no divisor of its length.
+_ephemeralStep = 1009
 
 _onItsWay = "on its way"
 _outcomes = ("delivered", "refused", "nobody listens")
@@ -282,7 +284,8 @@ class MemoryHost:
         self.addresses = addresses
         self.nameResolver: IHostnameResolver = _Resolver(network)
         self._byNumber: dict[int, list[MemoryPort]] = {}
-        self._ephemeral = 0
+        # As on real hosts, two of them seldom choose the same number at the same time.
+        self._ephemeral = _ephemeralStep * len(network.hosts)
 
     def __repr__(self) -> str:
         return f"<MemoryHost {self.name}>"
