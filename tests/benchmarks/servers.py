@@ -75,6 +75,9 @@ def _socat(workshop: Workshop, port: int) -> Sequence[str]:
 
 
 _quiet = ("--log-datagrams", "0")
+_unguarded = ("--no-loop-guard", "--rate", "0")
+#: The load is no trusted source, and never over its limit.
+_limited = ("--trust", "192.0.2.0/24", "--rate", "1000000000", "--burst", "1000000000")
 
 #: All of them. A variant of ours is a line here; where its option does not exist, it is named and skipped.
 SERVERS: dict[str, Server] = {
@@ -83,6 +86,8 @@ SERVERS: dict[str, Server] = {
         Server("ours", _ours(LOOPBACK, *_quiet)),
         # Asked at an address that the kernel would not answer from by itself; the load hears no other.
         Server("ours-wildcard", _ours("0.0.0.0", *_quiet), asked="127.0.0.2"),
+        Server("ours-guard-off", _ours(LOOPBACK, *_quiet, *_unguarded)),
+        Server("ours-limiter", _ours(LOOPBACK, *_quiet, *_limited)),
         Server("ours-logging", _ours(LOOPBACK)),
         Server("ours-no-offload", _ours(LOOPBACK, *_quiet, "--no-offload")),
         Server("ours-workers-2", _ours(LOOPBACK, *_quiet, "--workers", "2"), processors=2),
