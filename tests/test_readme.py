@@ -122,11 +122,13 @@ class BlockTests:
         """
         Each block of shell is in one of the tests below.
         """
-        assert len(SHELL) == 4
+        assert len(SHELL) == 5
         assert SHELL[0].endswith("twistd -n udpecho --port 1234")
         assert SHELL[1].endswith("-m pytest")
         assert "--interface" in SHELL[2]
         assert "--uid" in SHELL[3]
+        # With less to do in tests.test_benchmarks.
+        assert SHELL[4] == ".venv/bin/python -m tests.benchmarks"
 
     def test_commandsFirst(self) -> None:
         """

@@ -5,6 +5,7 @@ Reading an input, a file or a pipe or a terminal, without keeping the reactor wa
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from twisted.internet import defer
 from twisted.internet.abstract import FileDescriptor
@@ -30,6 +31,7 @@ class InputReader(FileDescriptor):
         self._wanted = 0
         self._got = bytearray()
         self._done: defer.Deferred[bytes] | None = None
+        self._blocks = False
 
     def fileno(self) -> int:
         """
@@ -52,6 +54,7 @@ class InputReader(FileDescriptor):
         self._wanted = size
         done = self._done = defer.Deferred(self._cancelled)
         if os.name == "posix":
+            self._blocks = os.get_blocking(self._descriptor)
             self.startReading()
         else:
             # Other systems cannot wait for files and terminals.
@@ -90,6 +93,10 @@ class InputReader(FileDescriptor):
 
     def _finish(self) -> tuple[defer.Deferred[bytes] | None, bytes]:
         self.stopReading()
+        if self._blocks:
+            # uvloop has changed that, for whoever else has the terminal too.
+            with suppress(OSError):
+                os.set_blocking(self._descriptor, True)
         done, self._done = self._done, None
         data = bytes(self._got)
         self._got.clear()
