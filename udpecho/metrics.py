@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted import __version__ as twistedVersion
 from udpecho._version import __version__
-from udpecho.counters import BATCH_SIZES, DROP_REASONS
+from udpecho.counters import BATCH_SIZES, DROP_REASONS, Counters
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -104,6 +104,14 @@ class EchoCollector:
         yield from self._surroundings()
         yield self._build()
 
+    def describe(self) -> Iterator[Metric]:
+        """
+        Name all there may be, without reading anything.
+
+        @return: the families of metrics.
+        """
+        return EchoCollector(Counters(), lambda: 0, lambda: 0.0, lambda: 0).collect()
+
     def _datagrams(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
@@ -186,7 +194,8 @@ def makeRegistry(
     requireLibrary()
     from prometheus_client import CollectorRegistry, ProcessCollector
 
-    registry = CollectorRegistry()
+    # So that all can be asked for by their names.
+    registry = CollectorRegistry(auto_describe=True)
     registry.register(EchoCollector(account, kernelDrops, fill, workers))
     ProcessCollector(registry=registry)
     return registry

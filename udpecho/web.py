@@ -8,9 +8,7 @@ and of the connections, which are few, the oldest makes room for a new one.
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from io import BytesIO
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -22,14 +20,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
-from twisted.web.wsgi import WSGIResource
 
 from udpecho.addresses import formatAddress, parsePort
 from udpecho.limiter import Ceiling, Elapsed
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import Metric
 
 #: Asks a server whether it answers: see L{SelfEcho.check <udpecho.health.SelfEcho.check>}.
 Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
@@ -42,6 +38,7 @@ CONNECTIONS = 64
 #: How many requests are answered in a second.
 REQUESTS = 100
 
+_wanted = "write an endpoint, as in tcp:9107:interface=127.0.0.1 or tcp6:9107:interface=\\:\\:1"
 _methods = (b"GET", b"HEAD")
 _text = b"text/plain; charset=utf-8"
 
@@ -56,7 +53,8 @@ def parseEndpoint(text: str) -> str:
 
     @raise ValueError: with a sentence that says what would be right.
     """
-    wanted = "write an endpoint, as in tcp:9107:interface=127.0.0.1 or tcp6:9107:interface=\\:\\:1"
+    if re.fullmatch(r"unix:(address=)?", text):
+        raise ValueError(f"{text!r} is nowhere to listen: it has no path; {_wanted}")
     port = re.match(r"(?:tcp6?|ssl):(?:port=)?([^:=]*)(?::|$)", text)
     try:
         if port is not None:
@@ -64,12 +62,12 @@ def parseEndpoint(text: str) -> str:
         # An endpoint keeps its reactor until it is told to listen, and this one never is.
         endpoint = serverFromString(object(), text)
     except ValueError as e:
-        raise ValueError(f"{text!r} is nowhere to listen: {e}; {wanted}") from None
+        raise ValueError(f"{text!r} is nowhere to listen: {e}; {_wanted}") from None
     except Exception:
         # What parses the parts raises whatever it stumbles over.
-        raise ValueError(f"{text!r} is nowhere to listen: {wanted}") from None
+        raise ValueError(f"{text!r} is nowhere to listen: {_wanted}") from None
     if isinstance(endpoint, StandardIOEndpoint):
-        raise ValueError(f"{text!r} is nowhere to listen: it is one connection; {wanted}")
+        raise ValueError(f"{text!r} is nowhere to listen: it is one connection; {_wanted}")
     return text
 
 
@@ -83,7 +81,7 @@ class MetricsService(Service):
 
     def __init__(self, reactor: IReactorTime, description: str, registry: CollectorRegistry, health: Health) -> None:
         """
-        @param reactor: a reactor with all that the endpoint needs, and with threads.
+        @param reactor: a reactor with all that the endpoint needs.
         @param description: the endpoint: see L{parseEndpoint}.
         @param registry: what to show: see L{udpecho.metrics.makeRegistry}.
         @param health: asks the server whether it answers.
@@ -92,7 +90,7 @@ class MetricsService(Service):
         """
         self._reactor = reactor
         self._description = parseEndpoint(description)
-        self._site = _Site(_Pages(reactor, registry, health), reactor)
+        self._site = _Site(_Pages(registry, health), reactor)
         self._binding: defer.Deferred[None] | None = None
         self._port: IListeningPort | None = None
 
@@ -160,21 +158,6 @@ def _where(address: IAddress) -> str:
     return str(getattr(address, "name", address))
 
 
-class _Request(server.Request):
-    """
-    A request that keeps nothing of a body.
-    """
-
-    def gotLength(self, length: int | None) -> None:
-        # Twisted's own opens a file for a long one.
-        self.content = BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """
-        Forget it.
-        """
-
-
 class _Channel(http.HTTPChannel):
     """
     A connection, which must bring a request in time: not every byte buys it more.
@@ -232,10 +215,9 @@ class _Site(server.Site):
     """
 
     noisy = False
-    requestFactory = _Request
 
     def __init__(self, pages: resource.Resource, reactor: IReactorTime) -> None:
-        super().__init__(pages, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
+        super().__init__(pages, timeout=REQUEST_TIMEOUT, reactor=reactor)
         # HTTP/1 alone: that is what Prometheus speaks.
         self.protocol = _Channel  # type: ignore[assignment]
         self._open: dict[_Channel, None] = {}
@@ -318,10 +300,11 @@ class _Pages(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, reactor: IReactorTime, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, registry: CollectorRegistry, health: Health) -> None:
         super().__init__()
-        self._reactor = reactor
-        self._registry = registry
+        from prometheus_client import make_wsgi_app
+
+        self._application = make_wsgi_app(registry)
         self._health = health
         self._pages: Mapping[bytes, Callable[[server.Request], int]] = {
             b"/metrics": self._metrics,
@@ -339,15 +322,26 @@ class _Pages(resource.Resource):
         return page(request)
 
     def _metrics(self, request: server.Request) -> int:
-        # The library writes the page in a thread. What it writes is read here, where nothing else changes it meanwhile.
-        page = _metricsResource(self._reactor, list(self._registry.collect()))
-        method, request.method = request.method, b"GET"
-        try:
-            page.render(request)
-        finally:
-            # Twisted leaves out the body of an answer to HEAD; the library would refuse it.
-            request.method = method
-        return server.NOT_DONE_YET
+        """
+        Answer with the library's page.
+
+        C{prometheus_client.twisted} is this same application, called in a thread of the installed reactor. There, a scrape that
+        is under way when the reactor stops waits for the reactor, which waits for the thread, for ever; and neither a UNIX
+        socket nor C{HEAD} will do. A page takes about a millisecond, so it is written here.
+        """
+        _, _, query = request.uri.partition(b"?")
+        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query.decode("latin-1")}
+        for name in ("Accept", "Accept-Encoding"):
+            value = request.getHeader(name)
+            if value is not None:
+                environment[f"HTTP_{name.upper().replace('-', '_')}"] = value
+
+        def start(status: str, headers: list[tuple[str, str]]) -> None:
+            request.setResponseCode(int(status.split()[0]))
+            for header in headers:
+                request.setHeader(*header)
+
+        return _finish(request, b"".join(self._application(environment, start)))
 
     def _healthy(self, request: server.Request) -> int:
         checking = self._health()
@@ -367,43 +361,19 @@ class _Pages(resource.Resource):
         return server.NOT_DONE_YET
 
 
-class _Families:
-    """
-    A collector of what has been collected.
-    """
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _metricsResource(reactor: Any, families: Iterable[Metric]) -> WSGIResource:
-    """
-    The library's page.
-    """
-    from prometheus_client import CollectorRegistry
-
-    registry = CollectorRegistry(auto_describe=True)
-    registry.register(_Families(families))
-    if sys.modules.get("twisted.internet.reactor") is reactor:
-        from prometheus_client.twisted import MetricsResource
-
-        return MetricsResource(registry)
-    # The same for another reactor than the installed one, which is the only one that the library knows.
-    from prometheus_client import make_wsgi_app
-
-    return WSGIResource(reactor, reactor.getThreadPool(), make_wsgi_app(registry))
-
-
 def _answer(request: server.Request, code: int, text: str) -> int:
     """
-    Answer with a text, or to C{HEAD} with its length.
+    Answer with a text.
     """
-    body = text.encode()
     request.setResponseCode(code)
     request.setHeader(b"Content-Type", _text)
+    return _finish(request, text.encode())
+
+
+def _finish(request: server.Request, body: bytes) -> int:
+    """
+    Answer; to C{HEAD} with the body's length alone.
+    """
     request.setHeader(b"Content-Length", b"%d" % len(body))
     request.setHeader(b"Cache-Control", b"no-store")
     request.write(body)
