@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -208,6 +209,35 @@ class RegistryTests:
         assert (checked.status, checked.stdout, checked.stderr) == (0, "", "")
         # It does find what is wrong.
         assert processes.run(promtool, "check", "metrics", feed=b"# TYPE a counter\na 1\n").status != 0
+
+
+class PageTests:
+    """
+    C{docs/metrics.rst}.
+    """
+
+    text = (Path(__file__).parents[1] / "docs" / "metrics.rst").read_text()
+
+    def test_table(self) -> None:
+        """
+        The table has every metric that is exported, with its type, and no other.
+        """
+        told = set(re.findall(r"^``(udpecho_\w+?)(?:_total)?(?:{.*})?`` +(counter|gauge|histogram) ", self.text, re.MULTILINE))
+        assert told == {(family.name, family.type) for family in EchoCollector(Counters()).describe()}
+
+    def test_queries(self, processes: Processes) -> None:
+        """
+        Prometheus understands the queries.
+        """
+        promtool = tool("promtool")
+        _, _, section = self.text.partition("Some questions")
+        blocks = re.findall(r"^.. code-block:: text\n\n((?:   .*\n)+)", section.partition("\nHealth\n")[0], re.MULTILINE)
+        assert len(blocks) == 7
+        rules = [{"record": f"query:{number}", "expr": " ".join(block.split())} for number, block in enumerate(blocks)]
+        # JSON is YAML too.
+        (processes.directory / "rules.yml").write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+        checked = processes.run(promtool, "check", "rules", "rules.yml")
+        assert (checked.status, checked.stderr) == (0, ""), checked
 
 
 def ask(address: str, path: str) -> Any:

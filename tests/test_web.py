@@ -373,6 +373,8 @@ class ServiceTests:
 
         run(check)
 
+    # Older Twisteds leave the socket that they could not bind to the garbage collector.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_taken(self, runOnce: Run) -> None:
         """
         An address that is taken is an error at once, and leaves nothing; later the service can be started after all.
@@ -386,7 +388,6 @@ class ServiceTests:
             for start in (other.privilegedStartService, other.startService):
                 with pytest.raises(error.CannotListenError):
                     start()
-            # Older Twisteds leave the socket that they could not bind to the garbage collector.
             gc.collect()
             await other.stopService()
             await pages.service.stopService()
