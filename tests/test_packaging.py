@@ -214,7 +214,7 @@ class BuildTests:
         """
         lines = [str(line) for line in built.metadata.get_all("Requires-Dist", []) if 'extra == "test"' in str(line)]
         required = {re.split(r"[^\w.-]", line)[0] for line in lines}
-        assert required >= {"build", "hypothesis", "jsonschema", "pytest", "pytest-twisted", "setuptools"}
+        assert required >= {"build", "hypothesis", "jsonschema", "prometheus-client", "pytest", "pytest-twisted", "setuptools"}
 
     def test_entryPoints(self, built: Built) -> None:
         """
@@ -406,17 +406,21 @@ FLOORS = {
     "interfaces": 0,
     "limiter": 0,
     "networks": 0,
+    "droplog": 1,
     "guard": 1,
     "inputs": 1,
     "journal": 1,
     "messages": 1,
+    "metrics": 1,
     "resolution": 1,
     "sockets": 1,
     "client": 2,
+    "health": 2,
     "probe": 2,
     "server": 2,
     "testing": 2,
     "workers": 2,
+    "web": 2,
     "service": 3,
     "transfer": 3,
     "cli": 4,
@@ -432,6 +436,7 @@ BESIDE = {
     ("arguments", "addresses"),
     ("messages", "journal"),
     ("testing", "server"),
+    ("health", "client"),
 }
 #: The shelves of the test kit, from below: a module there imports from those below it only.
 SHELVES = {
