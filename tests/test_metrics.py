@@ -28,7 +28,7 @@ from tests.support import PATIENCE, udpSocket
 from udpecho.counters import BATCH_SIZES, DROP_REASONS, Counters
 from udpecho.guard import Guard, GuardPolicy
 from udpecho.metrics import EchoCollector, makeRegistry, requireLibrary
-from udpecho.sockets import batch
+from udpecho.sockets import slots
 
 #: A server with its pages, as C{twistd} has them: on the installed reactor.
 SERVER = """
@@ -136,7 +136,7 @@ class CollectorTests:
         assert found["udpecho_dropped_datagrams_total{reason=truncated}"] == 1
         assert found["udpecho_dropped_datagrams_total{reason=too_large}"] == 0
 
-    @given(st.lists(st.integers(1, batch.SLOTS)))
+    @given(st.lists(st.integers(1, slots.SLOTS)))
     def test_batches(self, sizes: list[int]) -> None:
         """
         The histogram has how many batches held at most so many entries, how many there were, and what all of them held.

@@ -97,6 +97,16 @@ class DatagramJournal:
         self._timer: IDelayedCall | None = None
         self._unwritten = [0, 0, 0, 0]
 
+    def setRate(self, rate: int | None) -> None:
+        """
+        Go on with another rate, from the next second on.
+
+        @param rate: how many datagrams a second get their lines; C{None} for all of them.
+        """
+        self.close()
+        self._rate = rate
+        self._windowEnds = None
+
     def received(self, size: int, address: tuple[str, int]) -> bool:
         """
         @see: L{IDatagramJournal.received}

@@ -5,7 +5,9 @@ What a worker and its parent say to each other, over pipes: JSON objects of one 
 kind         value                                            what it says
 ===========  ===============================================  ==========================================================
 configure    an object                                        the parent: serve, and how
+change       an object                                        the parent: go on like this
 ready        C{True}                                          the worker: it answers
+guard        an object                                        the worker: what its guard tells
 received     size, host, port, scope                          a datagram came in, which is worth a line in the log
 written      size, host, port, scope                          a datagram went back, which is worth one too
 passed       received, bytes, written, bytes                  so many came and went that have no lines

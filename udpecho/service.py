@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeGuard, cast
 
 from twisted.application.service import Service
@@ -136,6 +137,10 @@ class EchoService(Service):
         self._ports: list[IListeningPort] = []
         self._groups: list[SocketGroup] = []
         self._pool: WorkerPool | None = None
+        # Those whose rate may be changed.
+        self._journals: list[DatagramJournal] = [journal] if isinstance(journal, DatagramJournal) else []
+        self._isServing = False
+        self._awaited: list[defer.Deferred[None]] = []
         self._stopping: list[defer.Deferred[None]] = []
 
     @property
@@ -179,7 +184,7 @@ class EchoService(Service):
         if not self._bound():
             return
         if self._workers == 1:
-            self._announce()
+            self._serves()
         elif self._pool is None:
             self._startWorkers()
 
@@ -196,7 +201,90 @@ class EchoService(Service):
         )
         self._pool = pool
         self._accounts += pool.accounts
-        pool.start().addCallback(lambda _: self._announce())
+        pool.start().addCallback(lambda _: self._serves())
+
+    def whenServing(self) -> defer.Deferred[None]:
+        """
+        @return: fires when the service answers; at once if it does.
+        """
+        if self._isServing:
+            return defer.succeed(None)
+        waiter: defer.Deferred[None] = defer.Deferred()
+        self._awaited.append(waiter)
+        return waiter
+
+    def _serves(self) -> None:
+        self._isServing = True
+        self._announce()
+        awaited, self._awaited = self._awaited, []
+        for waiter in awaited:
+            waiter.callback(None)
+
+    # What there is to know beside the counters
+
+    def kernelDrops(self) -> int | None:
+        """
+        How many datagrams the system has dropped for want of room in the receive buffers, since the ports were bound; C{None}
+        where it does not tell.
+        """
+        told = [port.getKernelDrops() for port in self._bound() if _isOpen(port)]
+        known = [number for number in told if number is not None]
+        return sum(known) if known else None
+
+    def limiterFill(self) -> float:
+        """
+        How full the table of the guard's limiter is, from 0 to 1; with several workers, the fullest one.
+        """
+        if self._pool is not None:
+            return self._pool.news.fill
+        return self._guard.fill if isinstance(self._guard, Guard) else 0.0
+
+    def wouldDrop(self) -> Mapping[str, int]:
+        """
+        In a dry run, how many datagrams the guard would have dropped, by reason.
+        """
+        if self._pool is not None:
+            return self._pool.news.wouldDrop
+        return self._guard.wouldDrop if isinstance(self._guard, Guard) else {}
+
+    def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
+        """
+        Say from where most of what the guard dropped came, since the last call.
+
+        @see: L{Guard.busiest}
+        """
+        if self._pool is not None:
+            return self._pool.news.busiest(most)
+        return self._guard.busiest(most) if isinstance(self._guard, Guard) else {}
+
+    def workersAlive(self) -> int:
+        """
+        How many processes answer: the workers, or this one.
+        """
+        if self._workers == 1:
+            return int(self._isServing)
+        return 0 if self._pool is None else self._pool.alive()
+
+    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
+        """
+        Go on with another policy and another number of log lines, without a pause. Whether loops are refused stays as it is,
+        since the ports are made for that.
+
+        @param policy: the policy of the guard.
+        @param logDatagrams: how many datagrams a second have their lines in the log; C{None} for all, 0 for none.
+
+        @raise ValueError: if the guard is one that was made elsewhere.
+        """
+        if self._policy is None:
+            raise ValueError("this service was given a guard: configure that one")
+        self._policy = policy = replace(policy, loops=self._policy.loops)
+        self._logDatagrams = logDatagrams
+        if isinstance(self._guard, Guard):
+            self._guard.configure(policy)
+        for journal in self._journals:
+            journal.setRate(logDatagrams)
+        if self._pool is not None:
+            self._pool.change(logDatagrams, policy=policy.asSettings())
 
     def _announce(self) -> None:
         """
@@ -229,11 +317,10 @@ class EchoService(Service):
             stopped.callback(result)  # type: ignore[arg-type]
 
     async def _stop(self) -> None:
-        bound = self._bound()
-        ports, self._ports = self._ports, []
-        groups, self._groups = self._groups, []
-        pool, self._pool = self._pool, None
-        drained = await (_drain(ports) if pool is None else self._stopWorkers(pool, groups))
+        bound, pool = self._bound(), self._pool
+        self._isServing = False
+        drained = await (_drain(self._ports) if pool is None else self._stopWorkers(pool, self._groups))
+        self._ports, self._groups, self._pool = [], [], None
         lost = sum(port.getKernelDrops() or 0 for port in bound if _isOpen(port))
         if lost:
             self._warnOfKernelDrops(lost)
@@ -267,7 +354,9 @@ class EchoService(Service):
     def _makeJournal(self) -> IDatagramJournal:
         if self._journal is not None:
             return self._journal
-        return DatagramJournal(self._logDatagrams, IReactorTime(self._reactor))
+        journal = DatagramJournal(self._logDatagrams, IReactorTime(self._reactor))
+        self._journals = [journal]
+        return journal
 
     def _bind(self) -> None:
         if self._bound():

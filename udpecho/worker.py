@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ from twisted.internet import error
 from twisted.internet import main as _main
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
@@ -26,6 +28,11 @@ from udpecho.guard import GuardPolicy
 from udpecho.journal import DatagramJournal
 from udpecho.messages import LineBuffer, SentLines, SentLog, decode, encode
 from udpecho.service import EchoService
+
+#: Seconds between two looks at what the guard has to tell.
+_tellEvery = 1.0
+#: How many prefixes it tells of, for each reason.
+_prefixes = 16
 
 _log = Logger()
 
@@ -110,6 +117,9 @@ class Worker:
         @param write: takes messages to the parent.
         """
         self.status = 0
+        self._service: _WorkerService | None = None
+        self._told: Counter[str] = Counter()
+        self._fill = 0.0
         self._reactor = reactor
         self._write = write
 
@@ -121,7 +131,7 @@ class Worker:
         """
         try:
             kind, value = decode(line)
-            {"configure": self._configure}[kind](value)
+            {"configure": self._configure, "change": self._change}[kind](value)
         except Exception:
             _log.failure("cannot do what the parent said")
             self.status = 1
@@ -142,7 +152,7 @@ class Worker:
         reactor = self._reactor
         offset = settings["slot"] * COUNTERS_SIZE
         memory = memoryview(mmap.mmap(settings["memory"], 0))
-        service = _WorkerService(
+        service = self._service = _WorkerService(
             reactor,
             sockets=[socket.socket(fileno=descriptor) for descriptor in settings["sockets"]],
             counters=Counters(memory[offset : offset + COUNTERS_SIZE]),
@@ -154,7 +164,31 @@ class Worker:
         )
         service.startService()
         reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+        if settings["policy"] is not None:
+            looking = LoopingCall(self._tellOfGuard)
+            looking.clock = reactor
+            looking.start(_tellEvery, now=False)
+            reactor.addSystemEventTrigger("before", "shutdown", self._tellOfGuard)
         self._write(encode("ready", True))
+
+    def _tellOfGuard(self) -> None:
+        """
+        Tell the parent what the guard tells, if it has anything new.
+        """
+        assert self._service is not None
+        busiest, fill = self._service.busiest(_prefixes), self._service.limiterFill()
+        wouldDrop = Counter(self._service.wouldDrop())
+        news, self._told = wouldDrop - self._told, wouldDrop
+        if busiest or news or fill != self._fill:
+            self._fill = fill
+            self._write(encode("guard", {"busiest": busiest, "wouldDrop": news, "fill": fill}))
+
+    def _change(self, settings: Mapping[str, Any]) -> None:
+        """
+        Go on with other settings.
+        """
+        assert self._service is not None
+        self._service.configure(GuardPolicy.fromSettings(settings["policy"]), settings["logDatagrams"])
 
 
 def _writeAll(descriptor: int, data: bytes) -> None:

@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
 from udpecho.addresses import DatagramAddress
+from udpecho.busiest import Busiest
 from udpecho.counters import COUNTERS_SIZE, Counters
 from udpecho.interfaces import IDatagramJournal
 from udpecho.messages import LineBuffer, decode, encode
@@ -121,22 +122,68 @@ class _SharedAccounts:
         os.close(self.descriptor)
 
 
+class GuardNews:
+    """
+    What the guards of all workers tell.
+
+    @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.wouldDrop: Counter[str] = Counter()
+        self._busiest: dict[str, Busiest[str]] = {}
+        self._fills: dict[int, float] = {}
+
+    def heard(
+        self, worker: int, busiest: Mapping[str, Sequence[tuple[str, int]]], wouldDrop: Mapping[str, int], fill: float
+    ) -> None:
+        """
+        One of them told something.
+
+        @param worker: which.
+        @param busiest: what its L{Guard.busiest <udpecho.guard.Guard.busiest>} said.
+        @param wouldDrop: how many more it would have dropped.
+        @param fill: how full its limiter's table is.
+        """
+        for reason, found in busiest.items():
+            for prefix, datagrams in found:
+                self._busiest.setdefault(reason, Busiest()).add(prefix, datagrams)
+        self.wouldDrop.update(wouldDrop)
+        self._fills[worker] = fill
+
+    @property
+    def fill(self) -> float:
+        """
+        How full the fullest table is, from 0 to 1.
+        """
+        return max(self._fills.values(), default=0.0)
+
+    def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
+        """
+        @see: L{Guard.busiest <udpecho.guard.Guard.busiest>}
+        """
+        taken = {reason: busiest.take(most) for reason, busiest in self._busiest.items()}
+        return {reason: found for reason, found in taken.items() if found}
+
+
 class _Relay:
     """
     Hands the lines of one worker to the journal of all.
 
     A reply has its line if its datagram had one. The two have no more in common than the peer and the size; the oldest of many
     that have no reply are forgotten.
+
+    @ivar everything: whether all datagrams have their lines.
     """
 
     def __init__(self, journal: IDatagramJournal, everything: bool) -> None:
+        self.everything = everything
         self._journal = journal
-        self._everything = everything
         self._unanswered: OrderedDict[tuple[int, DatagramAddress], int] = OrderedDict()
 
     def received(self, value: Sequence[Any]) -> None:
         size, address = self._read(value)
-        if self._journal.received(size, address) and not self._everything:
+        if self._journal.received(size, address) and not self.everything:
             self._unanswered[size, address] = self._unanswered.pop((size, address), 0) + 1
             if len(self._unanswered) > _maxUnanswered:
                 self._unanswered.popitem(last=False)
@@ -146,7 +193,7 @@ class _Relay:
         number = self._unanswered.pop((size, address), 0)
         if number > 1:
             self._unanswered[size, address] = number - 1
-        self._journal.written(size, address, number > 0 or self._everything)
+        self._journal.written(size, address, number > 0 or self.everything)
 
     def passed(self, value: Sequence[int]) -> None:
         self._journal.passed(*value)
@@ -164,6 +211,7 @@ class _Process(ProcessProtocol):
     One worker's process.
 
     @ivar ready: whether it answers.
+    @ivar relay: takes its lines.
     @ivar started: when it was started, in the reactor's seconds.
     """
 
@@ -179,13 +227,14 @@ class _Process(ProcessProtocol):
         self._complained = 0
         self._complaining: IDelayedCall | None = None
         self._reaping: IDelayedCall | None = None
-        relay = _Relay(pool.journal, pool.logsAll)
+        relay = self.relay = _Relay(pool.journal, pool.logsAll)
         self._handlers: dict[str, Callable[[Any], None]] = {
             "ready": self._isReady,
             "received": relay.received,
             "written": relay.written,
             "passed": relay.passed,
             "log": self._logged,
+            "guard": lambda value: pool.news.heard(slot.name, **value),
         }
 
     def say(self, kind: str, value: object) -> None:
@@ -384,6 +433,7 @@ class WorkerPool:
     @ivar settings: what they are told.
     @ivar memory: the descriptor of the memory of their accounts.
     @ivar accounts: the account of each.
+    @ivar news: what their guards tell.
     @ivar stopping: whether they are to end.
     """
 
@@ -410,6 +460,7 @@ class WorkerPool:
         self.journal = journal
         self.logsAll = logDatagrams is None
         self.settings = {"logDatagrams": logDatagrams, **settings}
+        self.news = GuardNews()
         self._shared = _SharedAccounts(len(sockets))
         self.memory = self._shared.descriptor
         self.accounts = self._shared.accounts
@@ -430,6 +481,27 @@ class WorkerPool:
         for slot in self._slots:
             slot.start()
         return ready
+
+    def alive(self) -> int:
+        """
+        How many workers answer.
+        """
+        return sum(slot.process is not None and slot.process.ready for slot in self._slots)
+
+    def change(self, logDatagrams: int | None, **settings: object) -> None:
+        """
+        Have the workers, and those that come after them, go on with other settings.
+
+        @param logDatagrams: as at the beginning.
+        @param settings: the same.
+        """
+        self.logsAll = logDatagrams is None
+        changed = {"logDatagrams": logDatagrams, **settings}
+        self.settings.update(changed)
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.relay.everything = self.logsAll
+                slot.process.say("change", changed)
 
     def undrained(self) -> list[int]:
         """
@@ -534,4 +606,4 @@ def _howItEnded(reason: BaseException) -> str:
     return f"cannot be started: {reason}"
 
 
-__all__ = ["BackOff", "WorkerPool"]
+__all__ = ["BackOff", "GuardNews", "WorkerPool"]
