@@ -53,6 +53,7 @@ class EchoService(Service):
     processes running that share the datagrams. Its counters are the sum of theirs, its log is that of all.
 
     @ivar counters: what came in on all ports, and what became of it.
+    @ivar kernelDropsTold: how many of the L{kernelDrops} the log has already; the rest is told at the stop.
     """
 
     counters: Account
@@ -139,6 +140,7 @@ class EchoService(Service):
         self._pool: WorkerPool | None = None
         # Those whose rate may be changed.
         self._journals: list[DatagramJournal] = [journal] if isinstance(journal, DatagramJournal) else []
+        self.kernelDropsTold = 0
         self._isServing = False
         self._awaited: list[defer.Deferred[None]] = []
         self._stopping: list[defer.Deferred[None]] = []
@@ -298,6 +300,14 @@ class EchoService(Service):
             )
         self._warnOfSmallBuffers()
 
+    def abort(self) -> None:
+        """
+        Close the ports at once, before anything was served.
+        """
+        for port in self._bound():
+            port.abort() if isinstance(port, DatagramPort) else port.stopListening()
+        self._ports, self._groups = [], []
+
     def stopService(self) -> defer.Deferred[None]:
         """
         Answer what is already queued, for a second at the most, close the ports and log the sums.
@@ -321,8 +331,8 @@ class EchoService(Service):
         self._isServing = False
         drained = await (_drain(self._ports) if pool is None else self._stopWorkers(pool, self._groups))
         self._ports, self._groups, self._pool = [], [], None
-        lost = sum(port.getKernelDrops() or 0 for port in bound if _isOpen(port))
-        if lost:
+        lost = sum(port.getKernelDrops() or 0 for port in bound if _isOpen(port)) - self.kernelDropsTold
+        if lost > 0:
             self._warnOfKernelDrops(lost)
         await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in bound])
         if not drained:
