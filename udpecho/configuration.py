@@ -46,9 +46,9 @@ class Setting:
     """
     What an option takes.
 
-    @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array of
-        strings; L{SWITCH}, C{true} or C{false}.
-    @ivar parse: reads one text, and raises C{ValueError} with a sentence if it is wrong; C{None} if only the option itself knows.
+    @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array
+        of strings; L{SWITCH}, C{true} or C{false}.
+    @ivar parse: reads one text, and raises C{ValueError} with a sentence if it is wrong; C{None} if only the option can.
     @ivar reloads: whether it can be applied while serving.
     """
 
@@ -78,6 +78,9 @@ SETTINGS: Mapping[str, Setting] = {
     "socket-activation": Setting(LIST),
 }
 
+# Nobody reads more problems, and to look up the line of each takes its time; no value is so long.
+_mostProblems = 20
+_longestText = 1000
 _bareKey = re.compile(r"[A-Za-z0-9_-]+")
 _place = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 # Names of what TOML has, by the Python types that tomllib makes of it.
@@ -153,8 +156,8 @@ def parse(data: bytes | str, known: Mapping[str, Setting] = SETTINGS, path: str 
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        line = e.object.count(b"\n", 0, e.start) + 1
-        raise ConfigurationError([f"{where}:{line}: not UTF-8, as TOML is: byte {e.object[e.start]:#04x}"]) from None
+        bad = e.object.count(b"\n", 0, e.start) + 1
+        raise ConfigurationError([f"{where}:{bad}: not UTF-8, as TOML is: byte {e.object[e.start]:#04x}"]) from None
     found = _load(text, where)
     values: dict[str, Value] = {}
     problems: list[str] = []
@@ -166,6 +169,8 @@ def parse(data: bytes | str, known: Mapping[str, Setting] = SETTINGS, path: str 
         except ValueError as e:
             line = _lineOf(name, text)
             problems.append(f"{where}{'' if line is None else f':{line}'}: {_key(name)}: {e}")
+            if len(problems) == _mostProblems:
+                break
     if problems:
         raise ConfigurationError(problems)
     return values
@@ -182,11 +187,10 @@ def given(options: usage.Options, arguments: Sequence[str]) -> frozenset[str]:
         pairs, _ = getopt(list(arguments), options.shortOpt, options.longOpt)
     except GetoptError:
         return frozenset()
-    names = {name.lstrip("-") for name, _ in pairs}
     synonyms = options.synonyms
-    return frozenset(
-        str(synonyms.get(name) or synonyms.get(name.replace("-", "_")) or name).replace("_", "-") for name in names
-    )
+    # The methods of options are known by their Python names.
+    names = [synonyms.get(name) or synonyms[name.replace("-", "_")] for name in (pair[0].lstrip("-") for pair in pairs)]
+    return frozenset(name.replace("_", "-") for name in names)
 
 
 def merge(values: Values, given: Collection[str] = ()) -> list[str]:
@@ -325,8 +329,12 @@ def _asOption(value: Any, setting: Setting) -> Value:
 
 
 def _one(text: str, setting: Setting) -> str:
-    if not text or "\0" in text:
-        raise ValueError("an empty string: leave the option out for its default" if not text else "a string with a NUL in it")
+    if not text:
+        raise ValueError("an empty string: leave the option out for its default")
+    if "\0" in text:
+        raise ValueError("a string with a NUL in it: a command line cannot have one")
+    if len(text) > _longestText:
+        raise ValueError(f"a string of {len(text)} characters: {_longestText} are the most")
     if setting.parse is not None:
         setting.parse(text)
     return text
@@ -362,7 +370,7 @@ def _lineOf(name: str, text: str) -> int | None:
     without it.
     """
     key = re.escape(name)
-    pattern = re.compile(rf"^[ \t]*\[*[ \t]*(?:{key}|\"{key}\"|'{key}')[ \t]*[]=.]", re.MULTILINE)
+    pattern = re.compile(rf"^[ \t]*(?:\[+[ \t]*)?(?:{key}|\"{key}\"|'{key}')[ \t]*[]=.]", re.MULTILINE)
     for match in list(pattern.finditer(text))[:8]:
         before = text[: match.start()]
         try:

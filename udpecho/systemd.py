@@ -2,8 +2,8 @@
 What systemd and a daemon tell each other: sockets that are bound already, C{sd_listen_fds(3)}; what the daemon is doing,
 C{sd_notify(3)}; and that it is still well, C{sd_watchdog_enabled(3)}.
 
-All of it is passed in the environment, which is a parameter here. It is meant for one process, so what is read is taken out of it,
-and no child is misled.
+All of it is passed in the environment, which is a parameter here. It is meant for one process, so what is read is taken out of
+it, and no child is misled.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def activatedSockets(
 
 def servesBoth(sock: socket.socket) -> bool:
     """
-    Whether a socket for IPv6 has datagrams of IPv4 too (C{IPV6_V6ONLY}, RFC 3493 section 5.3): C{ListenDatagram=1234} makes such
-    a one, unless the unit says C{BindIPv6Only=ipv6-only}.
+    Whether a socket for IPv6 has datagrams of IPv4 too (C{IPV6_V6ONLY}, RFC 3493 section 5.3): C{ListenDatagram=1234} makes
+    such a one, unless the unit says C{BindIPv6Only=ipv6-only}.
     """
     return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
@@ -134,8 +134,8 @@ def _namesOf(text: str | None, number: int) -> list[str]:
     names = text.split(":")
     if len(names) != number:
         raise ActivationError(
-            f"LISTEN_FDNAMES has {len(names)} names and LISTEN_FDS says {number} sockets: one name for each, with colons between"
-            " them, would be right"
+            f"LISTEN_FDNAMES has {len(names)} names and LISTEN_FDS says {number} sockets:"
+            " one name for each, with colons between them, would be right"
         )
     return names
 
@@ -151,10 +151,7 @@ def _select(names: Sequence[str], selection: Sequence[str]) -> list[int]:
     """
     places: list[int] = []
     for wanted in selection:
-        if wanted == ALL:
-            found = list(range(len(names)))
-        else:
-            found = [place for place, name in enumerate(names) if name == wanted]
+        found = [place for place, name in enumerate(names) if wanted in (ALL, name)]
         if not found and _natural(wanted) is not None and int(wanted) < len(names):
             found = [int(wanted)]
         if not found:
