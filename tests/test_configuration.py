@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from twisted.python import usage
 
 from udpecho import configuration
-from udpecho.configuration import MAX_SIZE, SETTINGS, ConfigurationError, Setting, check, compare, merge, parse, read
+from udpecho.configuration import (
+    MAX_SIZE,
+    SETTINGS,
+    CommandLine,
+    ConfigurationError,
+    check,
+    compare,
+    expand,
+    merge,
+    parse,
+    read,
+)
 
 pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli", reason="nothing reads TOML here")
 
@@ -316,7 +327,11 @@ class FakeOptions(usage.Options):
     Options of each kind, as those of C{twistd udpecho}.
     """
 
-    optParameters = [["port", "p", "1234", "The port."], ["rate", None, "10", "The rate."]]
+    optParameters = [
+        ["port", "p", "1234", "The port."],
+        ["rate", None, "10", "The rate."],
+        ["config", None, None, "A file with more options."],
+    ]
     optFlags = [["dry-run", None, "Count only."], ["no-offload", None, "Do not."]]
 
     def __init__(self) -> None:
@@ -340,17 +355,24 @@ class FakeOptions(usage.Options):
 
 class MergeTests:
     """
-    L{merge} and L{configuration.given}: the command line wins.
+    L{expand} and L{merge}: the command line wins.
     """
+
+    @pytest.fixture(autouse=True)
+    def file(self, tmp_path: Path) -> None:
+        """
+        Where the file is.
+        """
+        self.path = tmp_path / "udpecho.toml"
 
     def parse(self, text: str, *arguments: str) -> FakeOptions:
         """
         Read a command line with a file behind it.
         """
+        self.path.write_text(text)
         options = FakeOptions()
-        known = {name: Setting(SETTINGS[name].kind) for name in SETTINGS}
-        before = merge(parse(text, known), configuration.given(options, arguments))
-        options.parseOptions([*before, *arguments])
+        options.parseOptions(list(expand(options, ["--config", str(self.path), *arguments]).arguments))
+        assert options.pop("config") == str(self.path)
         return options
 
     def test_fileAlone(self) -> None:
@@ -381,7 +403,30 @@ class MergeTests:
         """
         An option that is a method with a name of several words is known by its own.
         """
-        assert configuration.given(FakeOptions(), ["--no-loop-guard", "-i", "::1"]) == {"no-loop-guard", "interface"}
+        assert expand(FakeOptions(), ["--no-loop-guard", "-i", "::1"]).given == {"no-loop-guard", "interface"}
+
+    def test_noFile(self) -> None:
+        """
+        Without a file a command line is as it was.
+        """
+        found = expand(FakeOptions(), ["-p", "7"])
+        assert found == CommandLine(("-p", "7"), {}, frozenset(["port"]))
+
+    def test_lastFile(self, tmp_path: Path) -> None:
+        """
+        Of several files the last one counts, as of several values.
+        """
+        self.path.write_text("port = 7")
+        found = expand(FakeOptions(), ["--config", "/no/such/file", f"--conf={self.path}"])
+        assert found.values == {"port": "7"}
+        assert found.arguments[0] == "--port=7"
+
+    def test_wrongFile(self) -> None:
+        """
+        A file that cannot be read is told of.
+        """
+        with pytest.raises(ConfigurationError, match=r"^/no/such/file: No such file or directory$"):
+            expand(FakeOptions(), ["--config", "/no/such/file"])
 
     @pytest.mark.parametrize("arguments", [["--nonsense"], ["--port"], ["--dry-run=1"]])
     def test_wrongCommandLine(self, arguments: list[str]) -> None:

@@ -22,9 +22,10 @@ from twisted.internet import defer, task
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+import udpecho
 from tests.manager import Manager, variables
-from tests.processes import Processes
-from tests.support import PATIENCE, hasIPv6, openSockets
+from tests.processes import Processes, tool
+from tests.support import PATIENCE, hasIPv6, openSockets, unusedPort
 from udpecho.systemd import ActivationError, Notifier, Watchdog, activatedSockets, servesBoth, watchdogInterval
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is on Linux only")
@@ -711,3 +712,25 @@ class StandInTests:
                 manager.until("READY=1")
                 process.stop()
                 assert process.status == 0, process
+
+
+class SystemdTests:
+    """
+    systemd's own program for activation by sockets.
+    """
+
+    def test_socketActivate(self, processes: Processes) -> None:
+        """
+        C{systemd-socket-activate} starts the server with the first datagram, which the server echoes.
+        """
+        port = unusedPort()
+        activate = [tool("systemd-socket-activate"), "--datagram", f"--listen=127.0.0.1:{port}", "--fdname=echo"]
+        environment = [f"--setenv=PYTHONPATH={Path(udpecho.__file__).parents[1]}"]
+        process = processes.start(*activate, *environment, sys.executable, "-c", SERVER, "echo")
+        process.until("Listening on ", "stderr")
+        with closing(bound()) as client:
+            client.connect(("127.0.0.1", port))
+            client.send(b"hello")
+            assert client.recv(100) == b"hello"
+        process.stop()
+        assert process.status == 0, process

@@ -122,6 +122,21 @@ class Changes:
     needRestart: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """
+    A command line, and the file behind it.
+
+    @ivar arguments: what both say, for C{usage.Options.parseOptions}.
+    @ivar values: what the file has.
+    @ivar given: the names of the options that the command line has itself.
+    """
+
+    arguments: tuple[str, ...]
+    values: Values
+    given: frozenset[str]
+
+
 def read(path: str, known: Mapping[str, Setting] = SETTINGS) -> dict[str, Value]:
     """
     Read a configuration file.
@@ -176,21 +191,22 @@ def parse(data: bytes | str, known: Mapping[str, Setting] = SETTINGS, path: str 
     return values
 
 
-def given(options: usage.Options, arguments: Sequence[str]) -> frozenset[str]:
+def expand(options: usage.Options, arguments: Sequence[str], known: Mapping[str, Setting] = SETTINGS) -> CommandLine:
     """
-    The names of the options that a command line has.
+    Read the file that a command line names with C{--config}, if it names one. If the command line is wrong, then what it has is
+    for C{options} to complain about.
 
     @param options: knows the options, and which are short for which.
-    @param arguments: the command line. If it is wrong, then what it has is for C{options} to complain about.
+    @param arguments: the command line.
+    @param known: the options that the file may have.
+
+    @raise ConfigurationError: if the file cannot be used.
     """
-    try:
-        pairs, _ = getopt(list(arguments), options.shortOpt, options.longOpt)
-    except GetoptError:
-        return frozenset()
-    synonyms = options.synonyms
-    # The methods of options are known by their Python names.
-    names = [synonyms.get(name) or synonyms[name.replace("-", "_")] for name in (pair[0].lstrip("-") for pair in pairs)]
-    return frozenset(name.replace("_", "-") for name in names)
+    pairs = _pairs(options, arguments)
+    given = frozenset(name for name, _ in pairs)
+    paths = [path for name, path in pairs if name == "config"]
+    values = read(paths[-1], known) if paths else {}
+    return CommandLine((*merge(values, given), *arguments), values, given)
 
 
 def merge(values: Values, given: Collection[str] = ()) -> list[str]:
@@ -261,6 +277,23 @@ def check(
     for problem in problems:
         write(problem)
     return 1
+
+
+def _pairs(options: usage.Options, arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """
+    The options that a command line has, by their full names, with their values.
+    """
+    try:
+        pairs, _ = getopt(list(arguments), options.shortOpt, options.longOpt)
+    except GetoptError:
+        return []
+    synonyms = options.synonyms
+    found = []
+    for option, value in pairs:
+        name = option.lstrip("-")
+        # The methods of options are known by their Python names.
+        found.append(((synonyms.get(name) or synonyms[name.replace("-", "_")]).replace("_", "-"), value))
+    return found
 
 
 def _contents(path: str) -> bytes:
@@ -401,13 +434,14 @@ __all__ = [
     "SWITCH",
     "TEXT",
     "Changes",
+    "CommandLine",
     "ConfigurationError",
     "Setting",
     "Value",
     "Values",
     "check",
     "compare",
-    "given",
+    "expand",
     "merge",
     "parse",
     "read",
