@@ -603,6 +603,26 @@ class WatchdogTests:
         self.checks[1].callback(None)
         assert self.notifier.fed == 1
 
+    def test_tooLate(self) -> None:
+        """
+        A check that says, when it is cancelled, that all is well, says it too late: for the next round, and for a watchdog that
+        has been stopped.
+        """
+        checks: list[defer.Deferred[object]] = []
+
+        def check() -> defer.Deferred[object]:
+            checks.append(defer.Deferred(lambda checking: checking.callback(None)))
+            return checks[-1]
+
+        watchdog = Watchdog(self.clock, 10, check, self.notifier)
+        watchdog.start()
+        self.clock.advance(10)
+        assert checks[0].called
+        assert not checks[1].called
+        watchdog.stop()
+        assert checks[1].called
+        assert self.notifier.fed == 0
+
     def test_stop(self) -> None:
         """
         Stopped, it cancels the check under way, does not feed, and leaves nothing in the reactor; stopping twice is as good,
