@@ -144,6 +144,7 @@ class Process:
         stdout: int | IO[Any] = subprocess.PIPE,
         stderr: int | IO[Any] = subprocess.PIPE,
         environment: dict[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         """
         @param arguments: the command line.
@@ -154,6 +155,7 @@ class Process:
         @param stdout: its standard output, by default watched.
         @param stderr: its standard error, by default watched.
         @param environment: what to add to the environment.
+        @param descriptors: what it inherits, besides the three.
         """
         # The processes run the same udpecho as the tests.
         roots = [str(Path(udpecho.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -170,6 +172,7 @@ class Process:
             env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, roots)), **(environment or {})},
             # An interrupt at the terminal is for the tests; they pass on what they want to.
             start_new_session=True,
+            pass_fds=descriptors,
         )
         self.pid = self._popen.pid
         self.status: int | None = None

@@ -407,6 +407,7 @@ FLOORS = {
     "limiter": 0,
     "networks": 0,
     "droplog": 1,
+    "configuration": 1,
     "guard": 1,
     "inputs": 1,
     "journal": 1,
@@ -414,6 +415,7 @@ FLOORS = {
     "metrics": 1,
     "resolution": 1,
     "sockets": 1,
+    "systemd": 1,
     "client": 2,
     "health": 2,
     "probe": 2,
@@ -421,6 +423,7 @@ FLOORS = {
     "testing": 2,
     "workers": 2,
     "web": 2,
+    "daemon": 3,
     "service": 3,
     "transfer": 3,
     "cli": 4,
@@ -431,6 +434,7 @@ FLOORS = {
 }
 #: Who may import from a room on the same floor.
 BESIDE = {
+    ("daemon", "service"),
     ("interfaces", "errors"),
     ("interfaces", "addresses"),
     ("arguments", "addresses"),

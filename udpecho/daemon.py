@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
@@ -14,9 +14,11 @@ from twisted.logger import Logger
 
 from udpecho.droplog import DropLog
 from udpecho.guard import GuardPolicy
-from udpecho.health import SIZE, SelfEcho
 from udpecho.service import EchoService
 from udpecho.systemd import Notifier, Watchdog, watchdogInterval
+
+if TYPE_CHECKING:
+    from udpecho.health import SelfEcho
 
 #: Drops that the guard decides: a self-echo that met one of these was received, looked at and dropped by a server that works.
 _decided = ("loop_guard", "not_allowed", "rate_limited", "too_large")
@@ -77,7 +79,8 @@ class Daemon(Service):
         self._reactor = reactor
         self._reload = reload
         self._notifier = Notifier(environment)
-        self._health = SelfEcho(reactor, lambda: echo.addresses, size=min(SIZE, SIZE if payloadSize is None else payloadSize))
+        self._payloadSize = payloadSize
+        self._health: SelfEcho | None = None
         self._drops = DropLog(reactor, echo.counters, echo.busiest, echo.kernelDrops, echo.wouldDrop)
         self._pages = None if metrics is None else self._makePages(metrics)
         interval = watchdogInterval(environment)
@@ -219,6 +222,12 @@ class Daemon(Service):
                 return dict.fromkeys(found)
             return found
 
+        if self._health is None:
+            # Few servers are asked, and the others start sooner.
+            from udpecho.health import SIZE, SelfEcho
+
+            size = SIZE if self._payloadSize is None else min(SIZE, self._payloadSize)
+            self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size)
         return self._health.check().addCallback(judge)
 
     def _decisions(self) -> int:

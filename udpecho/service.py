@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeGuard, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
@@ -28,7 +28,9 @@ from udpecho.journal import DEFAULT_RATE, DatagramJournal
 from udpecho.server import EchoServer
 from udpecho.sockets.group import SocketGroup, adopt, canShare, checkAdoptable
 from udpecho.sockets.port import MAX_DATAGRAM, WRITE_TIMEOUT, DatagramPort, listen
-from udpecho.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from udpecho.workers import WorkerPool
 
 #: The port of the seed.
 DEFAULT_PORT = 1234
@@ -191,6 +193,8 @@ class EchoService(Service):
             self._startWorkers()
 
     def _startWorkers(self) -> None:
+        from udpecho.workers import WorkerPool
+
         pool = WorkerPool(
             self._reactor,
             list(zip(*(group.sockets for group in self._groups))),

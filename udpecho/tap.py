@@ -5,9 +5,12 @@ C{twistd udpecho}: from the command line to the service.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet import error
@@ -24,6 +27,7 @@ from udpecho.arguments import (
     parseSeconds,
     parseWorkers,
 )
+from udpecho.daemon import CannotServeMetrics, Daemon, Reloaded
 from udpecho.guard import DEFAULT_BURST, GuardPolicy
 from udpecho.guard import DEFAULT_RATE as DEFAULT_LIMIT
 from udpecho.journal import DEFAULT_RATE
@@ -31,6 +35,10 @@ from udpecho.networks import ANY, LOOPBACK, PRIVATE, Network, parseNetwork
 from udpecho.service import DEFAULT_PORT, EchoService
 from udpecho.sockets.group import canShare
 from udpecho.sockets.port import WRITE_TIMEOUT
+from udpecho.systemd import ActivationError, activatedSockets
+
+if TYPE_CHECKING:
+    from udpecho.configuration import CommandLine
 
 _hints = {
     errno.EADDRINUSE: "; choose another --port",
@@ -54,6 +62,8 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "A UDP echo server (RFC 862): every datagram goes back to where it came from."
+    #: What was read, where the file behind the command line, or what it has itself, matters.
+    commandLine: CommandLine | None = None
 
     optParameters = [
         ["port", "p", str(DEFAULT_PORT), "The UDP port to listen on; 0 for any free one."],
@@ -69,6 +79,8 @@ class Options(usage.Options):
         ],
         ["burst", None, str(DEFAULT_BURST), "How many of them may come at once."],
         ["max-rate", None, "0", "Answer so many datagrams a second to all sources together; 0 for no limit."],
+        ["metrics", None, None, "Serve metrics there, as tcp:9107:interface=127.0.0.1. [default: nowhere]"],
+        ["config", None, None, "A TOML file with more of these options; SIGHUP has it read again. [default: none]"],
         ["workers", None, "1", "Processes that share the port; auto for one on each processor."],
     ]
 
@@ -82,6 +94,7 @@ class Options(usage.Options):
         super().__init__()
         self.interfaces: list[str] = []
         self.networks: dict[str, list[Network]] = {}
+        self.activated: list[str] = []
 
     def opt_interface(self, address: str) -> None:
         """
@@ -103,6 +116,38 @@ class Options(usage.Options):
         A network to answer without a limit; may be given several times. [default: loopback and private]
         """
         self.networks.setdefault("trust", []).extend(optionValue(parseNetwork, "trust", network))
+
+    def opt_socket_activation(self, which: str) -> None:
+        """
+        Serve on a socket that systemd has passed, by its name, by its place from 0, or all; may be given several times.
+        [default: none]
+        """
+        self.activated.append(which)
+
+    def opt_check_config(self, path: str) -> None:
+        """
+        Tell what is wrong with a configuration file, and exit.
+        """
+        from udpecho.configuration import check
+
+        raise SystemExit(check(path, print, lambda arguments: type(self)().parseOptions(arguments)))
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Read a command line, and the file that it names.
+
+        @raise usage.UsageError: if one is wrong.
+        """
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        # A server without a file starts sooner when nothing is imported that reads one.
+        if any(argument.startswith(("--c", "--s")) for argument in self.arguments):
+            from udpecho.configuration import ConfigurationError, expand
+
+            try:
+                self.commandLine = expand(self, self.arguments)
+            except ConfigurationError as e:
+                raise usage.UsageError(str(e)) from None
+        super().parseOptions(self.arguments if self.commandLine is None else list(self.commandLine.arguments))
 
     @property
     def policy(self) -> GuardPolicy:
@@ -138,7 +183,34 @@ class Options(usage.Options):
         self["workers"] = optionValue(parseWorkers, "workers", self["workers"])
         if self["workers"] > 1 and not canShare:
             raise usage.UsageError("--workers: processes cannot share a port on this system: leave the option out")
+        if self["metrics"] is not None:
+            self._checkMetrics()
         self._checkInterfaces()
+        self._checkActivation()
+
+    def _checkMetrics(self) -> None:
+        """
+        @raise usage.UsageError: if metrics cannot be served as they are wanted.
+        """
+        from udpecho.metrics import requireLibrary
+        from udpecho.web import parseEndpoint
+
+        self["metrics"] = optionValue(parseEndpoint, "metrics", self["metrics"])
+        try:
+            requireLibrary()
+        except ImportError as e:
+            raise usage.UsageError(f"--metrics: {e}") from None
+
+    def _checkActivation(self) -> None:
+        """
+        @raise usage.UsageError: if sockets are to be passed, and others bound.
+        """
+        if self.activated:
+            found = self.commandLine
+            if self.interfaces or (found is not None and ("port" in found.given or "port" in found.values)):
+                raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
+            if self["workers"] > 1:
+                raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
 
     def _checkInterfaces(self) -> None:
         """
@@ -156,9 +228,9 @@ class Options(usage.Options):
                     raise usage.UsageError(f"--interface: {other} is in {address} already: one of them is enough")
 
 
-class _CommandLineService(EchoService):
+class _CommandLineDaemon(Daemon):
     """
-    The service with its failure to start told in one line.
+    The daemon with its failure to start told in one line.
     """
 
     def privilegedStartService(self) -> None:
@@ -170,6 +242,12 @@ class _CommandLineService(EchoService):
     def _orInOneLine(self, start: Callable[[], None]) -> None:
         try:
             start()
+        except CannotServeMetrics as e:
+            reason = e.socketError
+            raise CannotStart(
+                f"udpecho: cannot serve metrics on {e.interface}:{e.port}: {getattr(reason, 'strerror', None) or reason};"
+                " choose another --metrics"
+            ) from None
         except error.CannotListenError as e:
             address = formatAddress((e.interface, e.port))
             reason = e.socketError
@@ -187,7 +265,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     running: Any = reactor
-    service: IService = _CommandLineService(
+    echo = EchoService(
         running,
         options["port"],
         options.interfaces or None,
@@ -198,5 +276,58 @@ def makeService(options: Options) -> IService:
         guard=options.policy,
         offload=not options["no-offload"],
         workers=options["workers"],
+        sockets=_activatedSockets(options.activated),
     )
-    return service
+    reload = None if options["config"] is None else _Reload(options)
+    return _CommandLineDaemon(
+        running, echo, os.environ, metrics=options["metrics"], reload=reload, payloadSize=options["max-payload"]
+    )
+
+
+def _activatedSockets(selection: Sequence[str]) -> list[socket.socket] | None:
+    """
+    Take what systemd has passed, if it is wanted.
+
+    @raise CannotStart: if it is not there, or not of the right kind.
+    """
+    if not selection:
+        return None
+    try:
+        return activatedSockets(os.environ, selection)
+    except ActivationError as e:
+        raise CannotStart(f"udpecho: {e}") from None
+
+
+class _Reload:
+    """
+    Reads a command line and its file again.
+    """
+
+    def __init__(self, options: Options) -> None:
+        """
+        @param options: what was read first.
+        """
+        assert options.commandLine is not None
+        self._arguments = options.arguments
+        self._known = options.commandLine.values
+
+    def __call__(self) -> Reloaded:
+        """
+        Read.
+
+        @raise ValueError: if what is there cannot be used.
+        """
+        from udpecho.configuration import compare
+
+        options = Options()
+        try:
+            options.parseOptions(self._arguments)
+        except usage.UsageError as e:
+            raise ValueError(str(e)) from None
+        found = options.commandLine
+        assert found is not None
+        changes = compare(self._known, found.values, given=found.given)
+        # What needs a restart is told each time until there was one.
+        kept = {name: value for name, value in self._known.items() if name in changes.needRestart}
+        self._known = {**{name: value for name, value in found.values.items() if name not in changes.needRestart}, **kept}
+        return Reloaded(options.policy, options["log-datagrams"], changes.applicable, changes.needRestart)
