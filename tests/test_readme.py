@@ -375,10 +375,11 @@ class TableTests:
         parameters: Any = tap.Options.optParameters
         defaults = {option[0]: option[2] for option in parameters}
         flags = {option[0] for option in cast(Any, tap.Options.optFlags)}
-        assert set(rows) == {*defaults, *flags, "interface", "allow", "trust"}
+        several = ("interface", "allow", "trust", "socket-activation")
+        assert set(rows) == {*defaults, *flags, *several, "check-config"}
         assert {name: default for name, default in defaults.items() if default is not None}.items() <= rows.items()
-        for name in ("interface", "allow", "trust"):
-            assert f"[default: {rows[name]}]" in (getattr(tap.Options, f"opt_{name}").__doc__ or "")
+        for name in several:
+            assert f"[default: {rows[name]}]" in (getattr(tap.Options, f"opt_{name.replace('-', '_')}").__doc__ or "")
         # What has no default is described as the option itself does.
         helped = {option[0]: str(option[3]) for option in parameters if option[2] is None}
         assert not [name for name, text in helped.items() if f"[default: {rows[name]}]" not in text]
