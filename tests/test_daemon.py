@@ -297,7 +297,7 @@ def manager() -> Iterator[Manager]:
     """
     A manager that holds an IPv4 socket, and an IPv6 one where the machine has that.
     """
-    sockets = []
+    sockets: list[tuple[str, socket.socket]] = []
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         if host == "127.0.0.1" or hasIPv6():
             sock = socket.socket(family, socket.SOCK_DGRAM)
