@@ -406,14 +406,16 @@ class MessageBatchTests:
         )
         with bench(bound, hopLimits=True) as bed, talker(bed, host) as sock:
             assert linux.askForHopLimits(sock)
-            hops = [255, 64, 1, 2]
+            # No host sends IPv4 with 0, but by raw sockets.
+            hops = [255, 64, 1, 2, *([0] if ":" in host else [])]
             for limit in hops:
                 sock.setsockopt(level, option, limit)
                 sock.send(b"hello")
             assert bed.receive() == len(hops)
             assert [bed.batch.address(entry).hopLimit for entry in range(len(hops))] == hops
-            assert list(bed.batch.spent()) == [2]
-            bed.batch.drop(2, "loop_guard")
+            assert list(bed.batch.spent()) == [2, 4][: len(hops) - 3]
+            for entry in bed.batch.spent():
+                bed.batch.drop(entry, "loop_guard")
             bed.send()
             for expected in (254, 63, 1):
                 (told,) = [data for at, what, data in sock.recvmsg(100, 100)[1] if (at, what) == (level, kind)]

@@ -264,10 +264,11 @@ class MessageBatch:
         """
         if not self._hearsHopLimits:
             return ()
-        limits = self._slots.hopLimits[: self.entries].tobytes()
-        if not self._odd and b"\x01" not in limits and b"\x00" not in limits:
+        received = self._slots.hopLimits[: self.entries].tobytes()
+        if not self._odd and b"\x01" not in received and b"\x00" not in received:
             return ()
-        return [entry for entry in range(self.entries) if (self._controls(entry).hopLimit or 2) < 2]
+        limits = (self._controls(entry).hopLimit for entry in range(self.entries))
+        return [entry for entry, limit in enumerate(limits) if limit is not None and limit < 2]
 
     # Sending
 
