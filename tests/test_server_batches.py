@@ -145,6 +145,23 @@ class BatchTests:
         assert counters.dropped == {"too_large": 2, "truncated": 2, "not_allowed": 1}
         check(counters)
 
+    @pytest.mark.parametrize(("limit", "reason"), [({}, "too_large"), ({"maxPacketSize": 1000}, "truncated")])
+    @pytest.mark.parametrize("offload", [True, False])
+    def test_lastOfABurst(self, limit: dict[str, int], reason: str, offload: bool) -> None:
+        """
+        The last datagram of a burst is answered if it is short enough, whatever the others are, with bursts kept together as
+        without.
+        """
+        server = EchoServer(maxPayload=None if limit else 1000, journal=DatagramJournal(0))
+        with serving(server, offload=offload, **limit) as (port, client):
+            client.send(b"single")
+            client.sendmsg([bytes(3 * 1200 + 500)], linux.replyControls(False, None, None, 1200))
+            client.sendmsg([bytes(3 * 1000)], linux.replyControls(False, None, None, 1000))
+            port.doRead()
+            assert list(map(len, replies(client))) == [6, 500, 1000, 1000, 1000]
+        assert server.counters.dropped == {reason: 3}
+        check(server.counters)
+
     def test_guards(self) -> None:
         """
         A guard that takes batches has them, one that does not is asked for each datagram.

@@ -147,7 +147,8 @@ class DatagramPort(udp.Port):
         @param receiveBuffer: how many bytes of receive buffer to ask of the system (C{SO_RCVBUF} in C{socket(7)}).
         @param ipv6Only: keep IPv4 out of a socket bound to C{"::"} (RFC 3493 section 5.3).
         @param batches: receive by the batch, where the system can.
-        @param offload: have the system keep bursts of one flow together, for a protocol that takes batches.
+        @param offload: have the system keep bursts of one flow together, for a protocol that takes batches, unless
+            C{maxPacketSize} is less than UDP's.
         @param countHops: send replies with a hop limit (IPv4: time to live) that is one less than that of what they reply to,
             where the system can: an exchange that goes on by itself comes to its end then, as a loop of routers does (RFC 791
             section 3.2, RFC 8200 section 3).
@@ -242,11 +243,14 @@ class DatagramPort(udp.Port):
             if reason:
                 _sayWhyNot(reason)
         if reason:
+            linux.keepBurstsTogether(self.socket, False)
             self._hearsDestination = linux.askForDestination(self.socket)
             return
         severalHosts = self._boundHost is None or linux.isGroup(self._boundHost)
         self._hearsDestination = linux.askForDestination(self.socket, severalHosts)
-        together = linux.keepBurstsTogether(self.socket, self._takesBatches and self._wantsOffload)
+        # What is shorter than a limit may be the last of a burst whose others are not.
+        offload = self._takesBatches and self._wantsOffload and self.maxPacketSize >= MAX_DATAGRAM
+        together = linux.keepBurstsTogether(self.socket, offload)
         options = BatchOptions(
             isIPv6, self._boundHost, self._hearsDestination, hopLimits, SegmentLimits() if together else None
         )
