@@ -684,7 +684,8 @@ class DatagramPort(udp.Port):
         if not asked and address.hopLimit is None:
             return destination, []
         hopLimit = None if address.hopLimit is None else max(1, address.hopLimit - 1)
-        isIPv6 = self.addressFamily == socket.AF_INET6
+        # A socket for both families sends IPv4 with IPv4's.
+        isIPv6 = ":" in address.host and "." not in address.host
         return destination, linux.replyControls(isIPv6, address.localHost if asked else None, hopLimit)
 
     def _checkHost(self, host: str, what: str) -> None:
