@@ -86,6 +86,7 @@ class MessageBatch:
         self.isIPv6 = options.isIPv6
         self.dropped: dict[int, str] = {}
         self.calls = systemCalls() if calls is None else calls
+        self._options = options
         self._sendOne = sendOne
         self._failures = failures
         self._boundHost = options.boundHost
@@ -145,6 +146,12 @@ class MessageBatch:
                 self._odd[entry] = controls = self._slots.controls(entry, size)
                 if controls.segment:
                     self.datagrams += countSegments(self._sizes[entry], controls.segment) - 1
+
+    def another(self) -> MessageBatch:
+        """
+        Make a batch for the same socket, with slots of its own.
+        """
+        return MessageBatch(self._options, self._sendOne, self._failures, self.calls)
 
     def close(self) -> None:
         """
@@ -421,7 +428,7 @@ class MessageBatch:
         first, joined = group.start, len(group) > 1
         segment = self._sizes[first] if joined else self._segment(first)
         count = len(group) if joined else self._count(first)
-        if self._limits is None or count == 1 or not (joined or number in REFUSALS):
+        if self._limits is None or count == 1 or self._descriptor < 0 or not (joined or number in REFUSALS):
             self._failures["send_failed"] += count
             self._settle(group, "send_failed", settled)
             return

@@ -74,6 +74,9 @@ _cutOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
 #: A socket has few errors to tell of: a bound for the case that they come faster than they are read.
 _errorsPerTurn = 64
 
+#: What the shortest datagram takes of the receive buffer at the least, in bytes (C{struct sk_buff} and C{skb_shared_info} in
+#: Linux take some more).
+_leastRoom = 512
 #: How often to send a datagram whose sending tells of errors of earlier ones: they may come as fast as it is sent.
 _sendTries = 3
 
@@ -494,10 +497,15 @@ class DatagramPort(udp.Port):
         if batch is None:
             return
         linux.keepBurstsTogether(self.socket, False)
-        # What is queued already may be bursts.
+        # The protocol may have the last one in its hands.
+        following = batch.another()
+        batch.close()
+        # What is queued already may be bursts; but datagrams may come as fast as they are read.
+        room = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         with suppress(OSError):
-            while batch.receive(self.socket.fileno()):
-                self._takeApart(batch)
+            while room > 0:
+                room -= following.receive(self.socket.fileno()) * _leastRoom + following.size
+                self._takeApart(following)
         if self._backlog:
             self._resumeReading()
 
