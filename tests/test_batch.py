@@ -492,6 +492,26 @@ class SegmentationTests:
             replies = Counter(take(sock, len(sent) - failed))
             assert not replies - Counter(sent)
 
+    def test_notTooMany(self) -> None:
+        """
+        After a batch of bursts the next takes fewer of them, so that whoever looks at each datagram is not kept for long; after
+        one of single datagrams it takes as many as ever.
+        """
+        with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
+            for _ in range(12):
+                burst(sock, bytes(64), 1)
+            bed.receive()
+            assert (bed.batch.asked, bed.batch.datagrams) == (SLOTS, 12 * 64)
+            for _ in range(12):
+                burst(sock, bytes(64), 1)
+            assert (bed.receive(), bed.batch.asked, bed.batch.datagrams) == (8, 8, 512)
+            assert (bed.receive(), bed.batch.datagrams) == (4, 256)
+            sock.send(b"one")
+            bed.receive()
+            sock.send(b"another")
+            bed.receive()
+            assert bed.batch.asked == SLOTS
+
     def test_asOne(self) -> None:
         """
         A burst comes as one entry and goes back with one send.

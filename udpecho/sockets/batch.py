@@ -28,6 +28,8 @@ from udpecho.sockets.slots import HEADER_SIZE, SLOT_SIZE, SLOTS, Fields, Slots
 
 #: What one send can carry, with room for the headers.
 _mostJoined = 65535 - 48
+#: With bursts like those of the batch before, a batch has about so many datagrams at the most.
+_mostDatagrams = 512
 #: From so many on it is worth while to look for datagrams that can go as one.
 _fewest = 4
 
@@ -63,6 +65,8 @@ class MessageBatch:
     The slots of one socket, and what the last receive call put there.
 
     @ivar dropped: the reason for each entry that is not to be sent back.
+    @ivar asked: how many entries the last receive call would have taken: as many as there are slots, or, where bursts come,
+        fewer, so that a batch has not many times as many datagrams. Whoever takes them one by one keeps timers waiting.
     @ivar calls: the system calls.
     """
 
@@ -93,6 +97,7 @@ class MessageBatch:
         self._hearsDestinations = options.destinations
         self._hearsHopLimits = options.hopLimits
         self._limits = options.segments
+        self.asked = self._fitting = SLOTS
         self._descriptor = -1
         self._sizes: list[int] = []
         # What came with other control messages than the usual ones: bursts.
@@ -108,7 +113,7 @@ class MessageBatch:
         """
         Take a batch from a socket; what was in the slots is gone.
 
-        @return: how many entries it has; fewer than there are slots if no more were there.
+        @return: how many entries it has; fewer than were L{asked} for if no more were there.
 
         @raise OSError: if there is none.
         """
@@ -118,7 +123,8 @@ class MessageBatch:
             fields.controlRooms[:] = fields.wholeControls
             self._fields = None
             self.entries = self.datagrams = self.size = 0
-        count = self.calls.recvmmsg(descriptor, self._slots.headersAddress, SLOTS, _dontWait, None)
+        self.asked = self._fitting
+        count = self.calls.recvmmsg(descriptor, self._slots.headersAddress, self.asked, _dontWait, None)
         if count < 0:
             number = self.calls.lastError()
             raise OSError(number, os.strerror(number))
@@ -134,6 +140,7 @@ class MessageBatch:
             self._odd = {}
         if fields.controlRooms != fields.plainControls:
             self._readOdd(fields)
+        self._fitting = max(1, min(SLOTS, _mostDatagrams * count // self.datagrams))
         return count
 
     def _readOdd(self, fields: Fields) -> None:

@@ -34,7 +34,6 @@ from udpecho.interfaces import (
 from udpecho.sockets import linux
 from udpecho.sockets.batch import BatchOptions, MessageBatch, whyNot
 from udpecho.sockets.segments import SegmentLimits
-from udpecho.sockets.slots import SLOTS
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
 MAX_DATAGRAM = 65535
@@ -425,7 +424,7 @@ class DatagramPort(udp.Port):
             else:
                 self._takeApart(batch)
                 self._deliverBacklog()
-            if entries < SLOTS:
+            if entries < batch.asked:
                 # The reactor says when there is more.
                 return False
         return False
