@@ -145,6 +145,67 @@ class BatchTests:
         assert counters.dropped == {"too_large": 2, "truncated": 2, "not_allowed": 1}
         check(counters)
 
+    @pytest.mark.parametrize("what", ["connect", "stopListening", "abort"])
+    @pytest.mark.parametrize("size", [5, 0])
+    def test_inTheMiddle(self, what: str, size: int) -> None:
+        """
+        A protocol may connect or close its port while it has a batch in its hands; each datagram is accounted for.
+        """
+
+        class Restless(EchoServer):
+            def datagramsReceived(self, batch: IDatagramBatch) -> None:
+                other = ("127.0.0.1", 9)
+                getattr(port, what)(*other if what == "connect" else ())
+                super().datagramsReceived(batch)
+
+        server = Restless(journal=DatagramJournal(0))
+        with serving(server) as (port, client):
+            for _ in range(70):
+                client.send(bytes(size))
+            client.sendmsg([bytes(250)], linux.replyControls(False, None, None, 100))
+            port.doRead()
+            came = len(replies(client))
+        assert server.counters.received == 64
+        assert came == server.counters.echoed == (64 if what == "stopListening" else 0)
+        check(server.counters)
+
+    def test_connectUnderAFlood(self) -> None:
+        """
+        Connecting comes to an end although datagrams come as fast as they are read.
+        """
+        with serving(EchoServer(journal=DatagramJournal(0))) as (port, client), udpSocket() as peer:
+            assert port._batch is not None
+            real = port._batch.calls
+            taken = 0
+
+            def recvmmsg(*arguments: Any) -> int:
+                nonlocal taken
+                taken += 1
+                assert taken < 100000
+                client.send(b"")
+                return real.recvmmsg(*arguments)
+
+            port._batch.calls = real._replace(recvmmsg=recvmmsg)
+            port.connect(*peer.getsockname())
+            assert taken > 1
+
+    @pytest.mark.parametrize(("limit", "reason"), [({}, "too_large"), ({"maxPacketSize": 1000}, "truncated")])
+    @pytest.mark.parametrize("offload", [True, False])
+    def test_lastOfABurst(self, limit: dict[str, Any], reason: str, offload: bool) -> None:
+        """
+        The last datagram of a burst is answered if it is short enough, whatever the others are, with bursts kept together as
+        without.
+        """
+        server = EchoServer(maxPayload=None if limit else 1000, journal=DatagramJournal(0))
+        with serving(server, offload=offload, **limit) as (port, client):
+            client.send(b"single")
+            client.sendmsg([bytes(3 * 1200 + 500)], linux.replyControls(False, None, None, 1200))
+            client.sendmsg([bytes(3 * 1000)], linux.replyControls(False, None, None, 1000))
+            port.doRead()
+            assert list(map(len, replies(client))) == [6, 500, 1000, 1000, 1000]
+        assert server.counters.dropped == {reason: 3}
+        check(server.counters)
+
     def test_guards(self) -> None:
         """
         A guard that takes batches has them, one that does not is asked for each datagram.

@@ -459,6 +459,38 @@ class SocketsTests:
 
         run(test)
 
+    @needsIPv6
+    def test_bothFamilies(self, run: Run) -> None:
+        """
+        On a socket that serves both families IPv4 is answered too, guard and all, and its replies have one hop less; and what
+        whoever bound it had the system keep together is taken apart.
+        """
+
+        async def test(reactor: Any) -> None:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as both, udpSocket() as peer:
+                both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                both.bind(("::", 0))
+                linux.keepBurstsTogether(both, True)
+                service = EchoService(reactor, sockets=[both])
+                service.startService()
+                port = both.getsockname()[1]
+                for host in ("127.0.0.1", "127.0.0.2", "::1"):
+                    assert await echo(reactor, host, port, b"hello") == 5
+                assert linux.askForHopLimits(peer)
+                peer.connect(("127.0.0.1", port))
+                for hops in (1, 9):
+                    peer.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+                    peer.sendmsg([bytes(250)], linux.replyControls(False, None, None, 100))
+                while service.counters.received < 9:
+                    await sleep(reactor, 0.01)
+                for size in (100, 100, 50):
+                    payload, ((_, _, told), *_), _, _ = peer.recvmsg(1000, 100)
+                    assert (len(payload), int.from_bytes(told, "little")) == (size, 8)
+                await service.stopService()
+                assert service.counters.dropped == {"loop_guard": 3}
+
+        run(test)
+
     def test_wrong(self, runOnce: Run) -> None:
         """
         None, unbound ones, interfaces beside them, and several workers, are refused with a sentence.

@@ -114,7 +114,7 @@ class EchoServer(DatagramProtocol):
 
         @see: L{IBatchReceiver.datagramsReceived}
         """
-        if self._eachForItself or self._journal.wantsLines():
+        if self._eachForItself or self._journal.wantsLines() or self._hasLongBursts(batch):
             self._oneByOne(batch)
             return
         self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
@@ -133,6 +133,13 @@ class EchoServer(DatagramProtocol):
                 self.counters.drop("not_allowed", batch.size, batch.datagrams)
                 raise
         batch.send(self._settledMany)
+
+    def _hasLongBursts(self, batch: IDatagramBatch) -> bool:
+        """
+        Whether a burst may have datagrams that are too long and one, the last, that is not.
+        """
+        most = self._maxPayload
+        return most is not None and batch.datagrams > batch.entries and max(batch.longest()) > most
 
     def _oneByOne(self, batch: IDatagramBatch) -> None:
         self.counters.receiveBatch(batch.entries, 0, 0)

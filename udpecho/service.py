@@ -26,7 +26,7 @@ from udpecho.guard import Guard, GuardPolicy
 from udpecho.interfaces import IDatagramJournal, IGuard
 from udpecho.journal import DEFAULT_RATE, DatagramJournal
 from udpecho.server import EchoServer
-from udpecho.sockets.group import SocketGroup, adopt, canShare, checkAdoptable
+from udpecho.sockets.group import SocketGroup, adopt, canShare, checkAdoptable, hasBoth
 from udpecho.sockets.port import MAX_DATAGRAM, WRITE_TIMEOUT, DatagramPort, listen
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class EchoService(Service):
         self._policy: GuardPolicy | None = None
         if guard is None or isinstance(guard, GuardPolicy):
             self._policy = guard or GuardPolicy()
-            guard = Guard(self._policy, seconds=IReactorTime(reactor).seconds)
+            guard = Guard(self._policy, dualStack=any(map(hasBoth, sockets or ())), seconds=IReactorTime(reactor).seconds)
         self._guard: IGuard = guard
         self._offload = offload
         self._maxPayload = maxPayload

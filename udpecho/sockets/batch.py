@@ -28,6 +28,8 @@ from udpecho.sockets.slots import HEADER_SIZE, SLOT_SIZE, SLOTS, Fields, Slots
 
 #: What one send can carry, with room for the headers.
 _mostJoined = 65535 - 48
+#: With bursts like those of the batch before, a batch has about so many datagrams at the most.
+_mostDatagrams = 512
 #: From so many on it is worth while to look for datagrams that can go as one.
 _fewest = 4
 
@@ -63,6 +65,8 @@ class MessageBatch:
     The slots of one socket, and what the last receive call put there.
 
     @ivar dropped: the reason for each entry that is not to be sent back.
+    @ivar asked: how many entries the last receive call would have taken: as many as there are slots, or, where bursts come,
+        fewer, so that a batch has not many times as many datagrams. Whoever takes them one by one keeps timers waiting.
     @ivar calls: the system calls.
     """
 
@@ -86,12 +90,14 @@ class MessageBatch:
         self.isIPv6 = options.isIPv6
         self.dropped: dict[int, str] = {}
         self.calls = systemCalls() if calls is None else calls
+        self._options = options
         self._sendOne = sendOne
         self._failures = failures
         self._boundHost = options.boundHost
         self._hearsDestinations = options.destinations
         self._hearsHopLimits = options.hopLimits
         self._limits = options.segments
+        self.asked = self._fitting = SLOTS
         self._descriptor = -1
         self._sizes: list[int] = []
         # What came with other control messages than the usual ones: bursts.
@@ -107,7 +113,7 @@ class MessageBatch:
         """
         Take a batch from a socket; what was in the slots is gone.
 
-        @return: how many entries it has; fewer than there are slots if no more were there.
+        @return: how many entries it has; fewer than were L{asked} for if no more were there.
 
         @raise OSError: if there is none.
         """
@@ -117,7 +123,8 @@ class MessageBatch:
             fields.controlRooms[:] = fields.wholeControls
             self._fields = None
             self.entries = self.datagrams = self.size = 0
-        count = self.calls.recvmmsg(descriptor, self._slots.headersAddress, SLOTS, _dontWait, None)
+        self.asked = self._fitting
+        count = self.calls.recvmmsg(descriptor, self._slots.headersAddress, self.asked, _dontWait, None)
         if count < 0:
             number = self.calls.lastError()
             raise OSError(number, os.strerror(number))
@@ -133,6 +140,7 @@ class MessageBatch:
             self._odd = {}
         if fields.controlRooms != fields.plainControls:
             self._readOdd(fields)
+        self._fitting = max(1, min(SLOTS, _mostDatagrams * count // self.datagrams))
         return count
 
     def _readOdd(self, fields: Fields) -> None:
@@ -145,6 +153,12 @@ class MessageBatch:
                 self._odd[entry] = controls = self._slots.controls(entry, size)
                 if controls.segment:
                     self.datagrams += countSegments(self._sizes[entry], controls.segment) - 1
+
+    def another(self) -> MessageBatch:
+        """
+        Make a batch for the same socket, with slots of its own.
+        """
+        return MessageBatch(self._options, self._sendOne, self._failures, self.calls)
 
     def close(self) -> None:
         """
@@ -264,10 +278,11 @@ class MessageBatch:
         """
         if not self._hearsHopLimits:
             return ()
-        limits = self._slots.hopLimits[: self.entries].tobytes()
-        if not self._odd and b"\x01" not in limits and b"\x00" not in limits:
+        received = self._slots.hopLimits[: self.entries].tobytes()
+        if not self._odd and b"\x01" not in received and b"\x00" not in received:
             return ()
-        return [entry for entry in range(self.entries) if (self._controls(entry).hopLimit or 2) < 2]
+        limits = (self._controls(entry).hopLimit for entry in range(self.entries))
+        return [entry for entry, limit in enumerate(limits) if limit is not None and limit < 2]
 
     # Sending
 
@@ -420,7 +435,7 @@ class MessageBatch:
         first, joined = group.start, len(group) > 1
         segment = self._sizes[first] if joined else self._segment(first)
         count = len(group) if joined else self._count(first)
-        if self._limits is None or count == 1 or not (joined or number in REFUSALS):
+        if self._limits is None or count == 1 or self._descriptor < 0 or not (joined or number in REFUSALS):
             self._failures["send_failed"] += count
             self._settle(group, "send_failed", settled)
             return

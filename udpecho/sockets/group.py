@@ -134,6 +134,13 @@ def hasQueued(sock: socket.socket) -> bool:
     return True
 
 
+def hasBoth(sock: socket.socket) -> bool:
+    """
+    Whether a socket serves IPv4 and IPv6 (RFC 3493 section 5.3).
+    """
+    return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
 def checkAdoptable(sock: socket.socket) -> None:
     """
     Look whether a socket can be listened on.
@@ -193,4 +200,4 @@ def adopt(
     return port
 
 
-__all__ = ["SocketGroup", "adopt", "canShare", "checkAdoptable", "hasQueued"]
+__all__ = ["SocketGroup", "adopt", "canShare", "checkAdoptable", "hasBoth", "hasQueued"]

@@ -100,10 +100,9 @@ def askForHopLimits(sock: socket.socket, wanted: bool = True) -> bool:
     @return: whether it will.
     """
     try:
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, int(wanted))
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, int(wanted))
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, int(wanted))
     except OSError:
         return False
     return wanted

@@ -34,7 +34,6 @@ from udpecho.interfaces import (
 from udpecho.sockets import linux
 from udpecho.sockets.batch import BatchOptions, MessageBatch, whyNot
 from udpecho.sockets.segments import SegmentLimits
-from udpecho.sockets.slots import SLOTS
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
 MAX_DATAGRAM = 65535
@@ -74,6 +73,9 @@ _cutOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
 #: A socket has few errors to tell of: a bound for the case that they come faster than they are read.
 _errorsPerTurn = 64
 
+#: What the shortest datagram takes of the receive buffer at the least, in bytes (C{struct sk_buff} and C{skb_shared_info} in
+#: Linux take some more).
+_leastRoom = 512
 #: How often to send a datagram whose sending tells of errors of earlier ones: they may come as fast as it is sent.
 _sendTries = 3
 
@@ -147,7 +149,8 @@ class DatagramPort(udp.Port):
         @param receiveBuffer: how many bytes of receive buffer to ask of the system (C{SO_RCVBUF} in C{socket(7)}).
         @param ipv6Only: keep IPv4 out of a socket bound to C{"::"} (RFC 3493 section 5.3).
         @param batches: receive by the batch, where the system can.
-        @param offload: have the system keep bursts of one flow together, for a protocol that takes batches.
+        @param offload: have the system keep bursts of one flow together, for a protocol that takes batches, unless
+            C{maxPacketSize} is less than UDP's.
         @param countHops: send replies with a hop limit (IPv4: time to live) that is one less than that of what they reply to,
             where the system can: an exchange that goes on by itself comes to its end then, as a loop of routers does (RFC 791
             section 3.2, RFC 8200 section 3).
@@ -242,11 +245,14 @@ class DatagramPort(udp.Port):
             if reason:
                 _sayWhyNot(reason)
         if reason:
+            linux.keepBurstsTogether(self.socket, False)
             self._hearsDestination = linux.askForDestination(self.socket)
             return
         severalHosts = self._boundHost is None or linux.isGroup(self._boundHost)
         self._hearsDestination = linux.askForDestination(self.socket, severalHosts)
-        together = linux.keepBurstsTogether(self.socket, self._takesBatches and self._wantsOffload)
+        # What is shorter than a limit may be the last of a burst whose others are not.
+        offload = self._takesBatches and self._wantsOffload and self.maxPacketSize >= MAX_DATAGRAM
+        together = linux.keepBurstsTogether(self.socket, offload)
         options = BatchOptions(
             isIPv6, self._boundHost, self._hearsDestination, hopLimits, SegmentLimits() if together else None
         )
@@ -418,7 +424,7 @@ class DatagramPort(udp.Port):
             else:
                 self._takeApart(batch)
                 self._deliverBacklog()
-            if entries < SLOTS:
+            if entries < batch.asked:
                 # The reactor says when there is more.
                 return False
         return False
@@ -490,10 +496,15 @@ class DatagramPort(udp.Port):
         if batch is None:
             return
         linux.keepBurstsTogether(self.socket, False)
-        # What is queued already may be bursts.
+        # The protocol may have the last one in its hands.
+        following = batch.another()
+        batch.close()
+        # What is queued already may be bursts; but datagrams may come as fast as they are read.
+        room = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         with suppress(OSError):
-            while batch.receive(self.socket.fileno()):
-                self._takeApart(batch)
+            while room > 0:
+                room -= following.receive(self.socket.fileno()) * _leastRoom + following.size
+                self._takeApart(following)
         if self._backlog:
             self._resumeReading()
 
@@ -680,7 +691,8 @@ class DatagramPort(udp.Port):
         if not asked and address.hopLimit is None:
             return destination, []
         hopLimit = None if address.hopLimit is None else max(1, address.hopLimit - 1)
-        isIPv6 = self.addressFamily == socket.AF_INET6
+        # A socket for both families sends IPv4 with IPv4's.
+        isIPv6 = ":" in address.host and "." not in address.host
         return destination, linux.replyControls(isIPv6, address.localHost if asked else None, hopLimit)
 
     def _checkHost(self, host: str, what: str) -> None:
