@@ -367,6 +367,18 @@ class MessageBatchTests:
             assert bed.fates == {None: [2, 11], "send_failed": [1, 4]}
             assert take(sock, 2) == [b"before", b"after"]
 
+    def test_unknownReason(self) -> None:
+        """
+        A reason that is none is a mistake of the one who drops, and changes nothing.
+        """
+        with bench() as bed, talker(bed, "127.0.0.1") as sock:
+            sock.send(b"hello")
+            bed.receive()
+            with pytest.raises(ValueError, match="'weather' is not a reason to drop: one of loop_guard, "):
+                bed.batch.drop(0, "weather")
+            bed.send()
+            assert take(sock, 1) == [b"hello"]
+
     def test_closed(self) -> None:
         """
         What is sent after the socket was closed is counted as failed, and goes nowhere.
@@ -678,4 +690,4 @@ class ControlsTests:
         """
         Groups and broadcast addresses are told from this host's own.
         """
-        assert linux.isGroup(host) is expected
+        assert linux.isForSeveral(host) is expected

@@ -26,7 +26,8 @@ import udpecho
 from tests.manager import Manager, variables
 from tests.processes import Processes, tool
 from tests.support import PATIENCE, hasIPv6, openSockets, unusedPort
-from udpecho.systemd import ActivationError, Notifier, Watchdog, activatedSockets, servesBoth, watchdogInterval
+from udpecho.sockets.group import hasBoth
+from udpecho.systemd import ActivationError, Notifier, Watchdog, activatedSockets, watchdogInterval
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is on Linux only")
 
@@ -165,7 +166,7 @@ class ActivationTests:
             sock.bind(("::", 0))
         with passed(both, alone, bound()) as there, taken(there.take()) as sockets:
             assert [sock.family for sock in sockets] == [socket.AF_INET6, socket.AF_INET6, socket.AF_INET]
-            assert [servesBoth(sock) for sock in sockets] == [True, False, False]
+            assert [hasBoth(sock) for sock in sockets] == [True, False, False]
 
     def test_selection(self) -> None:
         """

@@ -152,6 +152,8 @@ class IDatagramBatch(Interface):
         Do not send an entry back.
 
         @param reason: one of L{udpecho.counters.DROP_REASONS}. The first reason counts.
+
+        @raise ValueError: if it is none.
         """
 
     def send(settled: BatchSettled) -> None:

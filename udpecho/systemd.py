@@ -94,14 +94,6 @@ def activatedSockets(
     return found
 
 
-def servesBoth(sock: socket.socket) -> bool:
-    """
-    Whether a socket for IPv6 has datagrams of IPv4 too (C{IPV6_V6ONLY}, RFC 3493 section 5.3): C{ListenDatagram=1234} makes
-    such a one, unless the unit says C{BindIPv6Only=ipv6-only}.
-    """
-    return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-
-
 def _countOf(variables: dict[str, str | None], pid: int) -> int:
     """
     How many descriptors there are for this process.
@@ -434,6 +426,5 @@ __all__ = [
     "Notifier",
     "Watchdog",
     "activatedSockets",
-    "servesBoth",
     "watchdogInterval",
 ]

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
+from udpecho.counters import DROP_REASONS
 from udpecho.interfaces import BatchSettled, IDatagramBatch, Settled
 from udpecho.sockets import linux
 from udpecho.sockets.calls import SystemCalls, systemCalls
@@ -290,6 +291,8 @@ class MessageBatch:
         """
         @see: L{IDatagramBatch.drop}
         """
+        if reason not in DROP_REASONS:
+            raise ValueError(f"{reason!r} is not a reason to drop: one of {', '.join(DROP_REASONS)} is")
         self.dropped.setdefault(entry, reason)
 
     def send(self, settled: BatchSettled) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.sockets import linux
-from udpecho.sockets.port import WRITE_TIMEOUT, DatagramPort, _growReceiveBuffer, _socketAddress
+from udpecho.sockets.port import WRITE_TIMEOUT, DatagramPort, growReceiveBuffer, socketAddress
 
 #: Whether several sockets can share an address here, each getting its part of the flows. Other systems know the option too, but
 #: hand all datagrams to the last socket (the BSDs and macOS).
@@ -65,17 +65,17 @@ class SocketGroup:
         if self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if self._receiveBuffer is not None:
-            _growReceiveBuffer(sock, self._receiveBuffer)
+            growReceiveBuffer(sock, self._receiveBuffer)
         if linux.available:
             linux.letRoutersFragment(sock)
             linux.askForDestination(sock)
         if isFirst:
             # One that would share may join any socket that would too, ours or not: the first is bound to be alone.
-            sock.bind(_socketAddress(interface, number))
+            sock.bind(socketAddress(interface, number))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(_socketAddress(interface, number))
+            sock.bind(socketAddress(interface, number))
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """

@@ -122,7 +122,7 @@ def keepBurstsTogether(sock: socket.socket, wanted: bool) -> bool:
     return wanted
 
 
-def isGroup(host: str) -> bool:
+def isForSeveral(host: str) -> bool:
     """
     Whether a local address is that of a group, or of all hosts of a network, instead of one of this host's own: C{connect(2)}
     tells, and sends nothing.
@@ -366,7 +366,7 @@ __all__ = [
     "askForErrors",
     "askForHopLimits",
     "available",
-    "isGroup",
+    "isForSeveral",
     "keepBurstsTogether",
     "kernelDrops",
     "packControls",

@@ -195,7 +195,7 @@ class DatagramPort(udp.Port):
         if self._ipv6Only and self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if self._receiveBuffer is not None:
-            _growReceiveBuffer(sock, self._receiveBuffer)
+            growReceiveBuffer(sock, self._receiveBuffer)
         return sock
 
     def getReceiveBuffer(self) -> int:
@@ -248,7 +248,7 @@ class DatagramPort(udp.Port):
             linux.keepBurstsTogether(self.socket, False)
             self._hearsDestination = linux.askForDestination(self.socket)
             return
-        severalHosts = self._boundHost is None or linux.isGroup(self._boundHost)
+        severalHosts = self._boundHost is None or linux.isForSeveral(self._boundHost)
         self._hearsDestination = linux.askForDestination(self.socket, severalHosts)
         # What is shorter than a limit may be the last of a burst whose others are not.
         offload = self._takesBatches and self._wantsOffload and self.maxPacketSize >= MAX_DATAGRAM
@@ -267,7 +267,7 @@ class DatagramPort(udp.Port):
         """
         sock = self.createInternetSocket()
         try:
-            sock.bind(_socketAddress(self.interface, self.port))
+            sock.bind(socketAddress(self.interface, self.port))
         except BaseException:
             sock.close()
             raise
@@ -288,7 +288,7 @@ class DatagramPort(udp.Port):
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._checkHost(host, "connect()")
         self._leaveBatches()
-        self.socket.connect(_socketAddress(host, port))
+        self.socket.connect(socketAddress(host, port))
         self._becameConnected((host, port))
 
     def _becameConnected(self, address: tuple[str, int]) -> None:
@@ -564,7 +564,7 @@ class DatagramPort(udp.Port):
         """
         Have the reactor look for datagrams, if they are wanted and nothing stands against it.
         """
-        if self._wantsReading and not self._waiting and self._readingPause is None:
+        if self.connected and self._wantsReading and not self._waiting and self._readingPause is None:
             super().startReading()
             if self._backlog:
                 self._deliverLater()
@@ -683,7 +683,7 @@ class DatagramPort(udp.Port):
         if not isinstance(address, DatagramAddress):
             if address[0] != "<broadcast>" or self.addressFamily == socket.AF_INET6:
                 self._checkHost(address[0], "write()")
-            return _socketAddress(*address), []
+            return socketAddress(*address), []
         if (":" in address.host) != (self.addressFamily == socket.AF_INET6):
             self._checkHost(address.host, "write()")
         destination = (*address, 0, address.scopeID) if self.addressFamily == socket.AF_INET6 else tuple(address)
@@ -942,7 +942,12 @@ def _sayWhyNot(reason: str) -> None:
     _log.info("datagrams are received one by one: {reason}", reason=reason)
 
 
-def _growReceiveBuffer(sock: socket.socket, size: int) -> None:
+def growReceiveBuffer(sock: socket.socket, size: int) -> None:
+    """
+    Ask the system for a receive buffer, beyond its limits where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
+
+    @param size: in bytes.
+    """
     if linux.available:
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, linux.SO_RCVBUFFORCE, size)
@@ -962,7 +967,7 @@ def _datagramAddress(sender: tuple[Any, ...]) -> DatagramAddress:
     return address
 
 
-def _socketAddress(host: str, port: int) -> tuple[Any, ...]:
+def socketAddress(host: str, port: int) -> tuple[Any, ...]:
     """
     Make what C{bind(2)} takes of a host and a port. Python drops the scope of a link-local address that stands in a pair.
 
@@ -1037,10 +1042,10 @@ def dial(
     try:
         sock.setblocking(False)
         if receiveBuffer is not None:
-            _growReceiveBuffer(sock, receiveBuffer)
+            growReceiveBuffer(sock, receiveBuffer)
         if bindAddress is not None:
             try:
-                sock.bind(_socketAddress(*bindAddress))
+                sock.bind(socketAddress(*bindAddress))
             except OSError as e:
                 raise error.CannotListenError(*bindAddress, e) from None
         sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
