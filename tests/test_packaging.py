@@ -418,12 +418,20 @@ FLOORS = {
     "service": 3,
     "transfer": 3,
     "cli": 4,
+    "console": 1,
+    "ping_cli": 4,
     "client_tap": 4,
     "tap": 4,
     "pytest_plugin": 5,
 }
 #: Who may import from a room on the same floor.
-BESIDE = {("interfaces", "errors"), ("interfaces", "addresses"), ("arguments", "addresses"), ("testing", "server")}
+BESIDE = {
+    ("interfaces", "errors"),
+    ("interfaces", "addresses"),
+    ("arguments", "addresses"),
+    ("testing", "server"),
+    ("cli", "ping_cli"),
+}
 #: The shelves of the test kit, from below: a module there imports from those below it only.
 SHELVES = {
     "clock": 0,

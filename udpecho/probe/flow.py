@@ -219,9 +219,9 @@ class Flow:
         before = clock()
         taken = self.socket.send(count)
         after = clock()
-        self._record(first, taken.count, before, after)
+        self._record(first, taken.number, before, after)
         if taken.error:
-            self._settle(first + taken.count, taken)
+            self._settle(first + taken.number, taken)
         self.readErrors()
 
     def _record(self, first: int, count: int, before: int, after: int) -> None:
@@ -450,9 +450,7 @@ class Flow:
             sentAt = (sent + self._steps.offset) / _second
         if size is None:
             size = sizes[(sequence or 0) % len(sizes)]
-        event = report.Event(
-            self.target.name, self._peer, outcome, sequence, size, time, reordered, sendError, sentAt, detail
-        )
+        event = report.Event(self.target.name, self._peer, outcome, sequence, size, time, reordered, sendError, sentAt, detail)
         if self._listener is not None:
             self._listener(self, event)
 

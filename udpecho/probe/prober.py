@@ -60,8 +60,8 @@ class Prober:
         @param reactor: any reactor, of L{udpecho.testing.network} too.
         @param targets: whom to probe.
         @param plan: what to send, and when; by default 64 bytes a second.
-        @param sources: from how many ports to probe each target: routers that share the load between several paths choose by the
-            port, among others (RFC 2991, RFC 6438), so that several ports cover several paths.
+        @param sources: from how many ports to probe each target: routers that share the load between several paths choose by
+            the port, among others (RFC 2991, RFC 6438), so that several ports cover several paths.
         @param options: what to send with; a port there is that of the first source, and the others are the next ones.
         @param listener: called with the flow and each L{Event}. Without a listener, and without L{events}, they cost nothing.
         @param clocks: what tells the time; by default the system's, and the reactor's for one that is in memory.
@@ -277,7 +277,7 @@ def _clocksOf(reactor: Any) -> Clocks:
         return Clocks()
 
     def now() -> int:
-        return round(reactor.seconds() * _second)
+        return round(float(reactor.seconds()) * _second)
 
     return Clocks(now, now)
 

@@ -68,12 +68,15 @@ def milliseconds(nanoseconds: float) -> str:
     return f"{value:.0f}"
 
 
-def headLine(target: str, peer: str, size: int) -> str:
+def headLine(target: str, peer: str, *sizes: int) -> str:
     """
     What stands above the lines.
+
+    @param sizes: which sizes in bytes the probes have.
     """
     where = target if target == peer else f"{target} ({peer})"
-    return f"PING {where} {_bytes(size)} of data"
+    several = f"{min(sizes)} to " if min(sizes) != max(sizes) else ""
+    return f"PING {where} {several}{_bytes(max(sizes))} of data"
 
 
 def probeLine(event: Event) -> str:

@@ -65,8 +65,8 @@ class Plan:
         if self.outstanding > sequencesAtOnce(smallest):
             most = sequencesAtOnce(smallest)
             raise ValueError(
-                f"of {self.outstanding} probes of {smallest} bytes that may be under way at once, no more than {most} can be told"
-                " apart: make them larger, the interval longer or the timeout shorter"
+                f"of {self.outstanding} probes of {smallest} bytes that may be under way at once, no more than {most} can be"
+                " told apart: make them larger, the interval longer or the timeout shorter"
             )
 
     @property

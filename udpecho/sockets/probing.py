@@ -107,11 +107,11 @@ class Taken(NamedTuple):
     """
     What a send call did.
 
-    @ivar count: how many datagrams the system took.
+    @ivar number: how many datagrams the system took.
     @ivar error: the error number for the next one; 0 if it took all.
     """
 
-    count: int
+    number: int
     error: int = 0
 
     @property
@@ -166,8 +166,8 @@ class IProbeSocket(Interface):
 
     def slot(index: int, size: int) -> memoryview | bytearray:
         """
-        Where to write the datagram of C{size} bytes that is to be sent as number C{index} of the next call. What is written there
-        stays until then, and what was there before is there still.
+        Where to write the datagram of C{size} bytes that is to be sent as number C{index} of the next call. What is written
+        there stays until then, and what was there before is there still.
         """
 
     def send(count: int) -> Taken:
@@ -184,8 +184,8 @@ class IProbeSocket(Interface):
         """
         Read all that the error queue has.
 
-        @return: when datagrams were sent, as pairs of the number of datagrams taken before and ns of the wall clock; and what the
-            network said.
+        @return: when datagrams were sent, as pairs of the number of datagrams taken before and ns of the wall clock; and what
+            the network said.
         """
 
     def drops() -> int | None:
@@ -662,8 +662,8 @@ __all__ = [
     "BatchSocket",
     "IProbeReceiver",
     "IProbeSocket",
-    "SocketOptions",
     "Slots",
+    "SocketOptions",
     "Taken",
     "TransportSocket",
     "Undelivered",
