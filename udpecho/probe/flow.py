@@ -85,13 +85,22 @@ class Flow:
 
     socket: IProbeSocket
 
-    def __init__(self, target: Target, plan: Plan, clocks: Clocks, steps: StepWatch, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        plan: Plan,
+        clocks: Clocks,
+        steps: StepWatch,
+        listener: Listener | None = None,
+        arrived: Callable[[], object] | None = None,
+    ) -> None:
         """
         @param target: whom to send to.
         @param plan: what to send, and when.
         @param clocks: what tells the time.
         @param steps: knows whether the wall clock was set.
         @param listener: hears of each event; without one they cost nothing.
+        @param arrived: is called when something has come by a socket that calls by itself.
         """
         self.target = target
         self.said: EchoError | None = None
@@ -99,6 +108,7 @@ class Flow:
         self._clocks = clocks
         self._steps = steps
         self._listener = listener
+        self._arrived = arrived
         self._peer = str(target.address)
         self._codec = Codec(secrets.randbits(64), frozenset(plan.sizes), plan.pattern)
         self._timeout = round(plan.timeout * _second)
@@ -269,7 +279,7 @@ class Flow:
         @return: whether more may be there.
         """
         arrivals = self.socket.receive()
-        self.datagramsArrived(arrivals)
+        self._take(arrivals)
         return len(arrivals.datagrams) > 0
 
     def readErrors(self) -> None:
@@ -282,7 +292,7 @@ class Flow:
             if sequence is not None and sequence >= self._firstTrusted:
                 self._sendStamps[sequence % self._window] = time
         for failure in failures:
-            self.probeUndelivered(failure)
+            self._undelivered(failure)
 
     def distrustStamps(self) -> None:
         """
@@ -297,6 +307,11 @@ class Flow:
 
         @see: L{IProbeReceiver.datagramsArrived}
         """
+        self._take(arrivals)
+        if self._arrived is not None:
+            self._arrived()
+
+    def _take(self, arrivals: Arrivals) -> None:
         now = self._clocks.monotonic()
         # A stamp is in the error queue before the reply is in the receive queue.
         self.readErrors()
@@ -345,6 +360,11 @@ class Flow:
 
         @see: L{IProbeReceiver.probeUndelivered}
         """
+        self._undelivered(undelivered)
+        if self._arrived is not None:
+            self._arrived()
+
+    def _undelivered(self, undelivered: Undelivered) -> None:
         self.said = reason = undelivered.reason
         sequence = self._codec.sequenceOf(undelivered.quoted, self.statistics.highest)
         if sequence is None:

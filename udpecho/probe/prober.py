@@ -134,9 +134,10 @@ class Prober:
         found: list[tuple[Flow, Any]] = []
         watches = isinstance(self._watch, Watch)
         size = max(self._plan.sizes)
+        listener = self._hear if self._listeners else None
         try:
             for number in range(self._sources):
-                flow = Flow(target, self._plan, self._clocks, steps, self._hear if self._listeners else None)
+                flow = Flow(target, self._plan, self._clocks, steps, listener, self._arrived)
                 options = self._options
                 if options.bindAddress is not None and options.bindAddress[1]:
                     host, port = options.bindAddress
@@ -188,6 +189,13 @@ class Prober:
             listener(flow, event)
 
     # Turns
+
+    def _arrived(self) -> None:
+        """
+        Something came by a socket that is not watched: it may have been what was waited for.
+        """
+        if self._running and self._watch is not None:
+            self._watch.ringAt(self._clocks.monotonic())
 
     def _turn(self, ready: set[int] | frozenset[int]) -> None:
         """

@@ -129,8 +129,8 @@ class Schedule:
         """
         How many probes should have left so long ago that it is too late for them.
         """
-        late = now - round(MOST_LATE * _second)
-        return self.due(following, 0, late) if late > self._start else 0
+        late = now - round(MOST_LATE * _second) - 1
+        return self.due(following, 0, late) if late >= self._start else 0
 
     def next(self, following: int, outstanding: int, now: int) -> int | None:
         """

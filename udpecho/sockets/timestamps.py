@@ -59,7 +59,7 @@ class StepWatch:
         @param clocks: the clocks to compare.
         """
         self._clocks = clocks
-        self.offset = self._look()[0]
+        self.offset = self._bestLook()
 
     def stepped(self) -> bool:
         """
@@ -68,11 +68,14 @@ class StepWatch:
         # Without a call more than are needed: this is asked before each send and after each receive.
         if -STEP <= self._clocks.wall() - self._clocks.monotonic() - self.offset <= STEP:
             return False
-        offset = min((self._look() for _ in range(_looks)), key=lambda look: look[1])[0]
+        offset = self._bestLook()
         if -STEP <= offset - self.offset <= STEP:
             return False
         self.offset = offset
         return True
+
+    def _bestLook(self) -> int:
+        return min((self._look() for _ in range(_looks)), key=lambda look: look[1])[0]
 
     def _look(self) -> tuple[int, int]:
         """
