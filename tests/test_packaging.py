@@ -278,7 +278,11 @@ class ImportTests:
         """
         from twisted.plugins import udpecho_plugin
 
-        for maker, name in ((udpecho_plugin.udpecho, "udpecho"), (udpecho_plugin.udpechoClient, "udpecho-client")):
+        for maker, name in (
+            (udpecho_plugin.udpecho, "udpecho"),
+            (udpecho_plugin.udpechoClient, "udpecho-client"),
+            (udpecho_plugin.udpechoProbe, "udpecho-probe"),
+        ):
             assert maker.tapname == name
             assert maker.options().getSynopsis()
             assert callable(maker.makeService)
@@ -416,11 +420,13 @@ FLOORS = {
     "probe": 2,
     "server": 2,
     "testing": 2,
+    "probe_service": 3,
     "service": 3,
     "transfer": 3,
     "cli": 4,
     "ping_cli": 4,
     "client_tap": 4,
+    "probe_tap": 4,
     "tap": 4,
     "pytest_plugin": 5,
 }
@@ -688,7 +694,7 @@ class InstallTests:
     @pytest.mark.parametrize("way", WAYS)
     def test_install(self, way: str, environment: Environment, built: Built, tmp_path: Path) -> None:
         """
-        C{twistd --help} lists each of the two plugins once, from the directory of the sources too; the server runs and
+        C{twistd --help} lists each of the three plugins once, from the directory of the sources too; the server runs and
         echoes, the command sends; uninstalling leaves Twisted as it was, to the last file.
         """
         tree = copyTree(tmp_path / "tree")
@@ -697,7 +703,9 @@ class InstallTests:
         environment.pip("install", "--no-index", "--no-build-isolation", *WAYS[way], source)
         try:
             for directory in (environment.directory, tree):
-                assert environment.listed(directory) == sorted([*environment.plugins, "udpecho", "udpecho-client"])
+                assert environment.listed(directory) == sorted(
+                    [*environment.plugins, "udpecho", "udpecho-client", "udpecho-probe"]
+                )
             self._echoes(environment)
         finally:
             environment.pip("uninstall", "--yes", "udpecho")

@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from tests.processes import Processes, Server, tool
@@ -28,6 +27,7 @@ from udpecho.probe import report
 from udpecho.probe.flow import Target
 from udpecho.probe.schedule import Plan
 
+jsonschema: Any = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
 needsQuit = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has no SIGQUIT")
 
 

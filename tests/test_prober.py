@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jsonschema
 import pytest
 from twisted.internet import defer, error
 from twisted.internet.protocol import DatagramProtocol
@@ -38,6 +37,7 @@ from udpecho.testing.proxy import FaultProxy
 
 LATENCY = 0.005
 MS = 1_000_000
+jsonschema: Any = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
 
 needsStamps = pytest.mark.skipif(
     batch.whyNot() is not None or timestamps.whyNot() is not None, reason="this machine's kernel gives no stamps"
