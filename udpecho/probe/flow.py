@@ -200,7 +200,7 @@ class Flow:
         """
         Send what is due, as much as one call takes.
 
-        @return: whether more may be due.
+        @return: whether there was something.
         """
         following = self.statistics.highest + 1
         if now < self._tryAgainAt:
@@ -212,7 +212,7 @@ class Flow:
         if due <= 0:
             return missed > 0
         self._sendSome(following + missed, min(due, self.socket.most))
-        return due > self.socket.most
+        return True
 
     def _sendSome(self, first: int, count: int) -> None:
         sizes, clock, wall = self._plan.sizes, self._clocks.monotonic, self._clocks.wall()

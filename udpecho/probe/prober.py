@@ -23,8 +23,6 @@ from udpecho.sockets.watch import DelayedTurns, Watch, openWatch
 
 #: How many batches of replies one turn reads from a socket, so that the reactor's other work has its turn.
 _readsPerTurn = 8
-#: How many batches of probes one turn sends.
-_sendsPerTurn = 16
 _second = 1_000_000_000
 
 
@@ -225,14 +223,14 @@ class Prober:
         self._watch.ringAt(min(times) if times else None)
 
     def _sendDue(self) -> None:
-        for _ in range(_sendsPerTurn):
-            more = False
-            for flow in self.flows:
-                if not self._running:
-                    return
-                more = flow.send(self._clocks.monotonic()) or more
-            if not more:
+        """
+        Send one batch of what is due by each flow. More would be a burst that a peer has no room for; the next turn comes at
+        once, when replies have been read.
+        """
+        for flow in self.flows:
+            if not self._running:
                 return
+            flow.send(self._clocks.monotonic())
 
     def _read(self, flow: Flow) -> bool:
         """
