@@ -37,7 +37,9 @@ _timespec = struct.Struct("@qq")
 #: A UDP header's ports; then where in a probe its mark, form, length, session and sequence are.
 _ports = struct.Struct("!HH")
 _beginning = struct.Struct("!BBHQQ")
+#: How long the proxy holds datagrams back, and how often probes leave, in seconds.
 _delay = 0.02
+_interval = 0.001
 
 _ping = "import sys; sys.argv[0] = 'udpecho'; from udpecho.cli import main; sys.exit(main())"
 
@@ -128,9 +130,9 @@ def _pin(processor: int) -> Callable[[], None]:
 
 
 @contextmanager
-def running(command: Sequence[str], processor: int, workshop: Workshop) -> Iterator[subprocess.Popen[str]]:
+def running(command: Sequence[str], processor: int | None, workshop: Workshop) -> Iterator[subprocess.Popen[str]]:
     """
-    A process on one processor, for a while.
+    A process for a while, on one processor or wherever the system has it.
     """
     process = subprocess.Popen(
         command,
@@ -140,7 +142,7 @@ def running(command: Sequence[str], processor: int, workshop: Workshop) -> Itera
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
-        preexec_fn=_pin(processor),
+        preexec_fn=None if processor is None else _pin(processor),
     )
     try:
         yield process
@@ -206,14 +208,16 @@ def awaitEcho(port: int) -> None:
 
 
 @contextmanager
-def cEcho(workshop: Workshop, source: str = "recvfrom.c") -> Iterator[int]:
+def cEcho(workshop: Workshop, processor: int | None = 1) -> Iterator[int]:
     """
-    The C server, on the second processor.
+    The C server.
+
+    @param processor: where it runs; by default not where the prober does.
 
     @return: its port.
     """
     port = freePort()
-    with running([workshop.compile(f"peers/{source}"), "127.0.0.1", str(port)], 1, workshop):
+    with running([workshop.compile("peers/recvfrom.c"), "127.0.0.1", str(port)], processor, workshop):
         awaitEcho(port)
         yield port
 
@@ -300,9 +304,8 @@ def stampsToUserSpace(workshop: Workshop, seconds: float) -> tuple[float, str]:
     """
     The median of kernel stamps to that of user-space stamps of the same probes, to a C echo.
     """
-    with cEcho(workshop) as port:
-        interval = 0.005
-        found = json.loads(told(itself("--probe", port, interval, int(seconds / interval)), 0, workshop, seconds))
+    with cEcho(workshop, None) as port:
+        found = json.loads(told(itself("--probe", port, _interval, int(seconds / _interval)), None, workshop, seconds))
     kernel, monotonic = median(row[1] for row in found) / 1e3, median(row[2] for row in found) / 1e3
     return kernel / monotonic, f"{kernel:.1f} us to {monotonic:.1f} us, {len(found)} probes"
 
@@ -315,18 +318,15 @@ def oursToIRTT(workshop: Workshop, seconds: float) -> tuple[float, str]:
     with ExitStack() as stack:
         ports = [freePort(), freePort()]
         server = workshop.udpecho("127.0.0.1", ports[0], "--log-datagrams", "0")
-        stack.enter_context(running(server, 1, workshop))
-        stack.enter_context(running([irtt, "server", "-b", f"127.0.0.1:{ports[1]}", "-i", "1ms"], 1, workshop))
+        stack.enter_context(running(server, None, workshop))
+        stack.enter_context(running([irtt, "server", "-b", f"127.0.0.1:{ports[1]}", "-i", "1ms"], None, workshop))
         awaitEcho(ports[0])
-        command = [sys.executable, "-c", _ping, "ping", "--json", "-i", "5ms", "-w", f"{seconds}s", f"127.0.0.1:{ports[0]}"]
-        ours = json.loads(told(command, 0, workshop, seconds))["targets"][0]["rtt"]["median"]
+        often = ("-i", f"{_interval * 1e3:g}ms")
+        command = [sys.executable, "-c", _ping, "ping", "--json", *often, "-w", f"{seconds}s", f"127.0.0.1:{ports[0]}"]
+        ours = json.loads(told(command, None, workshop, seconds))["targets"][0]["rtt"]["median"]
         output = workshop.directory / "irtt.json"
-        told(
-            [irtt, "client", "-i", "5ms", "-d", f"{seconds}s", "-l", "64", "-o", str(output), f"127.0.0.1:{ports[1]}"],
-            0,
-            workshop,
-            seconds,
-        )
+        command = [irtt, "client", *often, "-d", f"{seconds}s", "-l", "64", "-o", str(output), f"127.0.0.1:{ports[1]}"]
+        told(command, None, workshop, seconds)
         theirs = json.loads(output.read_text())["stats"]["rtt"]["median"] / 1e9
     return ours / theirs, f"{ours * 1e6:.1f} us to {theirs * 1e6:.1f} us"
 
@@ -366,14 +366,17 @@ def probesPerSecond(workshop: Workshop, seconds: float) -> tuple[float, str]:
     """
     How many probes a second one process sends on schedule at 50 000, and what is lost.
     """
-    with cEcho(workshop, "recvmmsg.c") as port:
+    port = freePort()
+    server = workshop.udpecho("127.0.0.1", port, "--log-datagrams", "0", "--receive-buffer", "4M")
+    with running(server, 1, workshop):
+        awaitEcho(port)
         where = f"127.0.0.1:{port}"
-        command = [sys.executable, "-c", _ping, "ping", "--json", "--rate", "50k", "-w", f"{seconds}s", where]
+        command = [sys.executable, "-c", _ping, "ping", "-q", "--json", "--rate", "50k", "-w", f"{seconds}s", where]
         target = json.loads(told(command, 0, workshop, seconds + 2))["targets"][0]
     outcomes, error = target["outcomes"], target["send_error"]
     bad = {name: number for name, number in outcomes.items() if number and name != "answered"}
     return target["sent"] / seconds, (
-        f"answered {outcomes['answered']} of {target['scheduled']}, own drops {target['own_queue_drops']}, {bad or 'none'} else,"
+        f"answered {outcomes['answered']} of {target['scheduled']}, own drops {target['own_queue_drops']}, else {bad},"
         f" send error p50/p99/max {error['median'] * 1e6:.0f}/{(error['p99'] or 0) * 1e6:.0f}/{error['max'] * 1e6:.0f} us,"
         f" stamps: {target['timestamp_source']}"
     )
