@@ -311,11 +311,12 @@ class PingTests:
             (["-i", "1x", "127.0.0.1:7"], "'1x' is not a duration"),
             (["--tos", "EG", "127.0.0.1:7"], "'EG' is not a traffic class"),
             (["-p", "zz", "127.0.0.1:7"], "'zz' is not a pattern"),
-            (["-6", "127.0.0.1:7"], "127.0.0.1 cannot be reached from the local address"),
+            (["-6", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
             (["-s", "2", "-i", "1ms", "127.0.0.1:7"], "no more than 256 can be told apart"),
             (["--fping", "127.0.0.1:7"], "give it one, as in --count 10"),
             (["--flood", "192.0.2.1:7"], "a flood needs --allow-strangers"),
             (["--json", "--csv", "127.0.0.1:7"], "not allowed with argument"),
+            (["-b", "::1", "-c", "1", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
             (["-b", "192.0.2.77", "-c", "1", "127.0.0.1:7"], "cannot send from 192.0.2.77:0: "),
         ],
     )

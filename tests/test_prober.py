@@ -14,6 +14,7 @@ from twisted.internet import defer, error
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
+from tests.conftest import CaughtErrors
 from tests.namespaces import whyNot as whyNoNamespaces
 from tests.support import Run, udpSocket, unusedPort
 from tests.test_timestamps import HandClocks
@@ -366,6 +367,37 @@ class VirtualTests:
         world.network.advance(10)
         assert seen == [0, 1, 2]
         assert done.result == "over"
+
+    def test_listenerRaises(self, caught: CaughtErrors) -> None:
+        """
+        A listener that raises is logged, and probing goes on.
+        """
+        world = World()
+        prober = Prober(world.here, [Target.of("192.0.2.2:7")], Plan(count=2), listener=lambda flow, event: 1 / 0)
+        over = prober.start()
+        world.network.advance(5)
+        assert over.called
+        assert prober.flows[0].statistics.received == 2
+        assert len(caught.flush(ZeroDivisionError)) == 2
+
+    def test_breaks(self) -> None:
+        """
+        What goes wrong within ends it, and the Deferred fails with that.
+        """
+        world = World()
+        prober = world.prober(Plan())
+        failed: list[Any] = []
+        prober.start().addErrback(failed.append)
+        prober.flows[0].socket.close()
+
+        def broken(now: int) -> bool:
+            raise ZeroDivisionError
+
+        prober.flows[0].send = broken  # type: ignore[method-assign]
+        world.network.advance(5)
+        failed[0].trap(ZeroDivisionError)
+        assert not prober.running
+        world.leavesNothing()
 
     def test_flood(self) -> None:
         """

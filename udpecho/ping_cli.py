@@ -387,11 +387,14 @@ class _Ping:
         if options.output is _FpingLines and self._endless:
             complain("--fping keeps all round trips until the end: give it one, as in --count 10")
             return WRONG_INPUT
+        family = options.family
+        if family is None and options.bind is not None:
+            family = 6 if ":" in options.bind[0] else 4
         targets = []
         failures: list[Exception] = []
         for text in options.targets:
             try:
-                targets.append(await findTarget(self._reactor, text, LOOK_UP_TIMEOUT, options.family))
+                targets.append(await findTarget(self._reactor, text, LOOK_UP_TIMEOUT, family))
             except (ValueError, error.DNSLookupError, EchoError) as e:
                 complain(str(e.args[0]))
                 failures.append(e)

@@ -314,10 +314,22 @@ def oursToIRTT(workshop: Workshop, seconds: float) -> tuple[float, str]:
     """
     Our median to IRTT's, each to its own server, at the same interval.
     """
+    return _toIRTT(workshop, seconds, None)
+
+
+def cToIRTT(workshop: Workshop, seconds: float) -> tuple[float, str]:
+    """
+    The same with a C echo for our server: what is left is the prober's.
+    """
+    return _toIRTT(workshop, seconds, workshop.compile("peers/recvfrom.c"))
+
+
+def _toIRTT(workshop: Workshop, seconds: float, echo: str | None) -> tuple[float, str]:
     irtt = workshop.tool("irtt")
     with ExitStack() as stack:
         ports = [freePort(), freePort()]
-        server = workshop.udpecho("127.0.0.1", ports[0], "--log-datagrams", "0")
+        own = workshop.udpecho("127.0.0.1", ports[0], "--log-datagrams", "0")
+        server = own if echo is None else [echo, "127.0.0.1", str(ports[0])]
         stack.enter_context(running(server, None, workshop))
         stack.enter_context(running([irtt, "server", "-b", f"127.0.0.1:{ports[1]}", "-i", "1ms"], None, workshop))
         awaitEcho(ports[0])
@@ -415,6 +427,7 @@ def main() -> None:
     figures: list[tuple[str, str, Callable[[Workshop, float], tuple[float, str]]]] = [
         ("kernel stamps to user space, medians", "<= 0.5", stampsToUserSpace),
         ("our median to IRTT's", "<= 0.6", oursToIRTT),
+        ("our median to a C echo, to IRTT's", "", cToIRTT),
         ("error behind the proxy, us", "<= 50", errorBehindProxy),
         ("error on a busy processor, to user space", "<= 0.5", errorWhenBusy),
         ("probes a second", ">= 50000", probesPerSecond),

@@ -203,13 +203,13 @@ class Flow:
         @return: whether there was something.
         """
         following = self.statistics.highest + 1
-        if now < self._tryAgainAt:
+        if self._closed or now < self._tryAgainAt:
             return False
         missed = min(self._schedule.missed(following, now), _givenUpAtOnce)
         for sequence in range(following, following + missed):
             self._notSent(sequence, "its time was over before this machine came to it")
         due = self._schedule.due(following + missed, self.outstanding, now)
-        if due <= 0:
+        if due <= 0 or self._closed:
             return missed > 0
         self._sendSome(following + missed, min(due, self.socket.most))
         return True

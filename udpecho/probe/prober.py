@@ -11,12 +11,14 @@ from typing import Any
 from twisted.internet import defer
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from udpecho.addresses import parseAddress
 from udpecho.probe.flow import Flow, Listener, Target
 from udpecho.probe.report import Event, document
 from udpecho.probe.schedule import Plan
-from udpecho.resolution import resolve
+from udpecho.resolution import literal, resolve
 from udpecho.sockets.probing import SocketOptions, openSocket
 from udpecho.sockets.timestamps import Clocks, StepWatch
 from udpecho.sockets.watch import DelayedTurns, Watch, openWatch
@@ -24,6 +26,8 @@ from udpecho.sockets.watch import DelayedTurns, Watch, openWatch
 #: How many batches of replies one turn reads from a socket, so that the reactor's other work has its turn.
 _readsPerTurn = 8
 _second = 1_000_000_000
+
+_log = Logger()
 
 
 class Prober:
@@ -154,6 +158,9 @@ class Prober:
         """
         Stop at once. What is under way then stays so in the statistics. May be called often.
         """
+        self._end(None)
+
+    def _end(self, result: Failure | None) -> None:
         if not self._running:
             return
         self._running = False
@@ -164,7 +171,7 @@ class Prober:
         for iterator in self._iterators:
             iterator.end()
         if not self._done.called:
-            self._done.callback(None)
+            self._done.callback(result)
 
     def events(self) -> AsyncIterator[tuple[Flow, Event]]:
         """
@@ -184,7 +191,10 @@ class Prober:
 
     def _hear(self, flow: Flow, event: Event) -> None:
         for listener in self._listeners:
-            listener(flow, event)
+            try:
+                listener(flow, event)
+            except Exception:
+                _log.failure("Unhandled error in {listener} on being told of a probe", listener=listener)
 
     # Turns
 
@@ -196,6 +206,13 @@ class Prober:
             self._watch.ringAt(self._clocks.monotonic())
 
     def _turn(self, ready: set[int] | frozenset[int]) -> None:
+        try:
+            self._sendAndRead(ready)
+        except Exception:
+            # Nothing would call for another turn.
+            self._end(Failure())
+
+    def _sendAndRead(self, ready: set[int] | frozenset[int]) -> None:
         """
         Send what is due, read what is there, and go on sending between two batches of that.
         """
@@ -297,12 +314,15 @@ async def findTarget(reactor: IReactorTime, text: str, timeout: float, family: i
     @param timeout: the deadline, in seconds from now.
     @param family: 4 or 6 for addresses of IPv4 or IPv6 only.
 
-    @raise ValueError: if the text is no such address, or an address of the other family.
+    @raise ValueError: if the text is no such address, or one of the other family.
     @raise error.DNSLookupError: if the name has no address.
     @raise ResponseTimeout: at the deadline.
     """
     host, port = parseAddress(text)
     kinds: dict[int, type[IAddress]] = {4: IPv4Address, 6: IPv6Address}
+    found = literal(host, port)
+    if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
+        raise ValueError(f"{host} is not an address of IPv{family}")
     types: Any = None if family is None else [kinds[family]]
     addresses = await resolve(reactor, host, port, timeout, types)
     return Target(text, addresses[0])

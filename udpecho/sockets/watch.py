@@ -91,7 +91,7 @@ class Watch:
 
         @param time: ns; C{None} for never.
         """
-        if time == self._at:
+        if time == self._at or self._epoll.closed:
             return
         self._at = time
         # 0 would be never.
