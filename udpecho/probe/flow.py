@@ -20,7 +20,7 @@ from udpecho.probe.packet import Codec, Verdict
 from udpecho.probe.schedule import Flood, Plan, Schedule
 from udpecho.probe.statistics import Statistics
 from udpecho.resolution import literal
-from udpecho.sockets.probing import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered, explain
+from udpecho.sockets.probing import SLOTS, Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered, explain
 from udpecho.sockets.timestamps import Clocks, StampIds, StepWatch, roundTrip
 
 #: The fewest and the most probes that are remembered, at 17 bytes each.
@@ -280,7 +280,7 @@ class Flow:
         """
         arrivals = self.socket.receive()
         self._take(arrivals)
-        return len(arrivals.datagrams) > 0
+        return len(arrivals.datagrams) >= SLOTS
 
     def readErrors(self) -> None:
         """
@@ -339,15 +339,16 @@ class Flow:
         monotonic = now - self._sendTimes[slot]
         kernel = roundTrip(self._sendStamps[slot], stamp, monotonic)
         time = monotonic if kernel is None else kernel
-        before = self.statistics.reordering.reordered
-        outcome = self.statistics.replyReceived(sequence, time)
+        statistics = self.statistics
+        before = statistics.reordering.reordered
+        outcome = statistics.replyReceived(sequence, time)
         if outcome is Outcome.ANSWERED or outcome is Outcome.LATE:
             if kernel is None:
                 self._byMonotonic += 1
             else:
                 self._byKernel += 1
         if self._listener is not None:
-            self._tell(outcome, sequence, size, time, self.statistics.reordering.reordered > before)
+            self._tell(outcome, sequence, size, time, statistics.reordering.reordered > before)
 
     def _beside(self, outcome: Outcome, size: int) -> None:
         self.statistics.datagramReceived(outcome)
