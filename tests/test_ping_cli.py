@@ -10,7 +10,7 @@ import json
 import re
 import signal
 import socket
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +20,16 @@ import pytest
 
 from tests.processes import Processes, Server, tool
 from tests.support import udpSocket, unusedPort
+from tests.transports import ResolvingClock
 from udpecho.addresses import DatagramAddress
 from udpecho.arguments import parseInterval, parsePerSecond, parseSizes, parseTrafficClass
-from udpecho.ping_cli import impolite
+from udpecho.ping_cli import addPing, impolite, ping_
 from udpecho.probe import report
 from udpecho.probe.flow import Target
 from udpecho.probe.schedule import Plan
+from udpecho.server import EchoServer
+from udpecho.sockets.port import listen
+from udpecho.testing.network import MemoryNetwork
 
 jsonschema: Any = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
 needsQuit = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has no SIGQUIT")
@@ -328,6 +332,44 @@ class PingTests:
         assert sentence in done.stderr
         assert done.stderr.count("\n") == 1
         assert (done.status, done.stdout) == (2, "")
+
+
+class LookUpTests:
+    """
+    Names.
+    """
+
+    def options(self, *arguments: str) -> Namespace:
+        """
+        Read a command line.
+        """
+        parser = ArgumentParser()
+        addPing(parser.add_subparsers())
+        return parser.parse_args(["ping", *arguments])
+
+    def test_interrupted(self) -> None:
+        """
+        An interrupt while a name is looked up is an end too, with nothing answered.
+        """
+        clock = ResolvingClock({})
+        over = ping_(clock, self.options("nobody.invalid:7"))
+        over.cancel()
+        assert over.result == 1
+        assert not clock.getDelayedCalls()
+
+    def test_someUnknown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """
+        A name without an address is told of, and the other targets are probed.
+        """
+        network = MemoryNetwork()
+        here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
+        listen(there, 7, EchoServer(), "192.0.2.2")
+        over = ping_(here, self.options("-c", "2", "--allow-strangers", "nobody:7", "there:7"))
+        network.advance(10)
+        assert over.result == 1
+        written = capsys.readouterr()
+        assert "no address for 'nobody'" in written.err
+        assert "2 probes sent, 2 received" in written.out
 
 
 def at(sock: socket.socket) -> str:

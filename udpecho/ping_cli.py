@@ -8,12 +8,13 @@ import argparse
 import json
 import signal
 from array import array
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any, Protocol
 
 from twisted.internet import defer, error
+from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
 from udpecho.arguments import (
@@ -424,8 +425,7 @@ class _Ping:
             over.addErrback(lambda _: None)
             return UNREACHABLE if all(map(_isUnreachable, failures)) else WRONG_INPUT
         self._show(self._output.begin, prober.flows)
-        self._catchQuit()
-        with suppress(defer.CancelledError):
+        with self._catchingQuit(), suppress(defer.CancelledError):
             await over
         if self._broken is None:
             self._show(self._output.end, prober.flows)
@@ -434,12 +434,20 @@ class _Ping:
             return UNANSWERED
         return statusOf(prober.flows, failures)
 
-    def _catchQuit(self) -> None:
+    @contextmanager
+    def _catchingQuit(self) -> Iterator[None]:
         """
         Print a summary at SIGQUIT, where there is such a signal.
         """
-        if hasattr(signal, "SIGQUIT"):
-            signal.signal(signal.SIGQUIT, lambda number, frame: self._reactor.callFromThread(self._interim))
+        number = getattr(signal, "SIGQUIT", None)
+        if number is None:
+            yield
+            return
+        before = signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._interim))
+        try:
+            yield
+        finally:
+            signal.signal(number, before)
 
     def _interim(self) -> None:
         if self._prober is not None and self._prober.running:
@@ -478,7 +486,13 @@ def ping_(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
 
     @return: fires with the exit status. To be cancelled for a normal end.
     """
-    return defer.Deferred.fromCoroutine(_Ping(reactor, options).run())
+
+    def interrupted(failure: Failure) -> int:
+        # While a name was looked up: there is nothing to sum up.
+        failure.trap(defer.CancelledError)
+        return UNANSWERED
+
+    return defer.Deferred.fromCoroutine(_Ping(reactor, options).run()).addErrback(interrupted)
 
 
 __all__ = ["POLITE_RATE", "Output", "addPing", "impolite", "ping_", "planOf", "statusOf", "summaries"]

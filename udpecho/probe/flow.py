@@ -110,6 +110,7 @@ class Flow:
         self._listener = listener
         self._arrived = arrived
         self._peer = str(target.address)
+        self._source = ""
         self._codec = Codec(secrets.randbits(64), frozenset(plan.sizes), plan.pattern)
         self._timeout = round(plan.timeout * _second)
         self._window = window = _windowOf(plan)
@@ -136,6 +137,7 @@ class Flow:
         @param start: when, in ns of the monotonic clock.
         """
         self.socket = socket
+        self._source = str(socket.source)
         self._formed = [None] * socket.most
         self._start = self._lastSent = self._last = start
         self._schedule = (Flood if self._plan.flood else Schedule)(self._plan, start)
@@ -471,7 +473,19 @@ class Flow:
             sentAt = (sent + self._steps.offset) / _second
         if size is None:
             size = sizes[(sequence or 0) % len(sizes)]
-        event = report.Event(self.target.name, self._peer, outcome, sequence, size, time, reordered, sendError, sentAt, detail)
+        event = report.Event(
+            self.target.name,
+            self._peer,
+            outcome,
+            sequence,
+            size,
+            time,
+            reordered,
+            sendError,
+            sentAt,
+            detail,
+            self._source,
+        )
         if self._listener is not None:
             self._listener(self, event)
 

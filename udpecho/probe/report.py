@@ -40,6 +40,7 @@ class Event(NamedTuple):
         known.
     @ivar sentAt: when it was sent, in seconds since 1970 by this machine's clock, for information; or C{None}.
     @ivar detail: what the system or a router said, for a person, or C{None}.
+    @ivar source: the local address that was sent from, or C{None}.
     """
 
     target: str
@@ -52,6 +53,7 @@ class Event(NamedTuple):
     sendError: int | None = None
     sentAt: float | None = None
     detail: str | None = None
+    source: str | None = None
 
 
 # As ping prints it
@@ -257,6 +259,7 @@ def eventFields(event: Event) -> dict[str, Any]:
         "send_error": seconds(event.sendError),
         "sent_at": event.sentAt,
         "detail": event.detail,
+        "source": event.source,
     }
 
 
