@@ -411,7 +411,7 @@ class RowTests:
         }
         assert report.csvHeader() == "target,peer,seq,outcome,size,rtt,reordered,send_error,sent_at,detail,source"
         assert report.csvRow(what) == "localhost:7,127.0.0.1:7,3,answered,64,0.000052000,false,-0.000001500,1.500000000,,"
-        assert report.csvRow(event(Outcome.LOST)) == "localhost:7,127.0.0.1:7,3,lost,64,,false,,,"
+        assert report.csvRow(event(Outcome.LOST)) == "localhost:7,127.0.0.1:7,3,lost,64,,false,,,,"
 
 
 class ImportTests:
