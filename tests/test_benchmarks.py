@@ -5,6 +5,7 @@ Tests of L{tests.benchmarks}: that they measure what they say, and not how fast 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -331,3 +332,23 @@ class SoakTests:
         ran = bench("tests.benchmarks.soak", "--minutes", "0.01", "--rate", "3000", "--sources", "3000")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert ran.stdout.endswith("the accounts balance\n")
+
+
+@onlyLinux
+@needsCompiler
+class PingTests:
+    """
+    The prober's benchmark.
+    """
+
+    def test_table(self) -> None:
+        """
+        Each figure has its line, with what it should be, and a number or what is missing here.
+        """
+        done = bench("tests.benchmarks.ping", "--rounds", "1", "--seconds", "0.5", "--virtual", "2")
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
+        assert len(lines) == 7
+        for line in lines:
+            assert re.search(r"  (\d+\.\d{3}|missing: .+)$", line), line
+        assert re.search(r"^probes a second +>= 50000  \d", done.stdout, re.MULTILINE)

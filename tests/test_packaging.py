@@ -278,7 +278,11 @@ class ImportTests:
         """
         from twisted.plugins import udpecho_plugin
 
-        for maker, name in ((udpecho_plugin.udpecho, "udpecho"), (udpecho_plugin.udpechoClient, "udpecho-client")):
+        for maker, name in (
+            (udpecho_plugin.udpecho, "udpecho"),
+            (udpecho_plugin.udpechoClient, "udpecho-client"),
+            (udpecho_plugin.udpechoProbe, "udpecho-probe"),
+        ):
             assert maker.tapname == name
             assert maker.options().getSynopsis()
             assert callable(maker.makeService)
@@ -408,6 +412,7 @@ FLOORS = {
     "networks": 0,
     "droplog": 1,
     "configuration": 1,
+    "console": 1,
     "guard": 1,
     "inputs": 1,
     "journal": 1,
@@ -424,10 +429,13 @@ FLOORS = {
     "workers": 2,
     "web": 2,
     "daemon": 3,
+    "probe_service": 3,
     "service": 3,
     "transfer": 3,
     "cli": 4,
+    "ping_cli": 4,
     "client_tap": 4,
+    "probe_tap": 4,
     "tap": 4,
     "worker": 4,
     "pytest_plugin": 5,
@@ -441,6 +449,7 @@ BESIDE = {
     ("messages", "journal"),
     ("testing", "server"),
     ("health", "client"),
+    ("cli", "ping_cli"),
 }
 #: The shelves of the test kit, from below: a module there imports from those below it only.
 SHELVES = {
@@ -698,7 +707,7 @@ class InstallTests:
     @pytest.mark.parametrize("way", WAYS)
     def test_install(self, way: str, environment: Environment, built: Built, tmp_path: Path) -> None:
         """
-        C{twistd --help} lists each of the two plugins once, from the directory of the sources too; the server runs and
+        C{twistd --help} lists each of the three plugins once, from the directory of the sources too; the server runs and
         echoes, the command sends; uninstalling leaves Twisted as it was, to the last file.
         """
         tree = copyTree(tmp_path / "tree")
@@ -707,7 +716,9 @@ class InstallTests:
         environment.pip("install", "--no-index", "--no-build-isolation", *WAYS[way], source)
         try:
             for directory in (environment.directory, tree):
-                assert environment.listed(directory) == sorted([*environment.plugins, "udpecho", "udpecho-client"])
+                assert environment.listed(directory) == sorted(
+                    [*environment.plugins, "udpecho", "udpecho-client", "udpecho-probe"]
+                )
             self._echoes(environment)
         finally:
             environment.pip("uninstall", "--yes", "udpecho")

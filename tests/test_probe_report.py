@@ -407,10 +407,11 @@ class RowTests:
             "send_error": -0.0000015,
             "sent_at": 1.5,
             "detail": None,
+            "source": None,
         }
-        assert report.csvHeader() == "target,peer,seq,outcome,size,rtt,reordered,send_error,sent_at,detail"
-        assert report.csvRow(what) == "localhost:7,127.0.0.1:7,3,answered,64,0.000052000,false,-0.000001500,1.500000000,"
-        assert report.csvRow(event(Outcome.LOST)) == "localhost:7,127.0.0.1:7,3,lost,64,,false,,,"
+        assert report.csvHeader() == "target,peer,seq,outcome,size,rtt,reordered,send_error,sent_at,detail,source"
+        assert report.csvRow(what) == "localhost:7,127.0.0.1:7,3,answered,64,0.000052000,false,-0.000001500,1.500000000,,"
+        assert report.csvRow(event(Outcome.LOST)) == "localhost:7,127.0.0.1:7,3,lost,64,,false,,,,"
 
 
 class ImportTests:

@@ -22,7 +22,7 @@ import pytest
 from tests.processes import Process, Processes, Server, command, eventually, logged, sums, tool
 from tests.support import hasIPv6, udpSocket, unusedPort
 from tests.test_packaging import LONG, ROOT, run
-from udpecho import cli, client_tap, tap
+from udpecho import client_tap, console, tap
 
 README = (ROOT / "README.md").read_text()
 #: The port that the README has everywhere; the tests put another in its place where they can.
@@ -409,7 +409,13 @@ class TableTests:
         assert rows
         helped = " ".join(processes.run("udpecho", "send", "--help").stdout.split())
         assert f"Exit status: {', '.join(f'{status} {meaning}' for status, meaning in rows)}." in helped
-        known = (cli.ANSWERED, cli.UNANSWERED, cli.WRONG_INPUT, cli.UNREACHABLE, cli.SIGNALLED + signal.SIGINT)
+        known = (
+            console.ANSWERED,
+            console.UNANSWERED,
+            console.WRONG_INPUT,
+            console.UNREACHABLE,
+            console.SIGNALLED + signal.SIGINT,
+        )
         assert [int(status) for status, _ in rows] == list(known)
 
 

@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from twisted.internet import defer, error
 from twisted.python.failure import Failure
@@ -19,49 +18,29 @@ from udpecho._version import __version__
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
 from udpecho.arguments import parseBytes, parsePayloadSize, parseSeconds, parseShare
 from udpecho.client import TIMEOUT
+from udpecho.console import (
+    ANSWERED,
+    SIGNALLED,
+    UNANSWERED,
+    UNREACHABLE,
+    WRONG_INPUT,
+    CannotPrint,
+    Parser,
+    Printer,
+    argument,
+    complain,
+)
 from udpecho.errors import HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
 from udpecho.inputs import InputReader
+from udpecho.ping_cli import addPing
 from udpecho.resolution import resolve
 from udpecho.testing.faults import Decision, FaultPlan, GilbertElliott, Jitter
 from udpecho.testing.proxy import IDLE_TIMEOUT, FaultProxy
 from udpecho.transfer import Sums, Transfer, explain
 
-# Exit statuses.
-ANSWERED = 0
-UNANSWERED = 1
-WRONG_INPUT = 2
-UNREACHABLE = 3
-#: Killed by a signal: this and the signal's number, as shells have it; 130 for an interrupt.
-SIGNALLED = 128
-
-_T = TypeVar("_T")
-
-
-class _Parser(argparse.ArgumentParser):
-    """
-    Says what was wrong in one line.
-    """
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _value(parser: Callable[[str], _T]) -> Callable[[str], _T]:
-    """
-    Let argparse print a parser's own sentence.
-    """
-
-    def parse(text: str) -> _T:
-        try:
-            return parser(text)
-        except ValueError as e:
-            raise argparse.ArgumentTypeError(str(e)) from None
-
-    return parse
-
 
 def _makeParser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="udpecho", description="UDP echo: see whether datagrams get through, and back.")
+    parser = Parser(prog="udpecho", description="UDP echo: see whether datagrams get through, and back.")
     parser.add_argument("--version", action="version", version=f"udpecho {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -73,13 +52,13 @@ def _makeParser() -> argparse.ArgumentParser:
         " 130 interrupted.",
     )
     send.add_argument(
-        "peer", metavar="HOST:PORT", type=_value(parseAddress), help="the server; [ADDR]:PORT for an IPv6 address"
+        "peer", metavar="HOST:PORT", type=argument(parseAddress), help="the server; [ADDR]:PORT for an IPv6 address"
     )
     send.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to send; - is standard input, the default")
     send.add_argument(
         "-t",
         "--timeout",
-        type=_value(parseSeconds),
+        type=argument(parseSeconds),
         default=TIMEOUT,
         help="how long to wait for each reply, as in 5 or 500ms [%(default)g]",
     )
@@ -87,15 +66,20 @@ def _makeParser() -> argparse.ArgumentParser:
         "-c",
         "--chunk",
         metavar="N",
-        type=_value(lambda text: parsePayloadSize(text, lowest=1)),
+        type=argument(lambda text: parsePayloadSize(text, lowest=1)),
         help="send datagrams of N bytes, each when the one before is answered or given up",
     )
     send.add_argument(
-        "-b", "--bind", metavar="ADDR", type=_value(parseLocalAddress), help="the local address to send from, ADDR or ADDR:PORT"
+        "-b",
+        "--bind",
+        metavar="ADDR",
+        type=argument(parseLocalAddress),
+        help="the local address to send from, ADDR or ADDR:PORT",
     )
     send.add_argument("--no-verify", action="store_true", help="take the first datagram from the server, whatever is in it")
     send.set_defaults(run=_send)
     _addProxy(commands)
+    addPing(commands)
     return parser
 
 
@@ -108,10 +92,10 @@ def _addProxy(commands: Any) -> None:
         " printed at the end (interrupt it).",
     )
     proxy.add_argument(
-        "listen", metavar="LISTEN", type=_value(_parseListen), help="where the clients send to, ADDR:PORT; port 0 is any"
+        "listen", metavar="LISTEN", type=argument(_parseListen), help="where the clients send to, ADDR:PORT; port 0 is any"
     )
-    proxy.add_argument("upstream", metavar="UPSTREAM", type=_value(parseAddress), help="where to pass it to, HOST:PORT")
-    share, seconds = _value(parseShare), _value(parseSeconds)
+    proxy.add_argument("upstream", metavar="UPSTREAM", type=argument(parseAddress), help="where to pass it to, HOST:PORT")
+    share, seconds = argument(parseShare), argument(parseSeconds)
     for name, meaning in (
         ("loss", "share of datagrams that is lost"),
         ("duplicate", "share that arrives twice"),
@@ -123,7 +107,7 @@ def _addProxy(commands: Any) -> None:
     proxy.add_argument(
         "--burst",
         metavar="P,R[,K,H]",
-        type=_value(_parseBurst),
+        type=argument(_parseBurst),
         help="bursty loss (Gilbert-Elliott): the chances to go bad, to recover, and to get through when good and when bad",
     )
     proxy.add_argument("--delay", metavar="TIME", type=seconds, default=0.0, help="how long each takes")
@@ -135,12 +119,12 @@ def _addProxy(commands: Any) -> None:
         "--reorder-delay", metavar="TIME", type=seconds, default=0.01, help="how long those are held back [10ms]"
     )
     proxy.add_argument(
-        "--rate", metavar="BYTES", type=_value(parseBytes), help="how many bytes a second get through, as in 64k"
+        "--rate", metavar="BYTES", type=argument(parseBytes), help="how many bytes a second get through, as in 64k"
     )
     proxy.add_argument(
-        "--queue", metavar="BYTES", type=_value(parseBytes), default=65536, help="how many may wait for it [64k]"
+        "--queue", metavar="BYTES", type=argument(parseBytes), default=65536, help="how many may wait for it [64k]"
     )
-    proxy.add_argument("--mtu", metavar="BYTES", type=_value(parsePayloadSize), help="the longest payload that gets through")
+    proxy.add_argument("--mtu", metavar="BYTES", type=argument(parsePayloadSize), help="the longest payload that gets through")
     proxy.add_argument("--direction", choices=["both", "up", "down"], default="both", help="which way the faults are [both]")
     proxy.add_argument("--seed", default="0", help="what the faults are drawn from; the same seed, the same faults [0]")
     proxy.add_argument(
@@ -150,24 +134,7 @@ def _addProxy(commands: Any) -> None:
     proxy.set_defaults(run=_proxy)
 
 
-class _CannotPrint(Exception):
-    """
-    Standard output does not take the results.
-    """
-
-    def __init__(self, reason: OSError) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def complain(self) -> None:
-        """
-        Say so; but that nobody reads on is no news to who has stopped reading.
-        """
-        if not isinstance(self.reason, BrokenPipeError):
-            _complain(f"cannot write to standard output: {self.reason.strerror}")
-
-
-class _Printer:
+class _Printer(Printer):
     """
     Prints what happens: results to standard output, everything else to standard error.
     """
@@ -179,27 +146,7 @@ class _Printer:
         self.line(f"packet-received: bytes={size} from={formatAddress(peer)}")
 
     def unanswered(self, reason: ResponseTimeout) -> None:
-        _complain(str(reason))
-
-    def line(self, line: str) -> None:
-        """
-        Print a line.
-
-        @raise _CannotPrint: if standard output does not take it.
-        """
-        try:
-            print(line, flush=True)
-        except OSError as e:
-            # Python is not to try, and complain, again at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise _CannotPrint(e) from None
-
-
-def _complain(sentence: str) -> None:
-    # Without one, print would take standard output instead.
-    if sys.stderr is not None:
-        with suppress(OSError):
-            print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
+        complain(str(reason))
 
 
 def _open(path: str) -> int:
@@ -222,12 +169,12 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
     """
     if options.file == "-" and sys.stdin is None:
         # Its number may belong to another descriptor by now.
-        _complain("cannot read standard input: it is closed; name a FILE, or /dev/null to send an empty datagram")
+        complain("cannot read standard input: it is closed; name a FILE, or /dev/null to send an empty datagram")
         return defer.succeed(WRONG_INPUT)
     try:
         descriptor = 0 if options.file == "-" else _open(options.file)
     except OSError as e:
-        _complain(f"cannot read {options.file}: {e.strerror}")
+        complain(f"cannot read {options.file}: {e.strerror}")
         return defer.succeed(WRONG_INPUT)
     host, port = options.peer
     transfer = Transfer(host, port, options.timeout, not options.no_verify, options.bind, options.chunk)
@@ -240,13 +187,13 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         reason = failure.value
         if isinstance(reason, defer.CancelledError):
             return UNANSWERED
-        if isinstance(reason, _CannotPrint):
+        if isinstance(reason, CannotPrint):
             reason.complain()
             return UNANSWERED
         sentence = explain(reason, "standard input" if options.file == "-" else options.file)
         if sentence is None:
             return failure
-        _complain(sentence)
+        complain(sentence)
         if isinstance(reason, (PortUnreachable, HostUnreachable)):
             return UNREACHABLE
         # The other ways it can fail are those of the input and of the addresses; that a look-up does not end is none of them.
@@ -254,7 +201,7 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
 
     def sumUp(status: int) -> int:
         if options.chunk is not None:
-            _complain(str(transfer.sums))
+            complain(str(transfer.sums))
         if descriptor:
             os.close(descriptor)
         return status
@@ -315,7 +262,7 @@ def _proxy(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
     def watch(direction: str, client: tuple[str, int], size: int, decision: Decision) -> None:
         try:
             printer.line(f"{direction}: bytes={size} client={formatAddress(client)} {decision}")
-        except _CannotPrint as e:
+        except CannotPrint as e:
             if not over.called:
                 over.errback(e)
 
@@ -325,7 +272,7 @@ def _proxy(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         watcher = watch if options.verbose else None
         proxy = FaultProxy(reactor, address, plans.get("up"), plans.get("down"), options.idle_timeout, watcher=watcher)
         proxy.start(options.listen[1], options.listen[0])
-        _complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(address)}")
+        complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(address)}")
         try:
             await over
         finally:
@@ -337,14 +284,14 @@ def _proxy(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         reason = failure.value
         if isinstance(reason, defer.CancelledError):
             return ANSWERED
-        if isinstance(reason, _CannotPrint):
+        if isinstance(reason, CannotPrint):
             reason.complain()
             return UNANSWERED
         if isinstance(reason, error.CannotListenError):
-            _complain(f"cannot listen on {formatAddress(options.listen)}: {reason.socketError.strerror}")
+            complain(f"cannot listen on {formatAddress(options.listen)}: {reason.socketError.strerror}")
             return WRONG_INPUT
         if isinstance(reason, (error.DNSLookupError, ResponseTimeout, ValueError)):
-            _complain(str(reason.args[0]))
+            complain(str(reason.args[0]))
             return WRONG_INPUT
         return failure
 
@@ -353,9 +300,11 @@ def _proxy(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
     return work
 
 
-def _runReactor(start: Callable[[Any], defer.Deferred[int]]) -> int:
+def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | None = None) -> int:
     """
     Run the reactor until a Deferred fires, or a signal comes.
+
+    @param interrupted: the signal by which a person ends the command in good order, so that its own status stands.
 
     @return: the exit status.
     """
@@ -393,7 +342,8 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]]) -> int:
 
     def interrupt(number: int) -> None:
         nonlocal status
-        status = SIGNALLED + number
+        if number != interrupted:
+            status = SIGNALLED + number
         if not over:
             work.cancel()
 
@@ -418,4 +368,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.file = others.pop()
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    return _runReactor(lambda reactor: options.run(reactor, options))
+    return _runReactor(lambda reactor: options.run(reactor, options), getattr(options, "interrupted", None))

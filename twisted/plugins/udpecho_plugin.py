@@ -12,3 +12,10 @@ udpechoClient = ServiceMaker(
     "A UDP echo client: standard input out, replies to the log.",
     "udpecho-client",
 )
+
+udpechoProbe = ServiceMaker(
+    "udpecho-probe",
+    "udpecho.probe_tap",
+    "A prober of UDP echo servers, with metrics for Prometheus.",
+    "udpecho-probe",
+)

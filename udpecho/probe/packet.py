@@ -41,6 +41,8 @@ _FULL, _COMPACT = 0x11, 0x12
 
 #: Mark, form, length, session, sequence, send time.
 _full = Struct("!BBHQQQ")
+#: The same, up to the sequence.
+_compactOfFull = Struct("!BBHQQ")
 #: Mark, form, length, session, sequence.
 _compact = Struct("!BBHII")
 #: Session, sequence.
@@ -216,6 +218,32 @@ class Codec:
         if size >= TINY_SIZE:
             return self._parseTiny(datagram, highest)
         return self._parseBare(datagram, highest)
+
+    def sequenceOf(self, beginning: Buffer, highest: int) -> int | None:
+        """
+        Read which probe a datagram of ours was, when only its beginning is known: as a router quotes it (RFC 792, RFC 1812
+        section 4.3.2.3).
+
+        @param beginning: as many of its first bytes as are known.
+        @param highest: as L{parse} takes it.
+
+        @return: its number; C{None} if that cannot be told.
+        """
+        begin = bytes(beginning[:20])
+        if begin[:2] == bytes((MARK, _FULL)):
+            if len(begin) < 20:
+                return None
+            _, _, _, session, sequence = _compactOfFull.unpack(begin)
+            return sequence if session == self._session and sequence <= highest else None
+        if begin[:2] == bytes((MARK, _COMPACT)):
+            if len(begin) < 12:
+                return None
+            _, _, _, session, low = _compact.unpack_from(begin)
+            return _numbered(low, highest, 32).sequence if session == self._session32 else None
+        if len(begin) >= 4 and any(SHORT_SIZE <= size < COMPACT_SIZE for size in range(16) if size in self._sizes):
+            session, low = _short.unpack_from(begin)
+            return _numbered(low, highest, 16).sequence if session == self._session16 else None
+        return None
 
     def _parseFull(self, datagram: Buffer, highest: int) -> Parsed | None:
         """

@@ -40,6 +40,7 @@ class Event(NamedTuple):
         known.
     @ivar sentAt: when it was sent, in seconds since 1970 by this machine's clock, for information; or C{None}.
     @ivar detail: what the system or a router said, for a person, or C{None}.
+    @ivar source: the local address that was sent from, or C{None}.
     """
 
     target: str
@@ -52,6 +53,7 @@ class Event(NamedTuple):
     sendError: int | None = None
     sentAt: float | None = None
     detail: str | None = None
+    source: str | None = None
 
 
 # As ping prints it
@@ -68,12 +70,15 @@ def milliseconds(nanoseconds: float) -> str:
     return f"{value:.0f}"
 
 
-def headLine(target: str, peer: str, size: int) -> str:
+def headLine(target: str, peer: str, *sizes: int) -> str:
     """
     What stands above the lines.
+
+    @param sizes: which sizes in bytes the probes have.
     """
     where = target if target == peer else f"{target} ({peer})"
-    return f"PING {where} {_bytes(size)} of data"
+    several = f"{min(sizes)} to " if min(sizes) != max(sizes) else ""
+    return f"PING {where} {several}{_bytes(max(sizes))} of data"
 
 
 def probeLine(event: Event) -> str:
@@ -254,6 +259,7 @@ def eventFields(event: Event) -> dict[str, Any]:
         "send_error": seconds(event.sendError),
         "sent_at": event.sentAt,
         "detail": event.detail,
+        "source": event.source,
     }
 
 

@@ -19,13 +19,16 @@ available = sys.platform == "linux"
 
 IP_PKTINFO = 8
 IP_MTU_DISCOVER = 10
+IP_PMTUDISC_DO = 2
 IP_PMTUDISC_OMIT = 5
 IP_RECVERR = 11
+IPV6_MTU_DISCOVER = 23
 IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 MSG_ERRQUEUE = 0x2000
 SO_RCVBUFFORCE = 33
+SO_TIMESTAMPING = 37
 SO_MEMINFO = 55
 
 IP_TTL = 2
@@ -38,6 +41,15 @@ UDP_GRO = 104
 
 SO_EE_ORIGIN_ICMP = 2
 SO_EE_ORIGIN_ICMP6 = 3
+SO_EE_ORIGIN_TIMESTAMPING = 4
+
+# What SO_TIMESTAMPING is given (C{linux/net_tstamp.h}): stamps in software of what is sent and received, told; those of what is
+# sent numbered, and without the datagram.
+SOF_TIMESTAMPING_TX_SOFTWARE = 1 << 1
+SOF_TIMESTAMPING_RX_SOFTWARE = 1 << 3
+SOF_TIMESTAMPING_SOFTWARE = 1 << 4
+SOF_TIMESTAMPING_OPT_ID = 1 << 7
+SOF_TIMESTAMPING_OPT_TSONLY = 1 << 11
 
 #: C{struct in_pktinfo}: interface index, the local address (what a reply should come from), the header's destination.
 _pktinfo4 = struct.Struct("@I4s4s")
@@ -57,6 +69,9 @@ SEGMENT_ROOM = segmentControl.size
 #: C{struct sock_extended_err}, the first 16 bytes: errno, origin, type, code, pad, info, data.
 _extendedError = struct.Struct("@IBBBxII")
 
+#: C{struct scm_timestamping} begins with the stamp in software, a C{struct timespec}.
+timespec = struct.Struct("@qq")
+
 #: Room for one C{in_pktinfo} and one C{in6_pktinfo}, since a dual-stack socket may send both, and for a number each.
 ANCILLARY_SIZE = sum(map(socket.CMSG_SPACE, (_pktinfo4.size, _pktinfo6.size, _number.size, _number.size))) if available else 0
 _ERROR_ANCILLARY_SIZE = 512
@@ -71,10 +86,24 @@ class QueuedError:
 
     @ivar errno: what happened.
     @ivar info: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included.
+    @ivar quoted: the beginning of the datagram that it happened to, as far as whoever said so has quoted it.
     """
 
     errno: int
     info: int
+    quoted: bytes = b""
+
+
+class QueuedStamp(NamedTuple):
+    """
+    What the error queue says of a datagram that was sent.
+
+    @ivar id: its number: 0 for the first one since numbers were asked for, of 32 bits.
+    @ivar time: when the kernel handed it to the device, in ns of the wall clock.
+    """
+
+    id: int
+    time: int
 
 
 def askForDestination(sock: socket.socket, wanted: bool = True) -> bool:
@@ -331,6 +360,29 @@ def _space(size: int) -> int:
     return _controlHeader.size + -(-size // _alignment) * _alignment
 
 
+def readQueued(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | QueuedStamp | None:
+    """
+    Read an entry of the error queue.
+
+    @param quoted: the payload that it came with.
+
+    @return: C{None} if it is of a kind that is not known here.
+    """
+    time = 0
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPING:
+            whole, rest = timespec.unpack_from(data)
+            time = whole * 1_000_000_000 + rest
+    for level, kind, data in ancillary:
+        if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
+            number, origin, _, _, info, datum = _extendedError.unpack_from(data)
+            if origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):
+                return QueuedError(number, info, quoted)
+            if origin == SO_EE_ORIGIN_TIMESTAMPING and time:
+                return QueuedStamp(datum, time)
+    return None
+
+
 def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
     """
     Empty a socket's error queue.
@@ -362,6 +414,7 @@ __all__ = [
     "ControlLayout",
     "Controls",
     "QueuedError",
+    "QueuedStamp",
     "askForDestination",
     "askForErrors",
     "askForHopLimits",
@@ -372,7 +425,9 @@ __all__ = [
     "packControls",
     "readControls",
     "readErrors",
+    "readQueued",
     "replyControls",
     "segmentControl",
+    "timespec",
     "unpackControls",
 ]

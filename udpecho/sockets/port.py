@@ -1037,6 +1037,30 @@ def dial(
     @raise error.CannotListenError: if the system refuses the local address.
     @raise OSError: if it refuses the peer's, say for want of a route.
     """
+    sock = connectedSocket(peer, bindAddress, receiveBuffer)
+    try:
+        port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor)
+        port._preexistingSocket = sock
+        port.startListening()
+    except BaseException:
+        sock.close()
+        raise
+    return port
+
+
+def connectedSocket(
+    peer: DatagramAddress, bindAddress: tuple[str, int] | None = None, receiveBuffer: int | None = None
+) -> socket.socket:
+    """
+    Open a socket that is connected to one peer, and does not block.
+
+    @param peer: the peer, with its scope where it is link-local.
+    @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
+    @param receiveBuffer: how many bytes of receive buffer to ask of the system.
+
+    @raise error.CannotListenError: if the system refuses the local address.
+    @raise OSError: if it refuses the peer's, say for want of a route.
+    """
     family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -1049,13 +1073,10 @@ def dial(
             except OSError as e:
                 raise error.CannotListenError(*bindAddress, e) from None
         sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
-        port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor)
-        port._preexistingSocket = sock
-        port.startListening()
     except BaseException:
         sock.close()
         raise
-    return port
+    return sock
 
 
 def listen(
