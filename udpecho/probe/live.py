@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from udpecho.probe.outcomes import Outcome
@@ -20,18 +21,22 @@ from udpecho.probe.statistics import Statistics
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
-    from rich.table import Table
 
 #: How many seconds the moving histogram reaches back.
 SPAN = 60
 #: Over how many seconds the rates are.
 _RATE_SPAN = 5
 #: Each power of two of nanoseconds has 2 to the power of this bins.
-_BITS = 4
+_BITS = 7
 #: How high the histogram of a single target is, in lines.
 _HEIGHT = 8
+_columns = ("sent/s", "recv/s", "sent", "received", "loss", "95 %", "p50", "p90", "p99", "max ms")
+#: What is left out, with fewer characters to a line than that; the most important are never.
+_spare = ((110, ("recv/s", "95 %", "p90")), (80, ("sent/s", "sent", "received")))
+#: So much of the last minute's round trips is in the histogram at least; the longest ones above it would leave it no room.
+_SHOWN = 0.99
 _blocks = " ▁▂▃▄▅▆▇█"
-_nothing = "–"
+_nothing = "-"
 
 
 class LiveUnavailable(Exception):
@@ -70,8 +75,8 @@ class Second(NamedTuple):
 
 class Recent:
     """
-    The last minute of a target: what its sums grew by, second by second. Memory is bounded by the bins, of which there are at most
-    1008 in each of 61 seconds; some tens is what there is.
+    The last minute of a target: what its sums grew by, second by second. There are at most 62 seconds of it, and each
+    has no more bins than there are different round trips in it: some hundreds, and less than 8000 in any case.
     """
 
     def __init__(self, statistics: Statistics, started: float) -> None:
@@ -93,20 +98,18 @@ class Recent:
         grown = {each: number for each, number in new.items() if number}
         self._before = counts
         self._seconds.append(Second(now, self._statistics.sent, self._statistics.received, grown))
-        while len(self._seconds) > 2 and self._seconds[1].time < now - SPAN:
+        while len(self._seconds) > 2 and self._seconds[1].time <= now - SPAN:
             self._seconds.popleft()
 
     def rates(self, now: float) -> tuple[float, float] | None:
         """
         How many probes a second were sent and received lately; C{None} in the first half of a second.
         """
-        since = next(each for each in self._seconds if each.time >= now - _RATE_SPAN or each is self._seconds[-1])
-        elapsed = now - since.time
-        if elapsed < 0.5:
-            since = self._seconds[max(0, len(self._seconds) - 2)]
-            elapsed = now - since.time
-        if elapsed < 0.5:
+        before = [each for each in self._seconds if now - each.time >= 0.5]
+        if not before:
             return None
+        since = next((each for each in before if now - each.time <= _RATE_SPAN), before[-1])
+        elapsed = now - since.time
         return (self._statistics.sent - since.sent) / elapsed, (self._statistics.received - since.received) / elapsed
 
     def bins(self) -> dict[int, int]:
@@ -114,13 +117,10 @@ class Recent:
         How many round trips of the last minute fell in each bin.
         """
         found: dict[int, int] = {}
-        first = True
-        for each in self._seconds:
-            # The first is where the minute begins.
-            if not first:
-                for index, number in each.bins.items():
-                    found[index] = found.get(index, 0) + number
-            first = False
+        # The first is where the minute begins.
+        for each in islice(self._seconds, 1, None):
+            for index, number in each.bins.items():
+                found[index] = found.get(index, 0) + number
         return found
 
 
@@ -137,7 +137,7 @@ def _binned(statistics: Statistics) -> dict[int, int]:
 
 def binOf(nanoseconds: int) -> int:
     """
-    The number of the bin that a time is in: 16 to each power of two, all of one width within it.
+    The number of the bin that a time is in: 128 to each power of two, all of one width within it.
     """
     shift = max(0, nanoseconds.bit_length() - _BITS - 1)
     return (shift << _BITS) + (nanoseconds >> shift)
@@ -151,20 +151,41 @@ def lowOf(index: int) -> int:
     return (index - (shift << _BITS)) << shift
 
 
+def most(bins: dict[int, int], share: float) -> dict[int, int]:
+    """
+    The lowest of the bins in which there is so large a share of all, and those just above that are no gap away.
+    """
+    needed = share * sum(bins.values())
+    found: dict[int, int] = {}
+    total = 0
+    for index in sorted(bins):
+        if total >= needed and index - 1 not in found:
+            break
+        found[index] = bins[index]
+        total += bins[index]
+    return found
+
+
 def columns(bins: dict[int, int], width: int) -> tuple[list[int], list[int]]:
     """
-    Bring bins into no more columns than there is room for, each as many bins as the next.
+    Bring bins into no more columns than there is room for, all of one width in time.
+
+    The width of a bin is a power of two, and its ends are multiples of it. So are the columns' of the widest bin: no bin is in
+    two columns, and none has more bins than it should.
 
     @return: the number in each column, and where each begins and the last ends, in ns. Both empty if nothing is in the bins.
     """
     if not bins:
         return [], []
     first, last = min(bins), max(bins)
-    each = -(-(last - first + 1) // width)
-    numbers = [0] * (-(-(last - first + 1) // each))
+    widest = lowOf(last + 1) - lowOf(last)
+    start = lowOf(first) // widest * widest
+    span = (lowOf(last + 1) - start) // widest
+    step = -(-span // width) * widest
+    numbers = [0] * -(-span * widest // step)
     for index, number in bins.items():
-        numbers[(index - first) // each] += number
-    return numbers, [lowOf(first + column * each) for column in range(len(numbers) + 1)]
+        numbers[(lowOf(index) - start) // step] += number
+    return numbers, [start + column * step for column in range(len(numbers) + 1)]
 
 
 def bars(numbers: Sequence[int], height: int) -> list[str]:
@@ -178,8 +199,8 @@ def bars(numbers: Sequence[int], height: int) -> list[str]:
 
 class LiveView:
     """
-    The view: for each target its rates, counts, loss and percentiles, and a histogram of the round trips of the last minute; and
-    how far it is, where there is an end.
+    The view: for each target its rates, counts, loss and percentiles, and a histogram of the round trips of the last minute;
+    and how far it is, where there is an end.
 
     It is drawn over and over in place, on standard error, so that results may go elsewhere. Where that is no terminal it does
     nothing at all.
@@ -255,8 +276,8 @@ class LiveView:
         """
         from rich.console import Group
 
-        parts: list[RenderableType] = [self._table(now)]
-        room = self._console.height - len(self._targets) - 4
+        parts = self._table(now)
+        room = self._console.height - len(self._targets) - len(parts) - 3
         high = min(_HEIGHT, room // len(self._targets) - 3) if self._targets else 0
         if high >= 2:
             for target, recent in self._targets:
@@ -264,48 +285,61 @@ class LiveView:
         parts.append(self._progress(now))
         return Group(*parts)
 
-    def _table(self, now: float) -> Table:
+    def _table(self, now: float) -> list[RenderableType]:
+        """
+        The targets' figures, and below them what else there is of each, most of which should not be.
+        """
         from rich.table import Table
+        from rich.text import Text
 
+        remarks: list[RenderableType] = []
+        width = self._console.width
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("target", no_wrap=True, overflow="ellipsis", style="bold", min_width=12)
-        for name in ("sent/s", "back/s", "sent", "back", "loss", "between", "p50", "p90", "p99", "max ms"):
+        table.add_column("target", no_wrap=True, overflow="ellipsis", style="bold", max_width=max(10, width // 5))
+        spare = [name for least, names in _spare if width < least for name in names]
+        shown = [name for name in _columns if name not in spare]
+        for name in shown:
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("also", overflow="ellipsis", no_wrap=True)
         for target, recent in self._targets:
-            table.add_row(*self._row(target, recent, now))
-        return table
+            cells = dict(zip(_columns, self._cells(target, recent, now)))
+            table.add_row(Text(target.name), *(cells[name] for name in shown))
+            also = _beside(target.statistics)
+            if also:
+                remarks.append(Text(f"{target.name}: {also}", "red"))
+        return [table, *remarks]
 
-    def _row(self, target: Watched, recent: Recent, now: float) -> list[RenderableType]:
+    def _cells(self, target: Watched, recent: Recent, now: float) -> list[RenderableType]:
         from rich.text import Text
 
         told = target.statistics
         rates, loss, times = recent.rates(now), told.loss, told.roundTrips
         style = "" if loss is None or not loss.ratio else "yellow" if loss.ratio < 0.05 else "bold red"
         return [
-            Text(target.name),
             *(_nothing if rates is None else _rate(each) for each in rates or (0.0, 0.0)),
             str(told.sent),
             str(told.received),
             Text(_nothing if loss is None else percent(loss.ratio), style),
-            _nothing if loss is None else f"{percent(loss.low)} {percent(loss.high)}",
+            _nothing if loss is None else f"{percent(loss.low)[:-1]}-{percent(loss.high)}",
             *(_time(each) for each in (times.median(), times.knownQuantile(0.9), times.knownQuantile(0.99), times.max)),
-            Text(_beside(told), "red"),
         ]
 
     def _histogram(self, target: Watched, recent: Recent, height: int) -> list[RenderableType]:
         from rich.text import Text
 
-        width = max(8, min(self._console.width - 10, 110))
-        numbers, edges = columns(recent.bins(), width)
+        bins = recent.bins()
+        shown = most(bins, _SHOWN)
+        width = max(8, min(self._console.width - 16, 100))
+        numbers, edges = columns(shown, width)
         if not numbers:
             return [Text(f"{target.name}: no reply in the last minute", "dim")]
-        wide = max(1, width // len(numbers))
-        lines = bars([number for number in numbers for _ in range(wide)], height)
+        wide = max(1, min(6, width // len(numbers)))
+        beyond = sum(bins.values()) - sum(numbers)
         name = f"{target.name}: " if len(self._targets) > 1 else ""
+        above = f", {beyond} of them above {milliseconds(edges[-1])} ms" if beyond else ""
+        head = f"\n{name}{sum(bins.values())} replies in the last minute{above}\n"
+        picture = Text(head, "dim", no_wrap=True, overflow="ellipsis")
         labels = [f"{max(numbers):>8} ", *[" " * 9] * (height - 1)]
-        picture = Text(f"\n{name}round trips of the last minute: {sum(numbers)}\n", "dim")
-        for label, line in zip(labels, lines):
+        for label, line in zip(labels, bars([number for number in numbers for _ in range(wide)], height)):
             picture.append(label, "dim")
             picture.append(f"{line}\n", "cyan")
         picture.append(" " * 9 + _axis(edges, wide), "dim")
@@ -330,7 +364,8 @@ class LiveView:
 
     def _done(self, elapsed: float) -> tuple[float | None, float | None]:
         """
-        @return: what share is done, C{None} if there is no end; and how many seconds are left, C{None} if that is not known yet.
+        @return: what share is done, C{None} if there is no end; and how many seconds are left, C{None} if that is not known
+            yet.
         """
         ends: list[tuple[float, float | None]] = []
         if self._duration:
@@ -411,4 +446,4 @@ def _beside(statistics: Statistics) -> str:
     return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
-__all__ = ["SPAN", "LiveUnavailable", "LiveView", "Recent", "Watched", "bars", "binOf", "columns", "lowOf"]
+__all__ = ["SPAN", "LiveUnavailable", "LiveView", "Recent", "Watched", "bars", "binOf", "columns", "lowOf", "most"]

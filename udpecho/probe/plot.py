@@ -53,9 +53,12 @@ _style = {
     "grid.linewidth": 0.6,
     "legend.fontsize": 9,
     "legend.frameon": False,
-    # Letters remain letters, and names are drawn from this instead of at random, so that one measurement has one file.
+    # Letters remain letters; and the names of its parts are drawn from this instead of at random, so that one measurement has
+    # one file.
     "svg.fonttype": "none",
     "svg.hashsalt": "udpecho",
+    # A dollar sign in a name is one.
+    "text.parse_math": False,
 }
 
 
