@@ -155,7 +155,10 @@ def _figure(targets: Sequence[Drawn]) -> Figure:
     if many:
         handles = [Line2D([], [], color=_colour(index), marker="o", markersize=5) for index in range(len(targets))]
         labels = [f"{each.name}: {_told(each)}{_percentiles(each)}" for each in targets]
-        figure.legend(handles, labels, loc="outside upper left")
+        legend = figure.legend(handles, [""] * len(labels), loc="outside upper left")
+        # One that begins with an underscore would be left out, before matplotlib 3.10.
+        for text, label in zip(legend.get_texts(), labels):
+            text.set_text(label)
     return figure
 
 
