@@ -214,7 +214,8 @@ class BuildTests:
         """
         lines = [str(line) for line in built.metadata.get_all("Requires-Dist", []) if 'extra == "test"' in str(line)]
         required = {re.split(r"[^\w.-]", line)[0] for line in lines}
-        assert required >= {"build", "hypothesis", "jsonschema", "prometheus-client", "pytest", "pytest-twisted", "setuptools"}
+        assert required >= {"build", "hypothesis", "jsonschema", "matplotlib", "prometheus-client", "pytest", "pytest-twisted"}
+        assert required >= {"rich", "setuptools"}
 
     def test_entryPoints(self, built: Built) -> None:
         """

@@ -236,8 +236,8 @@ def parseInterface(text: str) -> str:
 
 
 __all__ = [
-    "MAX_WORKERS",
     "CODE_POINTS",
+    "MAX_WORKERS",
     "optionValue",
     "parseBytes",
     "parseInterface",
@@ -249,7 +249,7 @@ __all__ = [
     "parseRate",
     "parseSeconds",
     "parseShare",
-    "parseWorkers",
     "parseSizes",
     "parseTrafficClass",
+    "parseWorkers",
 ]

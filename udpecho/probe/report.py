@@ -149,7 +149,7 @@ def _counts(statistics: Statistics) -> str:
     As ping's own line: counts that are 0 are left out, but for the first.
     """
     loss = statistics.loss
-    share = "no loss known" if loss is None else f"{_percent(loss.ratio)} loss"
+    share = "no loss known" if loss is None else f"{percent(loss.ratio)} loss"
     beside = [
         (statistics.count(Outcome.DUPLICATE), "duplicates"),
         (statistics.count(Outcome.CORRUPT), "corrupt"),
@@ -180,7 +180,7 @@ def _lossLines(statistics: Statistics) -> list[str]:
     if statistics.loss is not None:
         _, low, high = statistics.loss
         run = f", longest run {statistics.longestLossRun}" if statistics.longestLossRun else ""
-        lines.append(f"loss between {_percent(low)} and {_percent(high)} (95 %){run}")
+        lines.append(f"loss between {percent(low)} and {percent(high)} (95 %){run}")
     return lines
 
 
@@ -206,7 +206,7 @@ def _orDash(nanoseconds: float | None) -> str:
     return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """
     A share in percent with up to three digits; what is not quite none or all does not read so.
     """
@@ -368,6 +368,7 @@ __all__ = [
     "headLine",
     "milliseconds",
     "ndjsonLine",
+    "percent",
     "probeLine",
     "schema",
     "summary",

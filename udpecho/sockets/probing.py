@@ -24,7 +24,7 @@ from zope.interface import Attribute, Interface, implementer
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, unreachable
 from udpecho.interfaces import IDatagramReactor, IDatagramTransport, INetworkErrorReceiver
-from udpecho.sockets import batch, linux, timestamps
+from udpecho.sockets import batch, calls, linux, timestamps
 from udpecho.sockets.port import MAX_DATAGRAM, connectedSocket, dial
 
 #: How many datagrams one call takes at the most.
@@ -303,7 +303,7 @@ class BatchSocket:
 
         @raise OSError: if this system has no such calls.
         """
-        self._calls = batch.systemCalls()
+        self._calls = calls.systemCalls()
         self._socket = sock
         self._descriptor = sock.fileno()
         bound = sock.getsockname()
