@@ -114,7 +114,7 @@ class EchoServer(DatagramProtocol):
 
         @see: L{IBatchReceiver.datagramsReceived}
         """
-        if self._eachForItself or self._journal.wantsLines() or self._hasLongBursts(batch):
+        if self._eachForItself or self._journal.wantsLines() or (self._maxPayload is not None and self._hasLongBursts(batch)):
             self._oneByOne(batch)
             return
         self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)

@@ -35,7 +35,6 @@ _mostDatagrams = 512
 _fewest = 4
 
 _receivedLess = bytes(max(0, number - 1) for number in range(256))
-_noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
 _tryAgain = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 _dontWait = socket.MSG_DONTWAIT if linux.available else 0
 
@@ -141,7 +140,9 @@ class MessageBatch:
             self._odd = {}
         if fields.controlRooms != fields.plainControls:
             self._readOdd(fields)
-        self._fitting = max(1, min(SLOTS, _mostDatagrams * count // self.datagrams))
+            self._fitting = max(1, min(SLOTS, _mostDatagrams * count // self.datagrams))
+        elif self._fitting != SLOTS:
+            self._fitting = SLOTS
         return count
 
     def _readOdd(self, fields: Fields) -> None:
@@ -204,17 +205,19 @@ class MessageBatch:
         """
         @see: L{IDatagramBatch.hosts}
         """
-        count, slots = self.entries, self._slots
+        count, fields = self.entries, self._fields
+        if fields is None:
+            return []
         if not self.isIPv6:
-            return list(struct.unpack(f">{count}I", slots.hosts4[:count].tobytes()))
-        halves = [struct.unpack(f">{count}Q", half[:count].tobytes()) for half in slots.hosts6]
+            return list(struct.unpack(f">{count}I", fields.hosts4.tobytes()))
+        halves = [struct.unpack(f">{count}Q", half[:count].tobytes()) for half in self._slots.hosts6]
         return [(high << 64) | low for high, low in zip(*halves, strict=True)]
 
     def ports(self) -> list[int]:
         """
         @see: L{IDatagramBatch.ports}
         """
-        return list(struct.unpack(f">{self.entries}H", self._slots.ports[: self.entries].tobytes()))
+        return [] if self._fields is None else list(struct.unpack(f">{self.entries}H", self._fields.ports.tobytes()))
 
     def scopes(self) -> list[int]:
         """
@@ -253,14 +256,14 @@ class MessageBatch:
         """
         @see: L{IDatagramBatch.groups}
         """
-        if not self._hearsDestinations:
+        fields, count = self._fields, self.entries
+        if not self._hearsDestinations or fields is None:
             return ()
-        count, slots = self.entries, self._slots
         if not self._odd:
             if self.isIPv6:
-                if b"\xff" not in slots.groups6[:count].tobytes():
+                if b"\xff" not in self._slots.groups6[:count].tobytes():
                     return ()
-            elif slots.locals4[:count] == slots.destinations4[:count]:
+            elif fields.locals4 == fields.destinations4:
                 return ()
         return [entry for entry in range(count) if not self._controls(entry).unicast]
 
@@ -277,10 +280,9 @@ class MessageBatch:
         """
         The entries whose hop limit leaves none for a reply.
         """
-        if not self._hearsHopLimits:
+        if not self._hearsHopLimits or self._fields is None:
             return ()
-        received = self._slots.hopLimits[: self.entries].tobytes()
-        if not self._odd and b"\x01" not in received and b"\x00" not in received:
+        if not self._odd and min(self._fields.hopLimits.tobytes()) > 1:
             return ()
         limits = (self._controls(entry).hopLimit for entry in range(self.entries))
         return [entry for entry, limit in enumerate(limits) if limit is not None and limit < 2]
@@ -319,19 +321,20 @@ class MessageBatch:
         """
         Make the headers say what goes out instead of what came in.
         """
-        count, slots = self.entries, self._slots
-        if self._fields is not None:
-            self._fields.vectorRooms[:] = self._fields.lengths
+        fields = self._fields
+        if fields is None:
+            return
+        fields.vectorRooms[:] = fields.lengths
         if self._hearsDestinations:
             # The routing table chooses the interface.
-            slots.interfaces[:count] = _noInterfaces[:count]
-            if not self.isIPv6 and slots.locals4[:count] != slots.destinations4[:count]:
+            fields.interfaces[:] = fields.noInterfaces
+            if not self.isIPv6 and fields.locals4 != fields.destinations4:
                 self._completeLocals()
         if self._hearsHopLimits:
-            slots.hopLimits[:count] = slots.hopLimits[:count].tobytes().translate(_receivedLess)
+            fields.hopLimits[:] = fields.hopLimits.tobytes().translate(_receivedLess)
         for entry, controls in self._odd.items():
             hopLimit = None if controls.hopLimit is None else controls.hopLimit - 1
-            slots.writeControls(entry, linux.replyControls(self.isIPv6, controls.local, hopLimit, controls.segment))
+            self._slots.writeControls(entry, linux.replyControls(self.isIPv6, controls.local, hopLimit, controls.segment))
         self._prepared = True
 
     def _completeLocals(self) -> None:

@@ -39,6 +39,7 @@ _memorySize = _othersAt + SLOTS * _headerSize
 #: that the last two can be seen as 64 bits.
 _header = struct.Struct("@QIxxxxQQQQQQ")
 _vector = struct.Struct("@QQ")
+_noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
 
 
 class Fields(NamedTuple):
@@ -51,6 +52,13 @@ class Fields(NamedTuple):
     @ivar controlRooms: how long the control messages are.
     @ivar wholeControls: all that there is room for.
     @ivar plainControls: how long they are when there are just the usual ones.
+    @ivar hosts4: the hosts of IPv4 names.
+    @ivar ports: the ports of the names.
+    @ivar interfaces: the interface index in the usual control messages.
+    @ivar noInterfaces: none for each.
+    @ivar locals4: the local IPv4 address there.
+    @ivar destinations4: the destination in the IPv4 header.
+    @ivar hopLimits: the hop limit.
     """
 
     lengths: memoryview
@@ -59,6 +67,13 @@ class Fields(NamedTuple):
     controlRooms: memoryview
     wholeControls: memoryview
     plainControls: memoryview
+    hosts4: memoryview
+    ports: memoryview
+    interfaces: memoryview
+    noInterfaces: memoryview
+    locals4: memoryview
+    destinations4: memoryview
+    hopLimits: memoryview
 
 
 class Slots:
@@ -149,6 +164,13 @@ class Slots:
                 self._controlRooms[:count],
                 self._wholeControls[:count],
                 self._plainControls[:count],
+                self.hosts4[:count],
+                self.ports[:count],
+                self.interfaces[:count],
+                _noInterfaces[:count],
+                self.locals4[:count],
+                self.destinations4[:count],
+                self.hopLimits[:count],
             )
         return fields
 
