@@ -171,6 +171,8 @@ class DatagramPort(udp.Port):
         self._backlog: deque[tuple[bytes, DatagramAddress]] = deque()
         self._delivering: IDelayedCall | None = None
         self._peer: DatagramAddress | None = None
+        # Asked for once: whoever wants to know later is told, whatever the system is short of then.
+        self._boundName: tuple[Any, ...] = ()
         self._boundHost: str | None = None
         self._hearsDestination = False
         self._wantsReading = False
@@ -186,6 +188,22 @@ class DatagramPort(udp.Port):
         self._stopped: list[defer.Deferred[None]] = []
 
     # Binding and connecting
+
+    def startListening(self) -> None:
+        """
+        Bind, and begin to read.
+
+        @raise error.CannotListenError: if the system refuses; nothing is left open then.
+        """
+        try:
+            super().startListening()
+        except OSError as e:
+            # The stock port lets what the system says after binding out as it is, and the socket stays open.
+            if self.connected:
+                self.abort()
+            elif self._preexistingSocket is not None:
+                self._preexistingSocket.close()
+            raise error.CannotListenError(self.interface, self.port, e) from None
 
     def createInternetSocket(self) -> socket.socket:
         """
@@ -220,7 +238,7 @@ class DatagramPort(udp.Port):
             except OSError as e:
                 raise error.CannotListenError(self.interface, self.port, e) from None
         super()._bindSocket()
-        bound = self.socket.getsockname()
+        bound = self._boundName = self.socket.getsockname()
         self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0].partition("%")[0]
         try:
             # An adopted socket may be connected already.
@@ -294,6 +312,8 @@ class DatagramPort(udp.Port):
     def _becameConnected(self, address: tuple[str, int]) -> None:
         self._peer = _datagramAddress(self.socket.getpeername())
         self._connectedAddr = address
+        # Connecting chooses the local address of a socket that was bound to all.
+        self._boundName = self.socket.getsockname()
         if linux.available:
             linux.askForErrors(self.socket)
 
@@ -301,7 +321,7 @@ class DatagramPort(udp.Port):
         """
         The local address; for link-local IPv6 with its scope.
         """
-        bound = self.socket.getsockname()
+        bound = self._boundName
         if self.addressFamily == socket.AF_INET:
             return IPv4Address("UDP", *bound)
         return IPv6Address("UDP", *bound)
