@@ -198,11 +198,8 @@ class DatagramPort(udp.Port):
         try:
             super().startListening()
         except OSError as e:
-            # The stock port lets what the system says after binding out as it is, and the socket stays open.
-            if self.connected:
-                self.abort()
-            elif self._preexistingSocket is not None:
-                self._preexistingSocket.close()
+            # There is a socket, and a protocol that has it, but the reactor cannot watch it.
+            self.abort()
             raise error.CannotListenError(self.interface, self.port, e) from None
 
     def createInternetSocket(self) -> socket.socket:
@@ -237,7 +234,22 @@ class DatagramPort(udp.Port):
                 self._preexistingSocket = self._makeBoundSocket()
             except OSError as e:
                 raise error.CannotListenError(self.interface, self.port, e) from None
-        super()._bindSocket()
+        sock = self._preexistingSocket
+        try:
+            super()._bindSocket()
+            self._learnAddresses()
+        except OSError as e:
+            # The stock port would let it out as it is, and leave the socket open.
+            self.connected = 0
+            self._closeSocket(sock)
+            raise error.CannotListenError(self.interface, self.port, e) from None
+
+    def _learnAddresses(self) -> None:
+        """
+        Ask for the addresses of both ends, and for what a port that has no peer needs.
+
+        @raise OSError: if the system refuses.
+        """
         bound = self._boundName = self.socket.getsockname()
         self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0].partition("%")[0]
         try:
@@ -919,7 +931,7 @@ class DatagramPort(udp.Port):
             super().connectionLost(reason)
         except Exception:
             _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
-            self._afterFailedStop(sock)
+            self._closeSocket(sock)
         while self._waiting:
             self._unsent("send_timeout", self._waiting.popleft().settled)
         self._waitingIsOver()
@@ -927,9 +939,9 @@ class DatagramPort(udp.Port):
         for done in stopped:
             done.callback(None)
 
-    def _afterFailedStop(self, sock: socket.socket) -> None:
+    def _closeSocket(self, sock: socket.socket) -> None:
         """
-        Do what the stock port leaves undone when the protocol raises on being stopped.
+        Do what the stock port leaves undone when it cannot start, or when the protocol raises on being stopped.
         """
         sock.close()
         for name in ("socket", "fileno"):
