@@ -30,7 +30,7 @@ from udpecho.sockets.group import SocketGroup, adopt, canShare, checkAdoptable, 
 from udpecho.sockets.port import MAX_DATAGRAM, WRITE_TIMEOUT, DatagramPort, listen
 
 if TYPE_CHECKING:
-    from udpecho.workers import WorkerPool
+    from udpecho.workers import SharedAccounts, WorkerPool
 
 #: The port of the seed.
 DEFAULT_PORT = 1234
@@ -140,6 +140,8 @@ class EchoService(Service):
         self._ports: list[IListeningPort] = []
         self._groups: list[SocketGroup] = []
         self._pool: WorkerPool | None = None
+        # Made with the ports, since there may be no room for it, and given to the pool.
+        self._shared: SharedAccounts | None = None
         # Those whose rate may be changed.
         self._journals: list[DatagramJournal] = [journal] if isinstance(journal, DatagramJournal) else []
         self.kernelDropsTold = 0
@@ -195,12 +197,14 @@ class EchoService(Service):
     def _startWorkers(self) -> None:
         from udpecho.workers import WorkerPool
 
+        shared, self._shared = self._shared, None
         pool = WorkerPool(
             self._reactor,
             list(zip(*(group.sockets for group in self._groups))),
             self._makeJournal(),
             maxPayload=self._maxPayload,
             logDatagrams=self._logDatagrams,
+            shared=shared,
             writeTimeout=self._writeTimeout,
             offload=self._offload,
             policy=None if self._policy is None else self._policy.asSettings(),
@@ -311,6 +315,12 @@ class EchoService(Service):
         for port in self._bound():
             port.abort() if isinstance(port, DatagramPort) else port.stopListening()
         self._ports, self._groups = [], []
+        self._forgetShared()
+
+    def _forgetShared(self) -> None:
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
 
     def stopService(self) -> defer.Deferred[None]:
         """
@@ -335,6 +345,7 @@ class EchoService(Service):
         self._isServing = False
         drained = await (_drain(self._ports) if pool is None else self._stopWorkers(pool, self._groups))
         self._ports, self._groups, self._pool = [], [], None
+        self._forgetShared()
         lost = sum(port.getKernelDrops() or 0 for port in bound if _isOpen(port)) - self.kernelDropsTold
         if lost > 0:
             self._warnOfKernelDrops(lost)
@@ -384,11 +395,26 @@ class EchoService(Service):
                 self._ports = [port for port in bound if not isinstance(port, SocketGroup)]
                 if isinstance(self._guard, Guard):
                     self._guard.setOwnPorts(address.port for address in self.addresses)
+                if self._workers > 1:
+                    self._makeShared()
                 return
             except error.CannotListenError as e:
                 # What is free on one interface may be taken on the next.
                 if self._port != 0 or e.port == 0 or not tries:
                     raise
+
+    def _makeShared(self) -> None:
+        """
+        @raise error.CannotListenError: if there is no room for the accounts of the workers; nothing is left bound then.
+        """
+        from udpecho.workers import SharedAccounts
+
+        address = self.addresses[0]
+        try:
+            self._shared = SharedAccounts(self._workers)
+        except OSError as e:
+            self.abort()
+            raise error.CannotListenError(address.host, self._port, e) from None
 
     def _listenOnAll(self) -> list[IListeningPort | SocketGroup]:
         """

@@ -244,8 +244,9 @@ class _CommandLineDaemon(Daemon):
             start()
         except CannotServeMetrics as e:
             reason = e.socketError
+            where = e.interface if e.port is None else f"{e.interface}:{e.port}"
             raise CannotStart(
-                f"udpecho: cannot serve metrics on {e.interface}:{e.port}: {getattr(reason, 'strerror', None) or reason};"
+                f"udpecho: cannot serve metrics on {where}: {getattr(reason, 'strerror', None) or reason};"
                 " choose another --metrics"
             ) from None
         except error.CannotListenError as e:

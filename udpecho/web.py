@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet import defer
+from twisted.internet import defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
@@ -138,10 +138,17 @@ class MetricsService(Service):
             return
         refused: list[Failure] = []
         binding = serverFromString(self._reactor, self._description).listen(self._site)
-        binding.addCallbacks(self._bound, refused.append)
+        binding.addCallback(self._bound)
+        binding.addErrback(lambda reason: refused.append(reason) if self._binding is None else self._failed(reason))
         if refused:
+            port, self._port = self._port, None
+            if port is not None:
+                port.stopListening()
+            if isinstance(refused[0].value, OSError):
+                # What the stock port lets out as it is: bound, it could not listen, or not say where.
+                raise error.CannotListenError(self._description, None, refused[0].value) from None
             refused[0].raiseException()
-        self._binding = binding.addErrback(self._failed)
+        self._binding = binding
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port

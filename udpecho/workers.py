@@ -82,7 +82,7 @@ class BackOff:
         return now
 
 
-class _SharedAccounts:
+class SharedAccounts:
     """
     Accounts in memory that processes share.
 
@@ -443,6 +443,7 @@ class WorkerPool:
         sockets: Sequence[Sequence[socket.socket]],
         journal: IDatagramJournal,
         logDatagrams: int | None,
+        shared: SharedAccounts | None = None,
         **settings: object,
     ) -> None:
         """
@@ -452,6 +453,7 @@ class WorkerPool:
         @param journal: the journal of all workers.
         @param logDatagrams: how many datagrams a second each of them tells the journal of, beside the sum of the rest;
             C{None} for all.
+        @param shared: the accounts of the workers, one for each, which the pool closes; by default new ones.
         @param settings: what else they are told: what JSON can carry.
 
         @raise OSError: if there is no descriptor or no memory left.
@@ -461,7 +463,7 @@ class WorkerPool:
         self.logsAll = logDatagrams is None
         self.settings = {"logDatagrams": logDatagrams, **settings}
         self.news = GuardNews()
-        self._shared = _SharedAccounts(len(sockets))
+        self._shared = SharedAccounts(len(sockets)) if shared is None else shared
         self.memory = self._shared.descriptor
         self.accounts = self._shared.accounts
         self.stopping = False
@@ -606,4 +608,4 @@ def _howItEnded(reason: BaseException) -> str:
     return f"cannot be started: {reason}"
 
 
-__all__ = ["BackOff", "GuardNews", "WorkerPool"]
+__all__ = ["BackOff", "GuardNews", "SharedAccounts", "WorkerPool"]

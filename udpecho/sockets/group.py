@@ -47,9 +47,11 @@ class SocketGroup:
         self._receiveBuffer = receiveBuffer
         self.sockets: list[socket.socket] = []
         try:
-            for _ in range(size):
-                self._add(interface, number)
-                number = self.sockets[0].getsockname()[1]
+            self._add(interface, number)
+            # Asked for once: whoever wants to know later is told, whatever the system is short of then.
+            self._boundName = self.sockets[0].getsockname()
+            for _ in range(1, size):
+                self._add(interface, self._boundName[1])
         except OSError as e:
             self.close()
             raise error.CannotListenError(interface, number, e) from None
@@ -81,7 +83,7 @@ class SocketGroup:
         """
         The local address; for link-local IPv6 with its scope.
         """
-        bound = self.sockets[0].getsockname()
+        bound = self._boundName
         return IPv4Address("UDP", *bound) if self._family == socket.AF_INET else IPv6Address("UDP", *bound)
 
     def getReceiveBuffer(self) -> int:

@@ -156,7 +156,12 @@ def isForSeveral(host: str) -> bool:
     Whether a local address is that of a group, or of all hosts of a network, instead of one of this host's own: C{connect(2)}
     tells, and sends nothing.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    try:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError:
+        # Nobody can tell, and whoever takes it for several only asks for more than is needed.
+        return True
+    with sock:
         try:
             sock.connect((host.partition("%")[0], 9))
         except PermissionError:

@@ -171,6 +171,8 @@ class DatagramPort(udp.Port):
         self._backlog: deque[tuple[bytes, DatagramAddress]] = deque()
         self._delivering: IDelayedCall | None = None
         self._peer: DatagramAddress | None = None
+        # Asked for once: whoever wants to know later is told, whatever the system is short of then.
+        self._boundName: tuple[Any, ...] = ()
         self._boundHost: str | None = None
         self._hearsDestination = False
         self._wantsReading = False
@@ -186,6 +188,19 @@ class DatagramPort(udp.Port):
         self._stopped: list[defer.Deferred[None]] = []
 
     # Binding and connecting
+
+    def startListening(self) -> None:
+        """
+        Bind, and begin to read.
+
+        @raise error.CannotListenError: if the system refuses; nothing is left open then.
+        """
+        try:
+            super().startListening()
+        except OSError as e:
+            # There is a socket, and a protocol that has it, but the reactor cannot watch it.
+            self.abort()
+            raise error.CannotListenError(self.interface, self.port, e) from None
 
     def createInternetSocket(self) -> socket.socket:
         """
@@ -219,8 +234,23 @@ class DatagramPort(udp.Port):
                 self._preexistingSocket = self._makeBoundSocket()
             except OSError as e:
                 raise error.CannotListenError(self.interface, self.port, e) from None
-        super()._bindSocket()
-        bound = self.socket.getsockname()
+        sock = self._preexistingSocket
+        try:
+            super()._bindSocket()
+            self._learnAddresses()
+        except OSError as e:
+            # The stock port would let it out as it is, and leave the socket open.
+            self.connected = 0
+            self._closeSocket(sock)
+            raise error.CannotListenError(self.interface, self.port, e) from None
+
+    def _learnAddresses(self) -> None:
+        """
+        Ask for the addresses of both ends, and for what a port that has no peer needs.
+
+        @raise OSError: if the system refuses.
+        """
+        bound = self._boundName = self.socket.getsockname()
         self._boundHost = None if bound[0] in ("0.0.0.0", "::", "::ffff:0.0.0.0") else bound[0].partition("%")[0]
         try:
             # An adopted socket may be connected already.
@@ -294,6 +324,8 @@ class DatagramPort(udp.Port):
     def _becameConnected(self, address: tuple[str, int]) -> None:
         self._peer = _datagramAddress(self.socket.getpeername())
         self._connectedAddr = address
+        # Connecting chooses the local address of a socket that was bound to all.
+        self._boundName = self.socket.getsockname()
         if linux.available:
             linux.askForErrors(self.socket)
 
@@ -301,7 +333,7 @@ class DatagramPort(udp.Port):
         """
         The local address; for link-local IPv6 with its scope.
         """
-        bound = self.socket.getsockname()
+        bound = self._boundName
         if self.addressFamily == socket.AF_INET:
             return IPv4Address("UDP", *bound)
         return IPv6Address("UDP", *bound)
@@ -899,7 +931,7 @@ class DatagramPort(udp.Port):
             super().connectionLost(reason)
         except Exception:
             _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
-            self._afterFailedStop(sock)
+            self._closeSocket(sock)
         while self._waiting:
             self._unsent("send_timeout", self._waiting.popleft().settled)
         self._waitingIsOver()
@@ -907,9 +939,9 @@ class DatagramPort(udp.Port):
         for done in stopped:
             done.callback(None)
 
-    def _afterFailedStop(self, sock: socket.socket) -> None:
+    def _closeSocket(self, sock: socket.socket) -> None:
         """
-        Do what the stock port leaves undone when the protocol raises on being stopped.
+        Do what the stock port leaves undone when it cannot start, or when the protocol raises on being stopped.
         """
         sock.close()
         for name in ("socket", "fileno"):
