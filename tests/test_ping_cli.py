@@ -22,7 +22,6 @@ from tests.processes import Processes, Server, tool
 from tests.support import udpSocket, unusedPort
 from tests.transports import ResolvingClock
 from udpecho.addresses import DatagramAddress
-from udpecho.arguments import parseInterval, parsePerSecond, parseSizes, parseTrafficClass
 from udpecho.ping_cli import addPing, impolite, ping_
 from udpecho.probe import report
 from udpecho.probe.flow import Target
@@ -56,57 +55,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         running.stop()
 
 
-class ArgumentTests:
+class PoliteTests:
     """
-    Values on the command line.
+    Who may be probed fast.
     """
-
-    @pytest.mark.parametrize(
-        ("text", "sizes"),
-        [("64", (64,)), ("0,65527", (0, 65527)), ("8-11", (8, 9, 10, 11)), ("64,100-200:50", (64, 100, 150, 200))],
-    )
-    def test_sizes(self, text: str, sizes: tuple[int, ...]) -> None:
-        """
-        A size, a list, a range, one in steps.
-        """
-        assert parseSizes(text) == sizes
-
-    @pytest.mark.parametrize("text", ["", "x", "-1", "65528", "9-8", "8-9:0", "1,", "0-65527,1-9"])
-    def test_notSizes(self, text: str) -> None:
-        """
-        What is none is said to be none.
-        """
-        with pytest.raises(ValueError, match=r"is not a size: bytes from 0 to 65527 are|is too many sizes"):
-            parseSizes(text)
-
-    @pytest.mark.parametrize(
-        ("text", "value"), [("184", 184), ("0xB8", 184), ("ef", 184), ("AF41", 136), ("CS1", 32), ("LE", 4), ("default", 0)]
-    )
-    def test_trafficClass(self, text: str, value: int) -> None:
-        """
-        A byte, or a code point's name.
-        """
-        assert parseTrafficClass(text) == value
-
-    @pytest.mark.parametrize("text", ["256", "EG", "-1", "0x", ""])
-    def test_notTrafficClass(self, text: str) -> None:
-        """
-        What is none is said to be none.
-        """
-        with pytest.raises(ValueError, match="is not a traffic class: a byte is"):
-            parseTrafficClass(text)
-
-    def test_rates(self) -> None:
-        """
-        Rates and intervals have bounds.
-        """
-        assert [parsePerSecond(text) for text in ("0.5", "100", "50k", "1.5k")] == [0.5, 100, 50_000, 1500]
-        assert parseInterval("20us") == pytest.approx(2e-5)
-        for wrong in ("0", "x", "2000k"):
-            with pytest.raises(ValueError, match="is not a rate: a number in a second is"):
-                parsePerSecond(wrong)
-        with pytest.raises(ValueError, match="is too short an interval: 1us is the shortest"):
-            parseInterval("0")
 
     @pytest.mark.parametrize(
         ("host", "plan", "more", "what"),
@@ -313,7 +265,7 @@ class PingTests:
             (["127.0.0.1"], "'127.0.0.1' has no port: write HOST:PORT, as in 127.0.0.1:1234"),
             (["-c", "0", "127.0.0.1:7"], "'0' is not a number of probes: a whole number from 1 to 1000000000000000 is"),
             (["-i", "1x", "127.0.0.1:7"], "'1x' is not a duration"),
-            (["--tos", "EG", "127.0.0.1:7"], "'EG' is not a traffic class"),
+            (["--tos", "EG", "127.0.0.1:7"], "'EG' is not a TOS byte"),
             (["-p", "zz", "127.0.0.1:7"], "'zz' is not a pattern"),
             (["-6", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
             (["-s", "2", "-i", "1ms", "127.0.0.1:7"], "no more than 256 can be told apart"),

@@ -17,19 +17,13 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
-from udpecho.arguments import (
-    parseInterval,
-    parseNumber,
-    parsePerSecond,
-    parseSeconds,
-    parseSizes,
-    parseTrafficClass,
-)
+from udpecho.arguments import parseNumber
 from udpecho.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
 from udpecho.networks import LOOPBACK, PRIVATE, AddressRanges
 from udpecho.probe import report
 from udpecho.probe.flow import Flow, Target
+from udpecho.probe.options import parseInterval, parseRate, parseSizes, parseTOS
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.packet import DEFAULT_PATTERN, parsePattern
 from udpecho.probe.prober import Prober, findTarget
@@ -81,14 +75,14 @@ def _addSchedule(ping: argparse.ArgumentParser) -> None:
     speed.add_argument(
         "-i", "--interval", metavar="TIME", type=argument(parseInterval), default=1.0, help="time between two probes [1s]"
     )
-    speed.add_argument("--rate", metavar="N", type=argument(parsePerSecond), help="probes a second, as in 100, 0.5 or 50k")
+    speed.add_argument("--rate", metavar="N", type=argument(parseRate), help="probes a second, as in 100, 0.5 or 50k")
     speed.add_argument("-f", "--flood", action="store_true", help="send as fast as replies come; 100 a second while none come")
     group.add_argument(
         "--allow-strangers",
         action="store_true",
         help=f"allow --flood, and more than {POLITE_RATE} probes a second, to others than this machine and private networks",
     )
-    seconds = argument(parseSeconds)
+    seconds = argument(lambda text: parseInterval(text, 0))
     group.add_argument("-w", "--duration", metavar="TIME", type=seconds, help="stop to send after so long")
     group.add_argument(
         "-W", "--timeout", metavar="TIME", type=argument(parseInterval), default=1.0, help="a later reply is late [1s]"
@@ -129,7 +123,7 @@ def _addDatagrams(ping: argparse.ArgumentParser) -> None:
         "-Q",
         "--tos",
         metavar="CLASS",
-        type=argument(parseTrafficClass),
+        type=argument(parseTOS),
         help="traffic class (type of service): a byte, or the name of a code point, as in EF",
     )
     ttl = argument(lambda text: parseNumber(text, 1, 255, "a time to live"))
