@@ -430,6 +430,7 @@ FLOORS = {
     "workers": 2,
     "web": 2,
     "daemon": 3,
+    "ping_pictures": 3,
     "probe_service": 3,
     "service": 3,
     "transfer": 3,
