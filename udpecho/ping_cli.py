@@ -223,7 +223,9 @@ def summaries(flows: Sequence[Flow]) -> str:
     """
     The summary of each flow.
     """
-    return "\n\n".join(report.summary(_nameOf(flow, flows), flow.statistics, flow.elapsed) for flow in flows)
+    return "\n\n".join(
+        report.summary(_nameOf(flow, flows), flow.statistics, flow.elapsed, flow.timestampSource) for flow in flows
+    )
 
 
 class _Lines:
