@@ -65,7 +65,7 @@ class Plan:
             raise ValueError("there is no size: one or more are needed")
         if self.outstanding > MOST_OUTSTANDING:
             raise ValueError(
-                f"of {self.outstanding} probes that may be under way at once, no more than {MOST_OUTSTANDING} can be remembered:"
+                f"of {self.outstanding} probes that may be under way at once, no more than {MOST_OUTSTANDING} are remembered:"
                 " make the interval longer or the timeout shorter"
             )
         smallest = min(self.sizes)
