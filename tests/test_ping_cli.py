@@ -7,25 +7,29 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import select
 import signal
 import socket
+import struct
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.processes import Processes, Server, tool
-from tests.support import udpSocket, unusedPort
+from tests.support import PATIENCE, udpSocket, unusedPort
 from tests.transports import ResolvingClock
 from udpecho.addresses import DatagramAddress
-from udpecho.arguments import parseInterval, parsePerSecond, parseSizes, parseTrafficClass
 from udpecho.ping_cli import addPing, impolite, ping_
 from udpecho.probe import report
 from udpecho.probe.flow import Target
+from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.server import EchoServer
 from udpecho.sockets.port import listen
@@ -56,57 +60,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         running.stop()
 
 
-class ArgumentTests:
+class PoliteTests:
     """
-    Values on the command line.
+    Who may be probed fast.
     """
-
-    @pytest.mark.parametrize(
-        ("text", "sizes"),
-        [("64", (64,)), ("0,65527", (0, 65527)), ("8-11", (8, 9, 10, 11)), ("64,100-200:50", (64, 100, 150, 200))],
-    )
-    def test_sizes(self, text: str, sizes: tuple[int, ...]) -> None:
-        """
-        A size, a list, a range, one in steps.
-        """
-        assert parseSizes(text) == sizes
-
-    @pytest.mark.parametrize("text", ["", "x", "-1", "65528", "9-8", "8-9:0", "1,", "0-65527,1-9"])
-    def test_notSizes(self, text: str) -> None:
-        """
-        What is none is said to be none.
-        """
-        with pytest.raises(ValueError, match=r"is not a size: bytes from 0 to 65527 are|is too many sizes"):
-            parseSizes(text)
-
-    @pytest.mark.parametrize(
-        ("text", "value"), [("184", 184), ("0xB8", 184), ("ef", 184), ("AF41", 136), ("CS1", 32), ("LE", 4), ("default", 0)]
-    )
-    def test_trafficClass(self, text: str, value: int) -> None:
-        """
-        A byte, or a code point's name.
-        """
-        assert parseTrafficClass(text) == value
-
-    @pytest.mark.parametrize("text", ["256", "EG", "-1", "0x", ""])
-    def test_notTrafficClass(self, text: str) -> None:
-        """
-        What is none is said to be none.
-        """
-        with pytest.raises(ValueError, match="is not a traffic class: a byte is"):
-            parseTrafficClass(text)
-
-    def test_rates(self) -> None:
-        """
-        Rates and intervals have bounds.
-        """
-        assert [parsePerSecond(text) for text in ("0.5", "100", "50k", "1.5k")] == [0.5, 100, 50_000, 1500]
-        assert parseInterval("20us") == pytest.approx(2e-5)
-        for wrong in ("0", "x", "2000k"):
-            with pytest.raises(ValueError, match="is not a rate: a number in a second is"):
-                parsePerSecond(wrong)
-        with pytest.raises(ValueError, match="is too short an interval: 1us is the shortest"):
-            parseInterval("0")
 
     @pytest.mark.parametrize(
         ("host", "plan", "more", "what"),
@@ -313,10 +270,11 @@ class PingTests:
             (["127.0.0.1"], "'127.0.0.1' has no port: write HOST:PORT, as in 127.0.0.1:1234"),
             (["-c", "0", "127.0.0.1:7"], "'0' is not a number of probes: a whole number from 1 to 1000000000000000 is"),
             (["-i", "1x", "127.0.0.1:7"], "'1x' is not a duration"),
-            (["--tos", "EG", "127.0.0.1:7"], "'EG' is not a traffic class"),
+            (["--tos", "EG", "127.0.0.1:7"], "'EG' is not a TOS byte"),
             (["-p", "zz", "127.0.0.1:7"], "'zz' is not a pattern"),
             (["-6", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
             (["-s", "2", "-i", "1ms", "127.0.0.1:7"], "no more than 256 can be told apart"),
+            (["--rate", "1m", "-W", "2s", "127.0.0.1:7"], "of 2000000 probes that may be under way at once"),
             (["--fping", "127.0.0.1:7"], "give it one, as in --count 10"),
             (["--flood", "192.0.2.1:7"], "a flood needs --allow-strangers"),
             (["--json", "--csv", "127.0.0.1:7"], "not allowed with argument"),
@@ -332,6 +290,226 @@ class PingTests:
         assert sentence in done.stderr
         assert done.stderr.count("\n") == 1
         assert (done.status, done.stdout) == (2, "")
+
+
+class LimitTests:
+    """
+    What is good enough for a script.
+    """
+
+    def test_kept(self, processes: Processes, server: str) -> None:
+        """
+        Within all limits the status is 0, and nothing is said.
+        """
+        limits = ("--fail-if-loss", "0", "--fail-if-rtt", "median=1s", "--fail-if-rtt", "max=1s")
+        done = processes.run("udpecho", "ping", "-q", "-c", "5", "-i", "5ms", *limits, server)
+        assert (done.status, done.stderr) == (0, "")
+
+    def test_broken(self, processes: Processes, server: str) -> None:
+        """
+        Each limit that is broken has a sentence, with the target's name, and the status is 1. A percentile of too few replies
+        breaks its limit.
+        """
+        limits = ("--fail-if-rtt", "median=0.001us", "--fail-if-rtt", "p99=20ms", "--fail-if-rtt", "max=1s")
+        done = processes.run("udpecho", "ping", "-q", "-c", "5", "-i", "5ms", *limits, server)
+        where = re.escape(server)
+        assert re.fullmatch(
+            rf"udpecho: {where}: rtt median is [\d.]+[mu]?s, more than 1ns\n"
+            rf"udpecho: {where}: rtt p99 is not known, with a limit of 20ms: it takes 299 replies or more, of which"
+            r" there are 5\n",
+            done.stderr,
+        )
+        assert done.status == 1
+
+    @pytest.mark.parametrize(("limit", "status"), [("50%", 0), ("49.9%", 1), (None, 1)])
+    def test_loss(self, processes: Processes, limit: str | None, status: int) -> None:
+        """
+        Losses within the limit do not give status 1, more do, and without a limit any does.
+        """
+        limits = () if limit is None else ("--fail-if-loss", limit)
+        with udpSocket() as sock:
+            process = processes.start("udpecho", "ping", "-c", "4", "-i", "5ms", "-W", "500ms", *limits, at(sock))
+            for _ in range(2):
+                echo(sock)
+            process.finish()
+        assert "4 probes sent, 2 received, 50% loss" in process.stdout
+        assert process.status == status
+        said = f"udpecho: {process.arguments[-1]}: loss is 50%, more than 49.9%: 2 of 4, between "
+        assert process.stderr.startswith(said) if limit == "49.9%" else not process.stderr
+
+    def test_refused(self, processes: Processes) -> None:
+        """
+        A target that refuses has status 3, whatever may be lost.
+        """
+        done = processes.run(
+            "udpecho", "ping", "-q", "-c", "2", "-i", "5ms", "--fail-if-loss", "100%", f"127.0.0.1:{unusedPort()}"
+        )
+        assert "loss is not known, with a limit of 100%" in done.stderr
+        assert done.status == 3
+
+    def test_late(self, processes: Processes) -> None:
+        """
+        What is late is not lost: within a limit of loss it does not give status 1, without one it does.
+        """
+        for limits, status in ((("--fail-if-loss", "0"), 0), ((), 1)):
+            with udpSocket() as sock:
+                process = processes.start("udpecho", "ping", "-c", "1", "-W", "1ms", "--wait", "10s", *limits, at(sock))
+                datagram, client = sock.recvfrom(100)
+                process.until("seq=0 no reply")
+                sock.sendto(datagram, client)
+                process.finish()
+            assert "(late)" in process.stdout
+            assert process.status == status
+
+
+class PictureTests:
+    """
+    C{--plot}.
+    """
+
+    @pytest.mark.parametrize("name", ["rtt.svg", "rtt.png"])
+    def test_drawn(self, processes: Processes, server: str, name: str) -> None:
+        """
+        There is a picture at the end, beside what is printed, of losses too.
+        """
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
+        with udpSocket() as sock:
+            done = processes.run("udpecho", "ping", "-c", "3", "-i", "5ms", "-W", "50ms", "--plot", name, server, at(sock))
+        assert "3 probes sent, 3 received" in done.stdout
+        picture = (processes.directory / name).read_bytes()
+        if name.endswith(".png"):
+            assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+        else:
+            text = picture.decode()
+            assert "3 lost" in text
+            assert f"{server}: 3 sent, 3 received, loss 0%" in text
+
+    def test_interrupted(self, processes: Processes, server: str) -> None:
+        """
+        An interrupt is the end, with a picture.
+        """
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
+        process = processes.start("udpecho", "ping", "-i", "10ms", "--plot", "rtt.svg", server)
+        process.until(r"seq=3 ")
+        process.signal(signal.SIGINT)
+        assert process.finish().status == 0
+        assert (processes.directory / "rtt.svg").stat().st_size > 1000
+
+    def test_times(self) -> None:
+        """
+        Each event tells when its probe left.
+        """
+        network = MemoryNetwork()
+        here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
+        listen(there, 7, EchoServer(), "192.0.2.2")
+        told: list[int | None] = []
+        prober = Prober(
+            here,
+            [Target("there", DatagramAddress(("192.0.2.2", 7)))],
+            Plan(interval=0.5, count=9),
+            listener=lambda flow, event: told.append(flow.timeOf(event)),
+        )
+        prober.start()
+        network.advance(10)
+        assert [(time or 0) - prober.startedAt for time in told] == [number * 500_000_000 for number in range(9)]
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["--plot", "rtt.pdf"], "'rtt.pdf' is not a picture's file: a name that ends in .svg or .png is, as in rtt.svg"),
+            (["--plot", "there/is/no/rtt.svg"], "there is no directory for there/is/no/rtt.svg"),
+            (["--plot", "rtt.svg", "--sources", "17"], "--plot can show up to 16 targets and sources in one picture"),
+        ],
+    )
+    def test_wrong(self, processes: Processes, server: str, arguments: list[str], sentence: str) -> None:
+        """
+        What cannot be drawn is told before there is a probe.
+        """
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
+        done = processes.run("udpecho", "ping", "-c", "1", *arguments, server)
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert (done.status, done.stdout) == (2, "")
+
+    def test_notWritten(self, processes: Processes, server: str) -> None:
+        """
+        A file that cannot be written is told of after the summary.
+        """
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
+        (processes.directory / "rtt.svg").mkdir()
+        done = processes.run("udpecho", "ping", "-q", "-c", "1", "--plot", "rtt.svg", server)
+        assert "1 probes sent, 1 received" in done.stdout
+        assert (done.status, done.stderr) == (2, "udpecho: cannot write rtt.svg: Is a directory\n")
+
+    @pytest.mark.parametrize(
+        ("module", "arguments", "sentence"),
+        [
+            ("matplotlib", ["--plot", "rtt.svg"], r"--plot needs matplotlib \(.*\): pip install 'udpecho\[plot\]' is right"),
+            ("rich", ["--live"], r"--live needs rich \(.*\): pip install 'udpecho\[live\]' is right"),
+        ],
+    )
+    def test_missing(self, processes: Processes, server: str, module: str, arguments: list[str], sentence: str) -> None:
+        """
+        Where what it takes is missing, that is told before there is a probe, in one line.
+        """
+        (processes.directory / "missing").mkdir()
+        (processes.directory / "missing" / f"{module}.py").write_text("raise ImportError('not here')\n")
+        code = "import sys; sys.path.insert(0, 'missing'); from udpecho.cli import main; sys.exit(main())"
+        done = processes.run(sys.executable, "-c", code, "ping", "-c", "1", *arguments, server)
+        assert re.fullmatch(rf"udpecho: {sentence}\n", done.stderr)
+        assert (done.status, done.stdout) == (2, "")
+
+
+class LiveTests:
+    """
+    C{--live}.
+    """
+
+    def test_terminal(self, processes: Processes, server: str) -> None:
+        """
+        On a terminal there is a view in place of the lines, which is gone when the summary is printed.
+        """
+        pytest.importorskip("rich", reason="rich is not installed here")
+        with terminal() as (ours, theirs):
+            process = processes.start(
+                "udpecho", "ping", "--live", "-c", "30", "-i", "20ms", server, stderr=theirs, environment={"TERM": "xterm"}
+            )
+            process.finish()
+            drawn = read(ours)
+        assert "seq=" not in process.stdout
+        assert "30 probes sent, 30 received" in process.stdout
+        assert process.status == 0
+        for part in ("sent/s", "received", server, "so far"):
+            assert part in drawn
+        # The cursor is there again.
+        assert drawn.rindex("\x1b[?25h") > drawn.rindex("so far")
+
+    @needsQuit
+    def test_interim(self, processes: Processes, server: str) -> None:
+        """
+        SIGQUIT prints a summary in the place of the view, which comes back below; an interrupt ends both.
+        """
+        pytest.importorskip("rich", reason="rich is not installed here")
+        with terminal() as (ours, theirs):
+            process = processes.start(
+                "udpecho", "ping", "--live", "-i", "20ms", "--csv", server, stderr=theirs, environment={"TERM": "xterm"}
+            )
+            process.until("answered")
+            process.signal(signal.SIGQUIT)
+            drawn = ""
+            while "so far" not in drawn.partition("ping statistics ---")[2]:
+                drawn += read(ours, 1)
+            process.signal(signal.SIGINT)
+            assert process.finish().status == 0
+
+    def test_noTerminal(self, processes: Processes, server: str) -> None:
+        """
+        Where there is no terminal it is as without the option.
+        """
+        pytest.importorskip("rich", reason="rich is not installed here")
+        done = processes.run("udpecho", "ping", "--live", "-c", "2", "-i", "5ms", server)
+        assert "seq=1 time=" in done.stdout
+        assert (done.status, done.stderr) == (0, "")
 
 
 class LookUpTests:
@@ -370,6 +548,38 @@ class LookUpTests:
         written = capsys.readouterr()
         assert "no address for 'nobody'" in written.err
         assert "2 probes sent, 2 received" in written.out
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    """
+    Two ends of a terminal, of 80 characters by 24.
+    """
+    pty = pytest.importorskip("pty", reason="this system has no such terminals")
+    termios = pytest.importorskip("termios", reason="this system has no such terminals")
+    fcntl = pytest.importorskip("fcntl", reason="this system has no such terminals")
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def read(descriptor: int, most: int = 1000) -> str:
+    """
+    What is there to be read, in so many pieces at the most; waits for the first of them only.
+
+    @raise AssertionError: if nothing comes.
+    """
+    assert select.select([descriptor], [], [], PATIENCE)[0]
+    found = bytearray()
+    for _ in range(most):
+        if not select.select([descriptor], [], [], 0)[0]:
+            break
+        found += os.read(descriptor, 65536)
+    return found.decode(errors="replace")
 
 
 def at(sock: socket.socket) -> str:

@@ -4,13 +4,16 @@ Tests of C{docs/ping.rst}: what the page says of the report is what the report i
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from udpecho.ping_cli import addPing
 from udpecho.probe.distribution import QUANTILES, leastCount, wilson
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.report import TIMESTAMP_SOURCES, csvHeader, percent, schema
@@ -47,10 +50,22 @@ def table(name: str) -> str:
     """
     rows = [("Field", "Value", "Meaning")]
     for field, values, meaning in fields(schema()["$defs"][name]):
-        more = " The fields are those of ``rtt``." if field == "send_error" else ""
+        more = " The fields are those of ``rtt``." if (name, field) == ("target", "send_error") else ""
         rows.append((f"``{field}``", values, meaning + more))
     head = f".. fields of {name}\n\n.. list-table::\n   :header-rows: 1\n   :widths: 22 14 64\n\n"
     return head + "".join(f"   * - {first}\n     - {second}\n     - {third}\n" for first, second, third in rows)
+
+
+def options() -> Iterator[str]:
+    """
+    The options of the command, as they are to be on the page.
+    """
+    commands = argparse.ArgumentParser().add_subparsers()
+    addPing(commands)
+    for action in commands.choices["ping"]._actions:
+        if action.option_strings and action.dest != "help":
+            value = f" {action.metavar}" if action.metavar else ""
+            yield ", ".join(f"``{name}``" for name in action.option_strings).removesuffix("``") + f"{value}``"
 
 
 class PageTests:
@@ -59,6 +74,26 @@ class PageTests:
     """
 
     text = PAGE.read_text()
+
+    def test_options(self) -> None:
+        """
+        It tells of each option of C{udpecho ping}, with its short name and its value, and of no other.
+        """
+        _, _, rest = self.text.partition("\nOptions\n-------\n")
+        section, _, _ = rest.partition("\nWhat becomes of a probe\n---")
+        told = re.findall(r"^``-.*``$", section, re.MULTILINE)
+        assert sorted(told) == sorted(options())
+
+    def test_examples(self) -> None:
+        """
+        Each command that it shows is one that the command line takes.
+        """
+        parser = argparse.ArgumentParser()
+        addPing(parser.add_subparsers())
+        commands = re.findall(r"^   \$ udpecho (ping .*?)(?: [|>] .*)?$", self.text, re.MULTILINE)
+        assert len(commands) > 3
+        for command in commands:
+            assert parser.parse_args(shlex.split(command)).targets
 
     @pytest.mark.parametrize("name", ["target", "probe"])
     def test_fields(self, name: str) -> None:

@@ -312,8 +312,8 @@ class ViewTests:
         view = LiveView([Watched("t", told)], 0.0, console=terminal(200))
         line = next(line for line in seen(view, 1.0, 200) if line.startswith("t: 1"))
         assert line == (
-            "t: 1 refused, 1 unreachable, 1 lost by us, 1 not sent, 1 late, 1 duplicates, 1 corrupt, 1 cut, 1 longer,"
-            " 1 foreign, 1 unmatched, 1 reordered"
+            "t: 1 refused, 1 unreachable, 1 lost by us, 1 not sent, 1 duplicates, 1 corrupt, 1 cut, 1 longer, 1 foreign,"
+            " 1 unmatched, 1 reordered, 1 late"
         )
 
 

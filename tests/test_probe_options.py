@@ -65,6 +65,15 @@ class DurationTests:
         with pytest.raises(ValueError, match="'9us' is too short: 10us or more is right"):
             options.parseDuration("9us", least=10_000)
 
+    def test_interval(self) -> None:
+        """
+        An interval is a microsecond or more, unless the caller says that none at all is right; it is in seconds.
+        """
+        assert options.parseInterval("20us") == 20e-6
+        assert options.parseInterval("0", 0) == 0
+        with pytest.raises(ValueError, match="'0' is too short: 1us or more is right"):
+            options.parseInterval("0")
+
     @pytest.mark.parametrize(
         ("nanoseconds", "text"),
         [(0, "0s"), (7, "7ns"), (1500, "1.5us"), (10 * MS, "10ms"), (1000 * MS, "1s"), (100_000 * MS, "100s")],
@@ -85,7 +94,7 @@ class DurationTests:
 
 class SizesTests:
     """
-    L{options.parseSizes} and L{options.formatSizes}.
+    L{options.parseSizes}.
     """
 
     @pytest.mark.parametrize(
@@ -134,27 +143,20 @@ class SizesTests:
             options.parseSizes(text)
         assert str(caught.value) == sentence
 
-    @pytest.mark.parametrize(
-        ("expected", "text"),
-        [((64,), "64"), ((1, 2), "1,2"), ((1, 2, 3), "1-3"), ((64, 164, 264, 7), "64-264:100,7"), ((5, 5, 5), "5,5,5")],
-    )
-    def test_format(self, expected: tuple[int, ...], text: str) -> None:
+    @given(st.lists(sizes, min_size=1, max_size=50).map(tuple))
+    def test_list(self, some: tuple[int, ...]) -> None:
         """
-        What is a range is written as one.
+        Whatever sizes there are, a list of them is read as these.
         """
-        assert options.formatSizes(expected) == text
+        assert options.parseSizes(",".join(map(str, some))) == some
 
-    @given(
-        st.one_of(
-            st.lists(sizes, min_size=1, max_size=50).map(tuple),
-            st.builds(lambda a, b, step: tuple(range(min(a, b), max(a, b) + 1, step)), sizes, sizes, st.integers(1, 9000)),
-        )
-    )
-    def test_roundTrip(self, some: tuple[int, ...]) -> None:
+    @given(sizes, sizes, st.integers(1, 9000))
+    def test_range(self, one: int, other: int, step: int) -> None:
         """
-        What is written is read again.
+        A range begins with its first size, goes on by its step, and is not beyond its last.
         """
-        assert options.parseSizes(options.formatSizes(some)) == some
+        first, last = min(one, other), max(one, other)
+        assert options.parseSizes(f"{first}-{last}:{step}") == tuple(range(first, last + 1, step))
 
 
 class RateTests:
@@ -164,7 +166,7 @@ class RateTests:
 
     @pytest.mark.parametrize(
         ("text", "rate"),
-        [("1000", 1000.0), ("50k", 50_000.0), ("50K", 50_000.0), ("1.5k", 1500.0), ("0.5", 0.5), ("1m", 1e6), ("10M", 1e7)],
+        [("1000", 1000.0), ("50k", 50_000.0), ("50K", 50_000.0), ("1.5k", 1500.0), ("0.5", 0.5), ("1m", 1e6), ("1M", 1e6)],
     )
     def test_good(self, text: str, rate: float) -> None:
         """
@@ -172,15 +174,15 @@ class RateTests:
         """
         assert options.parseRate(text) == rate
 
-    @pytest.mark.parametrize("text", ["", "0", "-5", "k", "1g", "10.1m", "50k/s", "1e3", "0.0000001", "inf"])
+    @pytest.mark.parametrize("text", ["", "0", "-5", "k", "1g", "1.1m", "50k/s", "1e3", "0.0000001", "inf"])
     def test_bad(self, text: str) -> None:
         """
         No rate at all, and one that no machine keeps, are told what would be right.
         """
-        with pytest.raises(ValueError, match="is not a rate: probes a second are, as in 1000 or 50k, above 0 and up to 10m"):
+        with pytest.raises(ValueError, match="is not a rate: probes a second are, as in 1000 or 50k, above 0 and up to 1m"):
             options.parseRate(text)
 
-    @given(st.integers(1, 10**10))
+    @given(st.integers(1, 10**9))
     def test_exact(self, thousandths: int) -> None:
         """
         The result is the number nearest to what was written, whatever the unit.
@@ -193,7 +195,7 @@ class RateTests:
 
 class TOSTests:
     """
-    L{options.parseTOS} and L{options.formatTOS}.
+    L{options.parseTOS}.
     """
 
     @pytest.mark.parametrize(
@@ -234,19 +236,12 @@ class TOSTests:
         ):
             options.parseTOS(text)
 
-    @pytest.mark.parametrize(("tos", "text"), [(0, "DF"), (0xB8, "EF"), (0xB9, "0xb9"), (0x0C, "0x0c"), (0xC0, "CS6")])
-    def test_format(self, tos: int, text: str) -> None:
-        """
-        A DSCP that has a name is written by it, but not if the bits of ECN are set.
-        """
-        assert options.formatTOS(tos) == text
-
     @given(st.integers(0, 255))
-    def test_roundTrip(self, tos: int) -> None:
+    def test_number(self, tos: int) -> None:
         """
-        What is written is read again.
+        Each byte is read, in both ways to write it.
         """
-        assert options.parseTOS(options.formatTOS(tos)) == tos
+        assert options.parseTOS(str(tos)) == options.parseTOS(f"0x{tos:x}") == tos
 
 
 class SentenceTests:

@@ -163,7 +163,7 @@ class OptionTests:
             ([], "--target: whom to probe is missing, HOST:PORT"),
             (["-t", "a"], "--target: 'a' has no port: write HOST:PORT, as in a:1234"),
             (["-t", "a:7", "-t", "a:7"], "--target: a:7 is given twice: once is enough"),
-            (["-t", "a:7", "--interval", "0"], "--interval: '0' is too short an interval: 1us is the shortest"),
+            (["-t", "a:7", "--interval", "0"], "--interval: '0' is too short: 1us or more is right"),
             (["-t", "a:7", "--size", "0", "--interval", "0.1"], "of 10 probes of 0 bytes that may be under way at once"),
         ],
     )

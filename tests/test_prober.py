@@ -515,9 +515,13 @@ class Bench:
         self.events: list[report.Event] = []
         self.socket = HandSocket()
         clocks = self.hand.clocks
-        listener = lambda flow, event: self.events.append(event)  # noqa: E731
-        self.flow = Flow(Target.of("192.0.2.2:7"), plan or Plan(interval=0.001), clocks, StepWatch(clocks), listener)
+        self.times: list[int | None] = []
+        self.flow = Flow(Target.of("192.0.2.2:7"), plan or Plan(interval=0.001), clocks, StepWatch(clocks), self._hear)
         self.flow.begin(self.socket, self.hand.time)
+
+    def _hear(self, flow: Flow, event: report.Event) -> None:
+        self.events.append(event)
+        self.times.append(flow.timeOf(event))
 
     @property
     def wall(self) -> int:
@@ -626,6 +630,7 @@ class FlowTests:
         What was due while the process was stopped is sent late, and says so; what is more than a second late is not sent.
         """
         bench = Bench(Plan(interval=0.01))
+        start = bench.hand.time
         bench.flow.send(bench.hand.time)
         bench.hand.time += 3000 * MS
         while bench.flow.send(bench.hand.time):
@@ -634,6 +639,8 @@ class FlowTests:
         assert statistics.scheduled == 301
         assert statistics.count(Outcome.NOT_SENT) == 199
         assert statistics.sendErrors.max == 1000 * MS
+        # Their time is when they should have left.
+        assert bench.times == [start + number * 10 * MS for number in range(1, 200)]
         statistics.checkSums()
 
     def test_queueFull(self) -> None:

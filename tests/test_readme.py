@@ -76,6 +76,13 @@ def after(name: str) -> str:
     return block.text
 
 
+def shape(text: str) -> str:
+    """
+    What the prober prints, without the times that it measured; which clock it has depends on the system.
+    """
+    return re.sub(r"(?<=rtt by ).*", "", re.sub(r"[\d.]+(?=[/ ]|ms)(?!/\w*[a-z])(?! bytes| probes| received)", "#", text))
+
+
 def echoes(address: tuple[str, int]) -> None:
     """
     Look that a datagram to an address comes back, from there. A server that does this has its signal handlers, too.
@@ -114,7 +121,7 @@ class BlockTests:
         """
         Each block of Python is in one of the tests below.
         """
-        tests = {"echo.tac", "once.py", "many.py", "test_with_pytest.py", "test_faults.py", "test_with_trial.py"}
+        tests = {"echo.tac", "once.py", "many.py", "probe.py", "test_with_pytest.py", "test_faults.py", "test_with_trial.py"}
         assert set(PYTHON) == tests
         assert len(PYTHON) == sum(block.language == "python" for block in BLOCKS)
 
@@ -192,6 +199,17 @@ class SessionTests:
         real = [line.replace(f":{server.addresses[0][1]}", f":{PORT}").replace(ours, ":40312") for line in server.log()]
         about = ("answering", "packet-", "datagrams-", "stopped")
         assert [line for line in real if line.startswith(about)] == shown.splitlines()
+
+    def test_ping(self, processes: Processes) -> None:
+        """
+        The prober prints what is shown, but for the numbers.
+        """
+        (shown,) = (block.text for block in BLOCKS if block.text.startswith("$ udpecho ping "))
+        ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
+        line, _, printed = shown.partition("\n")
+        done = processes.run(*line.removeprefix("$ ").replace(PORT, str(port)).split())
+        assert (done.status, done.stderr) == (0, "")
+        assert shape(done.stdout.replace(f":{port}", f":{PORT}")) == shape(printed)
 
     def test_network(self, processes: Processes) -> None:
         """
@@ -277,7 +295,7 @@ class PythonTests:
             echoes(address)
         assert server.stop()["echoed"] == len(server.addresses)
 
-    @pytest.mark.parametrize("name", ["once.py", "many.py"])
+    @pytest.mark.parametrize("name", ["once.py", "many.py", "probe.py"])
     def test_program(self, name: str, processes: Processes) -> None:
         """
         A program prints what the README says that it prints.

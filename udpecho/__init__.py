@@ -1,5 +1,6 @@
 """
-UDP echo for Twisted: a server (RFC 862), a connected client with a deadline, and the UDP port they stand on.
+UDP echo for Twisted: a server (RFC 862), a connected client with a deadline, a prober, and the UDP port they
+stand on.
 
 The names are loaded when they are first used, so that importing this package costs nothing.
 """
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         PortUnreachable,
         ResponseTimeout,
     )
+    from udpecho.probe.prober import Prober
+    from udpecho.probe.statistics import Statistics
     from udpecho.server import EchoServer
     from udpecho.service import EchoService
     from udpecho.sockets.port import DatagramPort, listen
@@ -41,8 +44,10 @@ _homes = {
     "MessageTooLong": "errors",
     "NetworkUnreachable": "errors",
     "PortUnreachable": "errors",
+    "Prober": "probe.prober",
     "Reply": "client",
     "ResponseTimeout": "errors",
+    "Statistics": "probe.statistics",
     "connect": "client",
     "echo": "client",
     "listen": "sockets.port",
@@ -73,8 +78,10 @@ __all__ = [
     "MessageTooLong",
     "NetworkUnreachable",
     "PortUnreachable",
+    "Prober",
     "Reply",
     "ResponseTimeout",
+    "Statistics",
     "__version__",
     "connect",
     "echo",

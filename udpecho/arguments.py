@@ -135,85 +135,6 @@ def parseLimit(text: str, lowest: int = 0) -> int:
     return limit
 
 
-#: The longest list of sizes.
-_mostSizes = 65536
-
-
-def parseSizes(text: str) -> tuple[int, ...]:
-    """
-    Read sizes of probes: C{64}, a list C{64,512,1400}, a range C{64-1400}, one in steps C{64-1400:8}, and lists of these.
-
-    @return: each of them, in bytes, in that order.
-    """
-    sizes: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5})(?::([0-9]{1,5}))?)?", part, re.ASCII)
-        first, last, step = (0, -1, 1) if match is None else (int(match[1]), int(match[2] or match[1]), int(match[3] or 1))
-        if not (first <= last <= MAX_PAYLOAD_IPV6 and step):
-            raise ValueError(
-                f"{part!r} is not a size: bytes from 0 to {MAX_PAYLOAD_IPV6} are, as in 64, or a range of them, as in 64-1400,"
-                " or 64-1400:8 in steps of 8"
-            )
-        sizes += range(first, last + 1, step)
-    if len(sizes) > _mostSizes:
-        raise ValueError(f"{text!r} is too many sizes: {_mostSizes} at the most")
-    return tuple(sizes)
-
-
-def parsePerSecond(text: str) -> float:
-    """
-    Read how many times a second: C{50}, C{0.5}, C{50k}.
-
-    @return: more than 0, up to a million.
-    """
-    match = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]*)?|\.[0-9]+)([kK]?)", text, re.ASCII)
-    rate = 0.0 if match is None else float(match[1]) * (1000 if match[2] else 1)
-    if not 1e-6 <= rate <= 1e6:
-        raise ValueError(f"{text!r} is not a rate: a number in a second is, as in 100, 0.5 or 50k, up to a million")
-    return rate
-
-
-def parseInterval(text: str) -> float:
-    """
-    Read an interval: C{1s}, C{10ms}, C{100us}.
-
-    @return: seconds, a microsecond or more.
-    """
-    seconds = parseSeconds(text)
-    if seconds < 1e-6:
-        raise ValueError(f"{text!r} is too short an interval: 1us is the shortest")
-    return seconds
-
-
-#: The code points of the differentiated services field that have names (RFC 2474, RFC 2597, RFC 3246, RFC 5865, RFC 8622).
-CODE_POINTS = {
-    "default": 0,
-    "be": 0,
-    "le": 1,
-    "ef": 46,
-    "va": 44,
-    **{f"cs{number}": 8 * number for number in range(8)},
-    **{f"af{which}{drop}": 8 * which + 2 * drop for which in range(1, 5) for drop in range(1, 4)},
-}
-
-
-def parseTrafficClass(text: str) -> int:
-    """
-    Read the byte that was once the type of service: C{184}, C{0xb8}, or a code point's name, as in C{EF} and C{AF41}.
-
-    @return: from 0 to 255; of a name the upper six bits.
-    """
-    if text.lower() in CODE_POINTS:
-        return CODE_POINTS[text.lower()] << 2
-    match = re.fullmatch(r"0[xX]([0-9a-fA-F]{1,2})|([0-9]{1,3})", text, re.ASCII)
-    value = -1 if match is None else int(match[1], 16) if match[1] else int(match[2])
-    if not 0 <= value <= 255:
-        raise ValueError(
-            f"{text!r} is not a traffic class: a byte is, as in 184 or 0xb8, or the name of a code point, as in EF, AF41 or CS1"
-        )
-    return value
-
-
 def parseNumber(text: str, lowest: int, highest: int, what: str) -> int:
     """
     Read a whole number.
@@ -236,20 +157,15 @@ def parseInterface(text: str) -> str:
 
 
 __all__ = [
-    "CODE_POINTS",
     "MAX_WORKERS",
     "optionValue",
     "parseBytes",
     "parseInterface",
-    "parseInterval",
     "parseLimit",
     "parseNumber",
     "parsePayloadSize",
-    "parsePerSecond",
     "parseRate",
     "parseSeconds",
     "parseShare",
-    "parseSizes",
-    "parseTrafficClass",
     "parseWorkers",
 ]

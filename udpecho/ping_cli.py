@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,23 +18,22 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress, parseAddress, parseLocalAddress
-from udpecho.arguments import (
-    parseInterval,
-    parseNumber,
-    parsePerSecond,
-    parseSeconds,
-    parseSizes,
-    parseTrafficClass,
-)
+from udpecho.arguments import parseNumber
 from udpecho.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
 from udpecho.networks import LOOPBACK, PRIVATE, AddressRanges
+from udpecho.ping_pictures import MOST_DRAWN, Picture, View, canBeLive
 from udpecho.probe import report
 from udpecho.probe.flow import Flow, Target
+from udpecho.probe.live import LiveUnavailable
+from udpecho.probe.options import parseInterval, parseRate, parseSizes, parseTOS
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.packet import DEFAULT_PATTERN, parsePattern
+from udpecho.probe.plot import PlotUnavailable, parsePlotFile
 from udpecho.probe.prober import Prober, findTarget
 from udpecho.probe.schedule import Plan
+from udpecho.probe.verdict import RTT_FIGURES, Limit, LossLimit, parseLossLimit, parseRttLimit
+from udpecho.probe.verdict import failures as brokenLimits
 from udpecho.sockets.probing import SocketOptions
 
 #: Seconds in which a target's name must be looked up.
@@ -44,8 +44,10 @@ POLITE_RATE = 100
 _mostSources = 1024
 _mostProbes = 10**15
 _ownNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for version in (4, 6)}
-#: What keeps a probe from being in order.
-_bad = (Outcome.LOST, Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT, Outcome.LATE)
+#: What keeps a probe from being in order, whatever may be lost.
+_bad = (Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT)
+#: And what does where there is no limit of loss.
+_missed = (Outcome.LOST, Outcome.LATE)
 
 
 def addPing(commands: Any) -> None:
@@ -70,6 +72,7 @@ def addPing(commands: Any) -> None:
     _addSchedule(ping)
     _addDatagrams(ping)
     _addOutput(ping)
+    _addLimits(ping)
     ping.set_defaults(run=ping_, interrupted=signal.SIGINT)
 
 
@@ -81,14 +84,14 @@ def _addSchedule(ping: argparse.ArgumentParser) -> None:
     speed.add_argument(
         "-i", "--interval", metavar="TIME", type=argument(parseInterval), default=1.0, help="time between two probes [1s]"
     )
-    speed.add_argument("--rate", metavar="N", type=argument(parsePerSecond), help="probes a second, as in 100, 0.5 or 50k")
+    speed.add_argument("--rate", metavar="N", type=argument(parseRate), help="probes a second, as in 100, 0.5 or 50k")
     speed.add_argument("-f", "--flood", action="store_true", help="send as fast as replies come; 100 a second while none come")
     group.add_argument(
         "--allow-strangers",
         action="store_true",
         help=f"allow --flood, and more than {POLITE_RATE} probes a second, to others than this machine and private networks",
     )
-    seconds = argument(parseSeconds)
+    seconds = argument(lambda text: parseInterval(text, 0))
     group.add_argument("-w", "--duration", metavar="TIME", type=seconds, help="stop to send after so long")
     group.add_argument(
         "-W", "--timeout", metavar="TIME", type=argument(parseInterval), default=1.0, help="a later reply is late [1s]"
@@ -129,7 +132,7 @@ def _addDatagrams(ping: argparse.ArgumentParser) -> None:
         "-Q",
         "--tos",
         metavar="CLASS",
-        type=argument(parseTrafficClass),
+        type=argument(parseTOS),
         help="traffic class (type of service): a byte, or the name of a code point, as in EF",
     )
     ttl = argument(lambda text: parseNumber(text, 1, 255, "a time to live"))
@@ -143,6 +146,12 @@ def _addDatagrams(ping: argparse.ArgumentParser) -> None:
 def _addOutput(ping: argparse.ArgumentParser) -> None:
     group = ping.add_argument_group("output")
     group.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
+    group.add_argument(
+        "--live", action="store_true", help="show rates, loss and a histogram on the terminal, in place of the lines"
+    )
+    group.add_argument(
+        "--plot", metavar="FILE", type=argument(parsePlotFile), help="draw a picture at the end, FILE.svg or FILE.png"
+    )
     form = group.add_mutually_exclusive_group()
     for name, output, meaning in (
         ("json", _Document, "print one JSON document at the end"),
@@ -151,6 +160,26 @@ def _addOutput(ping: argparse.ArgumentParser) -> None:
         ("fping", _FpingLines, "print a line of round trips for each target at the end, as fping -C does; needs an end"),
     ):
         form.add_argument(f"--{name}", dest="output", action="store_const", const=output, help=meaning)
+
+
+def _addLimits(ping: argparse.ArgumentParser) -> None:
+    group = ping.add_argument_group("for scripts")
+    group.add_argument(
+        "--fail-if-loss",
+        metavar="PERCENT",
+        type=argument(parseLossLimit),
+        help="exit status 1 if the network loses more, as in 1%%, of any target; what is lost or late within that limit"
+        " does not give status 1 then",
+    )
+    group.add_argument(
+        "--fail-if-rtt",
+        metavar="FIGURE=TIME",
+        type=argument(parseRttLimit),
+        action="append",
+        default=[],
+        help="exit status 1 if a figure of any target's round trips is larger, as in p99=20ms, or not known; may be given"
+        f" several times ({', '.join(RTT_FIGURES)})",
+    )
 
 
 def _targetText(text: str) -> str:
@@ -194,7 +223,9 @@ def summaries(flows: Sequence[Flow]) -> str:
     """
     The summary of each flow.
     """
-    return "\n\n".join(report.summary(_nameOf(flow, flows), flow.statistics, flow.elapsed) for flow in flows)
+    return "\n\n".join(
+        report.summary(_nameOf(flow, flows), flow.statistics, flow.elapsed, flow.timestampSource) for flow in flows
+    )
 
 
 class _Lines:
@@ -335,19 +366,25 @@ def impolite(plan: Plan, options: argparse.Namespace, target: Target) -> str | N
     return f"{target.name} is neither this machine nor in a private network: {what} needs --allow-strangers, and its consent"
 
 
-def statusOf(flows: Sequence[Flow], failures: Sequence[Exception]) -> int:
+def statusOf(flows: Sequence[Flow], failures: Sequence[Exception], limits: Sequence[Limit] = ()) -> int:
     """
-    The exit status.
+    The exit status. Each limit that is broken makes it L{UNANSWERED}; a limit of loss takes the place of the rule that nothing
+    may be lost or late.
 
     @param flows: all flows, when they are over.
     @param failures: why others could not be opened.
+    @param limits: what was asked for.
     """
     silent = [flow for flow in flows if not flow.statistics.received]
     if any(flow.said is not None for flow in silent) or any(_isUnreachable(reason) for reason in failures):
         return UNREACHABLE
-    if failures or silent:
+    if failures or any(brokenLimits(flow.statistics, limits) for flow in flows):
         return UNANSWERED
-    return UNANSWERED if any(flow.statistics.count(outcome) for flow in flows for outcome in _bad) else ANSWERED
+    limited = any(isinstance(limit, LossLimit) for limit in limits)
+    if silent and not limited:
+        return UNANSWERED
+    bad = _bad if limited else _bad + _missed
+    return UNANSWERED if any(flow.statistics.count(outcome) for flow in flows for outcome in bad) else ANSWERED
 
 
 def _isUnreachable(reason: Exception) -> bool:
@@ -373,10 +410,17 @@ class _Ping:
     def __init__(self, reactor: Any, options: argparse.Namespace) -> None:
         self._reactor = reactor
         self._options = options
-        self._output: Output = (options.output or (_Quiet if options.quiet else _Lines))(Printer())
         self._broken: CannotPrint | None = None
         self._prober: Prober | None = None
         self._endless = options.count is None and options.duration is None
+        self._limits: list[Limit] = [] if options.fail_if_loss is None else [options.fail_if_loss]
+        self._limits += options.fail_if_rtt
+        # Both are told of before there is a probe.
+        self._picture = None if options.plot is None else Picture(options.plot)
+        self._live = options.live and canBeLive()
+        self._view: View | None = None
+        quiet = options.quiet or self._live
+        self._output: Output = (options.output or (_Quiet if quiet else _Lines))(Printer())
 
     async def run(self) -> int:
         options = self._options
@@ -404,11 +448,15 @@ class _Ping:
             if sentence is not None:
                 complain(sentence)
                 return WRONG_INPUT
+        drawn = len(targets) * options.sources
+        if self._picture is not None and drawn > MOST_DRAWN:
+            complain(f"--plot can show up to {MOST_DRAWN} targets and sources in one picture, and these are {drawn}")
+            return WRONG_INPUT
         return await self._probe(targets, plan, failures) if targets else WRONG_INPUT
 
     async def _probe(self, targets: Sequence[Target], plan: Plan, failures: list[Exception]) -> int:
         options = self._options
-        listens = self._endless or self._output.event is not None
+        listens = self._endless or self._output.event is not None or self._picture is not None
         prober = self._prober = Prober(
             self._reactor,
             targets,
@@ -425,14 +473,48 @@ class _Ping:
             over.addErrback(lambda _: None)
             return UNREACHABLE if all(map(_isUnreachable, failures)) else WRONG_INPUT
         self._show(self._output.begin, prober.flows)
-        with self._catchingQuit(), suppress(defer.CancelledError):
-            await over
+        if self._live:
+            self._view = View.of(self._reactor, prober, self._nameOf, options.count, options.duration)
+            self._view.start()
+        try:
+            with self._catchingQuit(), suppress(defer.CancelledError):
+                await over
+        finally:
+            if self._view is not None:
+                self._view.stop()
+        return self._end(prober, failures)
+
+    def _end(self, prober: Prober, failures: Sequence[Exception]) -> int:
+        """
+        Sum up.
+
+        @return: the exit status.
+        """
         if self._broken is None:
             self._show(self._output.end, prober.flows)
+        drawn = self._draw(prober.flows)
         if self._broken is not None:
             self._broken.complain()
             return UNANSWERED
-        return statusOf(prober.flows, failures)
+        for flow in prober.flows:
+            for sentence in brokenLimits(flow.statistics, self._limits):
+                complain(f"{self._nameOf(flow)}: {sentence}")
+        return statusOf(prober.flows, failures, self._limits) if drawn else WRONG_INPUT
+
+    def _draw(self, flows: Sequence[Flow]) -> bool:
+        """
+        @return: whether there is the picture that there is to be.
+        """
+        if self._picture is not None:
+            try:
+                self._picture.draw(flows, self._nameOf)
+            except OSError as e:
+                complain(f"cannot write {self._options.plot}: {e.strerror}")
+                return False
+        return True
+
+    def _nameOf(self, flow: Flow) -> str:
+        return _nameOf(flow, [] if self._prober is None else self._prober.flows)
 
     @contextmanager
     def _catchingQuit(self) -> Iterator[None]:
@@ -453,6 +535,8 @@ class _Ping:
         if self._prober is not None and self._prober.running:
             for flow in self._prober.flows:
                 flow.lookForDrops()
+            if self._view is not None:
+                self._view.hide()
             complain(f"so far\n{summaries(self._prober.flows)}")
 
     def _show(self, how: Any, *what: Any) -> None:
@@ -464,9 +548,14 @@ class _Ping:
                 self._prober.stop()
 
     def _hear(self, flow: Flow, event: report.Event) -> None:
-        if self._output.event is not None and self._broken is None:
-            self._show(self._output.event, flow, event)
         prober = self._prober
+        if self._picture is not None and prober is not None:
+            self._picture.event(prober, flow, event)
+        if self._output.event is not None and self._broken is None:
+            if self._view is not None and self._options.output is not _FpingLines and sys.stdout.isatty():
+                # Or the line would be written into it.
+                self._view.hide()
+            self._show(self._output.event, flow, event)
         if self._endless and event.outcome is Outcome.REFUSED and prober is not None and all(map(_isRefused, prober.flows)):
             # Nobody asked to go on for long.
             prober.stop()
@@ -492,7 +581,12 @@ def ping_(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         failure.trap(defer.CancelledError)
         return UNANSWERED
 
-    return defer.Deferred.fromCoroutine(_Ping(reactor, options).run()).addErrback(interrupted)
+    try:
+        ping = _Ping(reactor, options)
+    except (LiveUnavailable, PlotUnavailable, NotADirectoryError) as e:
+        complain(str(e))
+        return defer.succeed(WRONG_INPUT)
+    return defer.Deferred.fromCoroutine(ping.run()).addErrback(interrupted)
 
 
 __all__ = ["POLITE_RATE", "Output", "addPing", "impolite", "ping_", "planOf", "statusOf", "summaries"]

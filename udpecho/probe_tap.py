@@ -13,7 +13,8 @@ from twisted.internet import endpoints
 from twisted.python import usage
 
 from udpecho.addresses import parseAddress, parseLocalAddress
-from udpecho.arguments import optionValue, parseInterval, parseNumber, parseSizes, parseTrafficClass
+from udpecho.arguments import optionValue, parseNumber
+from udpecho.probe.options import parseInterval, parseSizes, parseTOS
 from udpecho.probe.schedule import Plan
 from udpecho.probe_service import ProbeService
 from udpecho.sockets.probing import SocketOptions
@@ -74,7 +75,7 @@ class Options(usage.Options):
         self["sources"] = optionValue(
             lambda text: parseNumber(text, 1, 1024, "a number of sources"), "sources", self["sources"]
         )
-        for name, parse in (("bind", parseLocalAddress), ("tos", parseTrafficClass)):
+        for name, parse in (("bind", parseLocalAddress), ("tos", parseTOS)):
             if self[name] is not None:
                 self[name] = optionValue(parse, name, self[name])
         try:

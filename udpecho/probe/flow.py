@@ -150,6 +150,18 @@ class Flow:
         """
         return self.socket.source
 
+    def timeOf(self, event: report.Event) -> int | None:
+        """
+        When the probe of an event that is just told was sent, or, if it was not, should have been.
+
+        @return: ns of the monotonic clock; C{None} for a datagram that does not tell which probe it is of.
+        """
+        if event.sequence is None:
+            return None
+        if event.outcome is Outcome.NOT_SENT:
+            return self._schedule.at(event.sequence, self._last)
+        return self._sendTimes[event.sequence % self._window]
+
     @property
     def sizes(self) -> list[int]:
         """

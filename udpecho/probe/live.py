@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from udpecho.probe.outcomes import Outcome
-from udpecho.probe.report import milliseconds, percent
+from udpecho.probe.report import besides, milliseconds, percent
 from udpecho.probe.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -434,14 +434,7 @@ def _beside(statistics: Statistics) -> str:
         (statistics.count(Outcome.UNREACHABLE), "unreachable"),
         (statistics.count(Outcome.LOST_OWN), "lost by us"),
         (statistics.count(Outcome.NOT_SENT), "not sent"),
-        (statistics.count(Outcome.LATE), "late"),
-        (statistics.count(Outcome.DUPLICATE), "duplicates"),
-        (statistics.count(Outcome.CORRUPT), "corrupt"),
-        (statistics.count(Outcome.CUT), "cut"),
-        (statistics.count(Outcome.LONGER), "longer"),
-        (statistics.count(Outcome.FOREIGN), "foreign"),
-        (statistics.count(Outcome.UNMATCHED), "unmatched"),
-        (statistics.reordering.reordered, "reordered"),
+        *besides(statistics),
     ]
     return ", ".join(f"{count} {what}" for count, what in counts if count)
 

@@ -141,7 +141,7 @@ class MetricsPage(Resource):
 
     def render_GET(self, request: Any) -> bytes:
         """
-        @see: L{twisted.web.resource.Resource.render}
+        Answer with the page.
         """
         accepted = request.getHeader("accept") or ""
         encode, kind = choose_encoder(accepted)

@@ -1,6 +1,6 @@
 """
 What is probed, and how, as people write it on a command line. Each reader raises C{ValueError} with one sentence that says what
-was wrong and what would be right; what C{format} functions write is read again as the same.
+was wrong and what would be right.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from udpecho.addresses import MAX_PAYLOAD_IPV6
 #: The longest duration, a year of 366 days, in ns.
 LONGEST = 366 * 86400 * 10**9
 #: The highest rate, in probes a second.
-HIGHEST_RATE = 10_000_000
+HIGHEST_RATE = 1_000_000
 #: How many sizes there may be, so that each size there is may be once.
 MOST_SIZES = MAX_PAYLOAD_IPV6 + 1
 
@@ -32,7 +32,6 @@ DSCP = {
     "VA": 44,
     "EF": 46,
 }
-_nameByDSCP = {number: name for name, number in reversed(DSCP.items())}
 
 
 def parseDuration(text: str, least: int = 1) -> int:
@@ -55,6 +54,17 @@ def parseDuration(text: str, least: int = 1) -> int:
     if nanoseconds < least:
         raise ValueError(f"{text!r} is too short: {formatDuration(least)} or more is right")
     return nanoseconds
+
+
+def parseInterval(text: str, least: int = 1000) -> float:
+    """
+    Read a duration for who counts in seconds.
+
+    @param least: the shortest that is right, in ns: a microsecond, or 0 if none at all is.
+
+    @return: seconds.
+    """
+    return parseDuration(text, least) / 10**9
 
 
 def formatDuration(nanoseconds: int) -> str:
@@ -100,36 +110,16 @@ def _sizes(part: str, text: str) -> range:
     return range(first, last + 1, step)
 
 
-def formatSizes(sizes: tuple[int, ...]) -> str:
-    """
-    Sizes as L{parseSizes} reads them; three or more with one step between them as a range.
-    """
-    parts = []
-    start = 0
-    while start < len(sizes):
-        step = sizes[start + 1] - sizes[start] if start + 1 < len(sizes) else 0
-        end = start + 1
-        while step > 0 and end < len(sizes) and sizes[end] - sizes[end - 1] == step:
-            end += 1
-        if end - start < 3:
-            parts.append(str(sizes[start]))
-            start += 1
-            continue
-        parts.append(f"{sizes[start]}-{sizes[end - 1]}" + (f":{step}" if step > 1 else ""))
-        start = end
-    return ",".join(parts)
-
-
 def parseRate(text: str) -> float:
     """
     Read a rate: C{1000}, C{50k} (units of 1000), C{0.5}.
 
-    @return: probes a second, above 0, no more than ten million.
+    @return: probes a second, above 0, no more than a million.
     """
     match = re.fullmatch(rf"{_number}([kKmM]?)", text)
     rate = 0.0 if match is None else float(Decimal(match[1]) * _thousands[match[2].lower()])
     if not 1e-6 <= rate <= HIGHEST_RATE:
-        raise ValueError(f"{text!r} is not a rate: probes a second are, as in 1000 or 50k, above 0 and up to 10m")
+        raise ValueError(f"{text!r} is not a rate: probes a second are, as in 1000 or 50k, above 0 and up to 1m")
     return rate
 
 
@@ -149,14 +139,6 @@ def parseTOS(text: str) -> int:
     raise ValueError(f"{text!r} is not a TOS byte: a DSCP's name is, as in EF, AF41 or CS6, or a number from 0 to 255 (0xff)")
 
 
-def formatTOS(tos: int) -> str:
-    """
-    A TOS byte by its DSCP's name, where it has one and the two bits of ECN are 0, or else as a number.
-    """
-    name = None if tos & 3 else _nameByDSCP.get(tos >> 2)
-    return name or f"0x{tos:02x}"
-
-
 def _plain(number: Decimal) -> str:
     """
     A number in digits, without zeroes at its end.
@@ -171,9 +153,8 @@ __all__ = [
     "LONGEST",
     "MOST_SIZES",
     "formatDuration",
-    "formatSizes",
-    "formatTOS",
     "parseDuration",
+    "parseInterval",
     "parseRate",
     "parseSizes",
     "parseTOS",

@@ -43,6 +43,8 @@ class Prober:
 
     @ivar flows: those that could be opened, by target and then by port; after L{start}.
     @ivar failures: why other targets could not, as pairs; after L{start}.
+    @ivar clocks: what tells the time.
+    @ivar startedAt: when the first probe was to leave, in ns of the monotonic clock; after L{start}.
     """
 
     def __init__(
@@ -84,7 +86,8 @@ class Prober:
         self._sources = sources
         self._options = options or SocketOptions()
         self._listeners: list[Listener] = [] if listener is None else [listener]
-        self._clocks = clocks or _clocksOf(reactor)
+        self.clocks = clocks or _clocksOf(reactor)
+        self.startedAt = 0
         self._batches = batches
         self._stamps = stamps
         self._watch: Watch | DelayedTurns | None = None
@@ -109,8 +112,8 @@ class Prober:
         """
         if self._watch is not None:
             return defer.fail(RuntimeError("a prober starts once: make another one"))
-        self._watch = openWatch(self._reactor, self._turn, self._clocks.monotonic)
-        steps = StepWatch(self._clocks)
+        self._watch = openWatch(self._reactor, self._turn, self.clocks.monotonic)
+        steps = StepWatch(self.clocks)
         opened = []
         for target in self._targets:
             try:
@@ -121,7 +124,7 @@ class Prober:
             self._watch.close()
             return defer.fail(self.failures[0][1])
         self._running = True
-        start = self._clocks.monotonic()
+        start = self.startedAt = self.clocks.monotonic()
         shift = 0 if self._plan.flood else self._plan.interval * _second / len(opened)
         for number, (flow, sock) in enumerate(opened):
             flow.begin(sock, start + round(number * shift))
@@ -139,7 +142,7 @@ class Prober:
         listener = self._hear if self._listeners else None
         try:
             for number in range(self._sources):
-                flow = Flow(target, self._plan, self._clocks, steps, listener, self._arrived)
+                flow = Flow(target, self._plan, self.clocks, steps, listener, self._arrived)
                 options = self._options
                 if options.bindAddress is not None and options.bindAddress[1]:
                     host, port = options.bindAddress
@@ -203,7 +206,7 @@ class Prober:
         Something came by a socket that is not watched: it may have been what was waited for.
         """
         if self._running and self._watch is not None:
-            self._watch.ringAt(self._clocks.monotonic())
+            self._watch.ringAt(self.clocks.monotonic())
 
     def _turn(self, ready: set[int] | frozenset[int]) -> None:
         try:
@@ -224,7 +227,7 @@ class Prober:
                 unread = self._read(flow) or unread
         if not self._running or self._watch is None:
             return
-        now = self._clocks.monotonic()
+        now = self.clocks.monotonic()
         if not unread:
             # Nobody is given up whose reply is in the receive queue: this process may have been stopped for a while.
             for flow in self.flows:
@@ -247,7 +250,7 @@ class Prober:
         for flow in self.flows:
             if not self._running:
                 return
-            flow.send(self._clocks.monotonic())
+            flow.send(self.clocks.monotonic())
 
     def _read(self, flow: Flow) -> bool:
         """

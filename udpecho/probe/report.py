@@ -24,6 +24,12 @@ SCHEMA_VERSION = 1
 #: some the other.
 TIMESTAMP_SOURCES = ("kernel", "monotonic", "mixed")
 
+_clockNames = {
+    "kernel": "the kernel's stamps",
+    "monotonic": "the monotonic clock",
+    "mixed": "the kernel's stamps, some by the monotonic clock",
+}
+
 
 class Event(NamedTuple):
     """
@@ -125,12 +131,13 @@ _lines: dict[Outcome, Callable[[Event], str]] = {
 }
 
 
-def summary(target: str, statistics: Statistics, elapsed: float) -> str:
+def summary(target: str, statistics: Statistics, elapsed: float, timestampSource: str | None = None) -> str:
     """
     What stands below the lines, in several lines.
 
     @param target: as the user wrote it.
     @param elapsed: the seconds since the first probe.
+    @param timestampSource: one of L{TIMESTAMP_SOURCES}, to be told.
     """
     lines = [
         f"--- {target} ping statistics ---",
@@ -139,6 +146,8 @@ def summary(target: str, statistics: Statistics, elapsed: float) -> str:
     ]
     if statistics.roundTrips.count:
         lines += _timeLines(statistics)
+        if timestampSource is not None:
+            lines.append(f"rtt by {_clockNames[timestampSource]}")
     if statistics.sendErrors.count:
         lines.append(f"send error {_quantiles(statistics.sendErrors)}")
     return "\n".join(lines)
@@ -150,7 +159,15 @@ def _counts(statistics: Statistics) -> str:
     """
     loss = statistics.loss
     share = "no loss known" if loss is None else f"{percent(loss.ratio)} loss"
-    beside = [
+    counts = [f"{statistics.sent} probes sent", f"{statistics.received} received"]
+    return ", ".join([*counts, *(f"+{count} {what}" for count, what in besides(statistics)), share])
+
+
+def besides(statistics: Statistics) -> list[tuple[int, str]]:
+    """
+    What there is that is neither a reply in time and in order nor the lack of one: how many, and what. What is 0 is left out.
+    """
+    counts = [
         (statistics.count(Outcome.DUPLICATE), "duplicates"),
         (statistics.count(Outcome.CORRUPT), "corrupt"),
         (statistics.count(Outcome.CUT), "cut"),
@@ -160,8 +177,7 @@ def _counts(statistics: Statistics) -> str:
         (statistics.reordering.reordered, "reordered"),
         (statistics.count(Outcome.LATE), "late"),
     ]
-    counts = [f"{statistics.sent} probes sent", f"{statistics.received} received"]
-    return ", ".join([*counts, *(f"+{count} {what}" for count, what in beside if count), share])
+    return [(count, what) for count, what in counts if count]
 
 
 def _lossLines(statistics: Statistics) -> list[str]:
@@ -360,6 +376,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "TIMESTAMP_SOURCES",
     "Event",
+    "besides",
     "csvHeader",
     "csvRow",
     "document",

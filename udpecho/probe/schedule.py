@@ -17,6 +17,8 @@ MOST_LATE = 1.0
 #: How many probes of a flood may be without a reply, and how many are sent in a second if none has one, as C{ping -f} has it.
 FLOOD_OUTSTANDING = 256
 FLOOD_LEAST = 100
+#: How many probes of a flow may be under way at once, whatever their size.
+MOST_OUTSTANDING = 1 << 20
 
 _second = 1_000_000_000
 
@@ -61,6 +63,11 @@ class Plan:
             raise ValueError(f"the count is a number of probes from 1 on, not {self.count!r}")
         if not self.sizes:
             raise ValueError("there is no size: one or more are needed")
+        if self.outstanding > MOST_OUTSTANDING:
+            raise ValueError(
+                f"of {self.outstanding} probes that may be under way at once, no more than {MOST_OUTSTANDING} are remembered:"
+                " make the interval longer or the timeout shorter"
+            )
         smallest = min(self.sizes)
         if self.outstanding > sequencesAtOnce(smallest):
             most = sequencesAtOnce(smallest)
@@ -203,4 +210,4 @@ class Flood:
         return (self._total is not None and following >= self._total) or (self._end is not None and now >= self._end)
 
 
-__all__ = ["FLOOD_LEAST", "FLOOD_OUTSTANDING", "MOST_LATE", "Flood", "Plan", "Schedule"]
+__all__ = ["FLOOD_LEAST", "FLOOD_OUTSTANDING", "MOST_LATE", "MOST_OUTSTANDING", "Flood", "Plan", "Schedule"]

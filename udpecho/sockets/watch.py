@@ -114,7 +114,7 @@ class Watch:
 
     def fileno(self) -> int:
         """
-        @see: L{IReadDescriptor<twisted.internet.interfaces.IReadDescriptor>}
+        @see: C{IReadDescriptor}
         """
         return -1 if self._epoll.closed else self._epoll.fileno()
 
