@@ -211,7 +211,9 @@ class ParseTests:
         """
         What looks like the option inside of a string is not taken for it.
         """
-        assert problem('metrics = """\nrate = 5\n"""\nrate = true').startswith("udpecho.toml:4: rate: ")
+        with pytest.raises(ConfigurationError) as caught:
+            parse('metrics = """\nrate = 5\n"""\nrate = true', path="udpecho.toml")
+        assert [line.partition(": ")[0] for line in caught.value.problems] == ["udpecho.toml:1", "udpecho.toml:4"]
 
     def test_spaces(self) -> None:
         """

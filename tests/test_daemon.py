@@ -131,8 +131,18 @@ class MetricsTests:
             process = processes.run("twistd", "-n", "udpecho", "--port", "0", "--metrics", where)
         assert process.status == 1
         said = process.stdout + process.stderr
-        assert said.count("udpecho: cannot serve metrics on 127.0.0.1:") == 1
+        assert said.count(f"udpecho: cannot serve metrics on {where}: ") == 1
         assert "answering on" not in said
+        assert "Traceback" not in said
+
+    def test_nowhere(self, processes: Processes) -> None:
+        """
+        A path in a directory that is not there is said in one line too.
+        """
+        process = processes.run("twistd", "-n", "udpecho", "--port", "0", "--metrics", "unix:/nosuch/udpecho")
+        said = process.stdout + process.stderr
+        assert process.status == 1
+        assert "udpecho: cannot serve metrics on unix:/nosuch/udpecho: No such file or directory" in said
         assert "Traceback" not in said
 
     @pytest.mark.parametrize("where", ["", "tcp", "tcp:http", "udp:9107", "9107"])
@@ -170,6 +180,35 @@ class SignalTests:
         server.process.signal(signal.SIGUSR1)
         server.process.until(r"counters: received=1 echoed=1 dropped=0 .*")
         server.stop()
+
+    def test_dryRun(self, processes: Processes) -> None:
+        """
+        What a dry run would have dropped is in the log, at the stop in sum, and among the metrics.
+        """
+        port = unusedTCPPort()
+        server = processes.server(
+            *["--interface", "127.0.0.1", "--allow", "192.0.2.0/24", "--dry-run"],
+            *["--metrics", f"tcp:{port}:interface=127.0.0.1"],
+        )
+        assert echoed(server.addresses[0], times=3) == 3
+        assert values(port)['udpecho_would_drop_datagrams_total{reason="not_allowed"}'] == 3
+        server.process.until(r"datagrams-would-drop: reason=not_allowed datagrams=3")
+        server.stop()
+        assert "a dry run: 3 would have been dropped (not_allowed=3)" in server.log()
+
+    def test_quiet(self, processes: Processes) -> None:
+        """
+        A check of its health has no line in the log.
+        """
+        port = unusedTCPPort()
+        server = processes.server(
+            *["--interface", "127.0.0.1", "--log-datagrams", "0", "--metrics", f"tcp:{port}:interface=127.0.0.1"]
+        )
+        before = server.log()
+        assert fetch(port, "/-/healthy")[0] == 200
+        server.process.signal(signal.SIGUSR1)
+        server.process.until("counters: received=1 ")
+        assert [line for line in server.log() if line not in before and not line.startswith("counters: ")] == []
 
     def test_drops(self, processes: Processes) -> None:
         """
@@ -252,11 +291,13 @@ class ReloadTests:
 
     def test_withoutFile(self, processes: Processes) -> None:
         """
-        Without a file C{SIGHUP} ends the process, as it does any.
+        Without a file C{SIGHUP} is told of, and changes nothing.
         """
         server = processes.server("--interface", "127.0.0.1")
         server.process.signal(signal.SIGHUP)
-        assert server.process.finish().status == -signal.SIGHUP
+        server.process.until("there is no configuration to read again: --config FILE names one$")
+        assert echoed(server.addresses[0]) == 1
+        server.stop()
 
     @pytest.mark.parametrize(
         ("text", "complaint"),

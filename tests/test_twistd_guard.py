@@ -19,6 +19,7 @@ from tests.support import Run, unusedPort
 from udpecho.counters import DROP_REASONS
 from udpecho.guard import Guard, GuardPolicy
 from udpecho.networks import parseNetwork
+from udpecho.server import EchoServer
 from udpecho.service import EchoService
 from udpecho.sockets import group, linux
 
@@ -222,6 +223,30 @@ class ServiceTests:
                 await service.stopService()
 
         runOnce(test)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "complaint"),
+        [
+            ("allow", "192.0.2.0/24", "allow is a tuple of networks"),
+            ("trust", ["private"], "trust is a tuple of networks"),
+            ("rate", "5", "rate is a whole number, not '5'"),
+            ("burst", True, "burst is a whole number, not True"),
+        ],
+    )
+    def test_wrongPolicy(self, name: str, value: Any, complaint: str) -> None:
+        """
+        A policy of the wrong types is refused with a sentence, and at once.
+        """
+        with pytest.raises(TypeError, match=complaint):
+            GuardPolicy(**{name: value})
+
+    def test_noGuard(self, runOnce: Run) -> None:
+        """
+        What cannot refuse is no guard.
+        """
+        for make in (lambda: EchoService(runOnce.reactor, 0, guard=5), lambda: EchoServer(5)):  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="a guard has a method refuse"):
+                make()
 
     def test_settings(self) -> None:
         """

@@ -57,6 +57,13 @@ class Setting:
     reloads: bool = False
 
 
+def _parseEndpoint(text: str) -> str:
+    # What serves pages is imported only where it is wanted.
+    from udpecho.web import parseEndpoint
+
+    return parseEndpoint(text)
+
+
 #: The options of C{twistd udpecho} that a file may have.
 SETTINGS: Mapping[str, Setting] = {
     "port": Setting(NUMBER, partial(parsePort, lowest=0)),
@@ -74,7 +81,7 @@ SETTINGS: Mapping[str, Setting] = {
     "max-rate": Setting(NUMBER, parseLimit, reloads=True),
     "no-loop-guard": Setting(SWITCH),
     "dry-run": Setting(SWITCH, reloads=True),
-    "metrics": Setting(TEXT),
+    "metrics": Setting(TEXT, _parseEndpoint),
     "socket-activation": Setting(LIST),
 }
 

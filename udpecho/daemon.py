@@ -4,6 +4,7 @@ The server as a daemon: beside the echo its metrics, its log of drops, its signa
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,9 +27,9 @@ _decided = ("loop_guard", "not_allowed", "rate_limited", "too_large")
 _log = Logger()
 
 
-class CannotServeMetrics(error.CannotListenError):
+class CannotServeMetrics(Exception):
     """
-    The page with the metrics cannot be served where it was to be.
+    The page with the metrics cannot be served where it was to be; the message says why.
     """
 
 
@@ -52,7 +53,8 @@ class Daemon(Service):
     """
     An L{EchoService}, and what a daemon has around it.
 
-    C{SIGUSR1} logs the sums; C{SIGHUP} reads the configuration again, if there is one.
+    C{SIGUSR1} logs the sums; C{SIGHUP} reads the configuration again. Without one it changes nothing, unless it may come from a
+    terminal that hangs up: then it ends the process, as it does any.
 
     @ivar echo: the service.
     """
@@ -78,6 +80,7 @@ class Daemon(Service):
         self.echo = echo
         self._reactor = reactor
         self._reload = reload
+        self._metrics = metrics
         self._notifier = Notifier(environment)
         self._payloadSize = payloadSize
         self._health: SelfEcho | None = None
@@ -92,7 +95,7 @@ class Daemon(Service):
         from udpecho.web import MetricsService
 
         echo = self.echo
-        registry = makeRegistry(echo.counters, echo.kernelDrops, echo.limiterFill, echo.workersAlive)
+        registry = makeRegistry(echo.counters, echo.kernelDrops, echo.limiterFill, echo.workersAlive, echo.wouldDrop)
         return MetricsService(self._reactor, metrics, registry, self.check)
 
     # Starting and stopping
@@ -102,6 +105,7 @@ class Daemon(Service):
         Bind all ports.
 
         @raise error.CannotListenError: if the system refuses one; none is bound then.
+        @raise CannotServeMetrics: if it refuses the endpoint of the metrics; the same.
         """
         super().privilegedStartService()
         self._bind()
@@ -111,9 +115,11 @@ class Daemon(Service):
         if self._pages is not None:
             try:
                 self._pages.privilegedStartService()
-            except error.CannotListenError as e:
+            except (error.CannotListenError, OSError) as e:
                 self.echo.abort()
-                raise CannotServeMetrics(e.interface, e.port, e.socketError) from None
+                reason = getattr(e, "socketError", e)
+                why = getattr(reason, "strerror", None) or reason
+                raise CannotServeMetrics(f"cannot serve metrics on {self._metrics}: {why}") from None
 
     def startService(self) -> None:
         """
@@ -123,6 +129,10 @@ class Daemon(Service):
         """
         self._bind()
         super().startService()
+        # Before anybody is told that there is a server who may be sent signals.
+        self._listen("SIGUSR1", self._drops.logCounters)
+        if self._reload is not None or not _isAtTerminal():
+            self._listen("SIGHUP", self.reload)
         self.echo.startService()
         if self._pages is not None:
             self._pages.startService()
@@ -132,9 +142,6 @@ class Daemon(Service):
         if not self.running:
             return
         self._drops.start()
-        self._listen("SIGUSR1", self._drops.logCounters)
-        if self._reload is not None:
-            self._listen("SIGHUP", self.reload)
         self.echo.whenServing().addCallback(lambda _: self._serves())
 
     def _serves(self) -> None:
@@ -165,7 +172,15 @@ class Daemon(Service):
         stopping = [self.echo.stopService()]
         if self._pages is not None:
             stopping.append(self._pages.stopService())
+        self._sayWouldDrop()
         return defer.gatherResults(stopping).addCallback(lambda _: None)
+
+    def _sayWouldDrop(self) -> None:
+        wouldDrop = self.echo.wouldDrop()
+        if wouldDrop:
+            reasons = " ".join(f"{reason}={number}" for reason, number in sorted(wouldDrop.items()))
+            number = sum(wouldDrop.values())
+            _log.info("a dry run: {datagrams} would have been dropped ({reasons})", datagrams=number, reasons=reasons)
 
     # Signals
 
@@ -194,7 +209,9 @@ class Daemon(Service):
         """
         Read the configuration again, and apply what can be applied while serving. One that cannot be used changes nothing.
         """
-        assert self._reload is not None
+        if self._reload is None:
+            _log.warn("there is no configuration to read again: --config FILE names one")
+            return
         self._notifier.reloading()
         try:
             found = self._reload()
@@ -241,6 +258,13 @@ class Daemon(Service):
                 raise RuntimeError("; ".join(ill) or "it does not listen")
 
         return self.check().addCallback(judge)
+
+
+def _isAtTerminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 __all__ = ["CannotServeMetrics", "Daemon", "Reloaded"]

@@ -127,8 +127,16 @@ class GuardPolicy:
         return cls(**{**settings, **networks})
 
     def __post_init__(self) -> None:
+        for name in ("allow", "trust"):
+            networks = getattr(self, name)
+            if isinstance(networks, str) or not all(isinstance(network, (IPv4Network, IPv6Network)) for network in networks):
+                raise TypeError(
+                    f"{name} is a tuple of networks, not {networks!r}: udpecho.networks.parseNetwork makes one of a text"
+                )
         for name, lowest in (("rate", 0), ("burst", 1), ("maxRate", 0)):
             value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} is a whole number, not {value!r}")
             if value < lowest:
                 raise ValueError(f"{name} is {value}: {lowest} or more is right")
 

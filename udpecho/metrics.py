@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
+#: The reasons that are a guard's.
+GUARD_REASONS = ("loop_guard", "not_allowed", "rate_limited")
+
+
 class Account(Protocol):
     """
     What is read of an account: L{Counters <udpecho.counters.Counters>} has it, and so may have a sum of several.
@@ -80,6 +84,7 @@ class EchoCollector:
         kernelDrops: Callable[[], int | None] | None = None,
         fill: Callable[[], float] | None = None,
         workers: Callable[[], int] | None = None,
+        wouldDrop: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """
         @param account: the account.
@@ -87,11 +92,13 @@ class EchoCollector:
             tell.
         @param fill: says how much of the limiter's table is in use, from 0 to 1.
         @param workers: says how many worker processes are alive.
+        @param wouldDrop: says how many datagrams would have been dropped but for a dry run, by reason.
         """
         self._account = account
         self._kernelDrops = kernelDrops
         self._fill = fill
         self._workers = workers
+        self._wouldDrop = wouldDrop
 
     def collect(self) -> Iterator[Metric]:
         """
@@ -110,7 +117,7 @@ class EchoCollector:
 
         @return: the families of metrics.
         """
-        return EchoCollector(Counters(), lambda: 0, lambda: 0.0, lambda: 0).collect()
+        return EchoCollector(Counters(), lambda: 0, lambda: 0.0, lambda: 0, dict).collect()
 
     def _datagrams(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily
@@ -130,6 +137,13 @@ class EchoCollector:
         for reason in DROP_REASONS:
             dropped.add_metric([reason], counts.get(reason, 0))
         yield dropped
+        if self._wouldDrop is not None:
+            about = "Datagrams that were answered in a dry run, and else would not have been, by reason."
+            would = CounterMetricFamily("udpecho_would_drop_datagrams", about, labels=["reason"])
+            counts = self._wouldDrop()
+            for reason in GUARD_REASONS:
+                would.add_metric([reason], counts.get(reason, 0))
+            yield would
 
     def _batches(self) -> Metric:
         from prometheus_client.core import HistogramMetricFamily
@@ -183,6 +197,7 @@ def makeRegistry(
     kernelDrops: Callable[[], int | None] | None = None,
     fill: Callable[[], float] | None = None,
     workers: Callable[[], int] | None = None,
+    wouldDrop: Callable[[], Mapping[str, int]] | None = None,
 ) -> CollectorRegistry:
     """
     Make a registry of a server's own, with the metrics of this process as well: its processor time, memory and descriptors.
@@ -196,7 +211,7 @@ def makeRegistry(
 
     # So that all can be asked for by their names.
     registry = CollectorRegistry(auto_describe=True)
-    registry.register(EchoCollector(account, kernelDrops, fill, workers))
+    registry.register(EchoCollector(account, kernelDrops, fill, workers, wouldDrop))
     ProcessCollector(registry=registry)
     return registry
 

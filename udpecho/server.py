@@ -56,6 +56,8 @@ class EchoServer(DatagramProtocol):
             is no limit but UDP's.
         @param journal: writes down the datagrams; by default a L{DatagramJournal} that logs 10 a second.
         """
+        if guard is not None and not callable(getattr(guard, "refuse", None)):
+            raise TypeError(f"a guard has a method refuse(size, address), and {guard!r} has none")
         self.counters = Counters() if counters is None else counters
         self._guard = guard
         self._batchGuard = guard if IBatchGuard.providedBy(guard) else None

@@ -128,6 +128,8 @@ class EchoService(Service):
         if guard is None or isinstance(guard, GuardPolicy):
             self._policy = guard or GuardPolicy()
             guard = Guard(self._policy, dualStack=any(map(hasBoth, sockets or ())), seconds=IReactorTime(reactor).seconds)
+        elif not callable(getattr(guard, "refuse", None)):
+            raise TypeError(f"a guard has a method refuse(size, address), and {guard!r} has none: give one, or a GuardPolicy")
         self._guard: IGuard = guard
         self._offload = offload
         self._maxPayload = maxPayload

@@ -243,12 +243,7 @@ class _CommandLineDaemon(Daemon):
         try:
             start()
         except CannotServeMetrics as e:
-            reason = e.socketError
-            where = e.interface if e.port is None else f"{e.interface}:{e.port}"
-            raise CannotStart(
-                f"udpecho: cannot serve metrics on {where}: {getattr(reason, 'strerror', None) or reason};"
-                " choose another --metrics"
-            ) from None
+            raise CannotStart(f"udpecho: {e}; choose another --metrics") from None
         except error.CannotListenError as e:
             address = formatAddress((e.interface, e.port))
             reason = e.socketError

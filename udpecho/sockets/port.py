@@ -13,11 +13,12 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from twisted.internet import abstract, defer, error, udp
+from twisted.internet import abstract, base, defer, error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorFDSet, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
+from twisted.python import log as stockLog
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -236,13 +237,24 @@ class DatagramPort(udp.Port):
                 raise error.CannotListenError(self.interface, self.port, e) from None
         sock = self._preexistingSocket
         try:
-            super()._bindSocket()
+            self.socket, self._preexistingSocket = sock, None
+            self.fileno = sock.fileno  # type: ignore[method-assign]
+            self._realPortNumber = sock.getsockname()[1]
+            self.connected = 1
             self._learnAddresses()
+            self._sayAsStock(f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
         except OSError as e:
             # The stock port would let it out as it is, and leave the socket open.
             self.connected = 0
             self._closeSocket(sock)
             raise error.CannotListenError(self.interface, self.port, e) from None
+
+    def _sayAsStock(self, text: str) -> None:
+        """
+        Log what the stock port logs always, in the way it does, if the protocol wants it so (C{noisy}).
+        """
+        if getattr(self.protocol, "noisy", True):
+            stockLog.msg(text)
 
     def _learnAddresses(self) -> None:
         """
@@ -927,11 +939,15 @@ class DatagramPort(udp.Port):
         if self._batch is not None:
             self._batch.close()
         sock = self.socket
+        self._sayAsStock(f"(UDP Port {self._realPortNumber} Closed)")
+        self._realPortNumber = None
+        self.maxThroughput = -1
+        base.BasePort.connectionLost(self, reason)
         try:
-            super().connectionLost(reason)
+            self.protocol.doStop()
         except Exception:
             _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
-            self._closeSocket(sock)
+        self._closeSocket(sock)
         while self._waiting:
             self._unsent("send_timeout", self._waiting.popleft().settled)
         self._waitingIsOver()
