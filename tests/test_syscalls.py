@@ -176,7 +176,7 @@ def live(process: Process, times: int) -> dict[str, int] | None:
 
 def checkLife(processes: Processes, call: str, error: str, which: range, mayTrace: bool, *options: str) -> None:
     """
-    Let one of the calls fail, then the next one, while there are more: the server answers, or it ends with a line that says why.
+    Let one of the calls fail, then the next one, while there are more: the server answers, or it ends and says why in a line.
     """
     for number in which:
         process = failing(processes, call, error, str(number), *options, children=not options)
