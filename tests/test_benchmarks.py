@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -348,7 +349,7 @@ class ChaosTests:
             f"udpecho_kernel_dropped_datagrams_total {kernel}.0\nudpecho_workers 2.0\n"
         )
 
-    def faults(self, sent: int = 10, killed: int = 0, last: Page | None = None, log: str = "", **done: int) -> list[str]:
+    def faults(self, sent: int = 10, killed: int = 0, last: Page | None = None, log: str = "", **done: Any) -> list[str]:
         log = f"stopped: received=10 echoed=8 dropped=2\n{log}" + killed * "worker 1 was killed by SIGKILL\n"
         return chaos.faults(Sent(1.0, sent, 0, 8, 0, 0, 1, 1), last or self.page(10, 8, 2), log, Done(killed=killed, **done))
 
@@ -370,6 +371,7 @@ class ChaosTests:
         """
         assert self.faults() == []
         assert self.faults(sent=10 + IN_HAND, killed=1) == []
+        wrong: dict[str, Any]
         for wrong in (
             {"sent": 11},
             {"sent": 9},
@@ -380,7 +382,7 @@ class ChaosTests:
             {"applied": 1},
             {"refused": 1},
         ):
-            assert len(self.faults(**wrong)) == 1, wrong  # type: ignore[arg-type]
+            assert len(self.faults(**wrong)) == 1, wrong
 
     def test_growth(self) -> None:
         """
