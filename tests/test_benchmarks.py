@@ -14,10 +14,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.benchmarks import figures, loads, soak
+from tests.benchmarks import chaos, figures, loads, soak
+from tests.benchmarks.chaos import GROWTH, IN_HAND, Done, Page, Process
 from tests.benchmarks.figures import Figures, Measurement, Start, targets
 from tests.benchmarks.loads import LOADS, Load
 from tests.benchmarks.running import Memory
@@ -332,6 +334,77 @@ class SoakTests:
         ran = bench("tests.benchmarks.soak", "--minutes", "0.01", "--rate", "3000", "--sources", "3000")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert ran.stdout.endswith("the accounts balance\n")
+
+
+class ChaosTests:
+    """
+    L{chaos}.
+    """
+
+    def page(self, received: int, echoed: int, dropped: int = 0, kernel: int = 0) -> Page:
+        return Page.parse(
+            "# TYPE udpecho_received_datagrams counter\n"
+            f"udpecho_received_datagrams_total {received}.0\nudpecho_echoed_datagrams_total {echoed}.0\n"
+            f'udpecho_dropped_datagrams_total{{reason="rate_limited"}} {dropped}.0\n'
+            f"udpecho_kernel_dropped_datagrams_total {kernel}.0\nudpecho_workers 2.0\n"
+        )
+
+    def faults(self, sent: int = 10, killed: int = 0, last: Page | None = None, log: str = "", **done: Any) -> list[str]:
+        log = f"stopped: received=10 echoed=8 dropped=2\n{log}" + killed * "worker 1 was killed by SIGKILL\n"
+        return chaos.faults(Sent(1.0, sent, 0, 8, 0, 0, 1, 1), last or self.page(10, 8, 2), log, Done(killed=killed, **done))
+
+    def test_pages(self) -> None:
+        """
+        No number goes back from one page to the next, and what was received by one is settled by the next, but for what is in
+        hand.
+        """
+        before = self.page(100, 90, 4)
+        assert chaos.pageFaults(before, self.page(110, 98, 5), 0) == []
+        assert chaos.pageFaults(before, self.page(100, 90, 4), 6) == []
+        assert len(chaos.pageFaults(before, self.page(100, 90, 4), 5)) == 1
+        assert len(chaos.pageFaults(before, self.page(110, 98, 3), 0)) == 1
+        assert len(chaos.pageFaults(self.page(100, 101), self.page(100, 101), 0)) == 1
+
+    def test_balances(self) -> None:
+        """
+        What is missing is explained by what the killed workers had in hand, and by nothing else.
+        """
+        assert self.faults() == []
+        assert self.faults(sent=10 + IN_HAND, killed=1) == []
+        wrong: dict[str, Any]
+        for wrong in (
+            {"sent": 11},
+            {"sent": 9},
+            {"sent": 11 + IN_HAND, "killed": 1},
+            {"last": self.page(10, 9, 1)},
+            {"log": "Traceback (most recent call last):"},
+            {"asked": 1},
+            {"applied": 1},
+            {"refused": 1},
+        ):
+            assert len(self.faults(**wrong)) == 1, wrong
+
+    def test_growth(self) -> None:
+        """
+        Memory may grow a little, and descriptors not at all.
+        """
+        first = [Process(10 * GROWTH, 20)]
+        assert chaos.growth("it", [first]) == []
+        assert chaos.growth("it", [first, [Process(11 * GROWTH, 20)]]) == []
+        assert len(chaos.growth("it", [first, [Process(11 * GROWTH + 1, 20)]])) == 1
+        assert len(chaos.growth("it", [first, first, first, [Process(0, 21)]])) == 1
+
+    @onlyLinux
+    @needsCompiler
+    def test_short(self) -> None:
+        """
+        The accounts of a short run balance.
+        """
+        periods = ["--kill-every", "1", "--reload-every", "3", "--ask-every", "2", "--look-every", "2"]
+        ran = bench("tests.benchmarks.chaos", "--minutes", "0.1", "--rate", "2000", "--sources", "3000", *periods)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert ran.stdout.endswith("the accounts balance\n")
+        assert not re.search(r"^0 workers killed", ran.stdout, re.MULTILINE)
 
 
 @onlyLinux

@@ -515,6 +515,51 @@ class TroubleTests:
 
         runOnce(test)
 
+    def test_reactorCannotWatch(self, runOnce: Run) -> None:
+        """
+        A port that the reactor has no room for is none: the error says so, and the socket is closed.
+        """
+
+        async def test(reactor: Any) -> None:
+            def full(reader: object) -> None:
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+            addReader = reactor.addReader
+            reactor.addReader = full
+            protocol = Recorder()
+            try:
+                with pytest.raises(error.CannotListenError) as caught:
+                    open_(reactor, protocol)
+            finally:
+                reactor.addReader = addReader
+            assert caught.value.socketError.errno == errno.ENOMEM
+            assert protocol.transport is None
+
+        runOnce(test)
+
+    def test_addressIsNotTold(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        So is one whose address the system does not tell; once it has, the port knows.
+        """
+
+        async def test(reactor: Any) -> None:
+            def refused(self: object) -> None:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+
+            with monkeypatch.context() as patched:
+                patched.setattr("socket.socket.getsockname", refused, raising=False)
+                with pytest.raises(error.CannotListenError) as caught:
+                    open_(reactor, Recorder())
+            assert caught.value.socketError.errno == errno.ENOBUFS
+            port = open_(reactor, Recorder())
+            host = port.getHost()
+            with monkeypatch.context() as patched:
+                patched.setattr("socket.socket.getsockname", refused, raising=False)
+                assert port.getHost() == host
+            await port.stopListening()
+
+        runOnce(test)
+
     def test_drainWhilePaused(self, runOnce: Run) -> None:
         """
         A port whose protocol has paused reading has nothing to drain.

@@ -145,6 +145,30 @@ class EchoServiceTests:
 
         runOnce(test)
 
+    @pytest.mark.skipif(not canShare, reason="several processes cannot share a port here")
+    def test_noRoomForWorkers(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        If there is no room for the accounts of its workers, it does not start, and no port is bound.
+        """
+
+        def full(name: str) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        async def test(reactor: Any) -> None:
+            with udpSocket() as sock:
+                number = sock.getsockname()[1]
+            service = EchoService(reactor, number, ["127.0.0.1"], workers=2)
+            with monkeypatch.context() as patched:
+                patched.setattr("os.memfd_create", full)
+                with pytest.raises(error.CannotListenError) as caught:
+                    service.privilegedStartService()
+            assert caught.value.socketError.errno == errno.EMFILE
+            assert service.addresses == []
+            with udpSocket("127.0.0.1", number):
+                pass
+
+        runOnce(test)
+
     def test_freeOnOneInterfaceOnly(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         With port 0, a number that is free on the first interface and taken on the second is given up for another.

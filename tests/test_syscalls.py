@@ -5,6 +5,7 @@ accounts for what it received.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -118,18 +119,22 @@ class Asking:
                 self.replies += 1
 
 
-def failing(processes: Processes, call: str, error: str, when: str, *options: str, children: bool = True) -> Process:
+def failing(
+    processes: Processes, call: str, error: str, when: str, *options: str, children: bool = True, lacking: str | None = None
+) -> Process:
     """
     Start a server one of whose system calls fails.
 
     @param when: which of the calls, as C{inject=} of C{strace(1)} has it.
     @param children: whether those of its children fail too, counted for each anew.
+    @param lacking: a call that this system does not have.
     """
     return processes.start(
         # The tracer stands aside: the process is the server itself, with its signals and its exit status.
         *["strace", "--daemonize", "--quiet=all", "-o", str(processes.directory / "calls")],
         *(["--follow-forks", "--seccomp-bpf"] if children else []),
-        *["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}"],
+        *["-e", f"trace={','.join(filter(None, [call, lacking]))}", "-e", f"inject={call}:error={error}:when={when}"],
+        *(["-e", f"inject={lacking}:error=ENOSYS"] if lacking else []),
         *command("twistd"),
         *["-n", "--pidfile=", "udpecho", "--port", "0", "--interface", "127.0.0.1", "--log-datagrams", "0", *options],
     )
@@ -176,7 +181,7 @@ def live(process: Process, times: int) -> dict[str, int] | None:
 
 def checkLife(processes: Processes, call: str, error: str, which: range, mayTrace: bool, *options: str) -> None:
     """
-    Let one of the calls fail, then the next one, while there are more: the server answers, or ends with a line that says why.
+    Let one of the calls fail, then the next one, while there are more: the server answers, or it ends and says why in a line.
     """
     for number in which:
         process = failing(processes, call, error, str(number), *options, children=not options)
@@ -234,6 +239,21 @@ class SystemCallTests:
         process = failing(processes, call, error, "3+5", "--workers", "2")
         told = live(process, 12)
         assert hasFailed(processes)
+        assert told is not None
+        assert told["echoed"] >= least
+        assert "Traceback" not in process.stdout + process.stderr
+
+    @pytest.mark.parametrize(
+        ("call", "error", "least"), [("recvmsg", "ENOMEM", 12), ("sendmsg", "EAGAIN", 12), ("sendmsg", "EPERM", 9)]
+    )
+    def test_withoutBatches(self, processes: Processes, call: str, error: str, least: int) -> None:
+        """
+        That holds where the system has no batches, and datagrams are received and sent one by one.
+        """
+        process = failing(processes, call, error, "3+5", lacking="recvmmsg")
+        told = live(process, 12)
+        assert "datagrams are received one by one: Function not implemented" in process.stdout
+        assert re.search(rf"{call}\(.*\(INJECTED\)", (processes.directory / "calls").read_text())
         assert told is not None
         assert told["echoed"] >= least
         assert "Traceback" not in process.stdout + process.stderr

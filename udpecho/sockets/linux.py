@@ -223,6 +223,27 @@ class Controls(NamedTuple):
     segment: int = 0
 
 
+#: How long the data are that are read of a control message, by its level and type.
+_sizes = {
+    (socket.IPPROTO_IP, IP_PKTINFO): _pktinfo4.size,
+    (socket.IPPROTO_IPV6, IPV6_PKTINFO): _pktinfo6.size,
+    (socket.IPPROTO_IP, IP_TTL): _number.size,
+    (socket.IPPROTO_IPV6, IPV6_HOPLIMIT): _number.size,
+    (SOL_UDP, UDP_GRO): _number.size,
+    (socket.IPPROTO_IP, IP_RECVERR): _extendedError.size,
+    (socket.IPPROTO_IPV6, IPV6_RECVERR): _extendedError.size,
+    (socket.SOL_SOCKET, SO_TIMESTAMPING): timespec.size,
+}
+
+
+def _whole(ancillary: Ancillary) -> Ancillary:
+    """
+    Leave out the messages that are shorter than their kind is: the kernel cuts the last one where it has no room for it
+    (C{MSG_CTRUNC} in C{recvmsg(2)}).
+    """
+    return [message for message in ancillary if len(message[2]) >= _sizes.get(message[:2], 0)]
+
+
 def readControls(ancillary: Ancillary) -> Controls:
     """
     Read control messages.
@@ -231,10 +252,10 @@ def readControls(ancillary: Ancillary) -> Controls:
     unicast = True
     hopLimit: int | None = None
     segment = 0
-    for level, kind, data in ancillary:
+    for level, kind, data in _whole(ancillary):
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             # For broadcast and multicast the two differ: the second is the group, the first is ours.
-            _, own, destination = _pktinfo4.unpack(data)
+            _, own, destination = _pktinfo4.unpack_from(data)
             if own == bytes(4) and destination[0] < 224:
                 # Queued before the kernel was asked to tell: it has the header only. A reply from a subnet's broadcast address
                 # is refused.
@@ -243,13 +264,13 @@ def readControls(ancillary: Ancillary) -> Controls:
                 local = socket.inet_ntop(socket.AF_INET, own)
             unicast = unicast and own == destination
         elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            own, _ = _pktinfo6.unpack(data)
+            own, _ = _pktinfo6.unpack_from(data)
             local = socket.inet_ntop(socket.AF_INET6, own)
             unicast = unicast and own[0] != 0xFF
         elif (level, kind) in ((socket.IPPROTO_IP, IP_TTL), (socket.IPPROTO_IPV6, IPV6_HOPLIMIT)):
-            (hopLimit,) = _number.unpack(data)
+            (hopLimit,) = _number.unpack_from(data)
         elif level == SOL_UDP and kind == UDP_GRO:
-            (segment,) = _number.unpack(data)
+            segment = max(0, _number.unpack_from(data)[0])
     return Controls(local, unicast, hopLimit, segment)
 
 
@@ -374,6 +395,7 @@ def readQueued(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | Queue
     @return: C{None} if it is of a kind that is not known here.
     """
     time = 0
+    ancillary = _whole(ancillary)
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPING:
             whole, rest = timespec.unpack_from(data)
@@ -403,7 +425,7 @@ def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
             ancillary = sock.recvmsg(0, _ERROR_ANCILLARY_SIZE, MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
         except OSError:
             break
-        for level, kind, data in ancillary:
+        for level, kind, data in _whole(ancillary):
             if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
                 number, origin, _, _, info, _ = _extendedError.unpack_from(data)
                 if origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):

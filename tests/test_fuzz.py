@@ -1,0 +1,174 @@
+"""
+What nobody has thought of: any command line, any control message, any datagram.
+
+Configuration files are in L{tests.test_configuration}, the environment of socket activation in L{tests.test_systemd}.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.python import usage
+
+from tests.processes import Processes
+from tests.support import PATIENCE, udpSocket
+from udpecho.configuration import SETTINGS
+from udpecho.sockets import linux
+from udpecho.tap import Options
+
+onlyLinux = pytest.mark.skipif(not linux.available, reason="the messages and the options are Linux's")
+
+_values = st.one_of(
+    st.text(max_size=8),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.ip_addresses().map(str),
+    st.sampled_from(
+        ["", "0", "-1", "all", "auto", "any", "private", "10.0.0.0/8", "4M", "nan", "1e400", "٣", "tcp:0", "::/0", "%"]
+    ),
+)
+_names = st.sampled_from([*SETTINGS, "config", "check-config", "help", "version", "socket", "m", "no"])
+_words = st.one_of(
+    st.builds("--{}={}".format, _names, _values),
+    st.builds("--{}".format, _names),
+    st.sampled_from(["-p", "-i", "-i::1", "-p0", "--", "-", "--=", "-pi"]),
+    _values,
+)
+
+_kinds = st.one_of(
+    st.sampled_from(
+        [
+            (socket.IPPROTO_IP, linux.IP_PKTINFO),
+            (socket.IPPROTO_IP, linux.IP_TTL),
+            (socket.IPPROTO_IP, linux.IP_RECVERR),
+            (socket.IPPROTO_IPV6, linux.IPV6_PKTINFO),
+            (socket.IPPROTO_IPV6, linux.IPV6_HOPLIMIT),
+            (socket.IPPROTO_IPV6, linux.IPV6_RECVERR),
+            (linux.SOL_UDP, linux.UDP_GRO),
+            (socket.SOL_SOCKET, linux.SO_TIMESTAMPING),
+        ]
+    ),
+    st.tuples(st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1)),
+)
+_messages = st.lists(st.builds(lambda kind, data: (*kind, data), _kinds, st.binary(max_size=64)), max_size=5)
+
+#: A send: how long each datagram is, how many go as one, and with what time to live.
+_sends = st.tuples(st.integers(0, 1400), st.integers(1, 20), st.sampled_from([1, 2, 3, 64, 255]))
+
+
+class OptionsTests:
+    """
+    L{Options}.
+    """
+
+    @given(st.lists(_words, max_size=6))
+    @settings(max_examples=300, deadline=None)
+    def test_anyCommandLine(self, arguments: list[str]) -> None:
+        """
+        Any command line is read, or refused in a line, or it asks for help.
+        """
+        said = "nothing is wrong"
+        try:
+            with redirect_stdout(StringIO()):
+                Options().parseOptions(arguments)
+        except usage.UsageError as e:
+            said = str(e)
+        except SystemExit:
+            assert any(argument.startswith(("--h", "--v", "--ch")) for argument in arguments)
+        assert len(said.strip().splitlines()) == 1, said
+
+
+@onlyLinux
+class ControlMessageTests:
+    """
+    What reads control messages.
+    """
+
+    @given(_messages)
+    def test_anyMessages(self, messages: linux.Ancillary) -> None:
+        """
+        Messages of any length are read or left out: one that was cut says nothing, and raises nothing.
+        """
+        found = linux.readControls(messages)
+        assert found.segment >= 0
+        linux.readQueued(messages)
+        assert linux.unpackControls(linux.packControls(messages)) == messages
+
+    @given(_messages, st.data())
+    def test_anyBytes(self, messages: linux.Ancillary, data: st.DataObject) -> None:
+        """
+        So are bytes that are nearly messages.
+        """
+        written = bytearray(linux.packControls(messages))
+        for _ in range(data.draw(st.integers(0, 4)) if written else 0):
+            written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
+        linux.readControls(linux.unpackControls(bytes(written[: data.draw(st.integers(0, len(written)))])))
+
+    @pytest.mark.parametrize("length", range(12))
+    def test_cut(self, length: int) -> None:
+        """
+        A destination that was cut off is one that the kernel did not tell.
+        """
+        whole = struct.pack("@I4s4s", 1, bytes([127, 0, 0, 2]), bytes([127, 0, 0, 2]))
+        message = (socket.IPPROTO_IP, linux.IP_PKTINFO, whole[:length])
+        assert linux.readControls([message]).local is None
+        assert linux.readControls([(*message[:2], whole)]).local == "127.0.0.2"
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """
+    Starts processes in a directory of the test's own.
+    """
+    with Processes(tmp_path) as started:
+        yield started
+
+
+@onlyLinux
+class DatagramTests:
+    """
+    C{twistd udpecho}.
+    """
+
+    @pytest.mark.parametrize("options", [[], ["--no-offload"]], ids=["bursts", "singly"])
+    def test_anyDatagrams(self, processes: Processes, options: list[str]) -> None:
+        """
+        Datagrams of any length, alone and in bursts, with any time to live: each that has hops left for a reply comes back as
+        it went out, and the others are in the account.
+        """
+        server = processes.server("--interface", "127.0.0.1", "--log-datagrams", "0", *options)
+        sent = echoed = 0
+
+        @given(st.lists(_sends, min_size=1, max_size=8))
+        @settings(max_examples=60, deadline=None)
+        def check(sends: list[tuple[int, int, int]]) -> None:
+            nonlocal sent, echoed
+            wanted: list[bytes] = []
+            with udpSocket() as sock:
+                sock.settimeout(PATIENCE)
+                sock.connect(server.addresses[0])
+                for number, (size, count, hops) in enumerate(sends):
+                    count = count if size else 1
+                    datagrams = [bytes([number, index] * size)[:size] for index in range(count)]
+                    control = [(socket.IPPROTO_IP, linux.IP_TTL, struct.pack("@i", hops))]
+                    if count > 1:
+                        control.append((linux.SOL_UDP, linux.UDP_SEGMENT, struct.pack("@H", size)))
+                    sock.sendmsg([b"".join(datagrams)], control)
+                    sent += count
+                    if hops > 1:
+                        wanted += datagrams
+                replies = [sock.recv(65536) for _ in wanted]
+                echoed += len(wanted)
+                assert sorted(replies) == sorted(wanted)
+
+        check()
+        told = server.stop()
+        assert (told["received"], told["echoed"], told.get("loop_guard", 0)) == (sent, echoed, sent - echoed)
