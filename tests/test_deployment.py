@@ -22,7 +22,11 @@ import pytest
 from tests.processes import Processes, command, tool, without
 from tests.support import PATIENCE, udpSocket, unusedPort
 from udpecho import configuration
+from udpecho.probe.flow import Target
+from udpecho.probe.prober import Prober
+from udpecho.probe.schedule import Plan
 from udpecho.tap import Options
+from udpecho.testing.network import MemoryNetwork
 
 ROOT = Path(__file__).parents[1]
 DEPLOYMENT = ROOT / "docs" / "deployment"
@@ -42,6 +46,20 @@ METRICS = {
     "udpecho_batch_entries_count": set[str](),
     "udpecho_limiter_fill_ratio": set[str](),
     "udpecho_build_info": {"version"},
+}
+#: What udpecho-probe exports, with the labels that each has.
+PROBE_METRICS = {
+    "udpecho_probe_up": {"target", "source"},
+    "udpecho_probe_sent_total": {"target", "source"},
+    "udpecho_probe_outcomes_total": {"target", "source", "outcome"},
+    "udpecho_probe_reordered_total": {"target", "source"},
+    "udpecho_probe_own_queue_drops_total": {"target", "source"},
+    "udpecho_probe_round_trip_seconds_bucket": {"target", "source", "le"},
+    "udpecho_probe_round_trip_seconds_sum": {"target", "source"},
+    "udpecho_probe_round_trip_seconds_count": {"target", "source"},
+    "udpecho_probe_send_error_seconds_bucket": {"target", "source", "le"},
+    "udpecho_probe_send_error_seconds_sum": {"target", "source"},
+    "udpecho_probe_send_error_seconds_count": {"target", "source"},
 }
 #: Options of C{twistd udpecho} itself, which no file has.
 COMMAND_LINE = {"config", "check-config"}
@@ -620,8 +638,9 @@ def checkNames(expression: str) -> None:
     Look that a query asks for metrics of udpecho, by labels that they have.
     """
     names = set(re.findall(r"\budpecho_[a-z_]+\b", expression))
-    assert names <= set(METRICS), expression
-    own = {"job", "instance"}.union(*(METRICS[name] for name in names))
+    known = METRICS | PROBE_METRICS
+    assert names <= set(known), expression
+    own = {"job", "instance"}.union(*(known[name] for name in names))
     for clause in re.findall(r"\b(?:by|without) *\(([^)]*)\)|\{([^}]*)\}", expression):
         labels = re.findall(r"([a-z]+)(?= *(?:=|!|,|$))", re.sub(r'"[^"]*"', "", clause[0] or clause[1]))
         assert set(labels) <= own, expression
@@ -660,46 +679,66 @@ class PrometheusTests:
             checkNames(alert["expr"])
 
 
+#: The dashboards, with what each is to show.
+DASHBOARDS = {"udpecho": METRICS, "udpecho-probe": PROBE_METRICS}
+dashboards = pytest.mark.parametrize("name", DASHBOARDS)
+
+
+def read(name: str) -> dict[str, Any]:
+    """
+    A dashboard.
+    """
+    found: dict[str, Any] = json.loads((DEPLOYMENT / "grafana" / f"{name}.json").read_text())
+    return found
+
+
 class GrafanaTests:
     """
-    The dashboard.
+    The dashboards, the server's and the prober's.
     """
 
-    dashboard = json.loads((DEPLOYMENT / "grafana" / "udpecho.json").read_text())
-
-    def test_queries(self, tmp_path: Path) -> None:
+    @dashboards
+    def test_queries(self, name: str, tmp_path: Path) -> None:
         """
         Prometheus can parse every query, and each is of what udpecho exports.
         """
-        expressions = [target["expr"] for panel in self.dashboard["panels"] for target in panel["targets"]]
-        expressions += [annotation["expr"] for annotation in self.dashboard["annotations"]["list"]]
+        dashboard = read(name)
+        expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        expressions += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
         checkExpressions([expression.replace("$__rate_interval", "1m") for expression in expressions], tmp_path)
 
-    def test_everyMetric(self) -> None:
+    @dashboards
+    def test_everyMetric(self, name: str) -> None:
         """
-        Every metric is on it.
+        Every metric of its own is on it.
         """
-        text = json.dumps(self.dashboard)
-        assert not [name for name in METRICS if name not in text]
+        dashboard = read(name)
+        text = json.dumps(dashboard)
+        assert not [metric for metric in DASHBOARDS[name] if metric not in text]
 
-    def test_variables(self) -> None:
+    @dashboards
+    def test_variables(self, name: str) -> None:
         """
         Every variable that is used is defined, and every panel has the data source that is chosen.
         """
-        defined = {variable["name"] for variable in self.dashboard["templating"]["list"]}
-        used = set(re.findall(r"\$\{?([a-z_]+)", json.dumps(self.dashboard["panels"])))
-        assert used - {"__rate_interval"} == defined == {"datasource", "job", "instance"}
-        for panel in self.dashboard["panels"]:
+        dashboard = read(name)
+        defined = {variable["name"] for variable in dashboard["templating"]["list"]}
+        used = set(re.findall(r"\$\{?([a-z_]+)", json.dumps(dashboard["panels"])))
+        ours = {"target"} if name == "udpecho-probe" else set()
+        assert used - {"__rate_interval"} == defined == {"datasource", "job", "instance", *ours}
+        for panel in dashboard["panels"]:
             assert {json.dumps(each["datasource"]) for each in (panel, *panel["targets"])} == {
                 json.dumps({"type": "prometheus", "uid": "${datasource}"})
             }
 
-    def test_places(self) -> None:
+    @dashboards
+    def test_places(self, name: str) -> None:
         """
         No panel lies on another or beside the page, and each has its own number, a title and a description.
         """
+        dashboard = read(name)
         taken: set[tuple[int, int]] = set()
-        for panel in self.dashboard["panels"]:
+        for panel in dashboard["panels"]:
             place = panel["gridPos"]
             cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
             assert not cells & taken
@@ -707,7 +746,28 @@ class GrafanaTests:
             taken |= cells
             assert panel["title"]
             assert panel["description"]
-        assert len({panel["id"] for panel in self.dashboard["panels"]}) == len(self.dashboard["panels"])
+        assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+    def test_probeMetrics(self) -> None:
+        """
+        What the prober's dashboard may ask for is what is exported.
+        """
+        client = pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
+        from udpecho.probe.metrics import ProbeMetrics
+
+        network = MemoryNetwork()
+        here = network.host("here", "192.0.2.1")
+        prober = Prober(here, [Target.of("192.0.2.1:7")], Plan(count=2))
+        prober.start()
+        metrics = ProbeMetrics()
+        metrics.add(prober.flows[0], 0)
+        network.advance(5)
+        found: dict[str, set[str]] = {}
+        for family in metrics.collect():
+            for sample in family.samples:
+                found.setdefault(sample.name, set()).update(sample.labels)
+        assert client.Metric
+        assert found == PROBE_METRICS
 
 
 class PageTests:
