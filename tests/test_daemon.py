@@ -204,6 +204,7 @@ class SignalTests:
         server = processes.server(
             *["--interface", "127.0.0.1", "--log-datagrams", "0", "--metrics", f"tcp:{port}:interface=127.0.0.1"]
         )
+        server.process.until("only this machine can reach")
         before = server.log()
         assert fetch(port, "/-/healthy")[0] == 200
         server.process.signal(signal.SIGUSR1)
