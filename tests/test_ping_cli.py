@@ -76,6 +76,7 @@ class PoliteTests:
             ("10.1.2.3", Plan(flood=True), {}, None),
             ("fe80::1", Plan(flood=True), {}, None),
             ("127.0.0.2", Plan(flood=True), {}, None),
+            ("239.1.2.3", Plan(flood=True), {}, "a flood"),
         ],
     )
     def test_strangers(self, host: str, plan: Plan, more: dict[str, Any], what: str | None) -> None:
@@ -88,6 +89,20 @@ class PoliteTests:
         if what is not None and sentence is not None:
             assert what in sentence
             assert "--allow-strangers" in sentence
+
+    def test_own(self) -> None:
+        """
+        This machine is no stranger, whatever its address.
+        """
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                # Nothing is sent.
+                sock.connect(("192.0.2.77", 9))
+            except OSError as e:
+                pytest.skip(f"this machine has no address but the loopback's: {e.strerror}")
+            host = sock.getsockname()[0]
+        options = Namespace(sources=1, allow_strangers=False)
+        assert impolite(Plan(flood=True), options, Target("us", DatagramAddress((host, 7)))) is None
 
 
 class PingTests:
@@ -130,6 +145,18 @@ class PingTests:
         assert [target["received"] for target in document["targets"]] == [5] * 4
         assert len({target["source"] for target in document["targets"]}) == 4
         assert document["targets"][0]["sizes"] == [64, 100]
+
+    def test_bindPort(self, processes: Processes, server: str) -> None:
+        """
+        Each source of each target has a port of its own: the one that is asked for, and the next ones.
+        """
+        port = unusedPort()
+        if port > 65000:
+            pytest.skip("there may be no next ports")
+        bind = f"127.0.0.1:{port}"
+        done = processes.run("udpecho", "ping", "--json", "-c", "2", "-i", "5ms", "-b", bind, "--sources", "2", server, server)
+        sources = [target["source"] for target in json.loads(done.stdout)["targets"]]
+        assert sources == [f"127.0.0.1:{port + number}" for number in range(4)]
 
     def test_ndjson(self, processes: Processes, server: str) -> None:
         """

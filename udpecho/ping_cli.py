@@ -7,11 +7,12 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import socket
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Protocol
 
 from twisted.internet import defer, error
@@ -355,7 +356,7 @@ def impolite(plan: Plan, options: argparse.Namespace, target: Target) -> str | N
     @return: what is wrong, or C{None}.
     """
     address = ip_address(target.address.host)
-    if options.allow_strangers or int(address) in _ownNetworks[address.version]:
+    if options.allow_strangers or int(address) in _ownNetworks[address.version] or _isOurs(address):
         return None
     if plan.flood:
         what = "a flood"
@@ -364,6 +365,20 @@ def impolite(plan: Plan, options: argparse.Namespace, target: Target) -> str | N
     else:
         return None
     return f"{target.name} is neither this machine nor in a private network: {what} needs --allow-strangers, and its consent"
+
+
+def _isOurs(address: IPv4Address | IPv6Address) -> bool:
+    """
+    Whether an address is one of this machine: then it can be bound. So can groups, which are others' too.
+    """
+    if address.is_multicast:
+        return False
+    try:
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def statusOf(flows: Sequence[Flow], failures: Sequence[Exception], limits: Sequence[Limit] = ()) -> int:

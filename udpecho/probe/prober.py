@@ -66,7 +66,8 @@ class Prober:
         @param plan: what to send, and when; by default 64 bytes a second.
         @param sources: from how many ports to probe each target: routers that share the load between several paths choose by
             the port, among others (RFC 2991, RFC 6438), so that several ports cover several paths.
-        @param options: what to send with; a port there is that of the first source, and the others are the next ones.
+        @param options: what to send with; a port there is that of the first source of the first target, and the others are
+            the next ones.
         @param listener: called with the flow and each L{Event}. Without a listener, and without L{events}, they cost nothing.
         @param clocks: what tells the time; by default the system's, and the reactor's for one that is in memory.
         @param batches: send and receive many datagrams with one system call, where the system can.
@@ -115,9 +116,9 @@ class Prober:
         self._watch = openWatch(self._reactor, self._turn, self.clocks.monotonic)
         steps = StepWatch(self.clocks)
         opened = []
-        for target in self._targets:
+        for index, target in enumerate(self._targets):
             try:
-                opened += self._open(target, steps)
+                opened += self._open(target, index * self._sources, steps)
             except Exception as e:
                 self.failures.append((target, e))
         if not opened:
@@ -135,13 +136,19 @@ class Prober:
         self._watch.ringAt(start)
         return self._done
 
-    def _open(self, target: Target, steps: StepWatch) -> list[tuple[Flow, Any]]:
+    def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, Any]]:
+        """
+        Open the flows to a target.
+
+        @param first: the number of its first flow, of all.
+        @param steps: knows whether the wall clock was set.
+        """
         found: list[tuple[Flow, Any]] = []
         watches = isinstance(self._watch, Watch)
         size = max(self._plan.sizes)
         listener = self._hear if self._listeners else None
         try:
-            for number in range(self._sources):
+            for number in range(first, first + self._sources):
                 flow = Flow(target, self._plan, self.clocks, steps, listener, self._arrived)
                 options = self._options
                 if options.bindAddress is not None and options.bindAddress[1]:
