@@ -100,7 +100,8 @@ class MessageBatch:
         self.asked = self._fitting = SLOTS
         self._descriptor = -1
         self._sizes: list[int] = []
-        # What came with other control messages than the usual ones: bursts.
+        # The length of the datagrams of each burst; and what came with control messages that are not expected.
+        self._bursts: dict[int, int] = {}
         self._odd: dict[int, linux.Controls] = {}
         self._prepared = False
         layout = linux.ControlLayout(options.isIPv6, options.destinations, options.hopLimits)
@@ -136,6 +137,8 @@ class MessageBatch:
         self.size = sum(sizes)
         if self.dropped:
             self.dropped = {}
+        if self._bursts:
+            self._bursts = {}
         if self._odd:
             self._odd = {}
         if fields.controlRooms != fields.plainControls:
@@ -149,9 +152,16 @@ class MessageBatch:
         """
         Read the control messages of the entries that do not have just the usual ones.
         """
-        usual = self._slots.size
+        slots, usual = self._slots, self._slots.size
+        kinds, lengths, segments = slots.kinds, slots.lengths, slots.segments
         for entry, size in enumerate(fields.controlRooms.tolist()):
-            if size != usual:
+            if size == usual:
+                continue
+            expected = size == usual + linux.SEGMENT_ROOM and kinds[entry] == linux.BURST_KIND
+            if expected and lengths[entry] == linux.BURST_LENGTH and segments[entry]:
+                segment = self._bursts[entry] = segments[entry]
+                self.datagrams += countSegments(self._sizes[entry], segment) - 1
+            else:
                 self._odd[entry] = controls = self._slots.controls(entry, size)
                 if controls.segment:
                     self.datagrams += countSegments(self._sizes[entry], controls.segment) - 1
@@ -181,21 +191,22 @@ class MessageBatch:
         @see: L{IDatagramBatch.counts}
         """
         counts = [1] * self.entries
-        for entry in self._odd:
-            counts[entry] = self._count(entry)
+        if self.datagrams != self.entries:
+            for entry in (*self._bursts, *self._odd):
+                counts[entry] = self._count(entry)
         return counts
 
     def longest(self) -> list[int]:
         """
         @see: L{IDatagramBatch.longest}
         """
-        if not self._odd:
+        if self.datagrams == self.entries:
             return self._sizes
         return [min(size, self._segment(entry) or size) for entry, size in enumerate(self._sizes)]
 
     def _segment(self, entry: int) -> int:
-        controls = self._odd.get(entry)
-        return 0 if controls is None else controls.segment
+        segment = self._bursts.get(entry, 0)
+        return segment or (self._odd[entry].segment if entry in self._odd else 0)
 
     def _count(self, entry: int) -> int:
         segment = self._segment(entry)
@@ -238,7 +249,9 @@ class MessageBatch:
     def _controls(self, entry: int) -> linux.Controls:
         controls = self._odd.get(entry)
         if controls is None:
-            controls = self._slots.controls(entry, self._slots.size)
+            segment = self._bursts.get(entry, 0)
+            size = self._slots.size + (linux.SEGMENT_ROOM if segment else 0)
+            controls = self._slots.controls(entry, size)._replace(segment=segment)
             if self._prepared and controls.hopLimit is not None:
                 controls = controls._replace(hopLimit=controls.hopLimit + 1)
         return controls
@@ -259,7 +272,7 @@ class MessageBatch:
         fields, count = self._fields, self.entries
         if not self._hearsDestinations or fields is None:
             return ()
-        if not self._odd:
+        if not self._odd and not self._bursts:
             if self.isIPv6:
                 if b"\xff" not in self._slots.groups6[:count].tobytes():
                     return ()
@@ -282,8 +295,11 @@ class MessageBatch:
         """
         if not self._hearsHopLimits or self._fields is None:
             return ()
-        if not self._odd and min(self._fields.hopLimits.tobytes()) > 1:
-            return ()
+        if not self._odd:
+            if not self._bursts and min(self._fields.hopLimits.tobytes()) > 1:
+                return ()
+            plain, ofBursts = self._fields.hopLimits, self._slots.ofBursts[3]
+            return [entry for entry in range(self.entries) if (ofBursts if entry in self._bursts else plain)[entry] < 2]
         limits = (self._controls(entry).hopLimit for entry in range(self.entries))
         return [entry for entry, limit in enumerate(limits) if limit is not None and limit < 2]
 
@@ -302,18 +318,19 @@ class MessageBatch:
         @see: L{IDatagramBatch.send}
         """
         self._prepare()
-        if self.dropped or self._odd:
+        bursts = bool(self._bursts)
+        if self.dropped or self._odd or (bursts and (self._limits is None or self._limits.refusedAny)):
             self._sendSome(settled)
             return
         count = self.entries
-        if count >= _fewest and self._limits is not None:
+        if count >= _fewest and not bursts and self._limits is not None:
             groups = self._flows(self._limits)
             if len(groups) <= count // 2:
                 self._sendGroups(groups, settled)
                 return
         sent = self.calls.sendmmsg(self._descriptor, self._slots.headersAddress, count, _dontWait)
         if sent == count:
-            settled(None, count, self.size)
+            settled(None, self.datagrams, self.size)
         else:
             self._sendRest([range(entry, entry + 1) for entry in range(count)], self._slots.headersAddress, sent, settled)
 
@@ -325,17 +342,36 @@ class MessageBatch:
         if fields is None:
             return
         fields.vectorRooms[:] = fields.lengths
-        if self._hearsDestinations:
+        if self._bursts:
+            self._prepareEach(fields)
+        elif self._hearsDestinations:
             # The routing table chooses the interface.
             fields.interfaces[:] = fields.noInterfaces
             if not self.isIPv6 and fields.locals4 != fields.destinations4:
                 self._completeLocals()
-        if self._hearsHopLimits:
+        if self._hearsHopLimits and not self._bursts:
             fields.hopLimits[:] = fields.hopLimits.tobytes().translate(_receivedLess)
         for entry, controls in self._odd.items():
             hopLimit = None if controls.hopLimit is None else controls.hopLimit - 1
             self._slots.writeControls(entry, linux.replyControls(self.isIPv6, controls.local, hopLimit, controls.segment))
         self._prepared = True
+
+    def _prepareEach(self, fields: Fields) -> None:
+        """
+        Prepare the control messages of a batch with bursts, where they do not stand at the same place everywhere.
+        """
+        slots = self._slots
+        plain = (fields.interfaces, fields.locals4, fields.destinations4, fields.hopLimits)
+        for entry in range(self.entries):
+            interfaces, locals4, destinations4, hopLimits = slots.ofBursts if entry in self._bursts else plain
+            if self._hearsDestinations:
+                interfaces[entry] = 0
+                if not self.isIPv6 and not locals4[entry]:
+                    locals4[entry] = destinations4[entry]
+            if self._hearsHopLimits:
+                hopLimits[entry] = max(0, hopLimits[entry] - 1)
+        for entry in self._bursts:
+            slots.lengths[entry], slots.kinds[entry] = linux.SEGMENT_LENGTH, linux.SEGMENT_KIND
 
     def _completeLocals(self) -> None:
         """
@@ -403,7 +439,7 @@ class MessageBatch:
             else:
                 slots.joinHeader(index, group, self._sizes[group.start])
         sent = self.calls.sendmmsg(self._descriptor, slots.othersAddress, len(groups), _dontWait)
-        if sent == len(groups) and not self.dropped and not self._odd:
+        if sent == len(groups) and not self.dropped and self.datagrams == self.entries:
             settled(None, self.entries, self.size)
             return
         self._sendRest(groups, slots.othersAddress, sent, settled)
@@ -472,7 +508,7 @@ class MessageBatch:
         return taken
 
     def _settle(self, entries: Sequence[int], reason: str | None, settled: BatchSettled) -> None:
-        count = sum(map(self._count, entries)) if self._odd else len(entries)
+        count = sum(map(self._count, entries)) if self.datagrams != self.entries else len(entries)
         settled(reason, count, sum(map(self._sizes.__getitem__, entries)))
 
 

@@ -66,6 +66,11 @@ segmentControl = struct.Struct("@QiiHxxxxxx")
 SEGMENT_CONTROL = (_controlHeader.size + _segmentSize.size, SOL_UDP, UDP_SEGMENT)
 #: The room that it takes.
 SEGMENT_ROOM = segmentControl.size
+#: The length of the control message that tells of a burst, and its level and type as one number; of that which sends one too.
+BURST_LENGTH = _controlHeader.size + _number.size
+BURST_KIND = SOL_UDP | UDP_GRO << 32
+SEGMENT_LENGTH = SEGMENT_CONTROL[0]
+SEGMENT_KIND = SOL_UDP | UDP_SEGMENT << 32
 #: C{struct sock_extended_err}, the first 16 bytes: errno, origin, type, code, pad, info, data.
 _extendedError = struct.Struct("@IBBBxII")
 
@@ -435,7 +440,11 @@ def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
 
 __all__ = [
     "ANCILLARY_SIZE",
+    "BURST_KIND",
+    "BURST_LENGTH",
     "SEGMENT_CONTROL",
+    "SEGMENT_KIND",
+    "SEGMENT_LENGTH",
     "SEGMENT_ROOM",
     "Ancillary",
     "ControlLayout",

@@ -34,6 +34,13 @@ class SegmentLimits:
         self._mostRefused: int | None = None
         self._shortestRefused: int | None = None
 
+    @property
+    def refusedAny(self) -> bool:
+        """
+        Whether any burst was refused so far.
+        """
+        return self._off or self._mostRefused is not None or self._shortestRefused is not None
+
     def allow(self, segment: int, count: int) -> bool:
         """
         Whether a burst like this is worth a try.

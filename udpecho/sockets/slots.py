@@ -97,6 +97,11 @@ class Slots:
     @ivar groups6: the first byte of it.
     @ivar destinations4: the destination in the IPv4 header.
     @ivar hopLimits: the hop limit.
+    @ivar lengths: how long the first control message is, with its header.
+    @ivar kinds: its level and its type, as one number.
+    @ivar segments: the number in it, if it has one.
+    @ivar ofBursts: the interface, the local IPv4 address, the destination and the hop limit in the usual control messages, when
+        that of a burst stands before them.
     """
 
     def __init__(self, isIPv6: bool, layout: linux.ControlLayout, usesControls: bool) -> None:
@@ -135,6 +140,16 @@ class Slots:
         self.groups6 = self._field("B", _controlsAt, layout.localAt, _controlRoom)
         self.destinations4 = self._field("I", _controlsAt, layout.destinationAt, _controlRoom)
         self.hopLimits = self._field("B", _controlsAt, layout.hopLimitAt, _controlRoom)
+        self.lengths = self._field("Q", _controlsAt, 0, _controlRoom)
+        self.kinds = self._field("Q", _controlsAt, 8, _controlRoom)
+        self.segments = self._field("I", _controlsAt, 16, _controlRoom)
+        shift = linux.SEGMENT_ROOM
+        self.ofBursts = [
+            self._field("I", _controlsAt, shift + layout.interfaceAt, _controlRoom),
+            self._field("I", _controlsAt, shift + layout.localAt, _controlRoom),
+            self._field("I", _controlsAt, shift + layout.destinationAt, _controlRoom),
+            self._field("B", _controlsAt, shift + layout.hopLimitAt, _controlRoom),
+        ]
         self._wholeVectors = memoryview(array("Q", [SLOT_SIZE] * SLOTS))
         self._wholeControls = memoryview(array("Q", [_controlRoom if usesControls else 0] * SLOTS))
         self._plainControls = memoryview(array("Q", [layout.size] * SLOTS))
