@@ -13,7 +13,7 @@ from typing import TypeVar
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python import usage
 
-from udpecho.addresses import MAX_PAYLOAD_IPV6, isGroup
+from udpecho.addresses import MAX_PAYLOAD_IPV6, isGroup, parsePort
 
 _T = TypeVar("_T")
 
@@ -156,10 +156,43 @@ def parseInterface(text: str) -> str:
     return text
 
 
+_wantedEndpoint = "write an endpoint, as in tcp:9107:interface=127.0.0.1 or tcp6:9107:interface=\\:\\:1"
+
+
+def parseEndpoint(text: str) -> str:
+    """
+    Look whether a text describes an endpoint to listen on, as in C{tcp:9107:interface=127.0.0.1}.
+
+    @return: the text.
+
+    @raise ValueError: with a sentence that says what would be right.
+    """
+    # Only few want one, and Twisted's endpoints take a while to import.
+    from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
+
+    if re.fullmatch(r"unix:(address=)?", text):
+        raise ValueError(f"{text!r} is nowhere to listen: it has no path; {_wantedEndpoint}")
+    port = re.match(r"(?:tcp6?|ssl):(?:port=)?([^:=]*)(?::|$)", text)
+    try:
+        if port is not None:
+            parsePort(port[1], lowest=0)
+        # An endpoint keeps its reactor until it is told to listen, and this one never is.
+        endpoint = serverFromString(object(), text)
+    except ValueError as e:
+        raise ValueError(f"{text!r} is nowhere to listen: {e}; {_wantedEndpoint}") from None
+    except Exception:
+        # What parses the parts raises whatever it stumbles over.
+        raise ValueError(f"{text!r} is nowhere to listen: {_wantedEndpoint}") from None
+    if isinstance(endpoint, StandardIOEndpoint):
+        raise ValueError(f"{text!r} is nowhere to listen: it is one connection; {_wantedEndpoint}")
+    return text
+
+
 __all__ = [
     "MAX_WORKERS",
     "optionValue",
     "parseBytes",
+    "parseEndpoint",
     "parseInterface",
     "parseLimit",
     "parseNumber",

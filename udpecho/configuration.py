@@ -23,7 +23,16 @@ from typing import Any
 from twisted.python import usage
 
 from udpecho.addresses import parsePort
-from udpecho.arguments import parseBytes, parseInterface, parseLimit, parsePayloadSize, parseRate, parseSeconds, parseWorkers
+from udpecho.arguments import (
+    parseBytes,
+    parseEndpoint,
+    parseInterface,
+    parseLimit,
+    parsePayloadSize,
+    parseRate,
+    parseSeconds,
+    parseWorkers,
+)
 from udpecho.networks import parseNetwork
 
 #: An option's value as the command line would have it: its text, those of an option that may be given several times, or whether
@@ -57,13 +66,6 @@ class Setting:
     reloads: bool = False
 
 
-def _parseEndpoint(text: str) -> str:
-    # What serves pages is imported only where it is wanted.
-    from udpecho.web import parseEndpoint
-
-    return parseEndpoint(text)
-
-
 #: The options of C{twistd udpecho} that a file may have.
 SETTINGS: Mapping[str, Setting] = {
     "port": Setting(NUMBER, partial(parsePort, lowest=0)),
@@ -81,7 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
     "max-rate": Setting(NUMBER, parseLimit, reloads=True),
     "no-loop-guard": Setting(SWITCH),
     "dry-run": Setting(SWITCH, reloads=True),
-    "metrics": Setting(TEXT, _parseEndpoint),
+    "metrics": Setting(TEXT, parseEndpoint),
     "socket-activation": Setting(LIST),
 }
 

@@ -7,21 +7,21 @@ and of the connections, which are few, the oldest makes room for a new one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
-from udpecho.addresses import formatAddress, parsePort
+from udpecho.addresses import formatAddress
+from udpecho.arguments import parseEndpoint
 from udpecho.limiter import Ceiling, Elapsed
 
 if TYPE_CHECKING:
@@ -38,37 +38,10 @@ CONNECTIONS = 64
 #: How many requests are answered in a second.
 REQUESTS = 100
 
-_wanted = "write an endpoint, as in tcp:9107:interface=127.0.0.1 or tcp6:9107:interface=\\:\\:1"
 _methods = (b"GET", b"HEAD")
 _text = b"text/plain; charset=utf-8"
 
 _log = Logger()
-
-
-def parseEndpoint(text: str) -> str:
-    """
-    Look whether a text describes an endpoint to listen on, as in C{tcp:9107:interface=127.0.0.1}.
-
-    @return: the text.
-
-    @raise ValueError: with a sentence that says what would be right.
-    """
-    if re.fullmatch(r"unix:(address=)?", text):
-        raise ValueError(f"{text!r} is nowhere to listen: it has no path; {_wanted}")
-    port = re.match(r"(?:tcp6?|ssl):(?:port=)?([^:=]*)(?::|$)", text)
-    try:
-        if port is not None:
-            parsePort(port[1], lowest=0)
-        # An endpoint keeps its reactor until it is told to listen, and this one never is.
-        endpoint = serverFromString(object(), text)
-    except ValueError as e:
-        raise ValueError(f"{text!r} is nowhere to listen: {e}; {_wanted}") from None
-    except Exception:
-        # What parses the parts raises whatever it stumbles over.
-        raise ValueError(f"{text!r} is nowhere to listen: {_wanted}") from None
-    if isinstance(endpoint, StandardIOEndpoint):
-        raise ValueError(f"{text!r} is nowhere to listen: it is one connection; {_wanted}")
-    return text
 
 
 class MetricsService(Service):
@@ -82,7 +55,7 @@ class MetricsService(Service):
     def __init__(self, reactor: IReactorTime, description: str, registry: CollectorRegistry, health: Health) -> None:
         """
         @param reactor: a reactor with all that the endpoint needs.
-        @param description: the endpoint: see L{parseEndpoint}.
+        @param description: the endpoint: see L{parseEndpoint <udpecho.arguments.parseEndpoint>}.
         @param registry: what to show: see L{udpecho.metrics.makeRegistry}.
         @param health: asks the server whether it answers.
 
