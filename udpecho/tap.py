@@ -20,6 +20,7 @@ from udpecho.addresses import formatAddress, parsePort
 from udpecho.arguments import (
     optionValue,
     parseBytes,
+    parseEndpoint,
     parseInterface,
     parseLimit,
     parsePayloadSize,
@@ -193,7 +194,6 @@ class Options(usage.Options):
         @raise usage.UsageError: if metrics cannot be served as they are wanted.
         """
         from udpecho.metrics import requireLibrary
-        from udpecho.web import parseEndpoint
 
         self["metrics"] = optionValue(parseEndpoint, "metrics", self["metrics"])
         try:
