@@ -1,3 +1,1 @@
-"""
-The tests of udpecho; they mirror its rooms.
-"""
+"""The tests of udpecho; they mirror its rooms."""

@@ -1,6 +1,4 @@
-"""
-Fixtures of all tests.
-"""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -11,16 +9,14 @@ import pytest
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
-from tests.support import ALL_REACTORS, REACTORS, Run
+from tests.support.running import ALL_REACTORS, REACTORS, Run
 
 pytest_plugins = ["pytester"]
 
 
 @pytest.fixture(params=list(ALL_REACTORS))
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    """
-    A reactor of each kind in turn: C{run(function)} runs a coroutine function in it, and fails if anything is left.
-    """
+    """A reactor of each kind in turn: C{run(function)} runs a coroutine function in it, and fails if anything is left."""
     runner = Run(request.param)
     yield runner
     runner.close()
@@ -28,9 +24,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 
 @pytest.fixture
 def runOnce() -> Iterator[Run]:
-    """
-    As L{run}, on one reactor: for what does not depend on the kind.
-    """
+    """As L{run}, on one reactor: for what does not depend on the kind."""
     runner = Run("epoll" if "epoll" in REACTORS else "select")
     yield runner
     runner.close()
@@ -38,9 +32,7 @@ def runOnce() -> Iterator[Run]:
 
 @implementer(ILogObserver)
 class CaughtErrors:
-    """
-    Failures that were logged in a test.
-    """
+    """Failures that were logged in a test."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -50,9 +42,7 @@ class CaughtErrors:
             self.events.append(event)
 
     def flush(self, kind: type[BaseException] = BaseException) -> list[BaseException]:
-        """
-        Take those of a kind: the test has expected them.
-        """
+        """Take those of a kind: the test has expected them."""
         found = [event for event in self.events if event["log_failure"].check(kind)]
         self.events = [event for event in self.events if event not in found]
         return [event["log_failure"].value for event in found]
@@ -60,9 +50,7 @@ class CaughtErrors:
 
 @pytest.fixture(autouse=True)
 def caught() -> Iterator[CaughtErrors]:
-    """
-    Fail a test in which a failure was logged that it did not flush.
-    """
+    """Fail a test in which a failure was logged that it did not flush."""
     errors = CaughtErrors()
     globalLogPublisher.addObserver(errors)
     yield errors

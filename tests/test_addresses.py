@@ -1,6 +1,4 @@
-"""
-Tests of L{udpecho.addresses}, L{udpecho.arguments} and L{udpecho.errors}: what people write, and what they read.
-"""
+"""Tests of L{udpecho.addresses}, L{udpecho.parsing} and L{udpecho.errors}: what people write, and what they read."""
 
 from __future__ import annotations
 
@@ -16,19 +14,16 @@ from hypothesis import strategies as st
 from twisted.internet import defer, error
 from twisted.python import usage
 
-from udpecho import arguments, errors
-from udpecho.addresses import DatagramAddress, formatAddress, parseAddress, parseLocalAddress, parsePort
+from udpecho import errors, parsing
+from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.parsing import parseAddress, parseLocalAddress, parsePort
 
 
 class DatagramAddressTests:
-    """
-    L{DatagramAddress}.
-    """
+    """L{DatagramAddress}."""
 
     def test_isThePair(self) -> None:
-        """
-        It equals the pair, hashes as it, and unpacks to it.
-        """
+        """It equals the pair, hashes as it, and unpacks to it."""
         address = DatagramAddress(("127.0.0.1", 7))
         address.localHost = "127.0.0.2"
         assert address == ("127.0.0.1", 7)
@@ -37,18 +32,14 @@ class DatagramAddressTests:
         assert (host, port) == (address.host, address.port) == ("127.0.0.1", 7)
 
     def test_pickles(self) -> None:
-        """
-        It keeps what it knows when it is pickled.
-        """
+        """It keeps what it knows when it is pickled."""
         address = DatagramAddress(("fe80::1", 7))
         address.scopeID = 3
         copy = pickle.loads(pickle.dumps(address))
         assert (copy, copy.scopeID) == (address, 3)
 
     def test_reads(self) -> None:
-        """
-        It reads as people write it.
-        """
+        """It reads as people write it."""
         address = DatagramAddress(("fe80::1", 7))
         assert str(address) == "[fe80::1]:7"
         address.scopeID = 3
@@ -58,16 +49,12 @@ class DatagramAddressTests:
 
     @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.integers(1, 65535))
     def test_roundTrip(self, host: Any, port: int) -> None:
-        """
-        What is written is read again.
-        """
+        """What is written is read again."""
         assert parseAddress(formatAddress((str(host), port))) == (str(host), port)
 
 
 class ParseTests:
-    """
-    Reading values: the good ones, and a sentence for each of the bad ones.
-    """
+    """Reading values: the good ones, and a sentence for each of the bad ones."""
 
     @pytest.mark.parametrize(
         ("text", "address"),
@@ -79,9 +66,7 @@ class ParseTests:
         ],
     )
     def test_address(self, text: str, address: tuple[str, int]) -> None:
-        """
-        A host, or an address in brackets, and a port.
-        """
+        """A host, or an address in brackets, and a port."""
         assert parseAddress(text) == address
 
     @pytest.mark.parametrize(
@@ -105,9 +90,7 @@ class ParseTests:
         ],
     )
     def test_badAddress(self, text: str, sentence: str) -> None:
-        """
-        Each mistake has its own sentence.
-        """
+        """Each mistake has its own sentence."""
         with pytest.raises(ValueError, match=r".") as caught:
             parseAddress(text)
         assert str(caught.value) == sentence
@@ -124,76 +107,66 @@ class ParseTests:
         ],
     )
     def test_localAddress(self, text: str, address: tuple[str, int]) -> None:
-        """
-        A local address needs no port, and no brackets without one.
-        """
+        """A local address needs no port, and no brackets without one."""
         assert parseLocalAddress(text) == address
 
     @pytest.mark.parametrize("text", ["localhost", "eth0", "", "127.0.0.1:x", "[::1", "1.2.3", "224.0.0.1", "255.255.255.255"])
     def test_badLocalAddress(self, text: str) -> None:
-        """
-        A local address is no name.
-        """
+        """A local address is no name."""
         with pytest.raises(ValueError, match=r"is not|has no host"):
             parseLocalAddress(text)
 
     def test_anyPort(self) -> None:
-        """
-        Port 0 is one where it stands for any.
-        """
+        """Port 0 is one where it stands for any."""
         assert parsePort("0", lowest=0) == 0
 
     @pytest.mark.parametrize(
         ("parser", "text", "value"),
         [
-            (arguments.parseSeconds, "5", 5.0),
-            (arguments.parseSeconds, "0", 0.0),
-            (arguments.parseSeconds, "0.5", 0.5),
-            (arguments.parseSeconds, ".5s", 0.5),
-            (arguments.parseSeconds, "250ms", 0.25),
-            (arguments.parseSeconds, "100us", 0.0001),
-            (arguments.parseSeconds, "2m", 120.0),
-            (arguments.parseSeconds, "1h", 3600.0),
-            (arguments.parseBytes, "1", 1),
-            (arguments.parseBytes, "64k", 65536),
-            (arguments.parseBytes, "4M", 4194304),
-            (arguments.parsePayloadSize, "0", 0),
-            (arguments.parsePayloadSize, "65527", 65527),
-            (arguments.parsePayloadSize, "1k", 1024),
-            (arguments.parseRate, "0", 0),
-            (arguments.parseRate, "10", 10),
-            (arguments.parseRate, "all", None),
-            (arguments.parseLimit, "0", 0),
-            (arguments.parseLimit, "1000000000", 10**9),
-            (arguments.parseInterface, "0.0.0.0", "0.0.0.0"),
-            (arguments.parseInterface, "::", "::"),
+            (parsing.parseSeconds, "5", 5.0),
+            (parsing.parseSeconds, "0", 0.0),
+            (parsing.parseSeconds, "0.5", 0.5),
+            (parsing.parseSeconds, ".5s", 0.5),
+            (parsing.parseSeconds, "250ms", 0.25),
+            (parsing.parseSeconds, "100us", 0.0001),
+            (parsing.parseSeconds, "2m", 120.0),
+            (parsing.parseSeconds, "1h", 3600.0),
+            (parsing.parseBytes, "1", 1),
+            (parsing.parseBytes, "64k", 65536),
+            (parsing.parseBytes, "4M", 4194304),
+            (parsing.parsePayloadSize, "0", 0),
+            (parsing.parsePayloadSize, "65527", 65527),
+            (parsing.parsePayloadSize, "1k", 1024),
+            (parsing.parseLogRate, "0", 0),
+            (parsing.parseLogRate, "10", 10),
+            (parsing.parseLogRate, "all", None),
+            (parsing.parseLimit, "0", 0),
+            (parsing.parseLimit, "1000000000", 10**9),
+            (parsing.parseInterface, "0.0.0.0", "0.0.0.0"),
+            (parsing.parseInterface, "::", "::"),
         ],
     )
     def test_value(self, parser: Callable[[str], Any], text: str, value: Any) -> None:
-        """
-        Values as people write them.
-        """
+        """Values as people write them."""
         assert parser(text) == pytest.approx(value)
 
     @pytest.mark.parametrize(
         ("parser", "texts"),
         [
-            (arguments.parseSeconds, ["", "-1", "nan", "inf", "1e400", "5 s", "5d", "x", "1_0", "٣", "9" * 400]),
-            (arguments.parseBytes, ["", "0", "-1", "1.5", "1g", "4MB", "x", "9999999999"]),
-            (arguments.parsePayloadSize, ["", "-1", "65528", "1.5", "x", "9" * 30]),
-            (arguments.parseRate, ["", "-1", "1.5", "some", "ALL", "9" * 30]),
-            (arguments.parseLimit, ["", "-1", "1.5", "all", "1000000001", "1k", "٣", "9" * 30]),
-            (partial(arguments.parseLimit, lowest=1), ["0", "-1"]),
+            (parsing.parseSeconds, ["", "-1", "nan", "inf", "1e400", "5 s", "5d", "x", "1_0", "٣", "9" * 400]),
+            (parsing.parseBytes, ["", "0", "-1", "1.5", "1g", "4MB", "x", "9999999999"]),
+            (parsing.parsePayloadSize, ["", "-1", "65528", "1.5", "x", "9" * 30]),
+            (parsing.parseLogRate, ["", "-1", "1.5", "some", "ALL", "9" * 30]),
+            (parsing.parseLimit, ["", "-1", "1.5", "all", "1000000001", "1k", "٣", "9" * 30]),
+            (partial(parsing.parseLimit, lowest=1), ["0", "-1"]),
             (
-                arguments.parseInterface,
+                parsing.parseInterface,
                 ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]", "224.0.0.1", "ff02::1", "255.255.255.255"],
             ),
         ],
     )
     def test_badValue(self, parser: Callable[[str], Any], texts: list[str]) -> None:
-        """
-        A sentence says what was wrong, and what would be right.
-        """
+        """A sentence says what was wrong, and what would be right."""
         for text in texts:
             with pytest.raises(ValueError, match=r" is not a.*: ") as caught:
                 parser(text)
@@ -201,19 +174,17 @@ class ParseTests:
 
     @given(st.text())
     def test_anything(self, text: str) -> None:
-        """
-        Whatever is written, it is read or refused with a sentence.
-        """
+        """Whatever is written, it is read or refused with a sentence."""
         parsers: list[Callable[[str], Any]] = [
             parseAddress,
             parseLocalAddress,
             parsePort,
-            arguments.parseSeconds,
-            arguments.parseBytes,
-            arguments.parsePayloadSize,
-            arguments.parseRate,
-            arguments.parseLimit,
-            arguments.parseInterface,
+            parsing.parseSeconds,
+            parsing.parseBytes,
+            parsing.parsePayloadSize,
+            parsing.parseLogRate,
+            parsing.parseLimit,
+            parsing.parseInterface,
         ]
         for parser in parsers:
             try:
@@ -222,18 +193,14 @@ class ParseTests:
                 assert type(e) is ValueError and ": " in str(e)  # noqa: PT017, PT018
 
     def test_option(self) -> None:
-        """
-        For C{twistd} the sentence has the option's name.
-        """
-        assert arguments.optionValue(arguments.parseRate, "log-datagrams", "5") == 5
+        """For C{twistd} the sentence has the option's name."""
+        assert parsing.optionValue(parsing.parseLogRate, "log-datagrams", "5") == 5
         with pytest.raises(usage.UsageError, match="--log-datagrams: 'x' is not a rate"):
-            arguments.optionValue(arguments.parseRate, "log-datagrams", "x")
+            parsing.optionValue(parsing.parseLogRate, "log-datagrams", "x")
 
 
 class ErrorTests:
-    """
-    L{udpecho.errors}.
-    """
+    """L{udpecho.errors}."""
 
     @pytest.mark.parametrize(
         ("kind", "bases"),
@@ -247,9 +214,7 @@ class ErrorTests:
         ],
     )
     def test_bases(self, kind: type[errors.EchoError], bases: list[Any]) -> None:
-        """
-        Each is an L{errors.EchoError}, and Twisted's own error of that meaning; it reads as its message.
-        """
+        """Each is an L{errors.EchoError}, and Twisted's own error of that meaning; it reads as its message."""
         for base in (errors.EchoError, *bases):
             assert issubclass(kind, base)
         reason = kind("this is why", 5)
@@ -267,9 +232,7 @@ class ErrorTests:
         ],
     )
     def test_unreachable(self, number: int, kind: type[errors.EchoError]) -> None:
-        """
-        The system's error number is named.
-        """
+        """The system's error number is named."""
         reason = errors.unreachable(number, "192.0.2.1:7")
         assert type(reason) is kind
         assert reason.errno == number

@@ -1,6 +1,4 @@
-"""
-Tests of L{tests.benchmarks}: that they measure what they say, and not how fast anything is.
-"""
+"""Tests of L{tests.benchmarks}: that they measure what they say, and not how fast anything is."""
 
 from __future__ import annotations
 
@@ -26,16 +24,14 @@ from tests.benchmarks.running import Memory
 from tests.benchmarks.servers import SERVERS
 from tests.benchmarks.soak import Accounts, Sent
 from tests.benchmarks.workshop import HERE, ROOT, Missing, Processors, Workshop
-from tests.support import PATIENCE
+from tests.support.running import PATIENCE
 
 onlyLinux = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks run on Linux only")
 needsCompiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 
 
 def bench(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """
-    Run one of the commands, as from the repository.
-    """
+    """Run one of the commands, as from the repository."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
@@ -78,9 +74,7 @@ def answering(answer: Callable[[bytes], list[bytes]]) -> Iterator[int]:
 
 
 def everyThird(fault: Callable[[bytes], list[bytes]]) -> Callable[[bytes], list[bytes]]:
-    """
-    Echo, but do something else to every third datagram.
-    """
+    """Echo, but do something else to every third datagram."""
     count = 0
 
     def answer(datagram: bytes) -> list[bytes]:
@@ -94,24 +88,18 @@ def everyThird(fault: Callable[[bytes], list[bytes]]) -> Callable[[bytes], list[
 @onlyLinux
 @needsCompiler
 class CompilingTests:
-    """
-    The programs in C.
-    """
+    """The programs in C."""
 
     @pytest.mark.parametrize("source", sorted(path.relative_to(HERE).as_posix() for path in HERE.rglob("*.c")))
     def test_compiles(self, source: str, tmp_path: Path) -> None:
-        """
-        Each compiles, without a warning.
-        """
+        """Each compiles, without a warning."""
         workshop = Workshop(tmp_path)
         command = [workshop.tool("cc"), "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "out"), str(HERE / source)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
 
     def test_broken(self, tmp_path: Path) -> None:
-        """
-        One that does not compile is missing, and the reason is the compiler's.
-        """
+        """One that does not compile is missing, and the reason is the compiler's."""
         source = tmp_path / "broken.c"
         source.write_text("not C\n")
         with pytest.raises(Missing, match=r"broken\.c cannot be built here: .*"):
@@ -121,9 +109,7 @@ class CompilingTests:
 @onlyLinux
 @needsCompiler
 class LoadTests:
-    """
-    The load, on servers that do it wrong.
-    """
+    """The load, on servers that do it wrong."""
 
     load = Load("test", "one at a time", 1, 8, 64)
 
@@ -132,9 +118,7 @@ class LoadTests:
             return loads.run(load, Workshop(tmp_path), Processors().load, "127.0.0.1", port, 0.3)
 
     def test_right(self, tmp_path: Path) -> None:
-        """
-        A true echo is counted, and nothing else is.
-        """
+        """A true echo is counted, and nothing else is."""
         heard = self.run(lambda datagram: [datagram], tmp_path)
         assert heard.echoed == heard.sent > 0
         assert (heard.wrong, heard.lost, heard.late, heard.failed) == (0, 0, 0, 0)
@@ -153,17 +137,13 @@ class LoadTests:
         ids=["last byte", "first byte", "shorter", "longer", "empty", "twice"],
     )
     def test_wrong(self, fault: Callable[[bytes], list[bytes]], tmp_path: Path) -> None:
-        """
-        What comes back otherwise than it went out, or twice, is wrong, and is not an echo.
-        """
+        """What comes back otherwise than it went out, or twice, is wrong, and is not an echo."""
         heard = self.run(everyThird(fault), tmp_path)
         assert heard.wrong > 0
         assert 0 < heard.echoed <= heard.sent
 
     def test_lost(self, tmp_path: Path) -> None:
-        """
-        What does not come back is given up and sent again, so that the load goes on.
-        """
+        """What does not come back is given up and sent again, so that the load goes on."""
         heard = self.run(everyThird(lambda datagram: []), tmp_path)
         assert heard.echoed > 8
         assert heard.lost > 0
@@ -171,9 +151,7 @@ class LoadTests:
         assert heard.wrong == 0
 
     def test_bursts(self, tmp_path: Path) -> None:
-        """
-        The datagrams of a burst are counted one by one, where the server reads them one by one.
-        """
+        """The datagrams of a burst are counted one by one, where the server reads them one by one."""
         load = Load("test", "bursts", 1, 1, 64, 16)
         try:
             heard = self.run(lambda datagram: [datagram], tmp_path, load)
@@ -185,15 +163,11 @@ class LoadTests:
 
 @onlyLinux
 class CommandTests:
-    """
-    C{python -m tests.benchmarks}.
-    """
+    """C{python -m tests.benchmarks}."""
 
     @needsCompiler
     def test_quick(self, tmp_path: Path) -> None:
-        """
-        A short run ends with status 0, a table and JSON in which every datagram that came back was right.
-        """
+        """A short run ends with status 0, a table and JSON in which every datagram that came back was right."""
         path = tmp_path / "figures.json"
         ran = bench("tests.benchmarks", "--quick", "--servers", "ours,c-recvmmsg,c-offload", "--json", str(path))
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -210,9 +184,7 @@ class CommandTests:
 
     @needsCompiler
     def test_skips(self, tmp_path: Path) -> None:
-        """
-        What a server cannot bear is named with the reason, and is not a failure.
-        """
+        """What a server cannot bear is named with the reason, and is not a failure."""
         ran = bench("tests.benchmarks", "--quick", "--servers", "socat", "--loads", "4x64", "--starts", "0")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "\nSkipped\n  socat" in ran.stdout
@@ -229,17 +201,13 @@ class CommandTests:
         ids=lambda value: value[0] if isinstance(value, list) else "",
     )
     def test_wrong(self, arguments: list[str], said: str) -> None:
-        """
-        What cannot be is told in one line, before anything is measured; the status is 2.
-        """
+        """What cannot be is told in one line, before anything is measured; the status is 2."""
         ran = bench("tests.benchmarks", *arguments)
         assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"benchmarks: {said}\n")
 
     @needsCompiler
     def test_chart(self, tmp_path: Path) -> None:
-        """
-        A chart is drawn where there is matplotlib; elsewhere one line says what is missing, and the status is 2.
-        """
+        """A chart is drawn where there is matplotlib; elsewhere one line says what is missing, and the status is 2."""
         path = tmp_path / "chart.svg"
         ran = bench(
             "tests.benchmarks", "--quick", "--servers", "c-recvmmsg", "--loads", "4x64", "--starts", "0", "--chart", str(path)
@@ -252,17 +220,13 @@ class CommandTests:
 
 
 class FiguresTests:
-    """
-    L{figures}: from measurements to what is to be reached.
-    """
+    """L{figures}: from measurements to what is to be reached."""
 
     def measured(self, server: str, load: str, *cpu: float) -> list[Measurement]:
         return [Measurement(server, load, number, 1.0, each, 1.0, 0.0, 0.5, 1, 0, 0) for number, each in enumerate(cpu)]
 
     def test_targets(self) -> None:
-        """
-        A target compares medians, and is open while one of the two is missing.
-        """
+        """A target compares medians, and is open while one of the two is missing."""
         found = Figures(self.measured("ours", "4x64", 1.0, 9.0, 2.0) + self.measured("c-recvmmsg", "4x64", 2.0, 2.0))
         reached = {target.name: (target.value, target.reached) for target in targets(found)}
         assert reached["processor time, 4x64, ours to c-recvmmsg"] == (1.0, True)
@@ -270,41 +234,31 @@ class FiguresTests:
         assert {value for name, value in reached.items() if "4x64, ours to c" not in name} == {(None, None)}
 
     def test_memory(self) -> None:
-        """
-        Memory is what we have after the load above what the bare one has.
-        """
+        """Memory is what we have after the load above what the bare one has."""
         bare, small, big = (Memory(size * 10**6, None, None) for size in (30, 31, 42))
         found = Figures(starts={"bare": [Start(0.2, bare)], "ours": [Start(0.3, small, big)]})
         values = [(target.value, target.reached) for target in targets(found) if target.value is not None]
         assert values == [(12.0, False), (pytest.approx(1.5), False)]
 
     def test_spread(self) -> None:
-        """
-        The spread has the median, the lowest and the highest.
-        """
+        """The spread has the median, the lowest and the highest."""
         assert figures.Spread.of([3.0, 1.0, 2.0]) == figures.Spread(2.0, 1.0, 3.0)
 
 
 class SoakTests:
-    """
-    L{soak}.
-    """
+    """L{soak}."""
 
     def faults(self, sent: int = 10, bursts: int = 0, wrong: int = 0, replies: int = 8, **accounts: int) -> int:
         kept = {"received": 10, "echoed": 8, "dropped": 2, "kernel": 0, **accounts}
         return len(soak.faults(Sent(1.0, sent, 0, replies, wrong, bursts, 1, 1), Accounts(**kept)))
 
     def test_balances(self) -> None:
-        """
-        Accounts balance if each datagram that was sent is in one of them.
-        """
+        """Accounts balance if each datagram that was sent is in one of them."""
         assert self.faults() == 0
         assert self.faults(sent=13, kernel=3) == 0
 
     def test_doesNotBalance(self) -> None:
-        """
-        One datagram too many or too few anywhere is a fault, as is one wrong reply.
-        """
+        """One datagram too many or too few anywhere is a fault, as is one wrong reply."""
         for wrong in (
             {"sent": 11},
             {"sent": 9},
@@ -317,9 +271,7 @@ class SoakTests:
             assert self.faults(**wrong) == 1, wrong
 
     def test_bursts(self) -> None:
-        """
-        The kernel counts a burst that it drops once, where it would have been read as one; so much is not a fault.
-        """
+        """The kernel counts a burst that it drops once, where it would have been read as one; so much is not a fault."""
         assert self.faults(sent=10 + 64, bursts=1, kernel=1) == 0
         assert self.faults(sent=10 + 65, bursts=1, kernel=1) == 1
         assert self.faults(sent=10 + 64, bursts=0, kernel=1) == 1
@@ -328,18 +280,14 @@ class SoakTests:
     @onlyLinux
     @needsCompiler
     def test_short(self) -> None:
-        """
-        The accounts of a short run balance, with replies to all that was sent.
-        """
+        """The accounts of a short run balance, with replies to all that was sent."""
         ran = bench("tests.benchmarks.soak", "--minutes", "0.01", "--rate", "3000", "--sources", "3000")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert ran.stdout.endswith("the accounts balance\n")
 
 
 class ChaosTests:
-    """
-    L{chaos}.
-    """
+    """L{chaos}."""
 
     def page(self, received: int, echoed: int, dropped: int = 0, kernel: int = 0) -> Page:
         return Page.parse(
@@ -366,9 +314,7 @@ class ChaosTests:
         assert len(chaos.pageFaults(self.page(100, 101), self.page(100, 101), 0)) == 1
 
     def test_balances(self) -> None:
-        """
-        What is missing is explained by what the killed workers had in hand, and by nothing else.
-        """
+        """What is missing is explained by what the killed workers had in hand, and by nothing else."""
         assert self.faults() == []
         assert self.faults(sent=10 + IN_HAND, killed=1) == []
         wrong: dict[str, Any]
@@ -385,9 +331,7 @@ class ChaosTests:
             assert len(self.faults(**wrong)) == 1, wrong
 
     def test_growth(self) -> None:
-        """
-        Memory may grow a little, and descriptors not at all.
-        """
+        """Memory may grow a little, and descriptors not at all."""
         first = [Process(10 * GROWTH, 20)]
         assert chaos.growth("it", [first]) == []
         assert chaos.growth("it", [first, [Process(11 * GROWTH, 20)]]) == []
@@ -397,9 +341,7 @@ class ChaosTests:
     @onlyLinux
     @needsCompiler
     def test_short(self) -> None:
-        """
-        The accounts of a short run balance.
-        """
+        """The accounts of a short run balance."""
         periods = ["--kill-every", "1", "--reload-every", "3", "--ask-every", "2", "--look-every", "2"]
         ran = bench("tests.benchmarks.chaos", "--minutes", "0.1", "--rate", "2000", "--sources", "3000", *periods)
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -410,14 +352,10 @@ class ChaosTests:
 @onlyLinux
 @needsCompiler
 class PingTests:
-    """
-    The prober's benchmark.
-    """
+    """The prober's benchmark."""
 
     def test_table(self) -> None:
-        """
-        Each figure has its line, with what it should be, and a number or what is missing here.
-        """
+        """Each figure has its line, with what it should be, and a number or what is missing here."""
         done = bench("tests.benchmarks.ping", "--rounds", "1", "--seconds", "0.5", "--virtual", "2")
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]

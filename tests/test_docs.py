@@ -1,6 +1,4 @@
-"""
-Tests of C{docs/examples}: what the pages show is run.
-"""
+"""Tests of C{docs/examples}: what the pages show is run."""
 
 from __future__ import annotations
 
@@ -14,7 +12,9 @@ from pathlib import Path
 import pytest
 from twisted.application.service import IService, IServiceCollection, loadApplication
 
-from udpecho import EchoService, cli, pytest_plugin
+from udpecho.cli import main
+from udpecho.server.service import EchoService
+from udpecho.testing import pytest_plugin
 from udpecho.testing.trial import UDPEchoMixin
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
@@ -42,27 +42,19 @@ def run(folder: Path, *command: str) -> str:
 
 
 class ExampleTests:
-    """
-    The examples.
-    """
+    """The examples."""
 
     def test_pytest(self, tmp_path: Path) -> None:
-        """
-        The example for pytest passes.
-        """
+        """The example for pytest passes."""
         assert "2 passed" in run(tmp_path, "pytest", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
 
     def test_trial(self, tmp_path: Path) -> None:
-        """
-        The example for trial passes.
-        """
+        """The example for trial passes."""
         assert "PASSED (successes=2)" in run(tmp_path, "twisted.trial", "test_with_trial")
 
     @pytest.mark.parametrize("reactor", ["default", "asyncio"])
     def test_fixtures(self, reactor: str, tmp_path: Path) -> None:
-        """
-        The example of the fixtures passes, and has each of them.
-        """
+        """The example of the fixtures passes, and has each of them."""
         path = EXAMPLES / "test_fixtures.py"
         found = {name for name, value in vars(pytest_plugin).items() if isinstance(value, type(pytest_plugin.udp_network))}
         assert found == {"udpecho_server", "udp_proxy", "udp_network", "udp_leaks"}
@@ -71,35 +63,27 @@ class ExampleTests:
         assert "3 passed" in run(tmp_path, "pytest", *options, str(path))
 
     def test_mixin(self, tmp_path: Path) -> None:
-        """
-        The example of the mixin passes, and has each of its methods.
-        """
+        """The example of the mixin passes, and has each of its methods."""
         text = (EXAMPLES / "test_mixin.py").read_text()
         assert not [name for name, value in vars(UDPEchoMixin).items() if inspect.isfunction(value) and name not in text]
         assert "PASSED (successes=3)" in run(tmp_path, "twisted.trial", "test_mixin")
 
     @pytest.mark.parametrize("path", [path for path in EXAMPLES.iterdir() if path.is_file()], ids=lambda path: path.name)
     def test_shown(self, path: Path) -> None:
-        """
-        Each example is shown on a page.
-        """
+        """Each example is shown on a page."""
         pages = "".join(page.read_text() for page in EXAMPLES.parent.glob("*.rst"))
         assert f"literalinclude:: examples/{path.name}\n" in pages
 
     def test_proxyOptions(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """
-        The page has every option of C{udpecho proxy}, and no other.
-        """
+        """The page has every option of C{udpecho proxy}, and no other."""
         with pytest.raises(SystemExit):
-            cli.main(["proxy", "--help"])
+            main.main(["proxy", "--help"])
         helped = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", capsys.readouterr().out))
         _, _, section = (EXAMPLES.parent / "testing.rst").read_text().partition("A bad network between real programs\n---")
         assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", section)) == helped - {"help"}
 
     def test_tac(self) -> None:
-        """
-        The example of an application has the server in it.
-        """
+        """The example of an application has the server in it."""
         application = loadApplication(str(EXAMPLES / "echo.tac"), "python")
         (service,) = IServiceCollection(application)
         assert isinstance(service, EchoService)

@@ -1,7 +1,7 @@
 """
 What nobody has thought of: any command line, any control message, any datagram.
 
-Configuration files are in L{tests.test_configuration}, the environment of socket activation in L{tests.test_systemd}.
+Configuration files are in L{tests.daemon.test_config_file}, socket activation in L{tests.daemon.test_systemd}.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.python import usage
 
-from tests.processes import Processes
-from tests.support import PATIENCE, udpSocket
-from udpecho.configuration import SETTINGS
-from udpecho.sockets import linux
-from udpecho.tap import Options
+from tests.support.processes import Processes
+from tests.support.running import PATIENCE, udpSocket
+from udpecho.daemon.server_tap import Options
+from udpecho.net.linux import cmsg, errqueue, sockopt
+from udpecho.server.settings import SETTINGS
 
-onlyLinux = pytest.mark.skipif(not linux.available, reason="the messages and the options are Linux's")
+onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the messages and the options are Linux's")
 
 _values = st.one_of(
     st.text(max_size=8),
@@ -46,14 +46,14 @@ _words = st.one_of(
 _kinds = st.one_of(
     st.sampled_from(
         [
-            (socket.IPPROTO_IP, linux.IP_PKTINFO),
-            (socket.IPPROTO_IP, linux.IP_TTL),
-            (socket.IPPROTO_IP, linux.IP_RECVERR),
-            (socket.IPPROTO_IPV6, linux.IPV6_PKTINFO),
-            (socket.IPPROTO_IPV6, linux.IPV6_HOPLIMIT),
-            (socket.IPPROTO_IPV6, linux.IPV6_RECVERR),
-            (linux.SOL_UDP, linux.UDP_GRO),
-            (socket.SOL_SOCKET, linux.SO_TIMESTAMPING),
+            (socket.IPPROTO_IP, sockopt.IP_PKTINFO),
+            (socket.IPPROTO_IP, sockopt.IP_TTL),
+            (socket.IPPROTO_IP, sockopt.IP_RECVERR),
+            (socket.IPPROTO_IPV6, sockopt.IPV6_PKTINFO),
+            (socket.IPPROTO_IPV6, sockopt.IPV6_HOPLIMIT),
+            (socket.IPPROTO_IPV6, sockopt.IPV6_RECVERR),
+            (sockopt.SOL_UDP, sockopt.UDP_GRO),
+            (socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING),
         ]
     ),
     st.tuples(st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1)),
@@ -65,16 +65,12 @@ _sends = st.tuples(st.integers(0, 1400), st.integers(1, 20), st.sampled_from([1,
 
 
 class OptionsTests:
-    """
-    L{Options}.
-    """
+    """L{Options}."""
 
     @given(st.lists(_words, max_size=6))
     @settings(max_examples=300, deadline=None)
     def test_anyCommandLine(self, arguments: list[str]) -> None:
-        """
-        Any command line is read, or refused in a line, or it asks for help.
-        """
+        """Any command line is read, or refused in a line, or it asks for help."""
         said = "nothing is wrong"
         try:
             with redirect_stdout(StringIO()):
@@ -88,55 +84,43 @@ class OptionsTests:
 
 @onlyLinux
 class ControlMessageTests:
-    """
-    What reads control messages.
-    """
+    """What reads control messages."""
 
     @given(_messages)
-    def test_anyMessages(self, messages: linux.Ancillary) -> None:
-        """
-        Messages of any length are read or left out: one that was cut says nothing, and raises nothing.
-        """
-        found = linux.readControls(messages)
+    def test_anyMessages(self, messages: cmsg.Ancillary) -> None:
+        """Messages of any length are read or left out: one that was cut says nothing, and raises nothing."""
+        found = cmsg.readControls(messages)
         assert found.segment >= 0
-        linux.readQueued(messages)
-        assert linux.unpackControls(linux.packControls(messages)) == messages
+        errqueue.readQueued(messages)
+        assert cmsg.unpackControls(cmsg.packControls(messages)) == messages
 
     @given(_messages, st.data())
-    def test_anyBytes(self, messages: linux.Ancillary, data: st.DataObject) -> None:
-        """
-        So are bytes that are nearly messages.
-        """
-        written = bytearray(linux.packControls(messages))
+    def test_anyBytes(self, messages: cmsg.Ancillary, data: st.DataObject) -> None:
+        """So are bytes that are nearly messages."""
+        written = bytearray(cmsg.packControls(messages))
         for _ in range(data.draw(st.integers(0, 4)) if written else 0):
             written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
-        linux.readControls(linux.unpackControls(bytes(written[: data.draw(st.integers(0, len(written)))])))
+        cmsg.readControls(cmsg.unpackControls(bytes(written[: data.draw(st.integers(0, len(written)))])))
 
     @pytest.mark.parametrize("length", range(12))
     def test_cut(self, length: int) -> None:
-        """
-        A destination that was cut off is one that the kernel did not tell.
-        """
+        """A destination that was cut off is one that the kernel did not tell."""
         whole = struct.pack("@I4s4s", 1, bytes([127, 0, 0, 2]), bytes([127, 0, 0, 2]))
-        message = (socket.IPPROTO_IP, linux.IP_PKTINFO, whole[:length])
-        assert linux.readControls([message]).local is None
-        assert linux.readControls([(*message[:2], whole)]).local == "127.0.0.2"
+        message = (socket.IPPROTO_IP, sockopt.IP_PKTINFO, whole[:length])
+        assert cmsg.readControls([message]).local is None
+        assert cmsg.readControls([(*message[:2], whole)]).local == "127.0.0.2"
 
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
-    """
-    Starts processes in a directory of the test's own.
-    """
+    """Starts processes in a directory of the test's own."""
     with Processes(tmp_path) as started:
         yield started
 
 
 @onlyLinux
 class DatagramTests:
-    """
-    C{twistd udpecho}.
-    """
+    """C{twistd udpecho}."""
 
     @pytest.mark.parametrize("options", [[], ["--no-offload"]], ids=["bursts", "singly"])
     def test_anyDatagrams(self, processes: Processes, options: list[str]) -> None:
@@ -158,9 +142,9 @@ class DatagramTests:
                 for number, (size, count, hops) in enumerate(sends):
                     count = count if size else 1
                     datagrams = [bytes([number, index] * size)[:size] for index in range(count)]
-                    control = [(socket.IPPROTO_IP, linux.IP_TTL, struct.pack("@i", hops))]
+                    control = [(socket.IPPROTO_IP, sockopt.IP_TTL, struct.pack("@i", hops))]
                     if count > 1:
-                        control.append((linux.SOL_UDP, linux.UDP_SEGMENT, struct.pack("@H", size)))
+                        control.append((sockopt.SOL_UDP, sockopt.UDP_SEGMENT, struct.pack("@H", size)))
                     sock.sendmsg([b"".join(datagrams)], control)
                     sent += count
                     if hops > 1:

@@ -1,6 +1,4 @@
-"""
-Tests of C{README.md}: everything that it shows is done as it is printed.
-"""
+"""Tests of C{README.md}: everything that it shows is done as it is printed."""
 
 from __future__ import annotations
 
@@ -19,10 +17,11 @@ from typing import Any, cast
 
 import pytest
 
-from tests.processes import Process, Processes, Server, command, eventually, logged, sums, tool
-from tests.support import hasIPv6, udpSocket, unusedPort
-from tests.test_packaging import LONG, ROOT, run
-from udpecho import client_tap, console, tap
+from tests.support.processes import Process, Processes, Server, command, eventually, logged, sums, tool
+from tests.support.running import hasIPv6, udpSocket, unusedPort
+from tests.support.source import LONG, ROOT, run
+from udpecho.cli import console
+from udpecho.daemon import client_tap, server_tap
 
 README = (ROOT / "README.md").read_text()
 #: The port that the README has everywhere; the tests put another in its place where they can.
@@ -45,17 +44,13 @@ class Block:
 
     @property
     def name(self) -> str:
-        """
-        The file that a block of Python says it is.
-        """
+        """The file that a block of Python says it is."""
         match = re.match(r"# (\S+)\n", self.text)
         return match[1] if match else f"line {self.line}"
 
 
 def findBlocks(text: str) -> list[Block]:
-    """
-    Take the fenced blocks out of a Markdown file.
-    """
+    """Take the fenced blocks out of a Markdown file."""
     fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(match[1], match[2], text.count("\n", 0, match.start()) + 2) for match in fences]
 
@@ -67,9 +62,7 @@ SHELL = [block.text.rstrip("\n") for block in BLOCKS if block.language == "sh"]
 
 
 def after(name: str) -> str:
-    """
-    The block of text behind that of a program: what the program prints.
-    """
+    """The block of text behind that of a program: what the program prints."""
     names = [block.name if block.language == "python" else "" for block in BLOCKS]
     block = BLOCKS[names.index(name) + 1]
     assert block.language == "text"
@@ -77,16 +70,12 @@ def after(name: str) -> str:
 
 
 def shape(text: str) -> str:
-    """
-    What the prober prints, without the times that it measured; which clock it has depends on the system.
-    """
+    """What the prober prints, without the times that it measured; which clock it has depends on the system."""
     return re.sub(r"(?<=rtt by ).*", "", re.sub(r"[\d.]+(?=[/ ]|ms)(?!/\w*[a-z])(?! bytes| probes| received)", "#", text))
 
 
 def echoes(address: tuple[str, int]) -> None:
-    """
-    Look that a datagram to an address comes back, from there. A server that does this has its signal handlers, too.
-    """
+    """Look that a datagram to an address comes back, from there. A server that does this has its signal handlers, too."""
     with udpSocket("::1" if ":" in address[0] else "127.0.0.1") as sock:
         sock.sendto(b"\0hello\n\0", address)
         datagram, peer = sock.recvfrom(100)
@@ -96,39 +85,29 @@ def echoes(address: tuple[str, int]) -> None:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
-    """
-    Starts processes in a directory of their own.
-    """
+    """Starts processes in a directory of their own."""
     with Processes(tmp_path) as found:
         yield found
 
 
 class BlockTests:
-    """
-    What kinds of blocks there are.
-    """
+    """What kinds of blocks there are."""
 
     def test_allFound(self) -> None:
-        """
-        Each fence is the beginning or the end of a block that the tests know what to do with.
-        """
+        """Each fence is the beginning or the end of a block that the tests know what to do with."""
         assert len(re.findall(r"^ *[`~]{3}", README, re.MULTILINE)) == 2 * len(BLOCKS)
         assert {block.language for block in BLOCKS} == {"console", "python", "sh", "text"}
         outside = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
         assert not re.search(r"^(\t|    )", outside, re.MULTILINE), "nobody looks at an indented block"
 
     def test_allExecuted(self) -> None:
-        """
-        Each block of Python is in one of the tests below.
-        """
+        """Each block of Python is in one of the tests below."""
         tests = {"echo.tac", "once.py", "many.py", "probe.py", "test_with_pytest.py", "test_faults.py", "test_with_trial.py"}
         assert set(PYTHON) == tests
         assert len(PYTHON) == sum(block.language == "python" for block in BLOCKS)
 
     def test_allShellTried(self) -> None:
-        """
-        Each block of shell is in one of the tests below.
-        """
+        """Each block of shell is in one of the tests below."""
         assert len(SHELL) == 5
         assert SHELL[0].endswith("twistd -n udpecho --port 1234")
         assert SHELL[1].endswith("-m pytest")
@@ -138,9 +117,7 @@ class BlockTests:
         assert SHELL[4] == ".venv/bin/python -m tests.benchmarks"
 
     def test_commandsFirst(self) -> None:
-        """
-        The two commands are on the first screen, each one line, with an environment of its own.
-        """
+        """The two commands are on the first screen, each one line, with an environment of its own."""
         for block in BLOCKS[:2]:
             assert block.language == "sh"
             assert block.text.count("\n") == 1
@@ -148,23 +125,17 @@ class BlockTests:
             assert block.line < 24
 
     def test_links(self) -> None:
-        """
-        Each file that is linked to is there.
-        """
+        """Each file that is linked to is there."""
         links = re.findall(r"\]\(([^)]+)\)", README)
         assert "docs/index.rst" in links
         assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
 
 
 class SessionTests:
-    """
-    What a newcomer sees.
-    """
+    """What a newcomer sees."""
 
     def test_session(self, processes: Processes) -> None:
-        """
-        The session shows what is really written, on standard output and standard error.
-        """
+        """The session shows what is really written, on standard output and standard error."""
         port = str(processes.server().addresses[0][1])
         commands = re.findall(r"^\$ (.*)$", SESSION, re.MULTILINE)
         assert commands
@@ -178,9 +149,7 @@ class SessionTests:
         assert written.replace(f":{port}", f":{PORT}") == SESSION
 
     def test_log(self, processes: Processes) -> None:
-        """
-        The log lines are those of a server with that option, when that happens.
-        """
+        """The log lines are those of a server with that option, when that happens."""
         match = re.search(r"^What it logs, here with `([^`]+)`.*?^```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
         assert match
         server = processes.server(*match[1].split())
@@ -201,9 +170,7 @@ class SessionTests:
         assert [line for line in real if line.startswith(about)] == shown.splitlines()
 
     def test_ping(self, processes: Processes) -> None:
-        """
-        The prober prints what is shown, but for the numbers.
-        """
+        """The prober prints what is shown, but for the numbers."""
         (shown,) = (block.text for block in BLOCKS if block.text.startswith("$ udpecho ping "))
         ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
         line, _, printed = shown.partition("\n")
@@ -212,9 +179,7 @@ class SessionTests:
         assert shape(done.stdout.replace(f":{port}", f":{PORT}")) == shape(printed)
 
     def test_network(self, processes: Processes) -> None:
-        """
-        The command that serves the network listens on all of IPv4 and IPv6, and says nothing of this machine only.
-        """
+        """The command that serves the network listens on all of IPv4 and IPv6, and says nothing of this machine only."""
         arguments = SHELL[2].split()
         assert arguments[0] == ".venv/bin/twistd"
         assert PORT in arguments
@@ -228,9 +193,7 @@ class SessionTests:
         assert "only this machine" not in server.process.stdout
 
     def test_portSeven(self, processes: Processes) -> None:
-        """
-        The command for port 7 binds it as root and answers as somebody else.
-        """
+        """The command for port 7 binds it as root and answers as somebody else."""
         sudo, twistd, *arguments = SHELL[3].split()
         assert (sudo, twistd) == ("sudo", ".venv/bin/twistd")
         if os.geteuid() != 0:
@@ -248,9 +211,7 @@ class SessionTests:
         assert server.stop()["echoed"] == 1
 
     def test_background(self, processes: Processes) -> None:
-        """
-        Without C{-n} it goes to the background, logs to C{twistd.log}, and the shown C{kill} stops it.
-        """
+        """Without C{-n} it goes to the background, logs to C{twistd.log}, and the shown C{kill} stops it."""
         match = re.search(r"``(kill .*?) ``", README)
         assert match
         pidFile = processes.daemon("twistd.pid")
@@ -267,9 +228,7 @@ class SessionTests:
 
 
 class PythonTests:
-    """
-    The blocks of Python.
-    """
+    """The blocks of Python."""
 
     def _write(self, processes: Processes, name: str, port: int | None = None) -> str:
         """
@@ -285,9 +244,7 @@ class PythonTests:
         return name
 
     def test_tac(self, processes: Processes) -> None:
-        """
-        The application runs as shown under C{twistd}, echoes, and stops.
-        """
+        """The application runs as shown under C{twistd}, echoes, and stops."""
         match = re.search(r"run by `twistd (-\w+) echo\.tac`", README)
         assert match
         server = Server(processes.start("twistd", match[1], self._write(processes, "echo.tac", 0)))
@@ -297,9 +254,7 @@ class PythonTests:
 
     @pytest.mark.parametrize("name", ["once.py", "many.py", "probe.py"])
     def test_program(self, name: str, processes: Processes) -> None:
-        """
-        A program prints what the README says that it prints.
-        """
+        """A program prints what the README says that it prints."""
         ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
         done = processes.run(sys.executable, "-W", "error", self._write(processes, name, port))
         assert done.stdout == after(name), done
@@ -307,9 +262,7 @@ class PythonTests:
         assert done.status == 0
 
     def test_programWithoutServer(self, processes: Processes) -> None:
-        """
-        Where nothing listens the first program says so.
-        """
+        """Where nothing listens the first program says so."""
         port = unusedPort()
         done = processes.run(sys.executable, self._write(processes, "once.py", port))
         assert done.stdout == f"no echo: 127.0.0.1:{port} refused the datagram: nothing listens on that port\n", done
@@ -318,9 +271,7 @@ class PythonTests:
     @pytest.mark.parametrize("reactor", ["default", "asyncio"])
     @pytest.mark.parametrize(("name", "number"), [("test_with_pytest.py", 1), ("test_faults.py", 2)])
     def test_pytest(self, name: str, number: int, reactor: str, processes: Processes) -> None:
-        """
-        The tests for pytest pass, with no warning.
-        """
+        """The tests for pytest pass, with no warning."""
         self._write(processes, name)
         options = ("-W", "error", "-p", "no:cacheprovider", f"--reactor={reactor}")
         done = processes.run(sys.executable, "-m", "pytest", *options, name)
@@ -328,9 +279,7 @@ class PythonTests:
         assert done.status == 0
 
     def test_proxy(self, processes: Processes) -> None:
-        """
-        The command line of the proxy, named in the text, passes datagrams on, and prints what became of them.
-        """
+        """The command line of the proxy, named in the text, passes datagrams on, and prints what became of them."""
         match = re.search(r"`(udpecho proxy 127\.0\.0\.1:9000 127\.0\.0\.1:1234 [^`]*)`", README)
         assert match
         ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
@@ -347,18 +296,14 @@ class PythonTests:
         assert re.match(r"up: datagrams=20 delayed=\d+( lost=\d+)?$", proxy.stdout.splitlines()[0]), proxy
 
     def test_trial(self, processes: Processes) -> None:
-        """
-        The test for trial passes, and trial finds nothing left in the reactor.
-        """
+        """The test for trial passes, and trial finds nothing left in the reactor."""
         name = self._write(processes, "test_with_trial.py")
         done = processes.run(sys.executable, "-m", "twisted.trial", name.removesuffix(".py"))
         assert "PASSED (successes=1)" in done.stdout, done
         assert done.status == 0
 
     def test_interfaces(self, processes: Processes) -> None:
-        """
-        The call that serves the network, named in the text, does.
-        """
+        """The call that serves the network, named in the text, does."""
         match = re.search(r'`EchoService\((reactor, 1234, \["0\.0\.0\.0", "::"\])\)` serves the network', README)
         assert match
         if not hasIPv6():
@@ -373,39 +318,31 @@ class PythonTests:
 
 
 class TableTests:
-    """
-    The options and the exit statuses.
-    """
+    """The options and the exit statuses."""
 
     def _rows(self, heading: str) -> dict[str, str]:
-        """
-        The options in a section's table, with their defaults.
-        """
+        """The options in a section's table, with their defaults."""
         _, found, section = README.partition(f"\n## {heading}\n")
         assert found
         return dict(re.findall(r"^\| `--([a-z-]+)[^`]*` \| (.*?) ?\|", section.partition("\n## ")[0], re.MULTILINE))
 
     def test_server(self) -> None:
-        """
-        The table has every option of C{twistd udpecho}, and its default.
-        """
+        """The table has every option of C{twistd udpecho}, and its default."""
         rows = self._rows("The server")
-        parameters: Any = tap.Options.optParameters
+        parameters: Any = server_tap.Options.optParameters
         defaults = {option[0]: option[2] for option in parameters}
-        flags = {option[0] for option in cast(Any, tap.Options.optFlags)}
+        flags = {option[0] for option in cast(Any, server_tap.Options.optFlags)}
         several = ("interface", "allow", "trust", "socket-activation")
         assert set(rows) == {*defaults, *flags, *several, "check-config"}
         assert {name: default for name, default in defaults.items() if default is not None}.items() <= rows.items()
         for name in several:
-            assert f"[default: {rows[name]}]" in (getattr(tap.Options, f"opt_{name.replace('-', '_')}").__doc__ or "")
+            assert f"[default: {rows[name]}]" in (getattr(server_tap.Options, f"opt_{name.replace('-', '_')}").__doc__ or "")
         # What has no default is described as the option itself does.
         helped = {option[0]: str(option[3]) for option in parameters if option[2] is None}
         assert not [name for name, text in helped.items() if f"[default: {rows[name]}]" not in text]
 
     def test_client(self) -> None:
-        """
-        The table has every option of C{udpecho send} and of C{twistd udpecho-client}, but for the peer's address there.
-        """
+        """The table has every option of C{udpecho send} and of C{twistd udpecho-client}, but for the peer's address there."""
         rows = self._rows("The client")
         options: Any = client_tap.Options
         named = {option[0] for option in [*options.optParameters, *options.optFlags]}
@@ -413,16 +350,12 @@ class TableTests:
         assert rows["timeout"] == {option[0]: option[2] for option in options.optParameters}["timeout"]
 
     def test_send(self, processes: Processes) -> None:
-        """
-        C{udpecho send --help} knows the same options.
-        """
+        """C{udpecho send --help} knows the same options."""
         helped = processes.run("udpecho", "send", "--help").stdout
         assert set(re.findall(r"(?<!\w)--([a-z-]+)", helped)) == {*self._rows("The client"), "help"}
 
     def test_statuses(self, processes: Processes) -> None:
-        """
-        The exit statuses are those that the command's help tells.
-        """
+        """The exit statuses are those that the command's help tells."""
         rows = re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE)
         assert rows
         helped = " ".join(processes.run("udpecho", "send", "--help").stdout.split())
@@ -441,9 +374,7 @@ class TableTests:
 
 
 def skipIfTaken(port: int) -> None:
-    """
-    Skip a test whose port something else has, or may not be had.
-    """
+    """Skip a test whose port something else has, or may not be had."""
     for host in ("127.0.0.1", "::1") if hasIPv6() else ("127.0.0.1",):
         try:
             with udpSocket(host, port):
@@ -453,9 +384,7 @@ def skipIfTaken(port: int) -> None:
 
 
 def clone(destination: Path) -> Path:
-    """
-    Copy what a clone would have, as it is in the working tree now.
-    """
+    """Copy what a clone would have, as it is in the working tree now."""
     git = tool("git")
     if not (ROOT / ".git").exists():
         pytest.skip("this is not a clone: there is no telling which files belong to it")
@@ -487,9 +416,7 @@ def bareEnvironment(home: Path) -> list[str]:
 
 @contextmanager
 def group(arguments: list[str], directory: Path) -> Iterator[Process]:
-    """
-    A process, and at the end the end of all that it started.
-    """
+    """A process, and at the end the end of all that it started."""
     process = Process(arguments, directory)
     try:
         yield process
@@ -501,9 +428,7 @@ def group(arguments: list[str], directory: Path) -> Iterator[Process]:
 
 @pytest.mark.slow
 class CommandTests:
-    """
-    The two commands as they are printed.
-    """
+    """The two commands as they are printed."""
 
     def test_commands(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """
@@ -516,7 +441,7 @@ class CommandTests:
         directory = clone(tmp_path / "clone")
         before = {path.name for path in directory.iterdir()}
         # They install things.
-        monkeypatch.setattr("tests.processes.PATIENCE", LONG)
+        monkeypatch.setattr("tests.support.processes.PATIENCE", LONG)
 
         with group([*shell, SHELL[0]], directory) as process:
             server = Server(process)

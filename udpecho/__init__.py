@@ -1,6 +1,5 @@
 """
-UDP echo for Twisted: a server (RFC 862), a connected client with a deadline, a prober, and the UDP port they
-stand on.
+UDP echo for Twisted: a server (RFC 862), a connected client with a deadline, a prober, and a test kit.
 
 The names are loaded when they are first used, so that importing this package costs nothing.
 """
@@ -8,14 +7,14 @@ The names are loaded when they are first used, so that importing this package co
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from udpecho._version import __version__
 
 if TYPE_CHECKING:
     from udpecho.addresses import DatagramAddress
-    from udpecho.client import EchoClient, Reply, connect, echo
-    from udpecho.counters import Counters
+    from udpecho.client.connect import connect, echo
+    from udpecho.client.protocol import EchoClient, Reply
     from udpecho.errors import (
         ClientClosed,
         EchoError,
@@ -25,44 +24,65 @@ if TYPE_CHECKING:
         PortUnreachable,
         ResponseTimeout,
     )
+    from udpecho.faults.plan import FaultPlan
+    from udpecho.faults.proxy import FaultProxy
+    from udpecho.guard.guard import Guard
+    from udpecho.guard.networks import parseNetwork
+    from udpecho.guard.policy import GuardPolicy
+    from udpecho.net.open import listen
+    from udpecho.net.port import DatagramPort
     from udpecho.probe.prober import Prober
-    from udpecho.probe.statistics import Statistics
-    from udpecho.server import EchoServer
-    from udpecho.service import EchoService
-    from udpecho.sockets.port import DatagramPort, listen
+    from udpecho.probe.schedule import Plan
+    from udpecho.probe.service import ProbeService
+    from udpecho.probe.stats.summary import Statistics
+    from udpecho.probe.target import Target
+    from udpecho.server.counters import Counters
+    from udpecho.server.protocol import EchoServer
+    from udpecho.server.service import EchoService
+    from udpecho.testing.memory_network import MemoryNetwork
+    from udpecho.testing.trial import RunningServer
+else:
+    _homes = {
+        "ClientClosed": "errors",
+        "Counters": "server.counters",
+        "DatagramAddress": "addresses",
+        "DatagramPort": "net.port",
+        "EchoClient": "client.protocol",
+        "EchoError": "errors",
+        "EchoServer": "server.protocol",
+        "EchoService": "server.service",
+        "FaultPlan": "faults.plan",
+        "FaultProxy": "faults.proxy",
+        "Guard": "guard.guard",
+        "GuardPolicy": "guard.policy",
+        "HostUnreachable": "errors",
+        "MemoryNetwork": "testing.memory_network",
+        "MessageTooLong": "errors",
+        "NetworkUnreachable": "errors",
+        "Plan": "probe.schedule",
+        "PortUnreachable": "errors",
+        "ProbeService": "probe.service",
+        "Prober": "probe.prober",
+        "Reply": "client.protocol",
+        "ResponseTimeout": "errors",
+        "RunningServer": "testing.trial",
+        "Statistics": "probe.stats.summary",
+        "Target": "probe.target",
+        "connect": "client.connect",
+        "echo": "client.connect",
+        "listen": "net.open",
+        "parseNetwork": "guard.networks",
+    }
 
-_homes = {
-    "ClientClosed": "errors",
-    "Counters": "counters",
-    "DatagramAddress": "addresses",
-    "DatagramPort": "sockets.port",
-    "EchoClient": "client",
-    "EchoError": "errors",
-    "EchoServer": "server",
-    "EchoService": "service",
-    "HostUnreachable": "errors",
-    "MessageTooLong": "errors",
-    "NetworkUnreachable": "errors",
-    "PortUnreachable": "errors",
-    "Prober": "probe.prober",
-    "Reply": "client",
-    "ResponseTimeout": "errors",
-    "Statistics": "probe.statistics",
-    "connect": "client",
-    "echo": "client",
-    "listen": "sockets.port",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _homes:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"udpecho.{_homes[name]}"), name)
-    return value
+    def __getattr__(name):
+        if name not in _homes:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"udpecho.{_homes[name]}"), name)
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_homes})
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [
@@ -74,16 +94,26 @@ __all__ = [
     "EchoError",
     "EchoServer",
     "EchoService",
+    "FaultPlan",
+    "FaultProxy",
+    "Guard",
+    "GuardPolicy",
     "HostUnreachable",
+    "MemoryNetwork",
     "MessageTooLong",
     "NetworkUnreachable",
+    "Plan",
     "PortUnreachable",
+    "ProbeService",
     "Prober",
     "Reply",
     "ResponseTimeout",
+    "RunningServer",
     "Statistics",
+    "Target",
     "__version__",
     "connect",
     "echo",
     "listen",
+    "parseNetwork",
 ]

@@ -1,5 +1,5 @@
-"""
-The version, written here and nowhere else: C{setup.cfg} reads it from this file.
-"""
+"""The version, written here and nowhere else: C{setup.cfg} reads it from this file."""
+
+from __future__ import annotations
 
 __version__ = "0.1.0"

@@ -1,13 +1,9 @@
-"""
-Addresses of datagrams: the pair that Twisted hands around, what it leaves out, and how people write it.
-"""
+"""Addresses of datagrams: the pair that Twisted hands around, what it leaves out, and how people write it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import ip_address
-
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 #: The most payload a datagram can carry: 65535 bytes less the UDP header, and less the IPv4 header (RFC 791, RFC 768),
 #: which an IPv6 payload length does not include (RFC 8200 section 3).
@@ -38,16 +34,12 @@ class DatagramAddress(tuple[str, int]):
 
     @property
     def host(self) -> str:
-        """
-        The address, without a scope.
-        """
+        """The address, without a scope."""
         return self[0]
 
     @property
     def port(self) -> int:
-        """
-        The port number.
-        """
+        """The port number."""
         return self[1]
 
     def __str__(self) -> str:
@@ -71,81 +63,5 @@ def formatAddress(address: tuple[str, int]) -> str:
 
 @lru_cache(4096)
 def isGroup(host: str) -> bool:
-    """
-    Whether an IP address is that of a multicast group, or the broadcast address.
-    """
+    """Whether an IP address is that of a multicast group, or the broadcast address."""
     return host == "255.255.255.255" or ip_address(host).is_multicast
-
-
-def parsePort(text: str, lowest: int = 1) -> int:
-    """
-    Read a port number.
-
-    @param text: what the person wrote.
-    @param lowest: 1 for a port to send to, 0 where 0 means "any free one".
-
-    @raise ValueError: with a sentence that says what would be right.
-    """
-    port = int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else -1
-    if not lowest <= port <= 65535:
-        raise ValueError(f"{text!r} is not a port: a number from {lowest} to 65535 is")
-    return port
-
-
-def parseAddress(text: str) -> tuple[str, int]:
-    """
-    Read C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name.
-
-    @raise ValueError: with a sentence that says what would be right.
-    """
-    host, port = _split(text)
-    if port is None:
-        raise ValueError(f"{text!r} has no port: write HOST:PORT, as in {_bracketed(host)}:1234")
-    return host, parsePort(port)
-
-
-def parseLocalAddress(text: str) -> tuple[str, int]:
-    """
-    Read a local address to send from: C{ADDR}, C{ADDR:PORT} or C{[ADDR]:PORT}; without a port, or with 0, any free one.
-
-    @raise ValueError: with a sentence that says what would be right.
-    """
-    host, port = (text, None) if isIPv6Address(text) else _split(text)
-    if not (isIPv6Address(host) or isIPAddress(host)) or isGroup(host):
-        raise ValueError(f"{text!r} is not a local address: an IP address of this machine is, as in 127.0.0.1")
-    return host, 0 if port is None else parsePort(port, lowest=0)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _split(text: str) -> tuple[str, str | None]:
-    """
-    Take the host and the port, if there is one, apart.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or not isIPv6Address(host) or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r} is not an address: write an IPv6 address and its port as [::1]:1234")
-        return host, rest[1:] if rest else None
-    if text.count(":") > 1:
-        if isIPv6Address(text) or isIPv6Address(text.rpartition(":")[0]):
-            raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, as in [::1]:1234")
-        raise ValueError(f"{text!r} is not an address: write HOST:PORT, as in localhost:1234")
-    host, colon, port = text.partition(":")
-    if not host:
-        raise ValueError(f"{text!r} has no host: write HOST:PORT, as in localhost:1234")
-    return host, port if colon else None
-
-
-__all__ = [
-    "MAX_PAYLOAD_IPV4",
-    "MAX_PAYLOAD_IPV6",
-    "DatagramAddress",
-    "formatAddress",
-    "isGroup",
-    "parseAddress",
-    "parseLocalAddress",
-    "parsePort",
-]

@@ -1,6 +1,4 @@
-"""
-What can go wrong with an echo, one class for each thing a caller would do differently.
-"""
+"""What can go wrong with an echo, one class for each thing a caller would do differently."""
 
 from __future__ import annotations
 
@@ -31,29 +29,21 @@ class EchoError(Exception):
 
 
 class ResponseTimeout(EchoError, defer.TimeoutError):
-    """
-    The deadline passed without the reply.
-    """
+    """The deadline passed without the reply."""
 
 
 class PortUnreachable(EchoError, error.ConnectionRefusedError):
-    """
-    The peer's host answered that nothing listens on that port (ICMP port unreachable, RFC 792 and RFC 4443 section 3.1).
-    """
+    """The peer's host answered that nothing listens on that port (ICMP port unreachable, RFC 792 and RFC 4443 section 3.1)."""
 
     osError = None
 
 
 class HostUnreachable(EchoError):
-    """
-    The datagram could not be brought to the peer's host, says a router, the peer's network or this machine.
-    """
+    """The datagram could not be brought to the peer's host, says a router, the peer's network or this machine."""
 
 
 class NetworkUnreachable(HostUnreachable):
-    """
-    There is no route to the peer's network.
-    """
+    """There is no route to the peer's network."""
 
 
 class MessageTooLong(EchoError, error.MessageLengthError):
@@ -64,17 +54,13 @@ class MessageTooLong(EchoError, error.MessageLengthError):
     """
 
     def __init__(self, message: str, errno: int | None = None, limit: int | None = None) -> None:
-        """
-        @param limit: how many bytes of payload would fit.
-        """
+        """@param limit: how many bytes of payload would fit."""
         super().__init__(message, errno)
         self.limit = limit
 
 
 class ClientClosed(EchoError):
-    """
-    The client was closed, or its transport lost, before the reply came.
-    """
+    """The client was closed, or its transport lost, before the reply came."""
 
 
 _networkErrors = frozenset({errno.ENETUNREACH, errno.ENETDOWN})
@@ -94,15 +80,3 @@ def unreachable(number: int, peer: str) -> PortUnreachable | HostUnreachable:
     kind = NetworkUnreachable if number in _networkErrors else HostUnreachable
     why = os.strerror(number) if number > 0 else "the system does not say why"
     return kind(f"{peer} cannot be reached: {why}", number)
-
-
-__all__ = [
-    "ClientClosed",
-    "EchoError",
-    "HostUnreachable",
-    "MessageTooLong",
-    "NetworkUnreachable",
-    "PortUnreachable",
-    "ResponseTimeout",
-    "unreachable",
-]

@@ -1,11 +1,12 @@
 """
 What the rooms of udpecho expect of each other, and what a protocol may implement to hear more from a L{DatagramPort
-<udpecho.sockets.port.DatagramPort>} than Twisted's own interfaces tell.
+<udpecho.net.port.DatagramPort>} than Twisted's own interfaces tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
@@ -14,19 +15,21 @@ from zope.interface import Attribute, Interface
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError
 
+#: A reactor parameter of the public API. What Twisted itself calls the reactor, C{from twisted.internet import reactor}, is a
+#: module to a type checker without plugins, so that no interface fits; docstrings name the interfaces that are needed.
+Reactor: TypeAlias = Any
+
 #: Hears what became of some datagrams of a batch: C{None} that the system took them, else the reason why not; how many they
 #: are; and their payload in bytes, altogether.
-BatchSettled = Callable[["str | None", int, int], None]
+BatchSendCallback = Callable[["str | None", int, int], None]
 #: Hears what became of a datagram: C{None} that the system took it, else the reason why not.
-Settled = Callable[["str | None"], None]
+SendCallback = Callable[["str | None"], None]
 
 
 class IDatagramTransport(IUDPTransport, Interface):
-    """
-    A UDP transport that says what became of each datagram it was asked to send.
-    """
+    """A UDP transport that says what became of each datagram it was asked to send."""
 
-    def send(datagram: bytes, address: tuple[str, int] | None, settled: Settled) -> None:
+    def send(datagram: bytes, address: tuple[str, int] | None, settled: SendCallback) -> None:
         """
         Send a datagram, now or as soon as the send queue has room.
 
@@ -37,22 +40,16 @@ class IDatagramTransport(IUDPTransport, Interface):
         """
 
     def abort() -> None:
-        """
-        Stop and close at once: when this returns, the socket is closed and the reactor knows nothing of it any more.
-        """
+        """Stop and close at once: when this returns, the socket is closed and the reactor knows nothing of it any more."""
 
 
 class IDatagramReactor(Interface):
-    """
-    A reactor without file descriptors that has the ports of L{udpecho.sockets.port.listen} nevertheless: one in memory.
-    """
+    """A reactor without file descriptors that has the ports of L{udpecho.net.open.listen} nevertheless: one in memory."""
 
     def listenDatagrams(
         port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
     ) -> IListeningPort:
-        """
-        Listen, as L{udpecho.sockets.port.listen} does.
-        """
+        """Listen, as L{udpecho.net.open.listen} does."""
 
 
 class INetworkErrorReceiver(Interface):
@@ -72,15 +69,13 @@ class INetworkErrorReceiver(Interface):
 
 
 class IDropReceiver(Interface):
-    """
-    A protocol that keeps account of datagrams which its transport dropped before handing them over.
-    """
+    """A protocol that keeps account of datagrams which its transport dropped before handing them over."""
 
     def datagramDropped(reason: str, size: int, address: tuple[str, int]) -> None:
         """
         A datagram came in and was dropped.
 
-        @param reason: one of L{udpecho.counters.DROP_REASONS}.
+        @param reason: one of L{udpecho.interfaces.DROP_REASONS}.
         @param size: how many bytes of it were seen.
         @param address: where it came from.
         """
@@ -103,60 +98,42 @@ class IDatagramBatch(Interface):
     isIPv6: bool = Attribute("Whether the sources are IPv6 addresses; else all are IPv4.")
 
     def sizes() -> list[int]:
-        """
-        The payload of each entry, in bytes; of a burst that of all its datagrams.
-        """
+        """The payload of each entry, in bytes; of a burst that of all its datagrams."""
 
     def counts() -> list[int]:
-        """
-        How many datagrams each entry is.
-        """
+        """How many datagrams each entry is."""
 
     def longest() -> list[int]:
-        """
-        The payload of the longest datagram of each entry, in bytes.
-        """
+        """The payload of the longest datagram of each entry, in bytes."""
 
     def hosts() -> list[int]:
-        """
-        The source address of each entry as a number: C{int(ipaddress.ip_address(host))}.
-        """
+        """The source address of each entry as a number: C{int(ipaddress.ip_address(host))}."""
 
     def ports() -> list[int]:
-        """
-        The source port of each entry.
-        """
+        """The source port of each entry."""
 
     def scopes() -> list[int]:
-        """
-        The scope of each entry's source: for link-local IPv6 the index of the interface it is reached by, else 0.
-        """
+        """The scope of each entry's source: for link-local IPv6 the index of the interface it is reached by, else 0."""
 
-    def groups() -> Sequence[int]:
-        """
-        The entries that were sent to a broadcast or multicast address, and not to this host alone.
-        """
+    def nonUnicast() -> Sequence[int]:
+        """The entries that were sent to a broadcast or multicast address, and not to this host alone."""
 
     def address(entry: int) -> DatagramAddress:
-        """
-        Where an entry came from, and what it was sent to.
-        """
+        """Where an entry came from, and what it was sent to."""
 
     def payloads(entry: int) -> list[bytes]:
-        """
-        The payload of each datagram of an entry.
-        """
+        """The payload of each datagram of an entry."""
 
     def drop(entry: int, reason: str) -> None:
         """
         Do not send an entry back.
 
-        @param reason: one of L{udpecho.counters.DROP_REASONS}. The first reason counts.
+        @param reason: one of L{udpecho.interfaces.DROP_REASONS}. The first reason counts.
 
         @raise ValueError: if it is none.
         """
 
-    def send(settled: BatchSettled) -> None:
+    def send(settled: BatchSendCallback) -> None:
         """
         Send what is not dropped back to where it came from, from the address that was asked.
 
@@ -166,20 +143,14 @@ class IDatagramBatch(Interface):
 
 
 class IBatchReceiver(Interface):
-    """
-    A protocol that takes datagrams by the batch from a transport that has them so, instead of by C{datagramReceived}.
-    """
+    """A protocol that takes datagrams by the batch from a transport that has them so, instead of by C{datagramReceived}."""
 
     def datagramsReceived(batch: IDatagramBatch) -> None:
-        """
-        A batch came in.
-        """
+        """A batch came in."""
 
 
 class IGuard(Interface):
-    """
-    Decides who is answered.
-    """
+    """Decides who is answered."""
 
     def refuse(size: int, address: tuple[str, int]) -> str | None:
         """
@@ -188,35 +159,25 @@ class IGuard(Interface):
         @param size: its bytes.
         @param address: where it came from.
 
-        @return: C{None} to answer it, else the reason to drop it, one of L{udpecho.counters.DROP_REASONS}.
+        @return: C{None} to answer it, else the reason to drop it, one of L{udpecho.interfaces.DROP_REASONS}.
         """
 
 
 class IBatchGuard(IGuard, Interface):
-    """
-    A guard that decides about many at once.
-    """
+    """A guard that decides about many at once."""
 
     def refuseEntries(batch: IDatagramBatch) -> None:
-        """
-        Look at a batch, and drop what is not to be answered.
-        """
+        """Look at a batch, and drop what is not to be answered."""
 
 
-class IDatagramJournal(Interface):
-    """
-    Writes down which datagrams came and went.
-    """
+class IDatagramLog(Interface):
+    """Writes down which datagrams came and went."""
 
     def wantsLines() -> bool:
-        """
-        Whether the next datagram would have its line.
-        """
+        """Whether the next datagram would have its line."""
 
     def passed(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """
-        Datagrams came and went that have no lines: add them to the sum.
-        """
+        """Datagrams came and went that have no lines: add them to the sum."""
 
     def received(size: int, address: tuple[str, int]) -> bool:
         """
@@ -233,21 +194,16 @@ class IDatagramJournal(Interface):
         """
 
     def close() -> None:
-        """
-        Write down what is still to be said. May be called often.
-        """
+        """Write down what is still to be said. May be called often."""
 
 
-__all__ = [
-    "BatchSettled",
-    "IBatchGuard",
-    "IBatchReceiver",
-    "IDatagramBatch",
-    "IDatagramJournal",
-    "IDatagramReactor",
-    "IDatagramTransport",
-    "IDropReceiver",
-    "IGuard",
-    "INetworkErrorReceiver",
-    "Settled",
-]
+#: Every reason for which a datagram is not answered.
+DROP_REASONS = (
+    "loop_guard",
+    "not_allowed",
+    "rate_limited",
+    "too_large",
+    "truncated",
+    "send_failed",
+    "send_timeout",
+)

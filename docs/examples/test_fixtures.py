@@ -1,13 +1,13 @@
-"""
-pytest --reactor=default test_fixtures.py
-"""
+"""pytest --reactor=default test_fixtures.py"""
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from udpecho import EchoServer, ResponseTimeout, echo
-from udpecho.testing.faults import FaultPlan
+from udpecho.client.connect import echo
+from udpecho.errors import ResponseTimeout
+from udpecho.faults.plan import FaultPlan
+from udpecho.server.protocol import EchoServer
 
 pytestmark = pytest.mark.usefixtures("udp_leaks")
 

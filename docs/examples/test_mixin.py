@@ -1,11 +1,11 @@
-"""
-trial test_mixin
-"""
+"""trial test_mixin"""
 
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from udpecho import EchoServer, ResponseTimeout, echo
+from udpecho.client.connect import echo
+from udpecho.errors import ResponseTimeout
+from udpecho.server.protocol import EchoServer
 from udpecho.testing.trial import UDPEchoMixin
 
 

@@ -1,12 +1,12 @@
-"""
-pytest --reactor=default test_with_pytest.py
-"""
+"""pytest --reactor=default test_with_pytest.py"""
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from udpecho import EchoService, ResponseTimeout, echo
+from udpecho.client.connect import echo
+from udpecho.errors import ResponseTimeout
+from udpecho.server.service import EchoService
 
 
 @pytest_twisted.async_yield_fixture

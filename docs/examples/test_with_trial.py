@@ -1,12 +1,13 @@
-"""
-trial test_with_trial.py
-"""
+"""trial test_with_trial.py"""
 
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from udpecho import EchoClient, EchoService, ResponseTimeout, echo
+from udpecho.client.connect import echo
+from udpecho.client.protocol import EchoClient
+from udpecho.errors import ResponseTimeout
+from udpecho.server.service import EchoService
 
 
 class EchoTests(TestCase):

@@ -1,3 +1,1 @@
-"""
-Measurements. Nothing here passes or fails: what a machine is slow at is for people to look at.
-"""
+"""Measurements. Nothing here passes or fails: what a machine is slow at is for people to look at."""

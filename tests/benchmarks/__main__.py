@@ -1,6 +1,4 @@
-"""
-The benchmarks: C{python -m tests.benchmarks}, from the repository.
-"""
+"""The benchmarks: C{python -m tests.benchmarks}, from the repository."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _floods = (0, 1, 64, 65507)
 
 
 class Wrong(Exception):
-    """
-    What was asked for cannot be; the message says why.
-    """
+    """What was asked for cannot be; the message says why."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,9 +115,7 @@ def _or(given: _T | None, otherwise: _T) -> _T:
 
 
 def _checkFiles(options: argparse.Namespace) -> None:
-    """
-    Ten minutes of measuring are too long to learn that the result cannot be written.
-    """
+    """Ten minutes of measuring are too long to learn that the result cannot be written."""
     for path in (options.json, options.chart):
         if path is not None and not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
             raise Wrong(f"{path} cannot be written")

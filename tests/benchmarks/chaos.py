@@ -56,9 +56,7 @@ _sample = re.compile(r"^(udpecho_[a-z_]+(?:\{[^}]*\})?) ([-+0-9.e]+)$", re.MULTI
 
 
 class Page(dict[str, float]):
-    """
-    The samples of a page of metrics, by name and labels.
-    """
+    """The samples of a page of metrics, by name and labels."""
 
     @classmethod
     def read(cls, url: str) -> Page:
@@ -75,44 +73,32 @@ class Page(dict[str, float]):
 
     @classmethod
     def parse(cls, text: str) -> Page:
-        """
-        Read the text format of Prometheus.
-        """
+        """Read the text format of Prometheus."""
         return cls({name: float(number) for name, number in _sample.findall(text)})
 
     @property
     def received(self) -> int:
-        """
-        Datagrams that came in.
-        """
+        """Datagrams that came in."""
         return int(self["udpecho_received_datagrams_total"])
 
     @property
     def echoed(self) -> int:
-        """
-        Datagrams that went back.
-        """
+        """Datagrams that went back."""
         return int(self["udpecho_echoed_datagrams_total"])
 
     @property
     def dropped(self) -> int:
-        """
-        Datagrams that did not.
-        """
+        """Datagrams that did not."""
         return int(sum(number for name, number in self.items() if name.startswith("udpecho_dropped_datagrams_total")))
 
     @property
     def kernel(self) -> int:
-        """
-        What the kernel dropped before.
-        """
+        """What the kernel dropped before."""
         return int(self["udpecho_kernel_dropped_datagrams_total"])
 
     @property
     def workers(self) -> int:
-        """
-        How many workers answer.
-        """
+        """How many workers answer."""
         return int(self["udpecho_workers"])
 
 
@@ -154,9 +140,7 @@ class Process:
 
     @classmethod
     def look(cls, pid: int) -> Process:
-        """
-        Read it in C{/proc}.
-        """
+        """Read it in C{/proc}."""
         resident = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
         return cls(0 if resident is None else int(resident[1]) * 1024, len(os.listdir(f"/proc/{pid}/fd")))
 
@@ -260,9 +244,7 @@ def _logFaults(log: str, done: Done) -> list[str]:
 
 
 class Chaos:
-    """
-    Does to a server, second by second, what can happen to one.
-    """
+    """Does to a server, second by second, what can happen to one."""
 
     def __init__(self, server: Running, url: str, file: Path, options: argparse.Namespace) -> None:
         """
@@ -304,9 +286,7 @@ class Chaos:
             self.done.killed += 1
 
     def page(self) -> Page:
-        """
-        Read the metrics, and compare them with those before.
-        """
+        """Read the metrics, and compare them with those before."""
         page = Page.read(self._url)
         if self._page is not None:
             self.done.faults += pageFaults(self._page, page, IN_HAND * self._options.workers)

@@ -1,6 +1,4 @@
-"""
-What was measured, and what it comes to.
-"""
+"""What was measured, and what it comes to."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ BUSY = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """
-    A median, and how far the measurements are from it.
-    """
+    """A median, and how far the measurements are from it."""
 
     median: float
     lowest: float
@@ -26,9 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """
-        @param values: at least one.
-        """
+        """@param values: at least one."""
         known = list(values)
         return cls(statistics.median(known), min(known), max(known))
 
@@ -62,9 +56,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Summary:
-    """
-    All rounds of one server under one load.
-    """
+    """All rounds of one server under one load."""
 
     server: str
     load: str
@@ -124,9 +116,7 @@ class Figures:
     broken: list[str] = field(default_factory=list)
 
     def summaries(self) -> list[Summary]:
-        """
-        One for each server under each load, those of a load together.
-        """
+        """One for each server under each load, those of a load together."""
         found: dict[tuple[str, str], list[Measurement]] = {}
         for measurement in self.measurements:
             found.setdefault((measurement.load, measurement.server), []).append(measurement)
@@ -135,31 +125,23 @@ class Figures:
         return [_summary(server, load, rounds) for (load, server), rounds in ordered]
 
     def cpu(self, server: str, load: str) -> float | None:
-        """
-        The median processor time of a server for each datagram, in seconds; C{None} if it was not measured.
-        """
+        """The median processor time of a server for each datagram, in seconds; C{None} if it was not measured."""
         known = [one.cpu for one in self.measurements if (one.server, one.load) == (server, load)]
         return statistics.median(known) if known else None
 
     def secondsToStart(self, kind: str) -> float | None:
-        """
-        The median time to the first answer.
-        """
+        """The median time to the first answer."""
         known = [start.seconds for start in self.starts.get(kind, ())]
         return statistics.median(known) if known else None
 
     def resident(self, kind: str) -> float | None:
-        """
-        The median resident memory, after a load where there was one, in bytes.
-        """
+        """The median resident memory, after a load where there was one, in bytes."""
         known = [(start.loaded or start.memory).resident for start in self.starts.get(kind, ())]
         return statistics.median(known) if known else None
 
     @property
     def wrong(self) -> int:
-        """
-        How many datagrams came back that should not have.
-        """
+        """How many datagrams came back that should not have."""
         return sum(one.wrong for one in self.measurements)
 
 
@@ -177,16 +159,12 @@ class Target:
 
     @property
     def reached(self) -> bool | None:
-        """
-        Whether it is; C{None} if nobody knows.
-        """
+        """Whether it is; C{None} if nobody knows."""
         return None if self.value is None else self.value <= self.limit
 
 
 def targets(figures: Figures) -> list[Target]:
-    """
-    The figures that udpecho is meant to have.
-    """
+    """The figures that udpecho is meant to have."""
 
     def ratio(server: str, peer: str, load: str) -> float | None:
         return _ratio(figures.cpu(server, load), figures.cpu(peer, load))
@@ -213,9 +191,7 @@ def targets(figures: Figures) -> list[Target]:
 
 
 def ratios(figures: Figures, peers: Sequence[str], loads: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """
-    Our processor time for each datagram over that of each peer, by peer and load.
-    """
+    """Our processor time for each datagram over that of each peer, by peer and load."""
     return {
         peer: {load: _ratio(figures.cpu("ours", load), figures.cpu(peer, load)) for load in loads}
         for peer in peers

@@ -1,6 +1,4 @@
-"""
-What the guard costs, and how much memory a flood from everywhere makes it take: C{python -m tests.benchmarks.guard}.
-"""
+"""What the guard costs, and how much memory a flood from everywhere makes it take: C{python -m tests.benchmarks.guard}."""
 
 from __future__ import annotations
 
@@ -14,9 +12,10 @@ from ipaddress import IPv4Network, IPv6Network
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
-from udpecho.guard import Guard, GuardPolicy
-from udpecho.interfaces import BatchSettled, IDatagramBatch
-from udpecho.networks import ANY, PRIVATE, Network
+from udpecho.guard.guard import Guard
+from udpecho.guard.networks import ANY, PRIVATE, Network
+from udpecho.guard.policy import GuardPolicy
+from udpecho.interfaces import BatchSendCallback, IDatagramBatch
 
 #: Entries in a batch.
 BATCH = 64
@@ -24,9 +23,7 @@ BATCH = 64
 
 @implementer(IDatagramBatch)
 class Batch:
-    """
-    A batch with nothing in it but what the guard looks at, so that what is measured is the guard.
-    """
+    """A batch with nothing in it but what the guard looks at, so that what is measured is the guard."""
 
     def __init__(self, hosts: list[int], ports: list[int], isIPv6: bool) -> None:
         self.entries = self.datagrams = len(hosts)
@@ -50,7 +47,7 @@ class Batch:
     def longest(self) -> list[int]:
         return self.sizes()
 
-    def groups(self) -> Sequence[int]:
+    def nonUnicast(self) -> Sequence[int]:
         return ()
 
     def scopes(self) -> list[int]:
@@ -65,14 +62,12 @@ class Batch:
     def drop(self, entry: int, reason: str) -> None:
         self.dropped[entry] = reason
 
-    def send(self, settled: BatchSettled) -> None:
+    def send(self, settled: BatchSendCallback) -> None:
         raise NotImplementedError
 
 
 def addresses(networks: Sequence[Network], distinct: int) -> list[int]:
-    """
-    As many addresses of some networks, in turn, as a batch has entries.
-    """
+    """As many addresses of some networks, in turn, as a batch has entries."""
     chosen = []
     for turn in range(distinct):
         network = networks[turn % len(networks)]
@@ -81,9 +76,7 @@ def addresses(networks: Sequence[Network], distinct: int) -> list[int]:
 
 
 def batches(networks: Sequence[Network], distinct: int, count: int = 64) -> list[Batch]:
-    """
-    Batches from a fixed set of addresses in varying order.
-    """
+    """Batches from a fixed set of addresses in varying order."""
     made = []
     hosts = addresses(networks, distinct)
     for _ in range(count):
@@ -94,9 +87,7 @@ def batches(networks: Sequence[Network], distinct: int, count: int = 64) -> list
 
 
 def cost(guard: Guard, some: list[Batch], rounds: int) -> float:
-    """
-    The processor time of a batch, in microseconds, the best of five.
-    """
+    """The processor time of a batch, in microseconds, the best of five."""
 
     def once() -> float:
         began = time.process_time()
@@ -127,9 +118,7 @@ def flood(guard: Guard, sources: int, fresh: Callable[[int], list[int]]) -> tupl
 
 
 def resident() -> int:
-    """
-    The memory that the process has in use now, in KiB; 0 where the system does not tell.
-    """
+    """The memory that the process has in use now, in KiB; 0 where the system does not tell."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))

@@ -1,6 +1,4 @@
-"""
-The loads that servers are measured under, and the program that makes them.
-"""
+"""The loads that servers are measured under, and the program that makes them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The measurements, in their order.
-"""
+"""The measurements, in their order."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ class Bench:
         self._say = say
 
     def echoes(self, servers: Sequence[Server], wanted: Sequence[Load], rounds: int) -> None:
-        """
-        Measure servers under loads, each once in every round; every second round has them in reverse.
-        """
+        """Measure servers under loads, each once in every round; every second round has them in reverse."""
         there = [server for server in servers if self._isThere(server)]
         for server in there:
             unbearable = [load.name for load in wanted if not server.bears(load.name)]
@@ -59,9 +55,7 @@ class Bench:
                     self.figures.broken.append(str(e))
 
     def starts(self, count: int) -> None:
-        """
-        Start ours and the bare one in turn, after one start of each that does not count.
-        """
+        """Start ours and the bare one in turn, after one start of each that does not count."""
         try:
             for number in range(count + 1 if count else 0):
                 self._say(f"start {number} of {count}")

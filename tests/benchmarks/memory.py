@@ -1,6 +1,4 @@
-"""
-How fast a L{MemoryNetwork} is, in wall time: C{python -m tests.benchmarks.memory}.
-"""
+"""How fast a L{MemoryNetwork} is, in wall time: C{python -m tests.benchmarks.memory}."""
 
 from __future__ import annotations
 
@@ -11,17 +9,18 @@ from typing import Any
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 
-from udpecho.client import EchoClient, Reply, connect
+from udpecho.client.connect import connect
+from udpecho.client.protocol import EchoClient, Reply
 from udpecho.errors import ResponseTimeout
-from udpecho.server import EchoServer
-from udpecho.testing.faults import FaultPlan, GilbertElliott, Jitter, Plan
-from udpecho.testing.network import MemoryNetwork
+from udpecho.faults.decision import Plan
+from udpecho.faults.models import GilbertElliott, Jitter
+from udpecho.faults.plan import FaultPlan
+from udpecho.server.protocol import EchoServer
+from udpecho.testing.memory_network import MemoryNetwork
 
 
 class Echoing(DatagramProtocol):
-    """
-    The least that a server does.
-    """
+    """The least that a server does."""
 
     noisy = False
 
@@ -31,9 +30,7 @@ class Echoing(DatagramProtocol):
 
 
 class Asking(DatagramProtocol):
-    """
-    A client that answers each reply with the next question, until it has had enough.
-    """
+    """A client that answers each reply with the next question, until it has had enough."""
 
     noisy = False
 

@@ -41,7 +41,7 @@ _beginning = struct.Struct("!BBHQQ")
 _delay = 0.02
 _interval = 0.001
 
-_ping = "import sys; sys.argv[0] = 'udpecho'; from udpecho.cli import main; sys.exit(main())"
+_ping = "import sys; sys.argv[0] = 'udpecho'; from udpecho.cli.main import main; sys.exit(main())"
 
 
 # In a process of its own: a prober that tells both round trips of each probe
@@ -55,10 +55,10 @@ def probe(port: int, interval: float, count: int) -> None:
     from twisted.internet import reactor as installed
 
     from udpecho.probe import flow
-    from udpecho.probe.flow import Target
+    from udpecho.probe.io.timestamps import roundTrip
     from udpecho.probe.prober import Prober
     from udpecho.probe.schedule import Plan
-    from udpecho.sockets.timestamps import roundTrip
+    from udpecho.probe.target import Target
 
     reactor: Any = installed
     found: list[tuple[int, int, int]] = []
@@ -81,24 +81,20 @@ def probe(port: int, interval: float, count: int) -> None:
 
 
 def burn() -> None:
-    """
-    Keep a processor busy.
-    """
+    """Keep a processor busy."""
     while True:
         pass
 
 
 def grow(seconds: int) -> None:
-    """
-    Probe in virtual time at 1000 a second, and print how many bytes more this process has at the end than after a minute.
-    """
-    from udpecho.probe.flow import Target
+    """Probe in virtual time at 1000 a second, and print how many bytes more this process has at the end than after a minute."""
+    from udpecho.faults.plan import FaultPlan
+    from udpecho.net.open import listen
     from udpecho.probe.prober import Prober
     from udpecho.probe.schedule import Plan
-    from udpecho.server import EchoServer
-    from udpecho.sockets.port import listen
-    from udpecho.testing.faults import FaultPlan
-    from udpecho.testing.network import MemoryNetwork
+    from udpecho.probe.target import Target
+    from udpecho.server.protocol import EchoServer
+    from udpecho.testing.memory_network import MemoryNetwork
 
     network = MemoryNetwork(FaultPlan(1, loss=0.001, delay=0.005, jitter=0.005))
     here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
@@ -131,9 +127,7 @@ def _pin(processor: int) -> Callable[[], None]:
 
 @contextmanager
 def running(command: Sequence[str], processor: int | None, workshop: Workshop) -> Iterator[subprocess.Popen[str]]:
-    """
-    A process for a while, on one processor or wherever the system has it.
-    """
+    """A process for a while, on one processor or wherever the system has it."""
     process = subprocess.Popen(
         command,
         env=workshop.environment,
@@ -174,25 +168,19 @@ def told(command: Sequence[str], processor: int | None, workshop: Workshop, seco
 
 
 def itself(*arguments: object) -> list[str]:
-    """
-    How to run this module in a process of its own.
-    """
+    """How to run this module in a process of its own."""
     return [sys.executable, "-m", "tests.benchmarks.ping", *map(str, arguments)]
 
 
 def freePort() -> int:
-    """
-    A port that nothing listens on.
-    """
+    """A port that nothing listens on."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def awaitEcho(port: int) -> None:
-    """
-    Wait until something answers on a port.
-    """
+    """Wait until something answers on a port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", port))
         sock.settimeout(0.1)
@@ -230,9 +218,7 @@ class Wire:
     """
 
     def __init__(self, port: int) -> None:
-        """
-        @raise Missing: if this is not for this user.
-        """
+        """@raise Missing: if this is not for this user."""
         self.times: dict[int, list[int]] = {}
         self._port = port
         try:
@@ -248,17 +234,13 @@ class Wire:
         self._thread.start()
 
     def stop(self) -> None:
-        """
-        Hear no more.
-        """
+        """Hear no more."""
         self._over = True
         self._thread.join()
         self._socket.close()
 
     def roundTrips(self) -> dict[int, int]:
-        """
-        The round trips, in ns, by the probes' numbers.
-        """
+        """The round trips, in ns, by the probes' numbers."""
         return {sequence: times[1] - times[0] for sequence, times in self.times.items() if len(times) == 2}
 
     def _hear(self) -> None:
@@ -301,9 +283,7 @@ def heard(port: int, count: int, workshop: Workshop, interval: float = 0.005) ->
 
 
 def stampsToUserSpace(workshop: Workshop, seconds: float) -> tuple[float, str]:
-    """
-    The median of kernel stamps to that of user-space stamps of the same probes, to a C echo.
-    """
+    """The median of kernel stamps to that of user-space stamps of the same probes, to a C echo."""
     with cEcho(workshop, None) as port:
         found = json.loads(told(itself("--probe", port, _interval, int(seconds / _interval)), None, workshop, seconds))
     kernel, monotonic = median(row[1] for row in found) / 1e3, median(row[2] for row in found) / 1e3
@@ -311,16 +291,12 @@ def stampsToUserSpace(workshop: Workshop, seconds: float) -> tuple[float, str]:
 
 
 def oursToIRTT(workshop: Workshop, seconds: float) -> tuple[float, str]:
-    """
-    Our median to IRTT's, each to its own server, at the same interval.
-    """
+    """Our median to IRTT's, each to its own server, at the same interval."""
     return _toIRTT(workshop, seconds, None)
 
 
 def cToIRTT(workshop: Workshop, seconds: float) -> tuple[float, str]:
-    """
-    The same with a C echo for our server: what is left is the prober's.
-    """
+    """The same with a C echo for our server: what is left is the prober's."""
     return _toIRTT(workshop, seconds, workshop.compile("peers/recvfrom.c"))
 
 
@@ -366,18 +342,14 @@ def errorBehindProxy(workshop: Workshop, seconds: float) -> tuple[float, str]:
 
 
 def errorWhenBusy(workshop: Workshop, seconds: float) -> tuple[float, str]:
-    """
-    The same, with another process that keeps the prober's processor busy, to the error of user space.
-    """
+    """The same, with another process that keeps the prober's processor busy, to the error of user space."""
     wire, kernel, monotonic = _behindProxy(workshop, seconds, busy=True)
     errors = abs(kernel - wire) * 1e6, abs(monotonic - wire) * 1e6
     return errors[0] / errors[1], f"{errors[0]:.1f} us to {errors[1]:.1f} us"
 
 
 def probesPerSecond(workshop: Workshop, seconds: float) -> tuple[float, str]:
-    """
-    How many probes a second one process sends on schedule at 50 000, and what is lost.
-    """
+    """How many probes a second one process sends on schedule at 50 000, and what is lost."""
     port = freePort()
     server = workshop.udpecho("127.0.0.1", port, "--log-datagrams", "0", "--receive-buffer", "4M")
     with running(server, 1, workshop):
@@ -395,17 +367,13 @@ def probesPerSecond(workshop: Workshop, seconds: float) -> tuple[float, str]:
 
 
 def growth(workshop: Workshop, seconds: int) -> tuple[float, str]:
-    """
-    By how many MB memory grows while probing in virtual time.
-    """
+    """By how many MB memory grows while probing in virtual time."""
     found = json.loads(told(itself("--grow", seconds), None, workshop, 3600))
     return found["growth"] / 1e6, f"{found['sent']} probes in {seconds} virtual seconds"
 
 
 def main() -> None:
-    """
-    Measure all, and print a table.
-    """
+    """Measure all, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ping", description="What the prober is worth.")
     parser.add_argument("--rounds", type=int, default=3, help="how often to measure each; the median counts [3]")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each takes [5]")

@@ -1,6 +1,4 @@
-"""
-The figures as a table, as JSON and as a chart.
-"""
+"""The figures as a table, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ from tests.benchmarks.workshop import Missing
 
 
 def machine() -> dict[str, Any]:
-    """
-    What the figures hold for.
-    """
+    """What the figures hold for."""
     import twisted
     import udpecho
 
@@ -39,9 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(figures: Figures) -> Iterator[str]:
-    """
-    The lines to print.
-    """
+    """The lines to print."""
     about = machine()
     yield (
         f"{about['processor']}, {about['processors']} processors, Linux {about['kernel']}, "
@@ -65,9 +59,7 @@ def table(figures: Figures) -> Iterator[str]:
 
 
 def asJSON(figures: Figures) -> str:
-    """
-    All of it, each measurement too.
-    """
+    """All of it, each measurement too."""
     everything: dict[str, Any] = {
         "machine": machine(),
         "loads": [dataclasses.asdict(load) for load in LOADS.values()],

@@ -1,6 +1,4 @@
-"""
-A server process that is measured: started, asked until it answers, read in C{/proc}, stopped.
-"""
+"""A server process that is measured: started, asked until it answers, read in C{/proc}, stopped."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ ASK_EVERY = 0.0005
 
 
 class Broken(Exception):
-    """
-    A server did not start, did not answer or did not stop; the message says which.
-    """
+    """A server did not start, did not answer or did not stop; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,7 @@ class Used:
 
 
 def freePort() -> int:
-    """
-    A UDP port that nobody has.
-    """
+    """A UDP port that nobody has."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("", 0))
         return int(sock.getsockname()[1])
@@ -111,9 +105,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        """
-        What it has written, to standard error and, if that is kept, to standard output.
-        """
+        """What it has written, to standard error and, if that is kept, to standard output."""
         return self._log.read_text(errors="replace")
 
     def untilAnswered(self, host: str, port: int) -> float:
@@ -186,9 +178,7 @@ class Running:
         return Used(cpu, waited)
 
     def memory(self) -> Memory:
-        """
-        Its memory now.
-        """
+        """Its memory now."""
         resident, proportional, unique = 0, 0, 0
         rolled = True
         for pid in self._tree():
@@ -202,9 +192,7 @@ class Running:
         return Memory(resident, proportional if rolled else None, unique if rolled else None)
 
     def descriptors(self) -> int:
-        """
-        How many files and sockets it has open.
-        """
+        """How many files and sockets it has open."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._tree())
 
     def stop(self) -> str:
@@ -246,9 +234,7 @@ class Running:
 
 
 def _kilobytes(pid: int, file: str, names: str) -> list[int]:
-    """
-    @return: those lines of a file of C{/proc}, in bytes.
-    """
+    """@return: those lines of a file of C{/proc}, in bytes."""
     text = Path(f"/proc/{pid}/{file}").read_text()
     return [int(number) * 1024 for number in re.findall(rf"^(?:{names}):\s+(\d+) kB$", text, re.MULTILINE)]
 

@@ -1,6 +1,4 @@
-"""
-The servers that are measured: ours in its variants, and its peers.
-"""
+"""The servers that are measured: ours in its variants, and its peers."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ class Server:
     keepsOutput: bool = True
 
     def bears(self, load: str) -> bool:
-        """
-        Whether it can bear a load.
-        """
+        """Whether it can bear a load."""
         return self.loads is None or load in self.loads
 
 

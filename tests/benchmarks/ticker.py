@@ -1,6 +1,6 @@
 """
 How long a flood keeps a timer waiting: the longest gap between the ticks of a 10 ms ticker, in a server process that is
-flooded by another, on L{udpecho.sockets.port.listen} and on Twisted's own C{listenUDP}, in turn.
+flooded by another, on L{udpecho.net.open.listen} and on Twisted's own C{listenUDP}, in turn.
 
     python -m tests.benchmarks.ticker [--rounds 3] [--seconds 3] [--sizes 0,1,64,65507] [--reactor epoll]
 
@@ -43,9 +43,7 @@ class Ticker:
     """
 
     def __init__(self, reactor: Any) -> None:
-        """
-        @param reactor: has the ticks called.
-        """
+        """@param reactor: has the ticks called."""
         self.longest = 0.0
         self.longestOwn = 0.0
         self._reactor = reactor
@@ -53,9 +51,7 @@ class Ticker:
         self._waited = _waitedForProcessor()
 
     def start(self) -> None:
-        """
-        Tick from now on.
-        """
+        """Tick from now on."""
         self._last = time.monotonic()
         self._waited = _waitedForProcessor()
         self._reactor.callLater(INTERVAL, self._tick)
@@ -98,8 +94,9 @@ def serve(kind: str, reactorName: str | None, lifetime: float) -> None:
         installReactor(reactorName)
     from twisted.internet import reactor as installed
 
-    from udpecho.server import EchoServer
-    from udpecho.sockets.port import MAX_DATAGRAM, listen
+    from udpecho.net.open import listen
+    from udpecho.net.sockets import MAX_DATAGRAM
+    from udpecho.server.protocol import EchoServer
 
     reactor: Any = installed
     server = EchoServer()
@@ -117,9 +114,7 @@ def serve(kind: str, reactorName: str | None, lifetime: float) -> None:
 
 
 def flood(port: int, size: int, seconds: float) -> None:
-    """
-    Be the flood: send datagrams to a local port as fast as they go. The replies are not read.
-    """
+    """Be the flood: send datagrams to a local port as fast as they go. The replies are not read."""
     _pin(1)
     payload = b"x" * size
     left = int(seconds * MAX_RATE)
@@ -159,9 +154,7 @@ def measure(kind: str, size: int, seconds: float, reactorName: str | None) -> Me
 
 
 def main(arguments: list[str]) -> None:
-    """
-    Measure, and print a table.
-    """
+    """Measure, and print a table."""
     if arguments[:1] == ["serve"]:
         serve(arguments[1], arguments[2] or None, float(arguments[3]))
         return
@@ -196,9 +189,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _waitedForProcessor() -> float:
-    """
-    @return: how many seconds this process has been ready to run, and has not; 0 where the system does not tell.
-    """
+    """@return: how many seconds this process has been ready to run, and has not; 0 where the system does not tell."""
     try:
         with open("/proc/self/schedstat", "rb") as told:
             return int(told.read().split()[1]) / 1e9
@@ -207,9 +198,7 @@ def _waitedForProcessor() -> float:
 
 
 def _pin(number: int) -> None:
-    """
-    Keep this process on one processor, where the system can do that and has two.
-    """
+    """Keep this process on one processor, where the system can do that and has two."""
     if hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
         if len(processors) > 1:

@@ -1,6 +1,4 @@
-"""
-What the benchmarks are made with: compilers, interpreters and processors, as far as this machine has them.
-"""
+"""What the benchmarks are made with: compilers, interpreters and processors, as far as this machine has them."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _patience = 300
 
 
 class Missing(Exception):
-    """
-    This machine has not got what is needed; the message says what.
-    """
+    """This machine has not got what is needed; the message says what."""
 
 
 class Workshop:
@@ -74,9 +70,7 @@ class Workshop:
         return path
 
     def twistd(self, *arguments: str) -> list[str]:
-        """
-        How to run C{twistd -n}: by the script beside this Python, or without it.
-        """
+        """How to run C{twistd -n}: by the script beside this Python, or without it."""
         script = Path(sys.executable).with_name("twistd")
         code = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
         twistd = [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-c", code]
@@ -132,9 +126,7 @@ class Processors:
     """
 
     def __init__(self) -> None:
-        """
-        @raise Missing: where a process cannot choose its processors.
-        """
+        """@raise Missing: where a process cannot choose its processors."""
         if sys.platform != "linux":
             raise Missing("the benchmarks read /proc and choose processors: they run on Linux only")
         self._all = sorted(os.sched_getaffinity(0))
@@ -142,9 +134,7 @@ class Processors:
 
     @property
     def load(self) -> set[int]:
-        """
-        Those of the load.
-        """
+        """Those of the load."""
         return {self._all[-1]}
 
     def server(self, wanted: int) -> set[int]:
@@ -158,9 +148,7 @@ class Processors:
 
 @contextmanager
 def on(processors: set[int]) -> Iterator[None]:
-    """
-    What is started meanwhile runs on these processors, and so does this process.
-    """
+    """What is started meanwhile runs on these processors, and so does this process."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
     try:

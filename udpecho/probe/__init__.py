@@ -1,3 +1,1 @@
-"""
-The prober: what a probe carries, what is made of its fate, and how that is told.
-"""
+"""The prober: schedules, packets, flows, records."""

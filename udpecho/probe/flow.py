@@ -1,6 +1,4 @@
-"""
-The probes from one port of this machine to one peer: sent when it is time, matched with what comes back.
-"""
+"""The probes from one port of this machine to one peer: sent when it is time, matched with what comes back."""
 
 from __future__ import annotations
 
@@ -8,20 +6,20 @@ import errno
 import secrets
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from zope.interface import implementer
 
-from udpecho.addresses import DatagramAddress, parseAddress
+from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, PortUnreachable, unreachable
-from udpecho.probe import report
+from udpecho.probe import outcomes, records
+from udpecho.probe.io.slots import SLOTS
+from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered, explain
+from udpecho.probe.io.timestamps import Clocks, StampIds, StepWatch, roundTrip
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.packet import Codec, Verdict
 from udpecho.probe.schedule import Flood, Plan, Schedule
-from udpecho.probe.statistics import Statistics
-from udpecho.resolution import literal
-from udpecho.sockets.probing import SLOTS, Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered, explain
-from udpecho.sockets.timestamps import Clocks, StampIds, StepWatch, roundTrip
+from udpecho.probe.stats.summary import Statistics
+from udpecho.probe.target import Target
 
 #: The fewest and the most probes that are remembered, at 17 bytes each.
 _leastRemembered, _mostRemembered = 1 << 12, 1 << 21
@@ -43,33 +41,7 @@ _outcomes = {
 _noWay = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 #: Hears of each event.
-Listener = Callable[["Flow", report.Event], object]
-
-
-@dataclass(frozen=True)
-class Target:
-    """
-    Whom to probe.
-
-    @ivar name: as the user wrote it.
-    @ivar address: the address.
-    """
-
-    name: str
-    address: DatagramAddress
-
-    @classmethod
-    def of(cls, text: str) -> Target:
-        """
-        Read C{ADDR:PORT} or C{[ADDR]:PORT}, an address and no name.
-
-        @raise ValueError: with a sentence that says what would be right.
-        """
-        host, port = parseAddress(text)
-        address = literal(host, port)
-        if address is None:
-            raise ValueError(f"{host!r} is not an IP address: look the name up first")
-        return cls(text, address)
+Listener = Callable[["Flow", outcomes.Event], object]
 
 
 @implementer(IProbeReceiver)
@@ -145,12 +117,10 @@ class Flow:
 
     @property
     def source(self) -> DatagramAddress:
-        """
-        The local address.
-        """
+        """The local address."""
         return self.socket.source
 
-    def timeOf(self, event: report.Event) -> int | None:
+    def timeOf(self, event: outcomes.Event) -> int | None:
         """
         When the probe of an event that is just told was sent, or, if it was not, should have been.
 
@@ -164,23 +134,17 @@ class Flow:
 
     @property
     def sizes(self) -> list[int]:
-        """
-        The sizes of the probes, each once.
-        """
+        """The sizes of the probes, each once."""
         return list(dict.fromkeys(self._plan.sizes))
 
     @property
     def elapsed(self) -> float:
-        """
-        The seconds from the first probe's time to the last event.
-        """
+        """The seconds from the first probe's time to the last event."""
         return max(0, self._last - self._start) / _second
 
     @property
     def timestampSource(self) -> str:
-        """
-        Where the round trips come from: one of L{report.TIMESTAMP_SOURCES}.
-        """
+        """Where the round trips come from: one of L{report.TIMESTAMP_SOURCES}."""
         if self._byKernel and self._byMonotonic:
             return "mixed"
         if self._byKernel or self._byMonotonic:
@@ -189,16 +153,12 @@ class Flow:
 
     @property
     def outstanding(self) -> int:
-        """
-        How many probes are under way.
-        """
+        """How many probes are under way."""
         return self.statistics.count(Outcome.OUTSTANDING)
 
     def report(self) -> dict[str, object]:
-        """
-        This flow's part of the JSON document.
-        """
-        return report.targetReport(
+        """This flow's part of the JSON document."""
+        return records.targetReport(
             self.target.name,
             self.statistics,
             self.timestampSource,
@@ -249,9 +209,7 @@ class Flow:
         self.readErrors()
 
     def _record(self, first: int, count: int, before: int, after: int) -> None:
-        """
-        Note what was sent, between two times.
-        """
+        """Note what was sent, between two times."""
         if not count:
             return
         window, statistics, at = self._window, self.statistics, self._schedule.at
@@ -268,9 +226,7 @@ class Flow:
         self._lastSent = self._last = after
 
     def _settle(self, sequence: int, taken: Taken) -> None:
-        """
-        A probe was not taken.
-        """
+        """A probe was not taken."""
         if taken.full:
             self._tryAgainAt = self._clocks.monotonic() + round(_fullPause * _second)
             return
@@ -297,9 +253,7 @@ class Flow:
         return len(arrivals.datagrams) >= SLOTS
 
     def readErrors(self) -> None:
-        """
-        Read the error queue.
-        """
+        """Read the error queue."""
         stamps, failures = self.socket.readErrors()
         for number, time in stamps:
             sequence = self._ids.sequenceOf(number)
@@ -309,9 +263,7 @@ class Flow:
             self._undelivered(failure)
 
     def distrustStamps(self) -> None:
-        """
-        The wall clock was set: the stamps of what was sent before are of no use.
-        """
+        """The wall clock was set: the stamps of what was sent before are of no use."""
         self._firstTrusted = self.statistics.highest + 1
         self._sendStamps = array("q", bytes(8 * self._window))
 
@@ -402,9 +354,7 @@ class Flow:
     # Time
 
     def expire(self, now: int) -> None:
-        """
-        Give up the probes whose time is over.
-        """
+        """Give up the probes whose time is over."""
         statistics, window = self.statistics, self._window
         while (oldest := statistics.oldestOutstanding) is not None:
             if self._sendTimes[oldest % window] + self._timeout > now:
@@ -421,9 +371,7 @@ class Flow:
             self._tell(Outcome.LOST, sequence)
 
     def lookForDrops(self) -> None:
-        """
-        Ask the system what the receive queue has dropped meanwhile.
-        """
+        """Ask the system what the receive queue has dropped meanwhile."""
         drops = self.socket.drops()
         if drops is not None and self._drops is not None:
             # A number of 32 bits.
@@ -431,9 +379,7 @@ class Flow:
             self._drops = drops
 
     def next(self, now: int) -> int | None:
-        """
-        When there is something to do next, in ns of the monotonic clock; C{None} for never.
-        """
+        """When there is something to do next, in ns of the monotonic clock; C{None} for never."""
         following = self._schedule.next(self.statistics.highest + 1, self.outstanding, now)
         times = [] if following is None else [max(following, self._tryAgainAt)]
         oldest = self.statistics.oldestOutstanding
@@ -444,9 +390,7 @@ class Flow:
         return min(times) if times else None
 
     def isOver(self, now: int) -> bool:
-        """
-        Whether all probes were sent, and nothing is waited for.
-        """
+        """Whether all probes were sent, and nothing is waited for."""
         if not self._schedule.isOver(self.statistics.highest + 1, now):
             return False
         oldest, wait = self.statistics.oldestOutstanding, self._plan.wait
@@ -460,9 +404,7 @@ class Flow:
         return oldest is None and not self.statistics.count(Outcome.LOST) + self.statistics.count(Outcome.LOST_OWN)
 
     def close(self) -> None:
-        """
-        Send and hear nothing more. May be called twice.
-        """
+        """Send and hear nothing more. May be called twice."""
         if not self._closed:
             self._closed = True
             self.lookForDrops()
@@ -485,7 +427,7 @@ class Flow:
             sentAt = (sent + self._steps.offset) / _second
         if size is None:
             size = sizes[(sequence or 0) % len(sizes)]
-        event = report.Event(
+        event = outcomes.Event(
             self.target.name,
             self._peer,
             outcome,
@@ -503,15 +445,10 @@ class Flow:
 
 
 def _windowOf(plan: Plan) -> int:
-    """
-    How many probes to remember: twice as many as are ever under way.
-    """
+    """How many probes to remember: twice as many as are ever under way."""
     needed = 2 * plan.outstanding
     if plan.wait is not None and not plan.flood:
         needed = max(needed, round(2 * plan.wait / plan.interval))
     if plan.count is not None:
         needed = min(needed, plan.count)
     return min(max(_leastRemembered, needed), _mostRemembered)
-
-
-__all__ = ["Flow", "Listener", "Target"]

@@ -16,9 +16,8 @@ from prometheus_client.exposition import choose_encoder
 from twisted.web.resource import Resource
 
 from udpecho.probe.flow import Flow
-from udpecho.probe.histogram import Histogram
-from udpecho.probe.outcomes import Outcome
-from udpecho.probe.report import Event
+from udpecho.probe.outcomes import Event, Outcome
+from udpecho.probe.stats.histogram import Histogram
 
 #: The upper ends of the histograms' buckets, in ns: from 50 us on each is twice the one before, the last is 26 s.
 BUCKETS = tuple(50_000 << number for number in range(20))
@@ -58,34 +57,26 @@ class ProbeMetrics:
         self._outcomes: dict[tuple[str, str], dict[Outcome, int]] = {}
 
     def expect(self, target: str, source: int) -> None:
-        """
-        Export a flow that there is yet to be.
-        """
+        """Export a flow that there is yet to be."""
         labels = (target, str(source))
         self._flows.setdefault(labels, None)
         self._outcomes.setdefault(labels, dict.fromkeys(_counted, 0))
 
     def add(self, flow: Flow, source: int) -> None:
-        """
-        Export a flow from now on.
-        """
+        """Export a flow from now on."""
         self.expect(flow.target.name, source)
         labels = (flow.target.name, str(source))
         self._flows[labels] = flow
         self._labels[flow] = labels
 
     def event(self, flow: Flow, event: Event) -> None:
-        """
-        Something happened.
-        """
+        """Something happened."""
         labels = self._labels.get(flow)
         if labels is not None:
             self._outcomes[labels][event.outcome] += 1
 
     def collect(self) -> Iterator[Any]:
-        """
-        What C{prometheus_client} asks for.
-        """
+        """What C{prometheus_client} asks for."""
         names = ["target", "source"]
         up = GaugeMetricFamily("udpecho_probe_up", "Whether the target is being probed.", labels=names)
         outcomes = CounterMetricFamily(
@@ -124,30 +115,21 @@ class ProbeMetrics:
 
 
 class MetricsPage(Resource):
-    """
-    What Prometheus fetches. It is made in the reactor, between two turns of the probers, so that its sums add up.
-    """
+    """What Prometheus fetches. It is made in the reactor, between two turns of the probers, so that its sums add up."""
 
     isLeaf = True
 
     def __init__(self, collectors: Iterable[Any]) -> None:
-        """
-        @param collectors: those of C{prometheus_client}.
-        """
+        """@param collectors: those of C{prometheus_client}."""
         super().__init__()
         self._registry = CollectorRegistry()
         for collector in collectors:
             self._registry.register(collector)
 
     def render_GET(self, request: Any) -> bytes:
-        """
-        Answer with the page.
-        """
+        """Answer with the page."""
         accepted = request.getHeader("accept") or ""
         encode, kind = choose_encoder(accepted)
         request.setHeader(b"content-type", kind.encode("ascii"))
         page: bytes = encode(self._registry)
         return page
-
-
-__all__ = ["BUCKETS", "MetricsPage", "ProbeMetrics", "cumulated"]

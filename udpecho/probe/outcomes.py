@@ -1,10 +1,9 @@
-"""
-What can become of a probe, and of a datagram that comes back.
-"""
+"""What can become of a probe, and of a datagram that comes back."""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 
 class Outcome(Enum):
@@ -45,4 +44,37 @@ class Outcome(Enum):
     UNMATCHED = "unmatched"
 
 
-__all__ = ["Outcome"]
+#: Where the times come from: the kernel's stamps of sending and receiving; the process's monotonic clock; for some the one, for
+#: some the other.
+TIMESTAMP_SOURCES = ("kernel", "monotonic", "mixed")
+
+
+class Event(NamedTuple):
+    """
+    What became of one probe, or a datagram that came.
+
+    @ivar target: the address that was asked for, as the user wrote it.
+    @ivar peer: the address that was sent to, as people read it.
+    @ivar outcome: what became of it.
+    @ivar sequence: the probe's number, or C{None} where the datagram does not tell.
+    @ivar size: how many bytes the probe has, or the datagram that came.
+    @ivar roundTrip: its time in ns, or C{None} if it has none.
+    @ivar reordered: whether a reply to a later probe came before.
+    @ivar sendError: by how many ns the probe left after its schedule, below 0 for before; C{None} if it was not sent, or is not
+        known.
+    @ivar sentAt: when it was sent, in seconds since 1970 by this machine's clock, for information; or C{None}.
+    @ivar detail: what the system or a router said, for a person, or C{None}.
+    @ivar source: the local address that was sent from, or C{None}.
+    """
+
+    target: str
+    peer: str
+    outcome: Outcome
+    sequence: int | None
+    size: int
+    roundTrip: int | None = None
+    reordered: bool = False
+    sendError: int | None = None
+    sentAt: float | None = None
+    detail: str | None = None
+    source: str | None = None

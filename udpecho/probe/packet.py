@@ -101,9 +101,7 @@ _longer = Parsed(Verdict.LONGER)
 
 
 def sequencesAtOnce(size: int) -> int:
-    """
-    How many probes of a size may be outstanding for each reply to be matched without doubt.
-    """
+    """How many probes of a size may be outstanding for each reply to be matched without doubt."""
     if size >= FULL_SIZE:
         return 1 << 64
     if size >= COMPACT_SIZE:
@@ -169,9 +167,7 @@ class Codec:
         return bytes(buffer)
 
     def prepare(self, buffer: bytearray | memoryview) -> None:
-        """
-        Fill a buffer of a probe's size with the pattern.
-        """
+        """Fill a buffer of a probe's size with the pattern."""
         start = _headerOf(len(buffer))
         buffer[start:] = self._filling(len(buffer) - start)
 
@@ -246,9 +242,7 @@ class Codec:
         return None
 
     def _parseFull(self, datagram: Buffer, highest: int) -> Parsed | None:
-        """
-        @return: C{None} if it is a compact one with something behind it.
-        """
+        """@return: C{None} if it is a compact one with something behind it."""
         size = len(datagram)
         mark, form, length, session, sequence, sendTime = _full.unpack_from(datagram)
         marked = mark == MARK and form == _FULL
@@ -313,9 +307,7 @@ class Codec:
         return _numbered(datagram[0], highest, 8)
 
     def _isBeginning(self, datagram: Buffer) -> bool:
-        """
-        Whether a short datagram is how a longer probe of this session begins, as far as it goes.
-        """
+        """Whether a short datagram is how a longer probe of this session begins, as far as it goes."""
         begin = bytes(datagram)
         if len(begin) >= 4 and not len(begin) < int.from_bytes(begin[2:4], "big"):
             return self._isBeginningOfShort(begin)
@@ -335,9 +327,7 @@ class Codec:
 
 
 def _headerOf(size: int) -> int:
-    """
-    How many bytes of a probe of a size are not the pattern.
-    """
+    """How many bytes of a probe of a size are not the pattern."""
     for least in (FULL_SIZE, COMPACT_SIZE, SHORT_SIZE, TINY_SIZE):
         if size >= least:
             return least
@@ -345,36 +335,16 @@ def _headerOf(size: int) -> int:
 
 
 def _checkOf(datagram: Buffer, start: int, stop: int, seed: int = 0, end: int | None = None) -> int:
-    """
-    The check over a datagram without the bytes from C{start} to C{stop}, which hold it, and without those from C{end} on.
-    """
+    """The check over a datagram without the bytes from C{start} to C{stop}, which hold it, and without those from C{end} on."""
     return crc32(datagram[stop:end], crc32(datagram[:start], seed))
 
 
 def _numbered(low: int, highest: int, bits: int) -> Parsed:
-    """
-    A reply of ours with the low bits of its number: the latest that was sent has them.
-    """
+    """A reply of ours with the low bits of its number: the latest that was sent has them."""
     sequence = highest - ((highest - low) & ((1 << bits) - 1))
     return Parsed(Verdict.OURS, sequence) if sequence >= 0 else _foreign
 
 
 def _begins(begin: bytes, marks: bytes, session: bytes) -> bool:
-    """
-    Whether some bytes are the first of a probe with these marks and this session.
-    """
+    """Whether some bytes are the first of a probe with these marks and this session."""
     return marks.startswith(begin[:2]) and session.startswith(begin[4 : 4 + len(session)])
-
-
-__all__ = [
-    "COMPACT_SIZE",
-    "DEFAULT_PATTERN",
-    "FULL_SIZE",
-    "SHORT_SIZE",
-    "TINY_SIZE",
-    "Codec",
-    "Parsed",
-    "Verdict",
-    "parsePattern",
-    "sequencesAtOnce",
-]

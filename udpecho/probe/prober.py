@@ -1,6 +1,4 @@
-"""
-The prober: flows to targets, driven by a reactor.
-"""
+"""The prober: flows to targets, driven by a reactor."""
 
 from __future__ import annotations
 
@@ -9,19 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from udpecho.addresses import parseAddress
-from udpecho.probe.flow import Flow, Listener, Target
-from udpecho.probe.report import Event, document
+from udpecho.probe.flow import Flow, Listener
+from udpecho.probe.io.open import openSocket
+from udpecho.probe.io.socket import SocketOptions
+from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch
+from udpecho.probe.io.timestamps import Clocks, StepWatch
+from udpecho.probe.outcomes import Event
+from udpecho.probe.records import document
 from udpecho.probe.schedule import Plan
-from udpecho.resolution import literal, resolve
-from udpecho.sockets.probing import SocketOptions, openSocket
-from udpecho.sockets.timestamps import Clocks, StepWatch
-from udpecho.sockets.watch import DelayedTurns, Watch, openWatch
+from udpecho.probe.target import Target
 
 #: How many batches of replies one turn reads from a socket, so that the reactor's other work has its turn.
 _readsPerTurn = 8
@@ -34,17 +32,17 @@ class Prober:
     """
     Probes one or several targets, each from one or several ports.
 
-    Each pair of a target and a port is a L{Flow}, with a schedule and L{Statistics<udpecho.probe.statistics.Statistics>} of its
-    own, which may be looked at any time. The flows' schedules are shifted against each other, so that their probes leave one
-    after the other and not all at once.
+    Each pair of a target and a port is a L{Flow}, with its own schedule and L{Statistics
+    <udpecho.probe.stats.summary.Statistics>}, which may be read at any time. The schedules of the flows are shifted against
+    each other, so that their probes leave one after the other and not all at once.
 
-    A probe leaves when its time has come, whatever came back by then. One that this process comes to late is sent late, and
-    says by how much; one that it comes to more than a second late is not sent.
+    A probe leaves at its time, whatever has come back by then. If this process is late, the probe leaves late, and its event
+    has the deviation; a probe that would leave more than a second late is not sent.
 
-    @ivar flows: those that could be opened, by target and then by port; after L{start}.
-    @ivar failures: why other targets could not, as pairs; after L{start}.
-    @ivar clocks: what tells the time.
-    @ivar startedAt: when the first probe was to leave, in ns of the monotonic clock; after L{start}.
+     @ivar flows: those that could be opened, by target and then by port; after L{start}.
+     @ivar failures: why other targets could not, as pairs; after L{start}.
+     @ivar clocks: what tells the time.
+     @ivar startedAt: when the first probe was to leave, in ns of the monotonic clock; after L{start}.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Prober:
         stamps: bool = True,
     ) -> None:
         """
-        @param reactor: any reactor, of L{udpecho.testing.network} too.
+        @param reactor: any reactor, of L{udpecho.testing.memory_network} too.
         @param targets: whom to probe.
         @param plan: what to send, and when; by default 64 bytes a second.
         @param sources: from how many ports to probe each target: routers that share the load between several paths choose by
@@ -99,9 +97,7 @@ class Prober:
 
     @property
     def running(self) -> bool:
-        """
-        Whether it is between start and stop.
-        """
+        """Whether it is between start and stop."""
         return self._running
 
     def start(self) -> defer.Deferred[None]:
@@ -133,7 +129,7 @@ class Prober:
             if sock.fileno() >= 0:
                 self._byDescriptor[sock.fileno()] = flow
                 self._watch.watch(sock.fileno())
-        self._watch.ringAt(start)
+        self._watch.setDeadline(start)
         return self._done
 
     def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, Any]]:
@@ -165,9 +161,7 @@ class Prober:
         return found
 
     def stop(self) -> None:
-        """
-        Stop at once. What is under way then stays so in the statistics. May be called often.
-        """
+        """Stop at once. What is under way then stays so in the statistics. May be called often."""
         self._end(None)
 
     def _end(self, result: Failure | None) -> None:
@@ -194,9 +188,7 @@ class Prober:
         return events
 
     def document(self) -> dict[str, Any]:
-        """
-        All flows as one JSON document.
-        """
+        """All flows as one JSON document."""
         return document(flow.report() for flow in self.flows)
 
     def _hear(self, flow: Flow, event: Event) -> None:
@@ -209,11 +201,9 @@ class Prober:
     # Turns
 
     def _arrived(self) -> None:
-        """
-        Something came by a socket that is not watched: it may have been what was waited for.
-        """
+        """Something came by a socket that is not watched: it may have been what was waited for."""
         if self._running and self._watch is not None:
-            self._watch.ringAt(self.clocks.monotonic())
+            self._watch.setDeadline(self.clocks.monotonic())
 
     def _turn(self, ready: set[int] | frozenset[int]) -> None:
         try:
@@ -223,9 +213,7 @@ class Prober:
             self._end(Failure())
 
     def _sendAndRead(self, ready: set[int] | frozenset[int]) -> None:
-        """
-        Send what is due, read what is there, and go on sending between two batches of that.
-        """
+        """Send what is due, read what is there, and go on sending between two batches of that."""
         self._sendDue()
         unread = False
         for descriptor in ready:
@@ -247,7 +235,7 @@ class Prober:
             self.stop()
             return
         times = [time for time in (flow.next(now) for flow in self.flows) if time is not None]
-        self._watch.ringAt(min(times) if times else None)
+        self._watch.setDeadline(min(times) if times else None)
 
     def _sendDue(self) -> None:
         """
@@ -260,9 +248,7 @@ class Prober:
             flow.send(self.clocks.monotonic())
 
     def _read(self, flow: Flow) -> bool:
-        """
-        @return: whether more may be there.
-        """
+        """@return: whether more may be there."""
         for _ in range(_readsPerTurn):
             if not self._running or not flow.read():
                 return False
@@ -271,9 +257,7 @@ class Prober:
 
 
 class _Events:
-    """
-    Keeps what a listener is told until it is fetched.
-    """
+    """Keeps what a listener is told until it is fetched."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[Flow, Event]] = deque()
@@ -313,29 +297,3 @@ def _clocksOf(reactor: Any) -> Clocks:
         return round(float(reactor.seconds()) * _second)
 
     return Clocks(now, now)
-
-
-async def findTarget(reactor: IReactorTime, text: str, timeout: float, family: int | None = None) -> Target:
-    """
-    Look a target up.
-
-    @param reactor: the reactor to look it up with.
-    @param text: C{HOST:PORT}, or C{[ADDR]:PORT}.
-    @param timeout: the deadline, in seconds from now.
-    @param family: 4 or 6 for addresses of IPv4 or IPv6 only.
-
-    @raise ValueError: if the text is no such address, or one of the other family.
-    @raise error.DNSLookupError: if the name has no address.
-    @raise ResponseTimeout: at the deadline.
-    """
-    host, port = parseAddress(text)
-    kinds: dict[int, type[IAddress]] = {4: IPv4Address, 6: IPv6Address}
-    found = literal(host, port)
-    if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
-        raise ValueError(f"{host} is not an address of IPv{family}")
-    types: Any = None if family is None else [kinds[family]]
-    addresses = await resolve(reactor, host, port, timeout, types)
-    return Target(text, addresses[0])
-
-
-__all__ = ["Prober", "findTarget"]

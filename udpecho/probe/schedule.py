@@ -49,9 +49,7 @@ class Plan:
     flood: bool = False
 
     def __post_init__(self) -> None:
-        """
-        @raise ValueError: if a number is none that can be, or replies could not be told apart.
-        """
+        """@raise ValueError: if a number is none that can be, or replies could not be told apart."""
         for name in ("interval", "timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"the {name} is a number of seconds above 0, not {getattr(self, name)!r}")
@@ -78,9 +76,7 @@ class Plan:
 
     @property
     def outstanding(self) -> int:
-        """
-        How many probes of a flow may be under way at once, before they time out.
-        """
+        """How many probes of a flow may be under way at once, before they time out."""
         if self.flood:
             return FLOOD_OUTSTANDING + ceil(self.timeout * FLOOD_LEAST)
         most = max(1, ceil(self.timeout / self.interval))
@@ -133,9 +129,7 @@ class Schedule:
         return (count if self.total is None else min(count, self.total)) - following
 
     def missed(self, following: int, now: int) -> int:
-        """
-        How many probes should have left so long ago that it is too late for them.
-        """
+        """How many probes should have left so long ago that it is too late for them."""
         late = now - round(MOST_LATE * _second) - 1
         return self.due(following, 0, late) if late >= self._start else 0
 
@@ -148,16 +142,12 @@ class Schedule:
         return None if self.isOver(following, now) else self.at(following, now)
 
     def isOver(self, following: int, now: int) -> bool:
-        """
-        Whether all have had their turn.
-        """
+        """Whether all have had their turn."""
         return self.total is not None and following >= self.total
 
 
 class Flood:
-    """
-    Probes as fast as replies come, and if none come, a hundred in a second. Each is on time when it leaves.
-    """
+    """Probes as fast as replies come, and if none come, a hundred in a second. Each is on time when it leaves."""
 
     def __init__(self, plan: Plan, start: int) -> None:
         """
@@ -170,15 +160,11 @@ class Flood:
         self._pause = _second // FLOOD_LEAST
 
     def at(self, sequence: int, now: int) -> int:
-        """
-        @see: L{Schedule.at}
-        """
+        """@see: L{Schedule.at}"""
         return now
 
     def due(self, following: int, outstanding: int, now: int) -> int:
-        """
-        @see: L{Schedule.due}
-        """
+        """@see: L{Schedule.due}"""
         if now < self._start or self.isOver(following, now):
             return 0
         room = FLOOD_OUTSTANDING - outstanding
@@ -190,24 +176,15 @@ class Flood:
         return room if self._total is None else min(room, self._total - following)
 
     def missed(self, following: int, now: int) -> int:
-        """
-        @see: L{Schedule.missed}
-        """
+        """@see: L{Schedule.missed}"""
         return 0
 
     def next(self, following: int, outstanding: int, now: int) -> int | None:
-        """
-        @see: L{Schedule.next}
-        """
+        """@see: L{Schedule.next}"""
         if self.isOver(following, now):
             return None
         return max(self._start, now if outstanding < FLOOD_OUTSTANDING else self._last + self._pause)
 
     def isOver(self, following: int, now: int) -> bool:
-        """
-        @see: L{Schedule.isOver}
-        """
+        """@see: L{Schedule.isOver}"""
         return (self._total is not None and following >= self._total) or (self._end is not None and now >= self._end)
-
-
-__all__ = ["FLOOD_LEAST", "FLOOD_OUTSTANDING", "MOST_LATE", "MOST_OUTSTANDING", "Flood", "Plan", "Schedule"]

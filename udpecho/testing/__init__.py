@@ -1,3 +1,1 @@
-"""
-A test kit for UDP code: faults on demand, a network in memory, a proxy that injects faults.
-"""
+"""The test kit: pytest fixtures, a trial mixin, a network in memory."""

@@ -1,6 +1,4 @@
-"""
-Virtual time in which things happen one after the other, each at its own moment.
-"""
+"""Virtual time in which things happen one after the other, each at its own moment."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class NetworkClock(Clock):
         self._cancelled = 0
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
-        """
-        Call something in so many seconds, none or more, as reactors have it.
-        """
+        """Call something in so many seconds, none or more, as reactors have it."""
         assert delay >= 0, f"{delay!r} is not a number of seconds from now on"
         call = DelayedCall(self.rightNow + delay, callable, args, kw, self._forget, self._push, self.seconds)
         self._active[call] = None
@@ -40,15 +36,11 @@ class NetworkClock(Clock):
 
     @property
     def calls(self) -> list[DelayedCall]:  # type: ignore[override]
-        """
-        As C{Clock} has them: the calls that are to be made, the next one first.
-        """
+        """As C{Clock} has them: the calls that are to be made, the next one first."""
         return sorted(self._active, key=DelayedCall.getTime)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """
-        The calls that are to be made.
-        """
+        """The calls that are to be made."""
         return list(self._active)
 
     def fly(self, when: float, what: Callable[..., object], *arguments: object) -> None:
@@ -84,9 +76,7 @@ class NetworkClock(Clock):
         self.rightNow = max(self.rightNow, end)
 
     def _forget(self, call: DelayedCall) -> None:
-        """
-        A call was cancelled. Its place in the queue goes when its time comes, or when such places are too many.
-        """
+        """A call was cancelled. Its place in the queue goes when its time comes, or when such places are too many."""
         del self._active[call]
         self._cancelled += 1
         if self._cancelled > 1000 and self._cancelled * 2 > len(self._queue):
@@ -101,6 +91,3 @@ class NetworkClock(Clock):
 
 def _isCall(what: object) -> bool:
     return isinstance(what, DelayedCall)
-
-
-__all__ = ["NetworkClock"]

@@ -1,6 +1,4 @@
-"""
-What a test has left behind in its reactor.
-"""
+"""What a test has left behind in its reactor."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from zope.interface import implementer
 
 @implementer(ILogObserver)
 class LeakCheck:
-    """
-    Compares a reactor, and the process's sockets, with how they were before.
-    """
+    """Compares a reactor, and the process's sockets, with how they were before."""
 
     def __init__(self, reactor: Any, unhandled: bool = True) -> None:
         """
@@ -37,9 +33,7 @@ class LeakCheck:
             globalLogPublisher.addObserver(self)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """
-        Hear of a Deferred that failed and that nobody handled.
-        """
+        """Hear of a Deferred that failed and that nobody handled."""
         failure = event.get("log_failure")
         if failure is not None and event.get("log_namespace") == "twisted.internet.defer":
             self._unhandled.append(f"unhandled failure in a Deferred: {failure.type.__name__}: {failure.value}")
@@ -77,9 +71,7 @@ class LeakCheck:
 
 
 def _openSockets() -> dict[str, str]:
-    """
-    The open sockets of this process, by what tells them apart.
-    """
+    """The open sockets of this process, by what tells them apart."""
     found = {}
     for descriptor in _descriptors():
         try:
@@ -101,6 +93,3 @@ def _describe(descriptor: int) -> str:
             return f"descriptor {descriptor}, {sock.type.name}, at {sock.getsockname()}"
     except OSError:
         return f"descriptor {descriptor}"
-
-
-__all__ = ["LeakCheck"]

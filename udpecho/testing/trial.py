@@ -1,6 +1,4 @@
-"""
-For C{twisted.trial}: what the fixtures of the pytest plugin are, as methods that clean up after themselves.
-"""
+"""For C{twisted.trial}: what the fixtures of the pytest plugin are, as methods that clean up after themselves."""
 
 from __future__ import annotations
 
@@ -10,12 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from udpecho.server import EchoServer
-from udpecho.sockets.port import DatagramPort, listen
-from udpecho.testing.faults import FaultPlan, Plan
+from udpecho.faults.decision import Plan
+from udpecho.faults.plan import FaultPlan
+from udpecho.faults.proxy import FaultProxy
+from udpecho.net.open import listen
+from udpecho.net.port import DatagramPort
+from udpecho.server.protocol import EchoServer
 from udpecho.testing.leaks import LeakCheck
-from udpecho.testing.network import MemoryNetwork
-from udpecho.testing.proxy import FaultProxy
+from udpecho.testing.memory_network import MemoryNetwork
 
 
 class RunningServer:
@@ -27,9 +27,7 @@ class RunningServer:
     """
 
     def __init__(self, reactor: Any) -> None:
-        """
-        Start it.
-        """
+        """Start it."""
         server = EchoServer()
         self._port = listen(reactor, 0, server)
         host: Any = self._port.getHost()
@@ -37,9 +35,7 @@ class RunningServer:
         self.counters = server.counters
 
     def stop(self) -> None:
-        """
-        Stop it at once.
-        """
+        """Stop it at once."""
         assert isinstance(self._port, DatagramPort)
         self._port.abort()
 
@@ -69,9 +65,7 @@ def startProxy(
 
 
 class UDPEchoMixin:
-    """
-    Mix it into a C{TestCase} or C{SynchronousTestCase}.
-    """
+    """Mix it into a C{TestCase} or C{SynchronousTestCase}."""
 
     addCleanup: Callable[..., Any]
     fail: Callable[..., Any]
@@ -97,9 +91,7 @@ class UDPEchoMixin:
         return proxy
 
     def makeNetwork(self, plan: Plan | None = None, latency: float = 0.0) -> MemoryNetwork:
-        """
-        Make a network in memory.
-        """
+        """Make a network in memory."""
         return MemoryNetwork(plan, latency)
 
     def watchForLeaks(self, reactor: Any = None) -> None:
@@ -127,9 +119,7 @@ class UDPEchoMixin:
 
 
 def _isAsynchronous(case: object) -> bool:
-    """
-    Whether trial waits for the Deferreds of a test case.
-    """
+    """Whether trial waits for the Deferreds of a test case."""
     from twisted.trial.unittest import TestCase
 
     return isinstance(case, TestCase)
@@ -141,6 +131,3 @@ def _reactor(reactor: Any) -> Any:
 
         return installed
     return reactor
-
-
-__all__ = ["RunningServer", "UDPEchoMixin", "startProxy"]

@@ -1,6 +1,4 @@
-"""
-The least echo server on asyncio, on its own event loop or on uvloop's: C{loop.py HOST PORT [uvloop]}.
-"""
+"""The least echo server on asyncio, on its own event loop or on uvloop's: C{loop.py HOST PORT [uvloop]}."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from typing import Any
 
 
 class Echo(asyncio.DatagramProtocol):
-    """
-    Echoes.
-    """
+    """Echoes."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport

@@ -1,6 +1,4 @@
-"""
-The least echo server on Twisted's own C{listenUDP}: C{stock.py HOST PORT}.
-"""
+"""The least echo server on Twisted's own C{listenUDP}: C{stock.py HOST PORT}."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 
 class Echo(DatagramProtocol):
-    """
-    Echoes.
-    """
+    """Echoes."""
 
     noisy = False
 

@@ -1,6 +1,4 @@
-"""
-A plugin that does nothing, to set ours beside: C{twistd -n udpecho-bare --tell PORT}.
-"""
+"""A plugin that does nothing, to set ours beside: C{twistd -n udpecho-bare --tell PORT}."""
 
 from __future__ import annotations
 
@@ -13,17 +11,13 @@ from zope.interface import implementer
 
 
 class Options(usage.Options):
-    """
-    Whom to tell that the reactor runs.
-    """
+    """Whom to tell that the reactor runs."""
 
     optParameters = [["tell", None, None, "a UDP port of 127.0.0.1 that gets a datagram when the reactor runs", int]]
 
 
 class Bare(Service):
-    """
-    Tells that the reactor runs, and does no more: the moment in which a server would give its first answer.
-    """
+    """Tells that the reactor runs, and does no more: the moment in which a server would give its first answer."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -41,9 +35,7 @@ class Bare(Service):
 
 @implementer(IServiceMaker, IPlugin)
 class BareMaker:
-    """
-    Makes the service.
-    """
+    """Makes the service."""
 
     tapname = "udpecho-bare"
     description = "Nothing, for the benchmarks."

@@ -1,0 +1,426 @@
+"""Tests of L{udpecho.daemon.config_file} and L{udpecho.daemon.command_line}."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.python import usage
+
+from udpecho.daemon import command_line
+from udpecho.daemon.command_line import CommandLine, check, compare, expand, merge
+from udpecho.daemon.config_file import MAX_SIZE, ConfigurationError, parse, read
+from udpecho.server.settings import SETTINGS, Value
+
+pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli", reason="nothing reads TOML here")
+
+
+def problems(text: str | bytes) -> tuple[str, ...]:
+    """What is wrong with a text."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, path="udpecho.toml")
+    assert all(problem.isprintable() for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def problem(text: str | bytes) -> str:
+    """The one thing that is wrong with a text."""
+    (found,) = problems(text)
+    return found
+
+
+class ParseTests:
+    """L{parse}."""
+
+    def test_everything(self) -> None:
+        """All options may be in the file, and have the values that the command line would give them."""
+        text = """
+            port = 7                        # a number
+            interface = ["0.0.0.0", "::"]   # several
+            max-payload = "1k"              # or as on the command line
+            log-datagrams = "all"
+            write-timeout = 0.5
+            receive-buffer = "4M"
+            workers = "auto"
+            no-offload = false
+            allow = "192.0.2.0/24"          # one of several
+            trust = ["private", "loopback"]
+            rate = 1_000
+            burst = 0x10
+            max-rate = 0
+            no-loop-guard = true
+            dry-run = false
+            metrics = "tcp:9107:interface=127.0.0.1"
+            socket-activation = "all"
+        """
+        found = parse(text)
+        assert list(found) == list(SETTINGS)
+        assert found == {
+            "port": "7",
+            "interface": ("0.0.0.0", "::"),
+            "max-payload": "1k",
+            "log-datagrams": "all",
+            "write-timeout": "0.5",
+            "receive-buffer": "4M",
+            "workers": "auto",
+            "no-offload": False,
+            "allow": ("192.0.2.0/24",),
+            "trust": ("private", "loopback"),
+            "rate": "1000",
+            "burst": "16",
+            "max-rate": "0",
+            "no-loop-guard": True,
+            "dry-run": False,
+            "metrics": "tcp:9107:interface=127.0.0.1",
+            "socket-activation": ("all",),
+        }
+
+    def test_empty(self) -> None:
+        """An empty file changes nothing; a byte order mark is no matter."""
+        assert parse("") == parse(b"\xef\xbb\xbf# nothing\r\n") == {}
+
+    @pytest.mark.parametrize(
+        ("written", "text"), [("1e-7", "0.0000001"), ("5.0", "5"), ("0.1", "0.1"), ("1e6", "1000000"), ("0.0", "0.0")]
+    )
+    def test_numbers(self, written: str, text: str) -> None:
+        """Numbers are written as options read them, without exponents."""
+        assert parse(f"write-timeout = {written}") == {"write-timeout": text}
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("rate = true", "1: rate: a boolean: a number, or a string would be right"),
+            ("\n\ndry-run = 1", "3: dry-run: a number: true or false would be right"),
+            ('dry-run = "yes"', "1: dry-run: a string: true or false would be right"),
+            ("metrics = 9107", "1: metrics: a number: a string would be right"),
+            ("allow = 10", "1: allow: a number: a string, or an array of strings would be right"),
+            (
+                "allow = [\n'any',\n10]",
+                "1: allow: an array with a number in it: a string, or an array of strings would be right",
+            ),
+            ("allow = []", "1: allow: an empty array: leave the option out for its default"),
+            ('metrics = ""', "1: metrics: an empty string: leave the option out for its default"),
+            ('metrics = "a\\u0000"', "1: metrics: a string with a NUL in it: a command line cannot have one"),
+            (f"metrics = '{'x' * 1001}'", "1: metrics: a string of 1001 characters: 1000 are the most"),
+            ("port = 1979-05-27", "1: port: a date or a time: a number, or a string would be right"),
+            ("port = [1]", "1: port: an array: a number, or a string would be right"),
+            ("port = 99999", "1: port: '99999' is not a port: a number from 0 to 65535 is"),
+            ("rate = 0x" + "f" * 9999, "1: rate: a number of more than 20 digits"),
+            (
+                "# rate = 1\nrate = -1",
+                "2: rate: '-1' is not a limit: a whole number of datagrams from 1 to 1000000000 is, or 0 for",
+            ),
+            ("write-timeout = nan", "1: write-timeout: 'nan' is not a duration: "),
+            ("trust = ['any', 'alle']", "1: trust: 'alle' is not a network: "),
+            ("'burst' = 0", "1: burst: '0' is not a limit: a whole number of datagrams from 1 to 1000000000 is"),
+        ],
+    )
+    def test_wrongValue(self, text: str, told: str) -> None:
+        """A value of the wrong type, or that its option does not read, is told with its line, and what would be right."""
+        assert problem(text).startswith(f"udpecho.toml:{told}")
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("ratte = 1", "1: ratte: no option of udpecho has this name: rate is near"),
+            ("port = 7\nMax_Rate = 1", "2: Max_Rate: no option of udpecho has this name: max-rate is near"),
+            ("config = 'x'", "1: config: no option of udpecho has this name"),
+            ('"a\\nb" = 1', " 'a\\nb': no option of udpecho has this name"),
+            ("\n[guard]\nrate = 1", "2: guard: there are no tables here: options stand by themselves, as in rate = 100"),
+            ("[[x]]\n", "1: x: there are no tables here: options stand by themselves, as in rate = 100"),
+            ("rate.x = 1", "1: rate: a table: a number, or a string would be right"),
+        ],
+    )
+    def test_unknown(self, text: str, told: str) -> None:
+        """An unknown name is told, with the nearest one that there is, if one is near."""
+        assert problem(text) == f"udpecho.toml:{told}"
+
+    @pytest.mark.parametrize(
+        ("text", "line"), [("rate = ", 1), ("\nrate = 1\nrate = 2\n", 3), ("x = '''\n\n", 3), ("a = 1\n\nb = \x01", 3)]
+    )
+    def test_notTOML(self, text: str, line: int) -> None:
+        """What is not TOML is told with the line."""
+        found = problem(text)
+        assert found.startswith((f"udpecho.toml:{line}: not TOML: ", f"udpecho.toml:{line - 1}: not TOML: "))
+        assert "(at " not in found
+
+    def test_notUTF8(self) -> None:
+        """Bytes that are no text are told with their line."""
+        assert problem(b"# a\n# \xff") == "udpecho.toml:2: not UTF-8, as TOML is: byte 0xff"
+
+    def test_nested(self) -> None:
+        """What is nested deeper than Python can follow is told, too."""
+        assert "udpecho.toml" in problem("rate = " + "[" * 100000)
+
+    def test_all(self) -> None:
+        """All problems are told, each in its line and in the order of the file, and the first one stands for them."""
+        text = "rate = 'x'\nport = 7\nburst = 0\nfoo = 1"
+        found = problems(text)
+        assert [line.split(":")[1] for line in found] == ["1", "3", "4"]
+        with pytest.raises(ConfigurationError) as caught:
+            parse(text, path="udpecho.toml")
+        assert str(caught.value) == f"{found[0]} (and 2 more: --check-config tells them all)"
+
+    def test_many(self) -> None:
+        """Of very many problems only the first are told, and that does not take long."""
+        assert len(problems("\n".join(f"x{number} = {number}" for number in range(20000)))) == 20
+
+    def test_lineInString(self) -> None:
+        """What looks like the option inside of a string is not taken for it."""
+        with pytest.raises(ConfigurationError) as caught:
+            parse('metrics = """\nrate = 5\n"""\nrate = true', path="udpecho.toml")
+        assert [line.partition(": ")[0] for line in caught.value.problems] == ["udpecho.toml:1", "udpecho.toml:4"]
+
+    def test_spaces(self) -> None:
+        """A long line of spaces does not take long to look through."""
+        assert problem(" " * 300000 + "\n  rate = true").startswith("udpecho.toml:2: rate: ")
+
+    def test_oddPath(self) -> None:
+        """A path with a line end in it leaves a problem in one line."""
+        with pytest.raises(ConfigurationError) as caught:
+            parse("x = 1", path="a\nb")
+        assert str(caught.value).isprintable()
+
+    def test_missingLibrary(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where nothing reads TOML, one line says what to install."""
+        for name in ("tomllib", "tomli"):
+            monkeypatch.setitem(sys.modules, name, None)
+        assert problem("") == "udpecho.toml: Python 3.10 reads TOML with tomli, which is missing: pip install 'udpecho[config]'"
+
+    @settings(deadline=None)
+    @given(st.one_of(st.binary(), st.text()))
+    def test_anything(self, data: str | bytes) -> None:
+        """Whatever is in the file: it is read, or each problem is one line."""
+        _read(data)
+
+    @settings(deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.one_of(st.sampled_from([*SETTINGS, "'rate'", "x", "rate.a", "[x]", "rate\n"]), st.text(max_size=5)),
+                st.one_of(
+                    st.sampled_from(["1", "true", "nan", "1e400", "-0", "07:32:00", "[[]]", "{a=1}", "'", '"\\U0010ffff"']),
+                    st.integers().map(str),
+                    st.floats().map(repr),
+                    st.text(max_size=9).map(repr),
+                    st.lists(st.text(max_size=5).map(repr), max_size=3).map(lambda texts: f"[{', '.join(texts)}]"),
+                ),
+            ),
+            max_size=6,
+        )
+    )
+    def test_almost(self, lines: list[tuple[str, str]]) -> None:
+        """The same, of what looks like a configuration."""
+        _read("\n".join(f"{name} = {value}" for name, value in lines))
+
+
+def _read(data: str | bytes) -> None:
+    """Read a text, and look at what comes."""
+    told: tuple[str, ...] = ()
+    values: dict[str, Value] = {}
+    try:
+        values = parse(data)
+    except ConfigurationError as e:
+        told = e.problems
+    assert all(line.isprintable() and line.startswith("configuration:") for line in told)
+    assert set(values) <= set(SETTINGS)
+    assert all(isinstance(argument, str) and argument.startswith("--") for argument in merge(values))
+
+
+class ReadTests:
+    """L{read}."""
+
+    def test_file(self, tmp_path: Path) -> None:
+        """A file is read."""
+        path = tmp_path / "udpecho.toml"
+        path.write_text("rate = 1")
+        assert read(str(path)) == {"rate": "1"}
+
+    def test_unreadable(self, tmp_path: Path) -> None:
+        """A file that is missing, is none, or is too long, is told with its path; a pipe keeps nobody waiting."""
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "long").write_bytes(b"#" * (MAX_SIZE + 1))
+        reason = "not a file: the configuration is one file, which a reload reads again"
+        for path, told in (
+            (tmp_path / "missing", "No such file or directory"),
+            (tmp_path / "pipe", reason),
+            (tmp_path, reason),
+            (tmp_path / "long", f"too long: a configuration has at most {MAX_SIZE} bytes"),
+        ):
+            with pytest.raises(ConfigurationError) as caught:
+                read(str(path))
+            assert str(caught.value) == f"{path}: {told}"
+
+    @settings(deadline=None)
+    @given(st.text())
+    def test_anyPath(self, path: str) -> None:
+        """No path makes it raise anything else."""
+        with pytest.raises(ConfigurationError) as caught:
+            read("/no/such/" + path)
+        assert str(caught.value).isprintable()
+
+
+class FakeOptions(usage.Options):
+    """Options of each kind, as those of C{twistd udpecho}."""
+
+    optParameters = [
+        ["port", "p", "1234", "The port."],
+        ["rate", None, "10", "The rate."],
+        ["config", None, None, "A file with more options."],
+    ]
+    optFlags = [["dry-run", None, "Count only."], ["no-offload", None, "Do not."]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interfaces: list[str] = []
+
+    def opt_interface(self, address: str) -> None:
+        """An address."""
+        self.interfaces.append(address)
+
+    opt_i = opt_interface
+
+    def opt_no_loop_guard(self) -> None:
+        """A method with a name of several words."""
+        self["loops"] = False
+
+
+class MergeTests:
+    """L{expand} and L{merge}: the command line wins."""
+
+    @pytest.fixture(autouse=True)
+    def file(self, tmp_path: Path) -> None:
+        """Where the file is."""
+        self.path = tmp_path / "udpecho.toml"
+
+    def parse(self, text: str, *arguments: str) -> FakeOptions:
+        """Read a command line with a file behind it."""
+        self.path.write_text(text)
+        options = FakeOptions()
+        options.parseOptions(list(expand(options, ["--config", str(self.path), *arguments]).arguments))
+        assert options.pop("config") == str(self.path)
+        return options
+
+    def test_fileAlone(self) -> None:
+        """What the command line does not say is as in the file."""
+        options = self.parse("port = 7\nrate = 5\ndry-run = true\nno-offload = false\ninterface = ['::', '0.0.0.0']")
+        assert dict(options) == {"port": "7", "rate": "5", "dry-run": 1, "no-offload": 0}
+        assert options.interfaces == ["::", "0.0.0.0"]
+
+    @pytest.mark.parametrize("arguments", [["--port", "9"], ["--port=9"], ["-p9"], ["-p", "9"], ["--po", "9"]])
+    def test_commandLine(self, arguments: list[str]) -> None:
+        """What the command line says counts, however it says it; even its default."""
+        assert self.parse("port = 7\nrate = 5", *arguments)["port"] == "9"
+        assert self.parse("port = 7\nrate = 5", *arguments)["rate"] == "5"
+        assert self.parse("port = 7", "--port", "1234")["port"] == "1234"
+
+    @pytest.mark.parametrize("name", ["--interface", "-i", "--int"])
+    def test_lists(self, name: str) -> None:
+        """Of an option with several values the command line has all, or the file."""
+        assert self.parse("interface = ['::', '0.0.0.0']", name, "::1").interfaces == ["::1"]
+
+    def test_methods(self) -> None:
+        """An option that is a method with a name of several words is known by its own."""
+        assert expand(FakeOptions(), ["--no-loop-guard", "-i", "::1"]).given == {"no-loop-guard", "interface"}
+
+    def test_noFile(self) -> None:
+        """Without a file a command line is as it was."""
+        found = expand(FakeOptions(), ["-p", "7"])
+        assert found == CommandLine(("-p", "7"), {}, frozenset(["port"]))
+
+    def test_lastFile(self, tmp_path: Path) -> None:
+        """Of several files the last one counts, as of several values."""
+        self.path.write_text("port = 7")
+        found = expand(FakeOptions(), ["--config", "/no/such/file", f"--conf={self.path}"])
+        assert found.values == {"port": "7"}
+        assert found.arguments[0] == "--port=7"
+
+    def test_wrongFile(self) -> None:
+        """A file that cannot be read is told of."""
+        with pytest.raises(ConfigurationError, match=r"^/no/such/file: No such file or directory$"):
+            expand(FakeOptions(), ["--config", "/no/such/file"])
+
+    @pytest.mark.parametrize("arguments", [["--nonsense"], ["--port"], ["--dry-run=1"]])
+    def test_wrongCommandLine(self, arguments: list[str]) -> None:
+        """A command line that is wrong is the options' to complain about."""
+        with pytest.raises(usage.UsageError):
+            self.parse("port = 7", *arguments)
+
+
+class CompareTests:
+    """L{compare}."""
+
+    def test_changes(self) -> None:
+        """
+        What can be applied while serving is told apart from what needs a restart; what stays, or is the command line's, is not
+        named.
+        """
+        before = parse("port = 7\nrate = 5\nburst = 5\ntrust = 'any'\nmax-rate = 9\ndry-run = false")
+        after = parse("port = 8\nrate = 6\nburst = 5\nallow = 'any'\nmax-rate = 10\nworkers = 2")
+        changes = compare(before, after, given=["max-rate"])
+        assert changes.applicable == ("allow", "trust", "rate")
+        assert changes.needRestart == ("port", "workers")
+
+    def test_reloads(self) -> None:
+        """These are what a reload applies."""
+        assert {name for name, setting in SETTINGS.items() if setting.reloads} == {
+            "allow",
+            "trust",
+            "rate",
+            "burst",
+            "max-rate",
+            "dry-run",
+            "log-datagrams",
+        }
+
+    def test_nothing(self) -> None:
+        """A file that says the same in other words changes nothing."""
+        changes = compare(parse("rate = 1\nallow = 'any'\ndry-run = false"), parse("allow = ['any']\nrate = '1'"))
+        assert changes == command_line.Changes((), ())
+
+
+class CheckTests:
+    """L{check}."""
+
+    def check(self, tmp_path: Path, text: str, use: Any = None) -> tuple[int, list[str]]:
+        """
+        Check a file.
+
+        @return: the exit status, and the lines, without the file's directory.
+        """
+        path = tmp_path / "udpecho.toml"
+        path.write_text(text)
+        lines: list[str] = []
+        status = check(str(path), lines.append, use)
+        return status, [line.removeprefix(f"{tmp_path}{os.sep}") for line in lines]
+
+    def test_good(self, tmp_path: Path) -> None:
+        """A good file is told to be one, and its arguments have been tried."""
+        tried: list[list[str]] = []
+        assert self.check(tmp_path, "rate = 1\nno-offload = true", tried.append) == (0, ["udpecho.toml: ok"])
+        assert tried == [["--rate=1", "--no-offload"]]
+
+    def test_bad(self, tmp_path: Path) -> None:
+        """All that is wrong is told."""
+        status, lines = self.check(tmp_path, "port = -1\nx = 1")
+        assert status == 1
+        assert [line[:22] for line in lines] == ["udpecho.toml:1: port: ", "udpecho.toml:2: x: no "]
+
+    def test_together(self, tmp_path: Path) -> None:
+        """Values that do not go together are told as the options tell it."""
+
+        def use(arguments: list[str]) -> None:
+            raise usage.UsageError("--interface: ::1 is given twice: once is enough")
+
+        assert self.check(tmp_path, "", use) == (1, ["udpecho.toml: --interface: ::1 is given twice: once is enough"])
+
+    def test_missing(self) -> None:
+        """A file that is not there is no good one."""
+        lines: list[str] = []
+        assert check("/no/such/file", lines.append) == 1
+        assert lines == ["/no/such/file: No such file or directory"]

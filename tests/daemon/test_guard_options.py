@@ -1,0 +1,226 @@
+"""Tests of the guard in C{twistd udpecho}: real servers, and sources that they should not answer."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Processes, Server
+from tests.support.running import Run, unusedPort
+from udpecho.guard.guard import Guard
+from udpecho.guard.networks import parseNetwork
+from udpecho.guard.policy import GuardPolicy
+from udpecho.interfaces import DROP_REASONS
+from udpecho.net import reuseport
+from udpecho.net.linux import sockopt
+from udpecho.server.protocol import EchoServer
+from udpecho.server.service import EchoService
+
+#: Seconds in which a reply comes, if it comes.
+_soon = 0.2
+_canShare = pytest.mark.skipif(not reuseport.canShare, reason="processes cannot share a port here")
+#: As one process, and as several.
+_workers = pytest.mark.parametrize(
+    "workers",
+    [
+        [],
+        pytest.param(
+            ["--workers", "2"], marks=pytest.mark.skipif(not reuseport.canShare, reason="processes cannot share a port here")
+        ),
+    ],
+    ids=["one", "workers"],
+)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Processes that are gone after the test."""
+    with Processes(tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def source(host: str, port: int = 0) -> Iterator[socket.socket]:
+    """A client with a source of its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(_soon)
+        try:
+            sock.bind((host, port))
+        except OSError as e:
+            if e.errno in (errno.EADDRINUSE, errno.EACCES):
+                pytest.skip(f"port {port} is not to be had: {e.strerror}")
+            raise
+        yield sock
+
+
+def answered(sock: socket.socket, address: tuple[str, int], times: int = 1) -> int:
+    """How many of so many datagrams are answered."""
+    for number in range(times):
+        sock.sendto(b"%d" % number, address)
+    found = 0
+    try:
+        while found < times:
+            sock.recv(100)
+            found += 1
+    except TimeoutError:
+        pass
+    return found
+
+
+def dropped(server: Server) -> dict[str, int]:
+    """Stop a server, and take its drops by reason."""
+    return {reason: number for reason, number in server.stop().items() if reason in DROP_REASONS}
+
+
+class GuardTests:
+    """What the options of the guard do."""
+
+    def start(self, processes: Processes, workers: Sequence[str], *options: str) -> tuple[Server, tuple[str, int]]:
+        options = ("--interface", "127.0.0.1", *workers, *options)
+        server = processes.server(*options, twistd=["twistd", "-n", "--pidfile="])
+        (address,) = server.addresses
+        return server, address
+
+    @_workers
+    def test_loops(self, processes: Processes, workers: list[str]) -> None:
+        """Sources that might answer are not answered: services, and our own port on whatever host; others are."""
+        server, address = self.start(processes, workers)
+        with source("127.0.0.1", 11211) as service, source("127.0.0.2", address[1]) as own, source("127.0.0.1") as other:
+            assert (answered(service, address), answered(own, address), answered(other, address)) == (0, 0, 1)
+        assert dropped(server) == {"loop_guard": 2}
+
+    @_workers
+    def test_off(self, processes: Processes, workers: list[str]) -> None:
+        """C{--no-loop-guard} answers them, and leaves the replies' time to live as the system has it."""
+        server, address = self.start(processes, workers, "--no-loop-guard")
+        with source("127.0.0.1", 11211) as service, source("127.0.0.2", address[1]) as own:
+            assert (answered(service, address), answered(own, address)) == (1, 1)
+            if sockopt.available:
+                assert sockopt.enableRecvHopLimit(service)
+                service.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 3)
+                service.sendto(b"hello", address)
+                ((_, _, told),) = service.recvmsg(100, 100)[1]
+                assert int.from_bytes(told, "little") > 3
+        assert dropped(server) == {}
+
+    @_workers
+    def test_allow(self, processes: Processes, workers: list[str]) -> None:
+        """C{--allow} names who is answered, several times."""
+        server, address = self.start(processes, workers, "--allow", "127.0.0.2", "--allow", "192.0.2.0/24")
+        with source("127.0.0.1") as stranger, source("127.0.0.2") as guest:
+            assert (answered(stranger, address), answered(guest, address)) == (0, 1)
+        assert dropped(server) == {"not_allowed": 1}
+
+    def test_rate(self, processes: Processes) -> None:
+        """A source that is not trusted has its rate, and one in four of what is over it; a trusted one has no limit."""
+        server, address = self.start(processes, [], "--trust", "127.0.0.2", "--rate", "1", "--burst", "5")
+        with source("127.0.0.1") as stranger, source("127.0.0.2") as trusted:
+            assert 5 <= answered(stranger, address, 100) <= 60
+            assert answered(trusted, address, 100) == 100
+        assert 40 <= dropped(server)["rate_limited"] <= 95
+
+    def test_dryRun(self, processes: Processes) -> None:
+        """C{--dry-run} drops nothing."""
+        server, address = self.start(processes, [], "--dry-run", "--allow", "192.0.2.1", "--rate", "1")
+        with source("127.0.0.1", 11211) as service:
+            assert answered(service, address, 20) == 20
+        assert dropped(server) == {}
+
+    @pytest.mark.parametrize("options", [[], ["--no-offload"]])
+    def test_twoServers(self, processes: Processes, options: list[str]) -> None:
+        """Two servers, and a datagram to one that is forged to come from the other: they come to an end by themselves."""
+        try:
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        except PermissionError:
+            pytest.skip("needs a raw socket")
+        with raw:
+            servers = [self.start(processes, [], "--log-datagrams", "0", *options) for _ in range(2)]
+            (_, one), (_, other) = servers
+            payload = b"and so on"
+            udp = struct.pack("!HHHH", one[1], other[1], 8 + len(payload), 0) + payload
+            ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 255, 17, 0, *[socket.inet_aton("127.0.0.1")] * 2)
+            raw.sendto(ip + udp, ("127.0.0.1", 0))
+            with source("127.0.0.1") as client:
+                # Each of these takes as long as a turn of the exchange.
+                for _ in range(300):
+                    assert all(answered(client, address) for _, address in servers)
+            sums = [server.stop() for server, _ in servers]
+        assert sum(each["received"] for each in sums) == 255 + 600
+        assert sum(each["echoed"] for each in sums) == 254 + 600
+        assert sum(each["dropped"] for each in sums) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--allow", "10.0.0.1/8"], "has bits set beyond its prefix length: 10.0.0.0/8"),
+            (["--trust", "everybody"], "is not a network"),
+            (["--rate", "many"], "--rate: 'many' is not a limit"),
+            (["--burst", "0"], "--burst: '0' is not a limit"),
+            (["--max-rate", "-1"], "--max-rate: '-1' is not a limit"),
+        ],
+    )
+    def test_wrong(self, processes: Processes, arguments: list[str], complaint: str) -> None:
+        """What is wrong is said in one line that says what would be right; nothing is started."""
+        process = processes.run("twistd", "-n", "udpecho", *arguments)
+        said = (process.stdout + process.stderr).strip()
+        assert complaint in said
+        assert "Traceback" not in said
+
+
+class ServiceTests:
+    """The guard of an L{EchoService}."""
+
+    def test_policy(self, runOnce: Run) -> None:
+        """
+        The service makes the guard of a policy, or takes one that is made; by default it has the default policy. The guard
+        knows the ports of the service.
+        """
+
+        async def test(reactor: Any) -> None:
+            made = Guard(seconds=reactor.seconds)
+            for guard in (None, GuardPolicy(), made):
+                service = EchoService(reactor, unusedPort(), ["127.0.0.1"], guard=guard)
+                assert isinstance(service._guard, Guard)
+                assert (service._guard is made) == (guard is made)
+                assert service._guard.policy == GuardPolicy()
+                service.startService()
+                (address,) = service.addresses
+                assert service._guard.refuse(0, ("192.0.2.1", address.port)) == "loop_guard"
+                assert service._guard.refuse(0, ("192.0.2.1", 40000 if address.port != 40000 else 40001)) is None
+                await service.stopService()
+
+        runOnce(test)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "complaint"),
+        [
+            ("allow", "192.0.2.0/24", "allow is a tuple of networks"),
+            ("trust", ["private"], "trust is a tuple of networks"),
+            ("rate", "5", "rate is a whole number, not '5'"),
+            ("burst", True, "burst is a whole number, not True"),
+        ],
+    )
+    def test_wrongPolicy(self, name: str, value: Any, complaint: str) -> None:
+        """A policy of the wrong types is refused with a sentence, and at once."""
+        with pytest.raises(TypeError, match=complaint):
+            GuardPolicy(**{name: value})
+
+    def test_noGuard(self, runOnce: Run) -> None:
+        """What cannot refuse is no guard."""
+        for make in (lambda: EchoService(runOnce.reactor, 0, guard=5), lambda: EchoServer(5)):  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="a guard has a method refuse"):
+                make()
+
+    def test_settings(self) -> None:
+        """A policy can be carried to another process."""
+        policy = GuardPolicy(
+            allow=parseNetwork("private"), trust=parseNetwork("2001:db8::/32"), rate=7, burst=8, maxRate=9, loops=False
+        )
+        assert GuardPolicy.fromSettings(policy.asSettings()) == policy

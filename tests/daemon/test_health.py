@@ -1,0 +1,172 @@
+"""Tests of L{udpecho.daemon.health}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet import defer
+from twisted.internet.protocol import DatagramProtocol
+
+from tests.support.running import Recorder, Run, hasIPv6, sleep, unusedPort
+from udpecho.addresses import DatagramAddress
+from udpecho.daemon.health import AGE, SelfEcho, target
+from udpecho.guard.guard import Guard
+from udpecho.guard.networks import parseNetwork
+from udpecho.guard.policy import GuardPolicy
+from udpecho.net.open import listen
+from udpecho.server.protocol import EchoServer
+from udpecho.server.service import EchoService
+
+
+def at(host: str, port: int, scopeID: int = 0) -> DatagramAddress:
+    address = DatagramAddress((host, port))
+    address.scopeID = scopeID
+    return address
+
+
+class TargetTests:
+    """L{target}."""
+
+    @pytest.mark.parametrize(
+        ("address", "host"),
+        [
+            (at("0.0.0.0", 7), "127.0.0.1"),
+            (at("::", 7), "::1"),
+            (at("192.0.2.1", 7), "192.0.2.1"),
+            (at("::1", 7), "::1"),
+            (at("fe80::1", 7, 3), "fe80::1%3"),
+        ],
+    )
+    def test_target(self, address: DatagramAddress, host: str) -> None:
+        """A wildcard address is asked at the loopback address, a link-local one with its scope."""
+        assert target(address) == host
+
+
+class SelfEchoTests:
+    """L{SelfEcho}."""
+
+    @pytest.mark.parametrize("interfaces", [None, ["0.0.0.0"], ["0.0.0.0", "::"]])
+    def test_healthy(self, interfaces: list[str] | None, run: Run) -> None:
+        """
+        Of a server that answers each address is well; each has been asked with one datagram, which is counted as any other.
+        """
+        if interfaces == ["0.0.0.0", "::"] and not hasIPv6():
+            pytest.skip("no IPv6 here")
+
+        async def check(reactor: Any) -> None:
+            service = EchoService(reactor, 0, interfaces)
+            service.startService()
+            asked = [str(address) for address in service.addresses]
+            found = await SelfEcho(reactor, lambda: service.addresses).check()
+            assert found == dict.fromkeys(asked)
+            await service.stopService()
+            assert (service.counters.received, service.counters.echoed) == (len(asked), len(asked))
+
+        run(check)
+
+    def test_failures(self, runOnce: Run) -> None:
+        """Each address that does not answer has its own sentence: nothing listens, it is silent, it answers something else."""
+
+        class Liar(DatagramProtocol):
+            noisy = False
+
+            def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+                assert self.transport is not None
+                self.transport.write(b"something else", addr)
+
+        async def check(reactor: Any) -> None:
+            ports: list[Any] = [listen(reactor, 0, protocol) for protocol in (EchoServer(), Recorder(), Liar())]
+            nobody = unusedPort()
+            numbers = [port.getHost().port for port in ports] + [nobody]
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", number) for number in numbers], timeout=0.2)
+            well, silent, liar, refused = (await health.check()).values()
+            assert well is None
+            assert silent == f"no reply from 127.0.0.1:{numbers[1]} within 0.2 s"
+            assert liar == f"no reply from 127.0.0.1:{numbers[2]} within 0.2 s; 1 other datagram from it ignored"
+            assert refused is not None
+            assert f"127.0.0.1:{nobody}" in refused
+            for port in ports:
+                await port.stopListening()
+
+        runOnce(check)
+
+    def test_guarded(self, runOnce: Run) -> None:
+        """A guard that does not allow the machine itself makes the check fail: the datagram is one like any other."""
+
+        async def check(reactor: Any) -> None:
+            guard = Guard(GuardPolicy(allow=parseNetwork("192.0.2.0/24")))
+            service = EchoService(reactor, 0, ["127.0.0.1"], guard=guard)
+            service.startService()
+            (reason,) = (await SelfEcho(reactor, lambda: service.addresses, timeout=0.1).check()).values()
+            assert reason is not None
+            assert service.counters.dropped == {"not_allowed": 1}
+            await service.stopService()
+
+        runOnce(check)
+
+    def test_nowhere(self, runOnce: Run) -> None:
+        """A server that does not listen has no addresses."""
+
+        async def check(reactor: Any) -> None:
+            assert await SelfEcho(reactor, list).check() == {}
+
+        runOnce(check)
+
+    def test_shared(self, runOnce: Run) -> None:
+        """However many ask at a time, and soon after, there is one datagram; later there is another, with another payload."""
+
+        async def check(reactor: Any) -> None:
+            recorder = Echoing()
+            port: Any = listen(reactor, 0, recorder)
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", port.getHost().port)])
+            first, *others = await defer.gatherResults([health.check() for _ in range(50)])
+            assert list(first.values()) == [None]
+            assert all(other == first and other is not first for other in others)
+            assert await health.check() == first
+            assert len(recorder.datagrams) == 1
+            await sleep(reactor, 1.5 * AGE)
+            await health.check()
+            (one, _), (other, _) = recorder.datagrams
+            assert one != other
+            await port.stopListening()
+
+        runOnce(check)
+
+    def test_cancel(self, run: Run) -> None:
+        """
+        Who cancels waits no more; the others have their answer. When all have cancelled nothing is left, and the next one asks
+        anew.
+        """
+
+        async def check(reactor: Any) -> None:
+            silent = Recorder()
+            port: Any = listen(reactor, 0, silent)
+            nobody = unusedPort()
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", port.getHost().port), at("127.0.0.1", nobody)], timeout=0.1)
+            one, other = health.check(), health.check()
+            one.cancel()
+            with pytest.raises(defer.CancelledError):
+                await one
+            assert all((await other).values())
+            await sleep(reactor, 1.5 * AGE)
+            alone = health.check()
+            alone.cancel()
+            with pytest.raises(defer.CancelledError):
+                await alone
+            # The patience of the test itself.
+            assert len(reactor.getDelayedCalls()) == 1
+            assert all((await health.check()).values())
+            assert len(silent.datagrams) == 3
+            await port.stopListening()
+
+        run(check)
+
+
+class Echoing(Recorder):
+    """Keeps what comes, and sends it back."""
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        super().datagramReceived(datagram, addr)
+        assert self.transport is not None
+        self.transport.write(datagram, addr)

@@ -1,0 +1,523 @@
+"""Tests of L{udpecho.daemon.http_pages}: the pages, by a client that writes HTTP itself, kind or not."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet import defer, error
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+
+from tests.conftest import CaughtErrors
+from tests.support.running import Recorder, Run, sleep
+from udpecho.addresses import DatagramAddress
+from udpecho.daemon import http_pages
+from udpecho.daemon.health import SelfEcho
+from udpecho.daemon.http_pages import CONNECTIONS, REQUEST_TIMEOUT, REQUESTS, MetricsService
+from udpecho.net.open import listen
+from udpecho.parsing import parseEndpoint
+from udpecho.server.counters import Counters
+from udpecho.server.metrics import makeRegistry
+from udpecho.server.service import EchoService
+
+ENDPOINT = "tcp:0:interface=127.0.0.1"
+
+
+class Client(Protocol):
+    """
+    Keeps what comes.
+
+    @ivar received: all of it.
+    @ivar lost: fires when the connection is closed, with all of it.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: defer.Deferred[bytes] = defer.Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(self.received)
+
+
+class Pages:
+    """
+    The pages on a reactor.
+
+    @ivar counters: the account that is shown.
+    @ivar service: the service.
+    """
+
+    def __init__(self, reactor: Any, health: http_pages.Health | None = None, description: str = ENDPOINT) -> None:
+        self.reactor = reactor
+        self.counters = Counters()
+        registry = makeRegistry(self.counters)
+        self.service = MetricsService(reactor, description, registry, health or (lambda: defer.succeed({"here": None})))
+        self.service.startService()
+
+    async def client(self) -> Any:
+        """Connect a client."""
+        address: Any = self.service.address
+        if hasattr(address, "port"):
+            endpoint: Any = TCP4ClientEndpoint(self.reactor, address.host, address.port)
+        else:
+            endpoint = UNIXClientEndpoint(self.reactor, os.fsdecode(address.name))
+        return await connectProtocol(endpoint, Client())
+
+    async def tell(self, request: bytes) -> bytes:
+        """
+        Connect, say something, and wait until the server has closed the connection.
+
+        @return: what it answered.
+        """
+        client = await self.client()
+        client.transport.write(request)
+        answer: bytes = await client.lost
+        return answer
+
+    async def get(self, path: str, method: str = "GET", *headers: str) -> tuple[int, dict[str, str], bytes]:
+        """
+        Ask for a page.
+
+        @return: status, headers with their names in small letters, and body.
+        """
+        lines = [f"{method} {path} HTTP/1.1", "Host: here", "Connection: close", *headers, "", ""]
+        return parsed(await self.tell("\r\n".join(lines).encode()))
+
+
+def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Take an answer apart."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        chunks = b""
+        while body:
+            size, _, rest = body.partition(b"\r\n")
+            chunks, body = chunks + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+        body = chunks
+    return int(status.split()[1]), headers, body
+
+
+async def until(reactor: Any, condition: Callable[[], bool]) -> None:
+    """Let the reactor turn until something holds; the patience of the run ends it."""
+    while not condition():
+        await sleep(reactor, 0.005)
+
+
+def serving(
+    run: Run,
+    work: Callable[[Pages], Coroutine[Any, Any, None]],
+    health: http_pages.Health | None = None,
+    description: str = ENDPOINT,
+) -> None:
+    """Run a coroutine function with the pages, and stop them."""
+
+    async def serve(reactor: Any) -> None:
+        pages = Pages(reactor, health, description)
+        try:
+            await work(pages)
+        finally:
+            await pages.service.stopService()
+
+    run(serve)
+
+
+class ParseEndpointTests:
+    """L{parseEndpoint}."""
+
+    @pytest.mark.parametrize(
+        "text", ["tcp:9107:interface=127.0.0.1", "tcp:9107", "tcp:port=0", "tcp6:9107:interface=\\:\\:1", "unix:/run/m.sock"]
+    )
+    def test_good(self, text: str) -> None:
+        """An endpoint is an endpoint."""
+        assert parseEndpoint(text) == text
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "9107", ":9107", "127.0.0.1:9107", "tcp", "tcp:", "tcp:http", "tcp:99999", "tcp:-1", "tcp:port=70000"),
+            *(
+                "tcp:9107:127.0.0.1:5:6",
+                "tcp:9107:interfaces=127.0.0.1",
+                "nonsense:9107",
+                "tcp:9107\\",
+                "unix:",
+                "unix:/a:mode=9",
+            ),
+            *(
+                "tcp6:9107:interface=::1",
+                "tcp6:x",
+                "ssl:9107:privateKey=/nonexistent",
+                "stdio:",
+                "systemd:domain=INET:index=99",
+            ),
+            *("tcp:9107:backlog=x", "tcp:9107:interface=127.0.0.1:interface"),
+        ],
+    )
+    def test_bad(self, text: str) -> None:
+        """What is none has one line that says what would be right."""
+        with pytest.raises(ValueError, match=r"tcp:9107:interface=127\.0\.0\.1") as caught:
+            parseEndpoint(text)
+        message = str(caught.value)
+        assert message.startswith(f"{text!r} is nowhere to listen: ")
+        assert "\n" not in message
+        with pytest.raises(ValueError, match="is nowhere to listen"):
+            MetricsService(Clock(), text, makeRegistry(Counters()), lambda: defer.succeed({}))
+
+
+class PageTests:
+    """What is served."""
+
+    def test_metrics(self, run: Run) -> None:
+        """C{/metrics} has the registry's numbers as they are now, in Prometheus' format."""
+
+        async def work(pages: Pages) -> None:
+            for received in (0, 1):
+                status, headers, body = await pages.get("/metrics")
+                assert status == 200
+                assert headers["content-type"].startswith("text/plain; version=")
+                values = {
+                    sample.name: sample.value
+                    for family in text_string_to_metric_families(body.decode())
+                    for sample in family.samples
+                }
+                assert values["udpecho_received_datagrams_total"] == received
+                pages.counters.receive(5)
+
+        serving(run, work)
+
+    def test_library(self, runOnce: Run) -> None:
+        """What the library's page can do this one can: OpenMetrics, compression, some metrics by their names."""
+
+        async def work(pages: Pages) -> None:
+            _, headers, body = await pages.get("/metrics", "GET", "Accept: application/openmetrics-text; version=1.0.0")
+            assert headers["content-type"].startswith("application/openmetrics-text")
+            assert body.endswith(b"# EOF\n")
+            _, headers, body = await pages.get("/metrics", "GET", "Accept-Encoding: gzip")
+            assert headers["content-encoding"] == "gzip"
+            assert b"udpecho_build_info" in gzip.decompress(body)
+            _, _, body = await pages.get("/metrics?name[]=udpecho_received_bytes_total")
+            assert {line.split()[0] for line in body.decode().splitlines() if line[0] != "#"} == {
+                "udpecho_received_bytes_total"
+            }
+
+        serving(runOnce, work)
+
+    @pytest.mark.parametrize(
+        ("reasons", "status", "text"),
+        [
+            ({"127.0.0.1:7": None, "[::1]:7": None}, 200, "127.0.0.1:7: ok\n[::1]:7: ok\n"),
+            ({"127.0.0.1:7": None, "[::1]:7": "no reply"}, 503, "127.0.0.1:7: ok\n[::1]:7: no reply\n"),
+            ({}, 503, "not listening\n"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
+    def test_health(self, path: str, reasons: dict[str, str | None], status: int, text: str, runOnce: Run) -> None:
+        """C{/-/healthy} and C{/-/ready} have a line for each address; they are 200 if all is well, else 503."""
+
+        async def work(pages: Pages) -> None:
+            found, headers, body = await pages.get(path)
+            assert (found, body.decode()) == (status, text)
+            assert headers["content-type"] == "text/plain; charset=utf-8"
+            assert headers["cache-control"] == "no-store"
+
+        serving(runOnce, work, lambda: defer.succeed(reasons))
+
+    def test_selfEcho(self, run: Run) -> None:
+        """With a real server: many requests at a time cost one self-echo; when the server has stopped, it is not healthy."""
+
+        async def check(reactor: Any) -> None:
+            echo = EchoService(reactor, 0, ["127.0.0.1"])
+            echo.startService()
+            pages = Pages(reactor, SelfEcho(reactor, lambda: echo.addresses).check)
+            answers = await defer.gatherResults([defer.Deferred.fromCoroutine(pages.get("/-/healthy")) for _ in range(20)])
+            assert {status for status, _, _ in answers} == {200}
+            assert 1 <= echo.counters.echoed <= 3
+            await echo.stopService()
+            await sleep(reactor, 0.2)
+            status, _, body = await pages.get("/-/healthy")
+            assert (status, body) == (503, b"not listening\n")
+            await pages.service.stopService()
+
+        run(check)
+
+    def test_healthFails(self, runOnce: Run, caught: CaughtErrors) -> None:
+        """If the check itself fails, that is logged, and the answer is 500 without a word of how."""
+
+        async def work(pages: Pages) -> None:
+            status, _, body = await pages.get("/-/healthy")
+            assert status == 500
+            assert b"a secret" not in body
+            assert len(caught.flush(ZeroDivisionError)) == 1
+
+        serving(runOnce, work, lambda: defer.fail(ZeroDivisionError("a secret")))
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/", "/metric", "/metrics/", "/metrics/x", "/-", "/-/", "/-/healthy/", "//metrics", "/%6detrics", "/favicon.ico"],
+    )
+    def test_nothingElse(self, path: str, runOnce: Run) -> None:
+        """Anything else is not found."""
+
+        async def work(pages: Pages) -> None:
+            for method in ("GET", "HEAD", "POST"):
+                status, _, body = await pages.get(path, method)
+                assert status == 404
+                assert (b"/metrics" in body) == (method != "HEAD")
+
+        serving(runOnce, work)
+
+    @pytest.mark.parametrize("path", ["/metrics", "/-/healthy"])
+    def test_head(self, path: str, runOnce: Run) -> None:
+        """C{HEAD} has the status and the headers of C{GET}, and no body."""
+
+        async def work(pages: Pages) -> None:
+            (status, headers, body), (statusOfGet, headersOfGet, _) = await pages.get(path, "HEAD"), await pages.get(path)
+            assert (status, body) == (statusOfGet, b"") == (200, b"")
+            assert headers["content-type"] == headersOfGet["content-type"]
+            # Of metrics the numbers, and so their digits, may be others from one time to the next.
+            lengths = [int(found.get("content-length", -1)) for found in (headers, headersOfGet)]
+            assert lengths[0] == lengths[1] or (path == "/metrics" and min(lengths) > 1000)
+
+        serving(runOnce, work)
+
+    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"])
+    def test_otherMethods(self, method: str, runOnce: Run) -> None:
+        """There is nothing to do but look."""
+
+        async def work(pages: Pages) -> None:
+            for path in ("/metrics", "/-/healthy"):
+                status, headers, _ = await pages.get(path, method)
+                assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+        serving(runOnce, work)
+
+    def test_connectionStays(self, runOnce: Run) -> None:
+        """One connection carries one request after another, also when they come at once."""
+
+        async def work(pages: Pages) -> None:
+            again, last = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n", b"GET /-/ready HTTP/1.1\r\nConnection: close\r\n\r\n"
+            answer = await pages.tell(again + again + last)
+            assert answer.count(b"HTTP/1.1 200 OK") == 3
+            assert answer.endswith(b"here: ok\n")
+
+        serving(runOnce, work)
+
+
+class ServiceTests:
+    """L{MetricsService} starts and stops."""
+
+    def test_privileged(self, run: Run) -> None:
+        """The endpoint is bound in the privileged start, once, and the log says where."""
+
+        async def check(reactor: Any) -> None:
+            service = MetricsService(reactor, ENDPOINT, makeRegistry(Counters()), lambda: defer.succeed({}))
+            assert service.address is None
+            with capturedLogs() as events:
+                service.privilegedStartService()
+                address: Any = service.address
+                service.startService()
+            assert service.address == address
+            assert f"metrics on 127.0.0.1:{address.port}" in [formatEvent(event) for event in events]
+            assert service.running
+            await service.stopService()
+            assert service.address is None
+            assert not service.running
+
+        run(check)
+
+    # Older Twisteds leave the socket that they could not bind to the garbage collector.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_taken(self, runOnce: Run) -> None:
+        """An address that is taken is an error at once, and leaves nothing; later the service can be started after all."""
+
+        async def check(reactor: Any) -> None:
+            pages = Pages(reactor)
+            address: Any = pages.service.address
+            description = f"tcp:{address.port}:interface=127.0.0.1"
+            other = MetricsService(reactor, description, makeRegistry(Counters()), lambda: defer.succeed({}))
+            for start in (other.privilegedStartService, other.startService):
+                with pytest.raises(error.CannotListenError):
+                    start()
+            gc.collect()
+            await other.stopService()
+            await pages.service.stopService()
+            other.startService()
+            assert other.address == address
+            await other.stopService()
+
+        runOnce(check)
+
+    def test_again(self, runOnce: Run) -> None:
+        """It may be stopped twice, stopped before it was started, and started again."""
+
+        async def check(reactor: Any) -> None:
+            service = MetricsService(reactor, ENDPOINT, makeRegistry(Counters()), lambda: defer.succeed({}))
+            await service.stopService()
+            for _ in range(2):
+                service.startService()
+                await defer.gatherResults([service.stopService(), service.stopService()])
+
+        runOnce(check)
+
+    def test_unix(self, runOnce: Run, tmp_path: Path) -> None:
+        """A UNIX socket is an endpoint too; when the service has stopped it is gone."""
+
+        async def work(pages: Pages) -> None:
+            status, _, _ = await pages.get("/metrics")
+            assert status == 200
+
+        path = tmp_path / "socket"
+        serving(runOnce, work, description=f"unix:{path}")
+        assert not path.exists()
+
+    def test_stopCuts(self, run: Run) -> None:
+        """
+        The stop cuts connections that are idle, slow, have a check under way, or do not read; when it is over none is open.
+        """
+        asked: list[defer.Deferred[dict[str, str | None]]] = []
+        cancelled: list[defer.Deferred[dict[str, str | None]]] = []
+
+        def health() -> defer.Deferred[dict[str, str | None]]:
+            asked.append(defer.Deferred(cancelled.append))
+            return asked[-1]
+
+        async def work(pages: Pages) -> None:
+            words = (b"", b"GET /met", b"GET /-/healthy HTTP/1.1\r\n\r\n", b"GET /metrics HTTP/1.1\r\n\r\n" * 50)
+            clients = [await pages.client() for _ in words]
+            clients[-1].transport.pauseProducing()
+            for client, said in zip(clients, words):
+                client.transport.write(said)
+            await until(pages.reactor, lambda: bool(asked))
+            await pages.service.stopService()
+            assert not pages.service._site._open
+            clients[-1].transport.abortConnection()
+            for client in clients:
+                await client.lost
+            assert cancelled == asked
+
+        serving(run, work, health)
+
+    def test_stopAsksNobody(self, runOnce: Run) -> None:
+        """A self-echo that is under way at the stop leaves nothing behind."""
+
+        async def check(reactor: Any) -> None:
+            silent = Recorder()
+            port: Any = listen(reactor, 0, silent)
+            address = DatagramAddress(("127.0.0.1", port.getHost().port))
+            pages = Pages(reactor, SelfEcho(reactor, lambda: [address]).check)
+            client = await pages.client()
+            client.transport.write(b"GET /-/healthy HTTP/1.1\r\n\r\n")
+            await silent.count(1)
+            await pages.service.stopService()
+            await client.lost
+            await port.stopListening()
+            # The patience of the test itself.
+            assert len(reactor.getDelayedCalls()) == 1
+
+        runOnce(check)
+
+
+class HostileTests:
+    """Clients that mean no good cost little."""
+
+    @pytest.mark.parametrize(
+        ("request_", "status"),
+        [
+            (b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n" + b"x" * 1000, 413),
+            (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 413),
+            (b"GET /metrics HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 413),
+            (b"GET /metrics HTTP/1.1\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(100)) + b"\r\n", 400),
+            (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 400),
+            (b"GET /metrics HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+            (b"nonsense\r\n\r\n", 400),
+        ],
+    )
+    def test_refused(self, request_: bytes, status: int, runOnce: Run) -> None:
+        """What is too long, or has a body, or is no HTTP, is refused, and the connection closed."""
+
+        async def work(pages: Pages) -> None:
+            answer = await pages.tell(request_)
+            assert [line.split()[1] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/")] == [b"%d" % status]
+
+        serving(runOnce, work)
+
+    def test_tooMany(self, runOnce: Run) -> None:
+        """More requests a second than are answered have 429, on connections that are closed."""
+
+        async def work(pages: Pages) -> None:
+            answer = await pages.tell(b"HEAD /nowhere HTTP/1.1\r\n\r\n" * (2 * REQUESTS))
+            assert answer.count(b"HTTP/1.1 404 ") >= REQUESTS
+            assert answer.count(b"HTTP/1.1 429 ") == 1
+            assert answer.endswith(b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+        serving(runOnce, work)
+
+    def test_tooManyConnections(self, runOnce: Run) -> None:
+        """One connection too many is served: the oldest makes room."""
+
+        async def work(pages: Pages) -> None:
+            hoarded = [await pages.client() for _ in range(CONNECTIONS + 5)]
+            status, _, _ = await pages.get("/-/healthy")
+            assert status == 200
+            for client in hoarded[:5]:
+                await client.lost
+            assert len(pages.service._site._open) <= CONNECTIONS
+            assert [client.lost.called for client in hoarded[-CONNECTIONS + 1 :]] == [False] * (CONNECTIONS - 1)
+            for client in hoarded[-CONNECTIONS + 1 :]:
+                client.transport.abortConnection()
+
+        serving(runOnce, work)
+
+    def test_slow(self) -> None:
+        """A request that comes byte by byte must have come in time all the same; a connection that is idle is closed too."""
+        clock = Clock()
+        site = http_pages._Site(Resource(), clock)
+        transports = []
+        for said in (b"GET /metrics HTTP/1.1\r\nHeader: " + b"x" * 1000, b""):
+            transport = Transport()
+            transports.append((transport, said))
+            channel = site.buildProtocol(None)
+            channel.makeConnection(transport)
+            transport.channel = channel
+        for second in range(REQUEST_TIMEOUT - 1):
+            clock.advance(1)
+            for transport, said in transports:
+                transport.channel.dataReceived(said[second : second + 1])
+        assert [transport.aborting for transport, _ in transports] == [False, False]
+        clock.advance(1)
+        assert [transport.aborting for transport, _ in transports] == [True, True]
+        for transport, _ in transports:
+            transport.channel.connectionLost(Failure(error.ConnectionAborted()))
+        assert not clock.getDelayedCalls()
+        assert not site._open
+
+
+class Transport(StringTransport):
+    """
+    A connection that can be cut.
+
+    @ivar aborting: whether it was.
+    @ivar channel: what it is a connection of.
+    """
+
+    aborting = False
+    channel: Any = None
+
+    def abortConnection(self) -> None:
+        self.aborting = True

@@ -1,0 +1,241 @@
+"""
+Every system call that the server makes fails in turn, by the hand of C{strace}: it starts whole or not at all, serves on, and
+accounts for what it received.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Late, Process, Processes, command, sums, tool
+from tests.support.running import udpSocket
+from udpecho.net.linux import sockopt
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sockopt.available, reason="the system calls are Linux's"),
+]
+
+#: No call is made so often in the life of a server that gets a few datagrams, but for the reactor's waiting.
+_each = range(1, 17)
+#: The calls in the life of one process, each with an error of its man page, which of them fail in turn, and whether a traceback
+#: is Twisted's, whose reactor and whose signal handlers there are before or beside the service.
+_calls = [
+    ("socket", "EMFILE", _each, False),
+    ("bind", "EADDRINUSE", _each, False),
+    ("setsockopt", "ENOPROTOOPT", _each, False),
+    ("getsockname", "ENOBUFS", _each, False),
+    ("getpeername", "ENOBUFS", _each, False),
+    ("getsockopt", "ENOPROTOOPT", _each, False),
+    ("connect", "EADDRNOTAVAIL", _each, False),
+    ("sendto", "ENOBUFS", _each, False),
+    ("recvfrom", "ENOMEM", _each, False),
+    ("recvmsg", "ENOMEM", _each, False),
+    ("recvmmsg", "ENOMEM", _each, False),
+    ("sendmmsg", "EPERM", _each, False),
+    ("epoll_create1", "EMFILE", _each, True),
+    ("pipe2", "EMFILE", _each, True),
+    # The rest of them take a socket out, for which there is no error but of the program.
+    ("epoll_ctl", "ENOMEM", range(1, 4), True),
+    ("epoll_wait", "EINTR", range(1, 5), False),
+    ("getrandom", "ENOSYS", _each, False),
+]
+#: The same for the parent of two workers, with metrics, as far as it makes other calls.
+_callsOfParent = [
+    ("socket", "EMFILE", _each, False),
+    ("getsockname", "ENOBUFS", _each, False),
+    ("memfd_create", "EMFILE", range(1, 2), False),
+    ("ftruncate", "ENOSPC", range(1, 2), False),
+    ("listen", "EADDRINUSE", range(1, 2), False),
+    # The first for a worker; one that cannot be started is tried again.
+    ("pipe2", "EMFILE", range(3, 4), False),
+]
+#: What may happen again and again while it serves, and how many of twelve datagrams are answered then at the least.
+_serving = [
+    ("recvmmsg", "EINTR", 12),
+    ("recvmmsg", "ENOMEM", 12),
+    ("recvmmsg", "ENOBUFS", 12),
+    ("recvmmsg", "EIO", 12),
+    ("recvmmsg", "EAGAIN", 12),
+    ("recvmmsg", "ECONNREFUSED", 12),
+    ("sendmmsg", "EINTR", 12),
+    ("sendmmsg", "EAGAIN", 12),
+    ("sendmmsg", "ENOBUFS", 9),
+    ("sendmmsg", "EPERM", 9),
+    ("sendmmsg", "EINVAL", 9),
+    ("sendmmsg", "ENETUNREACH", 9),
+    ("epoll_wait", "EINTR", 12),
+    ("getsockopt", "ENOPROTOOPT", 12),
+]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes in a directory of the test's own."""
+    tool("strace")
+    with Processes(tmp_path) as started:
+        yield started
+
+
+class Asking:
+    """
+    Sends datagrams and counts the replies.
+
+    @ivar replies: how many there were.
+    """
+
+    def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        self.replies = 0
+        self._socket = sock
+        sock.settimeout(0.3)
+        sock.connect(address)
+
+    def ask(self, times: int) -> None:
+        """Send so many, one after the other. One that has no reply for a while does not keep the next one back."""
+        for number in range(times):
+            self._socket.send(b"%d" % number)
+            with suppress(TimeoutError):
+                self._socket.recv(100)
+                self.replies += 1
+
+    def hearRest(self) -> None:
+        """Count what came late; the server is gone."""
+        self._socket.setblocking(False)
+        with suppress(OSError):
+            while True:
+                self._socket.recv(100)
+                self.replies += 1
+
+
+def failing(
+    processes: Processes, call: str, error: str, when: str, *options: str, children: bool = True, lacking: str | None = None
+) -> Process:
+    """
+    Start a server one of whose system calls fails.
+
+    @param when: which of the calls, as C{inject=} of C{strace(1)} has it.
+    @param children: whether those of its children fail too, counted for each anew.
+    @param lacking: a call that this system does not have.
+    """
+    return processes.start(
+        # The tracer stands aside: the process is the server itself, with its signals and its exit status.
+        *["strace", "--daemonize", "--quiet=all", "-o", str(processes.directory / "calls")],
+        *(["--follow-forks", "--seccomp-bpf"] if children else []),
+        *["-e", f"trace={','.join(filter(None, [call, lacking]))}", "-e", f"inject={call}:error={error}:when={when}"],
+        *(["-e", f"inject={lacking}:error=ENOSYS"] if lacking else []),
+        *command("twistd"),
+        *["-n", "--pidfile=", "udpecho", "--port", "0", "--interface", "127.0.0.1", "--log-datagrams", "0", *options],
+    )
+
+
+def hasFailed(processes: Processes) -> bool:
+    """Whether there was such a call, and it failed."""
+    return "(INJECTED)" in (processes.directory / "calls").read_text()
+
+
+def addressOf(process: Process) -> tuple[str, int]:
+    """
+    Where a server answers.
+
+    @raise Late: if it does not come to that.
+    """
+    host, port = process.until(r"answering on ([0-9.]+:[0-9]+)")[1].split(":")
+    return host, int(port)
+
+
+def live(process: Process, times: int) -> dict[str, int] | None:
+    """
+    Send a server datagrams, if it starts, and have it stop.
+
+    @return: the sums of its last line, which agree with the replies; C{None} if it has not started.
+    """
+    try:
+        address = addressOf(process)
+    except Late:
+        process.finish()
+        return None
+    with udpSocket() as sock:
+        asking = Asking(sock, address)
+        asking.ask(times)
+        process.stop()
+        asking.hearRest()
+    told = sums(process.stdout)
+    assert told["received"] == times, process
+    assert told["echoed"] == asking.replies, process
+    return told
+
+
+def checkLife(processes: Processes, call: str, error: str, which: range, mayTrace: bool, *options: str) -> None:
+    """
+    Let one of the calls fail, then the next one, while there are more: the server answers, or it ends and says why in a line.
+    """
+    for number in which:
+        process = failing(processes, call, error, str(number), *options, children=not options)
+        told = live(process, 3)
+        if not hasFailed(processes):
+            assert told is not None
+            assert number > which.start, f"no {call} was made"
+            return
+        if told is None:
+            assert process.status == 1, process
+            assert "answering on" not in process.stdout, process
+            assert mayTrace or process.stdout.count("] udpecho: cannot ") == 1, process
+        else:
+            assert told["echoed"] >= 2, process
+        assert mayTrace or "Traceback" not in process.stdout + process.stderr, process
+
+
+class SystemCallTests:
+    """C{twistd udpecho} on a system that fails."""
+
+    @pytest.mark.parametrize(("call", "error", "which", "mayTrace"), _calls)
+    def test_inTurn(self, processes: Processes, call: str, error: str, which: range, mayTrace: bool) -> None:
+        """Whichever of its calls fails, it starts, answers and stops, or it ends with an error; nothing hangs half started."""
+        checkLife(processes, call, error, which, mayTrace)
+
+    @pytest.mark.parametrize(("call", "error", "which", "mayTrace"), _callsOfParent)
+    def test_parent(self, processes: Processes, call: str, error: str, which: range, mayTrace: bool) -> None:
+        """The same holds for a parent of workers that serves metrics."""
+        checkLife(processes, call, error, which, mayTrace, "--workers", "2", "--metrics", "tcp:0:interface=127.0.0.1")
+
+    @pytest.mark.parametrize(("call", "error", "least"), _serving)
+    def test_serving(self, processes: Processes, call: str, error: str, least: int) -> None:
+        """
+        What fails now and then while it serves does not stop it: the datagrams whose own call failed are accounted for, and
+        there is no traceback.
+        """
+        process = failing(processes, call, error, "3+5")
+        told = live(process, 12)
+        assert hasFailed(processes)
+        assert told is not None
+        assert told["echoed"] >= least
+        assert "Traceback" not in process.stdout + process.stderr
+
+    @pytest.mark.parametrize(("call", "error", "least"), [("recvmmsg", "ENOMEM", 12), ("sendmmsg", "EPERM", 9)])
+    def test_workers(self, processes: Processes, call: str, error: str, least: int) -> None:
+        """That holds for workers too."""
+        process = failing(processes, call, error, "3+5", "--workers", "2")
+        told = live(process, 12)
+        assert hasFailed(processes)
+        assert told is not None
+        assert told["echoed"] >= least
+        assert "Traceback" not in process.stdout + process.stderr
+
+    @pytest.mark.parametrize(
+        ("call", "error", "least"), [("recvmsg", "ENOMEM", 12), ("sendmsg", "EAGAIN", 12), ("sendmsg", "EPERM", 9)]
+    )
+    def test_withoutBatches(self, processes: Processes, call: str, error: str, least: int) -> None:
+        """That holds where the system has no batches, and datagrams are received and sent one by one."""
+        process = failing(processes, call, error, "3+5", lacking="recvmmsg")
+        told = live(process, 12)
+        assert "datagrams are received one by one: Function not implemented" in process.stdout
+        assert re.search(rf"{call}\(.*\(INJECTED\)", (processes.directory / "calls").read_text())
+        assert told is not None
+        assert told["echoed"] >= least
+        assert "Traceback" not in process.stdout + process.stderr

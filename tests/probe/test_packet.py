@@ -1,0 +1,263 @@
+"""Tests of L{udpecho.probe.packet}: what a probe carries, and what is made of what comes back."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Container
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udpecho.addresses import MAX_PAYLOAD_IPV6
+from udpecho.faults.plan import FaultPlan
+from udpecho.probe.packet import DEFAULT_PATTERN, FULL_SIZE, Codec, Parsed, Verdict, parsePattern, sequencesAtOnce
+
+SESSION = 0x0123456789ABCDEF
+OTHER = 0xFEDCBA9876543210
+ALL = range(MAX_PAYLOAD_IPV6 + 1)
+
+sessions = st.integers(0, (1 << 64) - 1)
+sizes = st.integers(0, 100)
+sequences = st.integers(0, (1 << 50))
+
+
+def only(size: int, session: int = SESSION) -> Codec:
+    """What reads and builds probes of one size."""
+    return Codec(session, (size,))
+
+
+class BuildTests:
+    """Building."""
+
+    def test_full(self) -> None:
+        """
+        A probe of 40 bytes is, byte by byte: mark, form, length, session, sequence, send time, CRC-32 of all that, the pattern.
+        """
+        head = bytes.fromhex("ec11 0028 0123456789abcdef 0000000000000003 00000000000f4240")
+        filling = bytes(range(8))
+        check = zlib.crc32(head + filling).to_bytes(4, "big")
+        assert only(40).build(3, 40, 1_000_000) == head + check + filling
+
+    def test_compact(self) -> None:
+        """One of 17: mark, form, length, half the session, sequence, CRC-32, the pattern."""
+        head = bytes.fromhex("ec12 0011 89abcdef 00000003")
+        check = zlib.crc32(head + b"\xff").to_bytes(4, "big")
+        assert Codec(SESSION, (17,), b"\xff").build(3, 17) == head + check + b"\xff"
+
+    def test_short(self) -> None:
+        """One of 8: a quarter of the session, sequence, CRC-32."""
+        head = bytes.fromhex("cdef 0003")
+        assert only(8).build(3, 8) == head + zlib.crc32(head).to_bytes(4, "big")
+
+    def test_tiny(self) -> None:
+        """One of 5: sequence, half of the CRC-32 of session, sequence and pattern, the pattern."""
+        check = zlib.crc32(bytes.fromhex("0123456789abcdef 0003 00")).to_bytes(4, "big")[2:]
+        assert only(5).build(3, 5) == b"\0\3" + check + b"\0"
+
+    def test_bare(self) -> None:
+        """Those of 1 to 3 have a sequence number of a byte, that of 0 has nothing."""
+        assert Codec(SESSION, ALL).build(259, 3) == b"\3\0\1"
+        assert Codec(SESSION, ALL).build(259, 1) == b"\3"
+        assert Codec(SESSION, ALL).build(259, 0) == b""
+
+    @given(sizes, st.lists(sequences, min_size=1, max_size=5))
+    def test_inPlace(self, size: int, numbers: list[int]) -> None:
+        """Written again and again to one buffer, or to a part of one, each probe is what it is when built alone."""
+        codec = only(size)
+        whole = bytearray(b"\xaa" * (size + 2))
+        buffer = memoryview(whole)[1 : size + 1]
+        codec.prepare(buffer)
+        for number in numbers:
+            codec.write(buffer, number, number + 1)
+            assert bytes(buffer) == codec.build(number, size, number + 1)
+        assert (whole[0], whole[-1]) == (0xAA, 0xAA)
+
+    @pytest.mark.parametrize("size", [-1, MAX_PAYLOAD_IPV6 + 1])
+    def test_badSize(self, size: int) -> None:
+        """A size is one that a datagram can have."""
+        with pytest.raises(ValueError, match=f"{size} is not a datagram's size: a number of bytes from 0 to 65527 is"):
+            only(size).build(0, size)
+
+    def test_badSession(self) -> None:
+        """A session is a number of 64 bits, a pattern not empty."""
+        for session in (-1, 1 << 64):
+            with pytest.raises(ValueError, match="is not a session: a number from 0 to"):
+                Codec(session, ALL)
+        with pytest.raises(ValueError, match="is not a pattern: one byte or more is"):
+            Codec(SESSION, ALL, b"")
+
+    @pytest.mark.parametrize(
+        ("text", "pattern"),
+        [("ff", b"\xff"), ("00FF", b"\0\xff"), ("f", b"\x0f"), ("abc", b"\xab\x0c"), ("12" * 16, b"\x12" * 16)],
+    )
+    def test_pattern(self, text: str, pattern: bytes) -> None:
+        """A pattern reads as ping's."""
+        assert parsePattern(text) == pattern
+
+    @pytest.mark.parametrize("text", ["", "0x10", "g", "12" * 17, " 1", "1\n", "٣"])
+    def test_badPattern(self, text: str) -> None:
+        """Anything else is refused with a sentence."""
+        with pytest.raises(ValueError, match="is not a pattern: 1 to 16 bytes in hexadecimal digits are, as in ff00"):
+            parsePattern(text)
+
+
+class ParseTests:
+    """Reading what comes back."""
+
+    @given(sessions, sizes, sequences, st.binary(min_size=1, max_size=16), st.booleans())
+    def test_ours(self, session: int, size: int, sequence: int, pattern: bytes, oneSize: bool) -> None:
+        """The reply to a probe is known, with its number and, of 32 bytes up, its send time."""
+        chosen: Container[int] = (size,) if oneSize else ALL
+        codec = Codec(session, chosen, pattern)
+        reply = codec.build(sequence, size, 77)
+        for datagram in (reply, bytearray(reply), memoryview(reply)):
+            found = codec.parse(datagram, sequence)
+            assert found == Parsed(Verdict.OURS, sequence if size else None, 77 if size >= FULL_SIZE else None)
+
+    @given(sizes.filter(bool), sequences, st.integers(0, 1 << 70))
+    def test_behind(self, size: int, sequence: int, ahead: int) -> None:
+        """A number of few bits is right for as many probes behind the latest as it can count."""
+        codec = only(size)
+        highest = sequence + ahead % sequencesAtOnce(size)
+        assert codec.parse(codec.build(sequence, size), highest).sequence == sequence
+
+    @given(sizes, st.integers(0, 200), st.integers(1, 100))
+    def test_neverSent(self, size: int, highest: int, ahead: int) -> None:
+        """A number that was not sent yet is nobody's."""
+        codec = only(size)
+        reply = codec.build(highest + ahead, size)
+        # A byte counts to 255, and may mean an earlier one.
+        if size >= 4 or (size and highest + ahead < 256):
+            assert codec.parse(reply, highest).verdict is Verdict.FOREIGN
+        assert codec.parse(codec.build(0, size), -1).verdict is Verdict.FOREIGN
+
+    @pytest.mark.parametrize("size", [4, 5, 7, 8, 12, 15, 16, 17, 31, 32, 33, 64])
+    def test_everyBit(self, size: int) -> None:
+        """
+        With any one bit flipped a reply is corrupted: not ours, not another session's, not cut. A short form, where no more
+        than the check could tell, says that too.
+        """
+        codec = only(size)
+        reply = codec.build(0x55AA, size, 123456789)
+        for bit in range(8 * size):
+            flipped = bytearray(reply)
+            flipped[bit // 8] ^= 1 << bit % 8
+            assert codec.parse(flipped, 0x55AA) == Parsed(Verdict.CORRUPT), bit
+
+    @pytest.mark.parametrize("size", [16, 32, 64])
+    def test_everyBitAmongSizes(self, size: int) -> None:
+        """So it is where probes have many sizes, and a length that is wrong may be another probe's."""
+        codec = Codec(SESSION, ALL)
+        reply = codec.build(0x55AA, size)
+        for bit in range(8 * size):
+            flipped = bytearray(reply)
+            flipped[bit // 8] ^= 1 << bit % 8
+            assert codec.parse(flipped, 0x55AA) == Parsed(Verdict.CORRUPT), bit
+
+    @pytest.mark.parametrize("size", [2, 3, 4, 7])
+    def test_pattern(self, size: int) -> None:
+        """What is behind the number of a bare probe is looked at too."""
+        codec = only(size)
+        reply = bytearray(codec.build(5, size))
+        reply[-1] ^= 1
+        assert codec.parse(reply, 5) == Parsed(Verdict.CORRUPT)
+
+    @pytest.mark.parametrize("size", [16, 20, 31, 32, 64, 1472])
+    def test_cut(self, size: int) -> None:
+        """A reply that is cut anywhere is known for it."""
+        codec = only(size)
+        reply = codec.build(9, size)
+        for left in range(size):
+            assert codec.parse(reply[:left], 9) == Parsed(Verdict.CUT), left
+
+    @pytest.mark.parametrize("size", [32, 64, 100])
+    def test_cutAmongSizes(self, size: int) -> None:
+        """Among probes of all sizes a cut reply is known down to four bytes."""
+        codec = Codec(SESSION, ALL)
+        reply = codec.build(9, size)
+        for left in range(4, size):
+            assert codec.parse(reply[:left], 9) == Parsed(Verdict.CUT), left
+
+    @pytest.mark.parametrize("size", [8, 12])
+    def test_cutShort(self, size: int) -> None:
+        """A short form that is cut is known by its session."""
+        codec = only(size)
+        reply = codec.build(9, size)
+        assert {codec.parse(reply[:left], 9).verdict for left in range(2, size)} == {Verdict.CUT}
+
+    @given(st.integers(16, 100), st.binary(min_size=1, max_size=100))
+    def test_longer(self, size: int, behind: bytes) -> None:
+        """A reply with something behind it is known for it."""
+        codec = only(size)
+        assert codec.parse(codec.build(9, size) + behind, 9) == Parsed(Verdict.LONGER)
+        assert Codec(SESSION, ALL).parse(codec.build(9, size) + behind, 9) == Parsed(Verdict.LONGER)
+
+    @given(st.integers(8, 100), sequences)
+    def test_foreign(self, size: int, sequence: int) -> None:
+        """A reply of another session is another's, whole or cut or longer."""
+        codec = only(size)
+        theirs = only(size, OTHER).build(sequence, size)
+        assert codec.parse(theirs, sequence) == Parsed(Verdict.FOREIGN)
+        if size > 16:
+            assert codec.parse(theirs + b"x", sequence) == Parsed(Verdict.FOREIGN)
+            assert Codec(SESSION, ALL).parse(theirs[: size - 1], sequence) == Parsed(Verdict.FOREIGN)
+
+    def test_foreignTiny(self) -> None:
+        """Below 8 bytes another session's reply is not told from a corrupted one, and is not taken for ours."""
+        codec = only(4)
+        assert codec.parse(only(4, OTHER).build(7, 4), 7) == Parsed(Verdict.CORRUPT)
+
+    @given(st.binary(min_size=8, max_size=200), st.integers(-1, 1 << 64))
+    def test_anything(self, datagram: bytes, highest: int) -> None:
+        """Whatever comes, it is not ours."""
+        for chosen in (ALL, (8,), (64,), range(0)):
+            found = Codec(SESSION, chosen).parse(datagram, highest)
+            assert found.verdict is not Verdict.OURS
+            assert found.sequence is None
+
+    def test_stranger(self) -> None:
+        """What is neither as long as a probe nor the beginning of one is somebody else's."""
+        for datagram in (b"hello", b"\xec\x13", b"h" * 20, b"\xec\x11\x00\x40" + bytes(10), bytes(100)):
+            assert only(64).parse(datagram, 9) == Parsed(Verdict.FOREIGN), datagram
+
+    @given(st.binary(max_size=8), st.integers(-1, 1000))
+    def test_anythingShort(self, datagram: bytes, highest: int) -> None:
+        """Whatever comes to a session of full probes alone, it is not ours, however short."""
+        assert only(64).parse(datagram, highest).verdict is not Verdict.OURS
+
+    def test_faults(self) -> None:
+        """Of replies through a bad network each is told for what the network did to it."""
+        codec = only(64)
+        plan = FaultPlan(seed=6, corrupt=0.2, truncate=0.2)
+        told: Counter[tuple[bool, Verdict]] = Counter()
+        done: Counter[tuple[bool, Verdict]] = Counter()
+        for sequence in range(2000):
+            decision = plan.decide(64, sequence)
+            (delivery,) = decision.apply(codec.build(sequence, 64))
+            cut, flipped = decision.cut is not None, decision.flipped is not None
+            right = Verdict.CUT if cut else Verdict.CORRUPT if flipped else Verdict.OURS
+            found = codec.parse(delivery.datagram, sequence)
+            # Of one that was cut and flipped either is right, or that it is nobody's.
+            both = cut and flipped
+            done[both, Verdict.CUT if both else right] += 1
+            told[both, Verdict.CUT if both and found.verdict is not Verdict.OURS else found.verdict] += 1
+        assert told == done
+        assert len(done) == 4
+
+    def test_sequencesAtOnce(self) -> None:
+        """The table of the module's docstring."""
+        assert {size: sequencesAtOnce(size).bit_length() - 1 for size in (0, 1, 3, 4, 8, 15, 16, 31, 32, 64)} == {
+            0: 0,
+            1: 8,
+            3: 8,
+            4: 16,
+            8: 16,
+            15: 16,
+            16: 32,
+            31: 32,
+            32: 64,
+            64: 64,
+        }
+        assert len(DEFAULT_PATTERN) == 256

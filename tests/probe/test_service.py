@@ -1,0 +1,189 @@
+"""Tests of the service that probes for ever, and of what it exports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from twisted.python import usage
+
+from tests.support.processes import Processes, Server, eventually
+from tests.support.running import PATIENCE
+from udpecho.daemon.probe_tap import Options
+from udpecho.faults.plan import FaultPlan
+from udpecho.net.open import listen
+from udpecho.probe.outcomes import Outcome
+from udpecho.probe.schedule import Plan
+from udpecho.probe.service import RETRY, ProbeService
+from udpecho.probe.stats.distribution import Distribution
+from udpecho.server.protocol import EchoServer
+from udpecho.testing.memory_network import MemoryNetwork
+
+prometheus: Any = pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
+
+
+class BucketTests:
+    """How round trips get into buckets."""
+
+    def test_cumulated(self) -> None:
+        """Each bucket has all values up to its end, the last has all."""
+        from udpecho.probe.metrics import BUCKETS, cumulated
+
+        times = Distribution()
+        for time in (10_000, 49_000, 60_000, 150_000, 10**12):
+            times.record(time)
+        found = cumulated(times)
+        assert [count for _, count in found[:4]] == [2, 3, 4, 4]
+        assert found[-2:] == [("26.2144", 4), ("+Inf", 5)]
+        assert len(found) == len(BUCKETS) + 1
+        assert BUCKETS[0] == 50_000
+        assert all(2 * one == other for one, other in pairwise(BUCKETS))
+
+
+class ServiceTests:
+    """L{ProbeService} in virtual time."""
+
+    def world(self, *targets: str, faults: FaultPlan | None = None) -> tuple[MemoryNetwork, ProbeService, Any, Any]:
+        """
+        @return: a network, a service on one of its hosts, the other host, and the registry that has what the service exports.
+        """
+        from udpecho.probe.metrics import ProbeMetrics
+
+        network = MemoryNetwork(faults, latency=0.001)
+        here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
+        listen(there, 7, EchoServer(), "192.0.2.2")
+        metrics = ProbeMetrics()
+        registry = prometheus.CollectorRegistry()
+        registry.register(metrics)
+        return network, ProbeService(here, targets, Plan(interval=0.1), metrics=metrics), there, registry
+
+    def test_exported(self) -> None:
+        """Round trips and outcomes are exported for each target."""
+        network, service, _, registry = self.world("there:7", "there:9", faults=None)
+        service.startService()
+        network.advance(10)
+
+        def value(name: str, target: str, **labels: str) -> Any:
+            return registry.get_sample_value(f"udpecho_probe_{name}", {"target": target, "source": "0", **labels})
+
+        assert value("up", "there:7") == 1
+        assert value("sent_total", "there:7") == pytest.approx(100, abs=1)
+        assert value("outcomes_total", "there:7", outcome="answered") == pytest.approx(100, abs=1)
+        assert value("outcomes_total", "there:9", outcome="refused") == pytest.approx(100, abs=1)
+        assert value("round_trip_seconds_bucket", "there:7", le="0.0016") == 0
+        assert value("round_trip_seconds_bucket", "there:7", le="0.0032") == value("round_trip_seconds_count", "there:7")
+        assert value("round_trip_seconds_sum", "there:7") == pytest.approx(0.2, abs=0.01)
+        service.stopService()
+        assert not service.flows
+
+    def test_onlyGrows(self) -> None:
+        """What was lost stays counted so when its reply comes late: a counter never sinks."""
+        network, service, _, registry = self.world("there:7", faults=FaultPlan(1, delay=0.75))
+        service.startService()
+        labels = {"target": "there:7", "source": "0", "outcome": "lost"}
+        before = 0.0
+        for _ in range(50):
+            network.advance(0.1)
+            count = registry.get_sample_value("udpecho_probe_outcomes_total", labels)
+            assert count >= before
+            before = count
+        assert before
+        assert service.flows[0].statistics.count(Outcome.LATE)
+        service.stopService()
+
+    def test_triedAgain(self, caught: Any) -> None:
+        """A target that cannot be looked up is tried again, and is down until then."""
+        network, service, _, registry = self.world("later:7")
+        service.startService()
+        network.advance(1)
+        labels = {"target": "later:7", "source": "0"}
+        assert registry.get_sample_value("udpecho_probe_up", labels) == 0
+        later = network.host("later", "192.0.2.3")
+        listen(later, 7, EchoServer(), "192.0.2.3")
+        network.advance(RETRY)
+        assert registry.get_sample_value("udpecho_probe_up", labels) == 1
+        service.stopService()
+        network.advance(100)
+        assert service.flows == []
+
+    def test_stoppedEarly(self) -> None:
+        """A service that is stopped at once leaves nothing."""
+        network, service, _, _ = self.world("there:7", "nowhere:7")
+        service.startService()
+        service.stopService()
+        assert not network.clock.getDelayedCalls()
+
+    @pytest.mark.parametrize(("targets", "plan"), [([], Plan()), (["x:7"], Plan(count=3)), (["x:7"], Plan(duration=3))])
+    def test_wrong(self, targets: list[str], plan: Plan) -> None:
+        """A service has targets, and no end."""
+        with pytest.raises(ValueError, match=r"target|for ever"):
+            ProbeService(None, targets, plan)
+
+
+class OptionTests:
+    """The command line."""
+
+    def test_values(self) -> None:
+        """Values are read."""
+        options = Options()
+        options.parseOptions(["--target", "[::1]:7", "-t", "a:1", "--interval", "10ms", "--size", "64,80", "--tos", "EF"])
+        assert options.targets == ["[::1]:7", "a:1"]
+        assert (options.plan.interval, options.plan.sizes, options["tos"]) == (0.01, (64, 80), 184)
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            ([], "--target: whom to probe is missing, HOST:PORT"),
+            (["-t", "a"], "--target: 'a' has no port: write HOST:PORT, as in a:1234"),
+            (["-t", "a:7", "-t", "a:7"], "--target: a:7 is given twice: once is enough"),
+            (["-t", "a:7", "--interval", "0"], "--interval: '0' is too short: 1us or more is right"),
+            (["-t", "a:7", "--size", "0", "--interval", "0.1"], "of 10 probes of 0 bytes that may be under way at once"),
+        ],
+    )
+    def test_wrong(self, arguments: list[str], sentence: str) -> None:
+        """What is wrong is said in one sentence."""
+        with pytest.raises(usage.UsageError, match=re.escape(sentence)):
+            Options().parseOptions(arguments)
+
+
+class CommandTests:
+    """C{twistd -n udpecho-probe}."""
+
+    @pytest.fixture
+    def processes(self, tmp_path: Path) -> Iterator[Processes]:
+        """Starts processes in a directory of the test's own."""
+        with Processes(tmp_path) as started:
+            yield started
+
+    def test_runs(self, processes: Processes) -> None:
+        """It probes, answers Prometheus, and sums up at its stop."""
+        server: Server = processes.server("--log-datagrams", "0")
+        targets = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in server.addresses]
+        told = [option for target in targets for option in ("--target", target)]
+        probe = processes.start(
+            *("twistd", "-n", "--pidfile=", "udpecho-probe", *told, "--interval", "10ms"),
+            *("--metrics", "tcp:0:interface=127.0.0.1"),
+        )
+        port = probe.until(r"Site starting on (\d+)")[1]
+
+        def page() -> str:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+                return str(answer.read().decode())
+
+        name = 'udpecho_probe_outcomes_total{outcome="answered",source="0",target="%s"}'
+        eventually(lambda: all(re.search(re.escape(name % target) + r" [1-9]", page()) for target in targets), "an answer")
+        probe.stop()
+        assert probe.stdout.count("stopped probing") == len(targets)
+        assert "Traceback" not in probe.stdout
+        server.stop()
+
+    def test_wrongEndpoint(self, processes: Processes) -> None:
+        """An endpoint that is none is said to be none."""
+        done = processes.run("twistd", "-n", "udpecho-probe", "-t", "127.0.0.1:7", "--metrics", "nonsense")
+        assert "'nonsense' is not a server endpoint" in done.stdout + done.stderr
+        assert done.status == 1

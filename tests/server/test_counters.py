@@ -1,0 +1,140 @@
+"""Tests of L{udpecho.server.counters}."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udpecho.interfaces import DROP_REASONS
+from udpecho.server.counters import BATCH_SIZES, COUNTERS_SIZE, Counters, SummedCounters
+
+
+class CountersTests:
+    """L{Counters}."""
+
+    def test_sums(self) -> None:
+        """What came in is what went back, what was dropped and what waits, in datagrams and in bytes."""
+        counters = Counters()
+        counters.receive(30, 3)
+        counters.receive(7)
+        counters.echo(20, 2)
+        counters.drop("truncated", 10)
+        assert (counters.received, counters.receivedBytes) == (4, 37)
+        assert (counters.echoed, counters.echoedBytes) == (2, 20)
+        assert (counters.dropped, counters.droppedBytes) == ({"truncated": 1}, 10)
+        assert counters.waiting == 1
+
+    def test_unknownReason(self) -> None:
+        """A reason that is not in the list is a mistake, and counts nothing."""
+        counters = Counters()
+        with pytest.raises(KeyError):
+            counters.drop("weather", 10)
+        assert counters.droppedBytes == 0
+
+    def test_shared(self) -> None:
+        """Two that have the same memory have the same numbers."""
+        with mmap.mmap(-1, COUNTERS_SIZE) as memory:
+            one, other = Counters(memory), Counters(memory)
+            one.receive(2)
+            for reason in DROP_REASONS:
+                other.drop(reason, 1)
+            one.receiveBatch(3, 6, 4)
+            assert other.received == 5
+            assert one.dropped == dict.fromkeys(DROP_REASONS, 1)
+            assert other.batches == one.batches
+            del one, other
+
+    def test_detach(self) -> None:
+        """Detached, it keeps its numbers and counts on; the memory can be given back."""
+        with mmap.mmap(-1, COUNTERS_SIZE) as memory:
+            counters = Counters(memory)
+            counters.receive(5)
+            counters.detach()
+        counters.receive(5)
+        assert (counters.received, counters.receivedBytes) == (2, 10)
+
+    @given(st.lists(st.integers(1, 1000)))
+    def test_batches(self, sizes: list[int]) -> None:
+        """Each batch is in the first class that has room for it, or else in the last."""
+        counters = Counters()
+        expected = [0] * len(BATCH_SIZES)
+        for size in sizes:
+            counters.receiveBatch(size, 2 * size, 3 * size)
+            expected[next((index for index, most in enumerate(BATCH_SIZES) if size <= most), len(BATCH_SIZES) - 1)] += 1
+        assert list(counters.batches) == expected
+        assert counters.batchedEntries == sum(sizes)
+        assert (counters.receivedBytes, counters.received) == (2 * sum(sizes), 3 * sum(sizes))
+
+    def test_add(self) -> None:
+        """One account added to another is in it, every number."""
+        one, other = Counters(), Counters()
+        for counters in (one, other):
+            counters.receive(5, 2)
+            counters.echo(3)
+            counters.drop("too_large", 2)
+            counters.receiveBatch(2, 0, 0)
+        one.add(other)
+        assert one.asFields() == {
+            "received": 4,
+            "receivedBytes": 10,
+            "echoed": 2,
+            "echoedBytes": 6,
+            "dropped": {"too_large": 2},
+            "droppedBytes": 4,
+        }
+        assert (one.batches[1], one.batchedEntries) == (2, 4)
+        assert other.received == 2
+
+    @given(st.lists(st.tuples(st.integers(0, 65527), st.sampled_from(["echo", "drop", "wait"]))), st.integers(0, 2))
+    def test_giveUp(self, fates: list[tuple[int, str]], killedAt: int) -> None:
+        """
+        Given up, an account adds up, in datagrams and in bytes, even if its process was killed between counting a datagram and
+        counting its bytes; what had met a fate keeps it.
+        """
+        memory = bytearray(COUNTERS_SIZE)
+        counters = Counters(memory)
+        for size, fate in fates:
+            counters.receive(size)
+            if fate == "echo":
+                counters.echo(size)
+            elif fate == "drop":
+                counters.drop("too_large", size)
+        waiting = counters.waiting
+        # A last datagram, of which only the number is counted: as received, as echoed too, or not at all.
+        cells = memoryview(memory).cast("Q")
+        if killedAt >= 1:
+            cells[0] += 1
+        if killedAt == 2:
+            cells[1] += 7
+            cells[2] += 1
+        echoed = counters.echoed
+        assert counters.writeOffPending() == waiting + (killedAt == 1)
+        assert counters.waiting == 0
+        assert counters.echoed == echoed
+        assert counters.receivedBytes == counters.echoedBytes + counters.droppedBytes
+        assert counters.writeOffPending() == 0
+
+
+class SummedCountersTests:
+    """L{SummedCounters}."""
+
+    def test_sum(self) -> None:
+        """It reads as the account of one that has counted all, now and later, and those that come later too."""
+        parts = [Counters(), Counters()]
+        summed, whole = SummedCounters(parts), Counters()
+        for counters in (parts[0], whole):
+            counters.receive(7, 3)
+            counters.echo(2)
+        for counters in (parts[1], whole):
+            counters.receive(9)
+            counters.drop("truncated", 9)
+            counters.receiveBatch(64, 0, 0)
+        assert summed.asFields() == whole.asFields()
+        assert str(summed) == str(whole)
+        assert (summed.waiting, summed.batches, summed.batchedEntries) == (2, whole.batches, 64)
+        parts.append(Counters())
+        parts[2].receive(1)
+        assert summed.received == 5

@@ -1,0 +1,395 @@
+"""Tests of L{udpecho.server.protocol}, L{udpecho.server.datagram_log} and L{udpecho.server.counters}."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import error
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.support.running import Run, udpSocket
+from tests.support.transports import PatientTransport, StockTransport
+from udpecho.addresses import DatagramAddress
+from udpecho.interfaces import DROP_REASONS, IDatagramLog, IDropReceiver, IGuard
+from udpecho.net.linux import sockopt
+from udpecho.net.open import listen
+from udpecho.server.counters import Account, Counters
+from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.protocol import EchoServer
+
+PEER = ("192.0.2.7", 4321)
+
+
+@implementer(ILogObserver)
+class Lines:
+    """The log events of udpecho."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if str(event.get("log_namespace", "")).startswith("udpecho"):
+            self.events.append(event)
+
+    @property
+    def texts(self) -> list[str]:
+        """The events as they read."""
+        return [formatEvent(event) for event in self.events]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What is logged in a test."""
+    observer = Lines()
+    globalLogPublisher.addObserver(observer)
+    yield observer
+    globalLogPublisher.removeObserver(observer)
+
+
+def check(counters: Account) -> None:
+    """Every datagram is accounted for."""
+    assert counters.received == counters.echoed + sum(counters.dropped.values()) + counters.waiting
+    assert counters.receivedBytes >= counters.echoedBytes + counters.droppedBytes
+    assert set(counters.dropped) <= set(DROP_REASONS)
+    if counters.waiting == 0:
+        assert counters.receivedBytes == counters.echoedBytes + counters.droppedBytes
+
+
+@implementer(IGuard)
+class EvenPortsOnly:
+    """A guard that has its own view."""
+
+    def refuse(self, size: int, address: tuple[str, int]) -> str | None:
+        return "not_allowed" if address[1] % 2 else None
+
+
+class EchoServerTests:
+    """L{EchoServer} on transports in memory."""
+
+    def test_interface(self) -> None:
+        """It provides what it says."""
+        assert verifyObject(IDropReceiver, EchoServer())
+        assert verifyObject(IGuard, EvenPortsOnly())
+
+    @given(st.binary(max_size=2000))
+    def test_sameBytes(self, payload: bytes) -> None:
+        """What comes in goes back to where it came from, the same bytes."""
+        server, transport = EchoServer(), StockTransport()
+        server.makeConnection(transport)
+        server.datagramReceived(payload, PEER)
+        assert transport.written == [(payload, PEER)]
+        assert (server.counters.received, server.counters.receivedBytes) == (1, len(payload))
+        assert (server.counters.echoed, server.counters.echoedBytes) == (1, len(payload))
+        check(server.counters)
+
+    @pytest.mark.parametrize(
+        "failure",
+        [OSError(errno.EINVAL, "port 0"), BlockingIOError(errno.EAGAIN, "full"), error.MessageLengthError("too long")],
+    )
+    def test_stockTransportRaises(self, failure: Exception) -> None:
+        """What a stock transport raises costs that datagram, and is counted."""
+        server, transport = EchoServer(), StockTransport()
+        server.makeConnection(transport)
+        transport.failure = failure
+        server.datagramReceived(b"lost", PEER)
+        transport.failure = None
+        server.datagramReceived(b"hello", PEER)
+        assert transport.written == [(b"hello", PEER)]
+        assert server.counters.dropped == {"send_failed": 1}
+        check(server.counters)
+
+    def test_fate(self) -> None:
+        """On a transport that tells, a reply is counted when its fate is known."""
+        server, transport = EchoServer(), PatientTransport()
+        server.makeConnection(transport)
+        for payload in (b"one", b"two", b"three"):
+            server.datagramReceived(payload, PEER)
+            check(server.counters)
+        assert (server.counters.received, server.counters.echoed, server.counters.waiting) == (3, 0, 3)
+        for (_, address, settled), fate in zip(transport.sent, ("send_timeout", None, "send_failed")):
+            assert address == PEER
+            settled(fate)
+            check(server.counters)
+        assert server.counters.echoedBytes == 3
+        assert server.counters.dropped == {"send_timeout": 1, "send_failed": 1}
+        assert server.counters.waiting == 0
+
+    def test_maxPayload(self) -> None:
+        """What is longer than the limit is dropped; what is just as long is answered."""
+        server, transport = EchoServer(maxPayload=5), StockTransport()
+        server.makeConnection(transport)
+        for payload in (b"12345", b"123456", b""):
+            server.datagramReceived(payload, PEER)
+        assert [payload for payload, _ in transport.written] == [b"12345", b""]
+        assert server.counters.dropped == {"too_large": 1}
+        check(server.counters)
+
+    def test_guard(self) -> None:
+        """Whom the guard refuses is not answered."""
+        server, transport = EchoServer(EvenPortsOnly()), StockTransport()
+        server.makeConnection(transport)
+        for port in range(10):
+            server.datagramReceived(b"hello", ("192.0.2.7", port))
+        assert server.counters.dropped == {"not_allowed": 5}
+        assert len(transport.written) == 5
+        check(server.counters)
+
+    def test_guardThatFails(self) -> None:
+        """A guard that raises lets nobody in, and the datagram is accounted for."""
+
+        @implementer(IGuard)
+        class Broken:
+            def refuse(self, size: int, address: tuple[str, int]) -> str | None:
+                raise ZeroDivisionError
+
+        server, transport = EchoServer(Broken()), StockTransport()
+        server.makeConnection(transport)
+        with pytest.raises(ZeroDivisionError):
+            server.datagramReceived(b"hello", PEER)
+        assert transport.written == []
+        assert server.counters.dropped == {"not_allowed": 1}
+        check(server.counters)
+
+    def test_notUnicast(self) -> None:
+        """What was sent to a broadcast or multicast address is not answered."""
+        server, transport = EchoServer(), StockTransport()
+        server.makeConnection(transport)
+        address = DatagramAddress(PEER)
+        address.unicast = False
+        server.datagramReceived(b"everybody", address)
+        assert transport.written == []
+        assert server.counters.dropped == {"not_allowed": 1}
+        check(server.counters)
+
+    def test_droppedByTheTransport(self) -> None:
+        """What the transport dropped is counted as received, and as dropped."""
+        counters = Counters()
+        EchoServer(counters=counters).datagramDropped("truncated", 101, PEER)
+        assert (counters.received, counters.dropped) == (1, {"truncated": 1})
+        check(counters)
+
+    def test_sumsRead(self) -> None:
+        """The counters read as one line, the reasons in the order of the design."""
+        counters = Counters()
+        for reason in ("send_timeout", "loop_guard", None):
+            counters.receive(5)
+            if reason is None:
+                counters.echo(5)
+            else:
+                counters.drop(reason, 5)
+        assert str(counters) == (
+            "received=3 echoed=1 dropped=2 (loop_guard=1 send_timeout=1) received-bytes=15 echoed-bytes=5 dropped-bytes=10"
+        )
+
+
+class RealEchoTests:
+    """L{EchoServer} on real sockets."""
+
+    @pytest.mark.parametrize("stock", [False, True], ids=["ours", "stock"])
+    def test_echo(self, run: Run, stock: bool) -> None:
+        """It echoes on our port and on the stock port."""
+
+        async def test(reactor: Any) -> None:
+            server = EchoServer()
+            port: Any = reactor.listenUDP(0, server, "127.0.0.1") if stock else listen(reactor, 0, server)
+            with udpSocket() as sock:
+                sock.connect(("127.0.0.1", port.getHost().port))
+                for payload in (b"hello", b"", bytes(100), b"x" * (8191 if stock else 65507)):
+                    sock.send(payload)
+                    port.doRead()
+                    assert sock.recv(65536) == payload
+            assert server.counters.received == server.counters.echoed == 4
+            check(server.counters)
+            await port.stopListening()
+
+        run(test)
+
+    def test_cutByTheStockPort(self, runOnce: Run) -> None:
+        """
+        A datagram as long as the stock port's buffer, which may have been longer, is not answered with what is left of it.
+        """
+
+        async def test(reactor: Any) -> None:
+            server = EchoServer()
+            port: Any = reactor.listenUDP(0, server, "127.0.0.1")
+            with udpSocket() as sock:
+                for size in (8192, 9000):
+                    sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
+                port.doRead()
+            assert server.counters.dropped == {"truncated": 2}
+            check(server.counters)
+            await port.stopListening()
+
+        runOnce(test)
+
+    @pytest.mark.skipif(not sockopt.available, reason="the destination is known on Linux only")
+    def test_multicast(self, runOnce: Run) -> None:
+        """What was sent to a group is not answered."""
+
+        async def test(reactor: Any) -> None:
+            server = EchoServer()
+            port: Any = listen(reactor, 0, server, "0.0.0.0")
+            membership = socket.inet_aton("239.1.2.3") + socket.inet_aton("127.0.0.1")
+            port.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            with udpSocket() as sock:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+                sock.sendto(b"everybody", ("239.1.2.3", port.getHost().port))
+                sock.sendto(b"you", ("127.0.0.1", port.getHost().port))
+                port.doRead()
+                assert sock.recv(100) == b"you"
+            assert server.counters.dropped == {"not_allowed": 1}
+            check(server.counters)
+            await port.stopListening()
+
+        runOnce(test)
+
+    def test_anyTraffic(self, run: Run) -> None:
+        """Whatever mixture of sizes comes, under a limit of the port and one of the server, all is accounted for."""
+
+        async def test(reactor: Any) -> None:
+            server = EchoServer(maxPayload=500)
+            port: Any = listen(reactor, 0, server, maxPacketSize=1000, receiveBuffer=2**22)
+            chance = random.Random(862)
+            sizes = [chance.choice((0, 1, 499, 500, 501, 1000, 1001, 65507)) for _ in range(300)]
+            with udpSocket() as sock:
+                for size in sizes:
+                    sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
+                    port.doRead()
+            assert server.counters.received == 300
+            assert server.counters.echoed == sum(size <= 500 for size in sizes)
+            assert server.counters.dropped == {
+                "too_large": sum(500 < size <= 1000 for size in sizes),
+                "truncated": sum(size > 1000 for size in sizes),
+            }
+            check(server.counters)
+            await port.stopListening()
+
+        run(test)
+
+
+class JournalTests:
+    """L{DatagramLog}."""
+
+    def test_interface(self) -> None:
+        """It provides what it says."""
+        assert verifyObject(IDatagramLog, DatagramLog())
+
+    def test_lines(self, lines: Lines) -> None:
+        """The lines are those of the design, and carry their values as fields."""
+        journal = DatagramLog()
+        scoped = DatagramAddress(("fe80::1", 7))
+        scoped.scopeID = 3
+        for address in (PEER, ("::1", 40312), scoped):
+            journal.written(5, address, journal.received(5, address))
+        assert lines.texts == [
+            "packet-received: bytes=5 from=192.0.2.7:4321",
+            "packet-written: bytes=5 to=192.0.2.7:4321",
+            "packet-received: bytes=5 from=[::1]:40312",
+            "packet-written: bytes=5 to=[::1]:40312",
+            "packet-received: bytes=5 from=[fe80::1%3]:7",
+            "packet-written: bytes=5 to=[fe80::1%3]:7",
+        ]
+        assert (lines.events[0]["bytes"], lines.events[0]["from"]) == (5, "192.0.2.7:4321")
+        assert (lines.events[1]["bytes"], lines.events[1]["to"]) == (5, "192.0.2.7:4321")
+        assert {event["log_namespace"] for event in lines.events} == {"udpecho.server.protocol"}
+
+    def test_limit(self, lines: Lines) -> None:
+        """So many datagrams a second have their lines; the rest is one line when the second is over."""
+        clock = Clock()
+        journal = DatagramLog(3, clock)
+        for second in range(3):
+            del lines.events[:]
+            for _ in range(100):
+                journal.written(5, PEER, journal.received(7, PEER))
+                clock.advance(0.001)
+            assert len(lines.events) == 6
+            clock.advance(0.95)
+            assert lines.texts[6:] == ["datagrams-not-logged: received=97 bytes=679 written=97 bytes=485"], second
+            assert clock.getDelayedCalls() == []
+
+    def test_quietSecond(self, lines: Lines) -> None:
+        """Within the limit nothing is left out, and nothing summed up."""
+        clock = Clock()
+        journal = DatagramLog(3, clock)
+        for _ in range(3):
+            journal.written(5, PEER, journal.received(5, PEER))
+        clock.advance(10)
+        journal.close()
+        assert len(lines.events) == 6
+
+    def test_all(self, lines: Lines) -> None:
+        """Without a limit every datagram has its lines."""
+        journal = DatagramLog(None, Clock())
+        for _ in range(100):
+            journal.written(5, PEER, journal.received(5, PEER))
+        assert len(lines.events) == 200
+
+    def test_none(self, lines: Lines) -> None:
+        """With a limit of 0 there is nothing at all."""
+        clock = Clock()
+        journal = DatagramLog(0, clock)
+        for _ in range(100):
+            journal.written(5, PEER, journal.received(5, PEER))
+        journal.close()
+        assert lines.events == []
+        assert clock.getDelayedCalls() == []
+
+    def test_close(self, lines: Lines) -> None:
+        """Closing says what is still to be said, once, and leaves no call behind."""
+        clock = Clock()
+        journal = DatagramLog(1, clock)
+        for _ in range(5):
+            journal.written(5, PEER, journal.received(5, PEER))
+        journal.close()
+        journal.close()
+        assert lines.texts[2:] == ["datagrams-not-logged: received=4 bytes=20 written=4 bytes=20"]
+        assert clock.getDelayedCalls() == []
+
+    def test_withoutClock(self, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a clock the sum comes with the first datagram of a later second."""
+        clock = Clock()
+        monkeypatch.setattr(time, "monotonic", clock.seconds)
+        journal = DatagramLog(1)
+        for _ in range(5):
+            journal.received(5, PEER)
+        clock.advance(1)
+        journal.received(5, PEER)
+        assert lines.texts[1:] == [
+            "datagrams-not-logged: received=4 bytes=20 written=0 bytes=0",
+            "packet-received: bytes=5 from=192.0.2.7:4321",
+        ]
+
+    def test_lateReply(self, lines: Lines) -> None:
+        """A reply that goes out long after its second is summed up soon, too."""
+        clock = Clock()
+        journal = DatagramLog(1, clock)
+        logged = [journal.received(5, PEER) for _ in range(2)]
+        clock.advance(100)
+        del lines.events[:]
+        journal.written(5, PEER, logged[1])
+        clock.advance(1)
+        assert lines.texts == ["datagrams-not-logged: received=0 bytes=0 written=1 bytes=5"]
+        assert clock.getDelayedCalls() == []
+
+    def test_clockSetBack(self, lines: Lines) -> None:
+        """A clock that is set back by an hour does not silence the log for an hour."""
+        clock = Clock()
+        clock.rightNow = 3600.0
+        journal = DatagramLog(1, clock)
+        for _ in range(2):
+            journal.received(5, PEER)
+        clock.rightNow = 0.0
+        journal.received(5, PEER)
+        assert lines.texts[-1] == "packet-received: bytes=5 from=192.0.2.7:4321"
+        journal.close()

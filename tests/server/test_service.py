@@ -1,0 +1,569 @@
+"""Tests of L{udpecho.server.service}."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+from twisted.application.service import IService, MultiService
+from twisted.internet import error
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from tests.net.test_port import script
+from tests.server.test_protocol import Lines, check, lines
+from tests.support.running import PATIENCE, Run, hasIPv6, sleep, udpSocket
+from udpecho.addresses import DatagramAddress
+from udpecho.client.connect import echo
+from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.open import listen
+from udpecho.net.reuseport import canShare
+from udpecho.server.counters import Counters
+from udpecho.server.service import EchoService
+
+__all__ = ["lines"]
+
+needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
+
+
+class EchoServiceTests:
+    """L{EchoService} on real sockets."""
+
+    def test_interface(self, runOnce: Run) -> None:
+        """It provides C{IService}."""
+        assert verifyObject(IService, EchoService(runOnce.reactor))
+
+    def test_lifeCycle(self, run: Run, lines: Lines) -> None:
+        """Started it echoes, stopped it logs the sums and its ports are free; then it can be started again."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            assert service.addresses == []
+            for round_ in (1, 2):
+                del lines.events[:]
+                service.startService()
+                (address,) = service.addresses
+                assert isinstance(address, DatagramAddress)
+                assert lines.texts[0] == f"answering on 127.0.0.1:{address.port}"
+                assert "--interface 0.0.0.0 --interface ::" in lines.texts[1]
+                assert await echo(reactor, address.host, address.port, b"hello") == 5
+                await service.stopService()
+                assert lines.texts[-1].startswith(f"stopped: received={round_} echoed={round_} dropped=0")
+                assert service.addresses == []
+                with udpSocket(*address):
+                    pass
+            check(service.counters)
+
+        run(test)
+
+    @needsIPv6
+    def test_defaultInterfaces(self, runOnce: Run, lines: Lines) -> None:
+        """By default it is on both loopback addresses, on one port number."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0)
+            service.startService()
+            (host4, port4), (host6, port6) = service.addresses
+            assert (host4, host6) == ("127.0.0.1", "::1")
+            assert port4 == port6
+            for address in service.addresses:
+                assert await echo(reactor, *address, b"hello") == 5
+            await service.stopService()
+            assert service.counters.echoed == 2
+
+        runOnce(test)
+
+    def test_withoutIPv6(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a machine that has no IPv6 the default is IPv4 alone, but an interface that was asked for must be there."""
+
+        def listenUnless(reactor: Any, port: int, protocol: Any, interface: str, **options: Any) -> Any:
+            if ":" in interface:
+                raise error.CannotListenError(interface, port, OSError(errno.EADDRNOTAVAIL, "no IPv6"))
+            return listen(reactor, port, protocol, interface, **options)
+
+        monkeypatch.setattr("udpecho.server.service.listen", listenUnless)
+        monkeypatch.setattr("udpecho.server.listeners.listen", listenUnless)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0)
+            service.startService()
+            assert [address.host for address in service.addresses] == ["127.0.0.1"]
+            await service.stopService()
+            with pytest.raises(error.CannotListenError):
+                EchoService(reactor, 0, ["127.0.0.1", "::1"]).startService()
+
+        runOnce(test)
+
+    @needsIPv6
+    def test_everywhere(self, runOnce: Run, lines: Lines) -> None:
+        """
+        All of IPv4 and all of IPv6 on one port, each answering from the address that was asked, and no hint about the
+        network.
+        """
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["0.0.0.0", "::"])
+            service.startService()
+            number = service.addresses[0].port
+            for host in ("127.0.0.1", "127.0.0.2", "::1"):
+                assert await echo(reactor, host, number, b"hello") == 5
+            await service.stopService()
+            assert not any("--interface" in text for text in lines.texts)
+
+        runOnce(test)
+
+    def test_inUse(self, runOnce: Run) -> None:
+        """If one of its addresses is taken, it says which, and keeps none of the others."""
+
+        async def test(reactor: Any) -> None:
+            with udpSocket("127.0.0.2") as taken:
+                number = taken.getsockname()[1]
+                service = EchoService(reactor, number, ["127.0.0.1", "127.0.0.2"])
+                for start in (service.privilegedStartService, service.startService):
+                    with pytest.raises(error.CannotListenError) as caught:
+                        start()
+                    assert (caught.value.interface, caught.value.port) == ("127.0.0.2", number)
+                assert service.addresses == []
+                with udpSocket("127.0.0.1", number):
+                    pass
+
+        runOnce(test)
+
+    @pytest.mark.skipif(not canShare, reason="several processes cannot share a port here")
+    def test_noRoomForWorkers(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If there is no room for the accounts of its workers, it does not start, and no port is bound."""
+
+        def full(name: str) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        async def test(reactor: Any) -> None:
+            with udpSocket() as sock:
+                number = sock.getsockname()[1]
+            service = EchoService(reactor, number, ["127.0.0.1"], workers=2)
+            with monkeypatch.context() as patched:
+                patched.setattr("os.memfd_create", full)
+                with pytest.raises(error.CannotListenError) as caught:
+                    service.privilegedStartService()
+            assert caught.value.socketError.errno == errno.EMFILE
+            assert service.addresses == []
+            with udpSocket("127.0.0.1", number):
+                pass
+
+        runOnce(test)
+
+    def test_freeOnOneInterfaceOnly(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With port 0, a number that is free on the first interface and taken on the second is given up for another."""
+        refusals = [True, True]
+
+        def listenUnless(reactor: Any, port: int, protocol: Any, interface: str, **options: Any) -> Any:
+            if port and refusals:
+                refusals.pop()
+                raise error.CannotListenError(interface, port, OSError(errno.EADDRINUSE, "taken"))
+            return listen(reactor, port, protocol, interface, **options)
+
+        monkeypatch.setattr("udpecho.server.service.listen", listenUnless)
+        monkeypatch.setattr("udpecho.server.listeners.listen", listenUnless)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
+            service.startService()
+            first, second = service.addresses
+            assert first.port == second.port
+            await service.stopService()
+            assert refusals == []
+
+        runOnce(test)
+
+    def test_privileged(self, runOnce: Run) -> None:
+        """The ports are bound in C{privilegedStartService}, once."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.privilegedStartService()
+            addresses = service.addresses
+            assert len(addresses) == 1
+            service.startService()
+            assert service.addresses == addresses
+            await service.stopService()
+
+        runOnce(test)
+
+    def test_stopWithoutStart(self, runOnce: Run, lines: Lines) -> None:
+        """Stopping what was never started is nothing."""
+
+        async def test(reactor: Any) -> None:
+            await EchoService(reactor, 0).stopService()
+            assert lines.texts == []
+
+        runOnce(test)
+
+    def test_stopAnswersWhatIsQueued(self, run: Run) -> None:
+        """What is in the receive queue when the service is told to stop is answered."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"], receiveBuffer=2**20)
+            service.startService()
+            with udpSocket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+                for number in range(300):
+                    sock.sendto(b"%d" % number, service.addresses[number % 2])
+                await service.stopService()
+                assert {sock.recv(100) for _ in range(300)} == {b"%d" % number for number in range(300)}
+            assert service.counters.echoed == 300
+
+        run(test)
+
+    def test_stopUnderAFlood(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A receive queue that never empties does not keep the service from stopping, and that is said."""
+        monkeypatch.setattr("udpecho.server.listeners.DRAIN_TIMEOUT", 0.05)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], logDatagrams=0)
+            service.startService()
+            (address,) = service.addresses
+            with udpSocket() as sock:
+                sock.setblocking(False)
+                stopping = True
+
+                def flood() -> None:
+                    # More than a turn reads.
+                    for _ in range(100):
+                        sock.sendto(b"", address)
+                    if stopping:
+                        reactor.callLater(0, flood)
+
+                flood()
+                await service.stopService()
+                stopping = False
+                await sleep(reactor, 0.01)
+            assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
+            check(service.counters)
+
+        runOnce(test)
+
+    def test_stopWithABrokenSocket(self, runOnce: Run, lines: Lines) -> None:
+        """A port that cannot be read any more is closed at the stop like the others, and that is said."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
+            service.startService()
+            first, _ = service._ports
+            script(first, receives=[errno.EBADF])  # type: ignore[arg-type]
+            await service.stopService()
+            assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
+            assert lines.texts[-1].startswith("stopped: ")
+
+        runOnce(test)
+
+    def test_stopWithAFullSendQueue(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Replies that still wait for the send queue at the stop are counted as not sent in time."""
+        monkeypatch.setattr("udpecho.server.listeners.DRAIN_TIMEOUT", 0.02)
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            (port,) = service._ports
+            script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
+            with udpSocket() as sock:
+                sock.sendto(b"stuck", service.addresses[0])
+                await sleep(reactor, 0.01)
+                assert service.counters.waiting == 1
+                await service.stopService()
+            assert service.counters.dropped == {"send_timeout": 1}
+            check(service.counters)
+
+        runOnce(test)
+
+    def test_options(self, runOnce: Run) -> None:
+        """The limit of payloads and the write timeout reach the ports."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], maxPayload=5, writeTimeout=0.01)
+            service.startService()
+            (port,) = service._ports
+            failing = script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
+            with udpSocket() as sock:
+                sock.sendto(b"123456", service.addresses[0])
+                sock.sendto(b"stuck", service.addresses[0])
+                while not service.counters.dropped["send_timeout"]:
+                    await sleep(reactor, 0.005)
+                failing.sends.clear()
+                sock.sendto(b"again", service.addresses[0])
+                await sleep(reactor, 0.01)
+                assert sock.recv(100) == b"again"
+            assert service.counters.dropped == {"too_large": 1, "send_timeout": 1}
+            await service.stopService()
+
+        runOnce(test)
+
+    def test_receiveBuffer(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A receive buffer is asked for; if the system grants less, that is a warning."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=100_000)
+            service.startService()
+            (port,) = service._ports
+            assert port.getReceiveBuffer() >= 100_000  # type: ignore[attr-defined]
+            assert not any("receive buffer" in text for text in lines.texts)
+            await service.stopService()
+            # Nobody grants 2 GiB; and the forcing option is as good as unknown to whoever is not root.
+            monkeypatch.setattr(sockopt, "SO_RCVBUFFORCE", socket.SO_RCVBUF)
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=2**30 - 1)
+            service.startService()
+            (warning,) = [text for text in lines.texts if "receive buffer" in text]
+            assert f"not {2**30 - 1}" in warning
+            await service.stopService()
+
+        runOnce(test)
+
+    def test_addedWhileItRuns(self, runOnce: Run) -> None:
+        """Added to a parent that runs already, when it runs already itself, it keeps its ports."""
+
+        async def test(reactor: Any) -> None:
+            parent = MultiService()
+            parent.startService()
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            addresses = service.addresses
+            service.setServiceParent(parent)
+            assert service.addresses == addresses
+            await parent.stopService()
+
+        runOnce(test)
+
+    def test_stopTwice(self, runOnce: Run) -> None:
+        """Both of two stops wait until the ports are closed."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            (address,) = service.addresses
+            first, second = service.stopService(), service.stopService()
+            assert not second.called
+            await second
+            with udpSocket(*address):
+                pass
+            await first
+
+        runOnce(test)
+
+    def test_wrongInterfaces(self, runOnce: Run) -> None:
+        """No interface at all, and a string, are refused with a sentence."""
+        with pytest.raises(ValueError, match="no interfaces to listen on"):
+            EchoService(runOnce.reactor, 0, [])
+        with pytest.raises(TypeError, match="interfaces is a list of addresses"):
+            EchoService(runOnce.reactor, 0, "127.0.0.1")
+
+    @pytest.mark.parametrize(
+        ("options", "kind"),
+        [
+            ({"port": "1234"}, TypeError),
+            ({"port": 70000}, ValueError),
+            ({"logDatagrams": "all"}, TypeError),
+            ({"logDatagrams": -1}, ValueError),
+            ({"maxPayload": "5"}, TypeError),
+            ({"maxPayload": -1}, ValueError),
+            ({"writeTimeout": "5"}, TypeError),
+            ({"writeTimeout": -1}, ValueError),
+            ({"receiveBuffer": "4M"}, TypeError),
+            ({"receiveBuffer": 0}, ValueError),
+        ],
+    )
+    def test_wrongOptions(self, runOnce: Run, options: dict[str, Any], kind: type[Exception]) -> None:
+        """A value of the wrong type, or out of its range, is refused at once, by its name."""
+        (name,) = options
+        with pytest.raises(kind, match="timeout" if name == "writeTimeout" else name):
+            EchoService(runOnce.reactor, **options)
+
+    @pytest.mark.skipif(not sockopt.available, reason="Linux tells what it dropped")
+    def test_kernelDrops(self, runOnce: Run, lines: Lines) -> None:
+        """What the kernel dropped before it was received is told at the stop."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
+            service.startService()
+            with udpSocket() as sock:
+                for _ in range(100):
+                    sock.sendto(bytes(1000), service.addresses[0])
+            await service.stopService()
+            lost = 100 - service.counters.received
+            assert lost > 0
+            assert any(text.startswith(f"the kernel dropped {lost} datagrams") for text in lines.texts)
+
+        runOnce(test)
+
+    def test_composed(self, run: Run) -> None:
+        """In a C{MultiService} it starts and stops with its parent."""
+
+        async def test(reactor: Any) -> None:
+            parent = MultiService()
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.setServiceParent(parent)
+            parent.privilegedStartService()
+            parent.startService()
+            assert await echo(reactor, *service.addresses[0], b"hello") == 5
+            await parent.stopService()
+            assert service.addresses == []
+
+        run(test)
+
+
+class SocketsTests:
+    """L{EchoService} on sockets that it did not bind."""
+
+    @needsIPv6
+    def test_serves(self, run: Run, lines: Lines) -> None:
+        """It answers on them all, also what came before it was started, and can be started again: they stay open."""
+
+        async def test(reactor: Any) -> None:
+            with udpSocket() as four, udpSocket("::1") as six, udpSocket() as peer:
+                addresses = [sock.getsockname()[:2] for sock in (four, six)]
+                service = EchoService(reactor, sockets=[four, six])
+                for round_ in (1, 2):
+                    peer.sendto(b"early", addresses[0])
+                    service.privilegedStartService()
+                    service.startService()
+                    assert service.addresses == addresses
+                    for host, port in addresses:
+                        assert await echo(reactor, host, port, b"hello") == 5
+                    assert peer.recv(100) == b"early"
+                    await service.stopService()
+                    assert lines.texts[-1].startswith(f"stopped: received={3 * round_} echoed={3 * round_} ")
+
+        run(test)
+
+    @needsIPv6
+    def test_bothFamilies(self, run: Run) -> None:
+        """
+        On a socket that serves both families IPv4 is answered too, guard and all, and its replies have one hop less; and what
+        whoever bound it had the system keep together is taken apart.
+        """
+
+        async def test(reactor: Any) -> None:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as both, udpSocket() as peer:
+                both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                both.bind(("::", 0))
+                sockopt.enableGRO(both, True)
+                service = EchoService(reactor, sockets=[both])
+                service.startService()
+                port = both.getsockname()[1]
+                for host in ("127.0.0.1", "127.0.0.2", "::1"):
+                    assert await echo(reactor, host, port, b"hello") == 5
+                assert sockopt.enableRecvHopLimit(peer)
+                peer.connect(("127.0.0.1", port))
+                for hops in (1, 9):
+                    peer.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+                    peer.sendmsg([bytes(250)], cmsg.replyControls(False, None, None, 100))
+                while service.counters.received < 9:
+                    await sleep(reactor, 0.01)
+                for size in (100, 100, 50):
+                    payload, ((_, _, told), *_), _, _ = peer.recvmsg(1000, 100)
+                    assert (len(payload), int.from_bytes(told, "little")) == (size, 8)
+                await service.stopService()
+                assert service.counters.dropped == {"loop_guard": 3}
+
+        run(test)
+
+    def test_wrong(self, runOnce: Run) -> None:
+        """None, unbound ones, interfaces beside them, and several workers, are refused with a sentence."""
+        with pytest.raises(ValueError, match="no sockets to serve on"):
+            EchoService(runOnce.reactor, sockets=[])
+        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
+            EchoService(runOnce.reactor, sockets=[sock])
+        with udpSocket() as sock:
+            with pytest.raises(ValueError, match="leave the interfaces out"):
+                EchoService(runOnce.reactor, 0, ["127.0.0.1"], sockets=[sock])
+            with pytest.raises(ValueError, match="sockets and several workers exclude each other"):
+                EchoService(runOnce.reactor, sockets=[sock], workers=2)
+
+
+class WorkersTests:
+    """L{EchoService} with several workers, as far as no process is needed."""
+
+    def test_wrong(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Wrong numbers, a reactor that starts no processes, what processes cannot share, and a system that cannot share ports,
+        are refused with a sentence.
+        """
+        reactor = runOnce.reactor
+        for number in (0, 257):
+            with pytest.raises(ValueError, match="workers is a number from 1 to 256"):
+                EchoService(reactor, workers=number)
+        with pytest.raises(TypeError, match="workers is a whole number"):
+            EchoService(reactor, workers="auto")  # type: ignore[arg-type]
+        monkeypatch.setattr("udpecho.server.service.canShare", True)
+        with pytest.raises(TypeError, match="starts processes"):
+            EchoService(Clock(), workers=2)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="counters and several workers exclude each other"):
+            EchoService(reactor, workers=2, counters=Counters())
+        monkeypatch.setattr("udpecho.server.service.canShare", False)
+        with pytest.raises(ValueError, match="only Linux shares"):
+            EchoService(reactor, workers=2)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_lifeCycle(self, run: Run, lines: Lines) -> None:
+        """On a reactor without signal handlers, too, it serves and stops, twice, with one account, and leaves nothing."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], workers=2)
+            for round_ in (1, 2):
+                del lines.events[:]
+                service.startService()
+                (address,) = service.addresses
+                assert await echo(reactor, address.host, address.port, b"hello", timeout=PATIENCE) == 5
+                assert service.counters.received == round_
+                while not any(text.startswith("answering on") for text in lines.texts):
+                    await sleep(reactor, 0.01)
+                await service.stopService()
+                assert lines.texts[-1].startswith(f"stopped: received={round_} echoed={round_} dropped=0")
+                assert service.addresses == []
+                with udpSocket(*address):
+                    pass
+                assert memories() == before
+            check(service.counters)
+
+        def memories() -> int:
+            """How much of the memory that processes share is open."""
+            opened = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
+            return sum("udpecho" in os.readlink(path) for path in opened if os.path.islink(path))
+
+        before = memories()
+        run(test)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_stopWhileStarting(self, runOnce: Run, lines: Lines) -> None:
+        """Stopped before the workers answer, it answers what is queued nevertheless, and never says that it answers."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], workers=2, logDatagrams=0)
+            service.startService()
+            with udpSocket() as first, udpSocket() as second:
+                for sock in (first, second):
+                    sock.sendto(b"hello", service.addresses[0])
+                await service.stopService()
+                assert [sock.recv(100) for sock in (first, second)] == [b"hello"] * 2
+            (text,) = lines.texts
+            assert text.startswith("stopped: received=2 echoed=2 dropped=0")
+
+        runOnce(test)
+
+    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    def test_boundOnly(self, runOnce: Run, lines: Lines) -> None:
+        """Stopped before the reactor has run, it has bound and closed its sockets, and started no process."""
+        service = EchoService(runOnce.reactor, 0, ["127.0.0.1", "127.0.0.2"], workers=3)
+
+        async def test(reactor: Any) -> None:
+            service.privilegedStartService()
+            first, second = service.addresses
+            assert first.port == second.port
+            await service.stopService()
+            assert service.addresses == []
+            for address in (first, second):
+                with udpSocket(*address):
+                    pass
+            assert service.counters.received == 0
+
+        runOnce(test)

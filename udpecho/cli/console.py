@@ -1,0 +1,78 @@
+"""What the commands of C{udpecho} share: exit statuses, and how they read and print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn, TypeVar
+
+# Exit statuses.
+ANSWERED = 0
+UNANSWERED = 1
+WRONG_INPUT = 2
+UNREACHABLE = 3
+#: Killed by a signal: this and the signal's number, as shells have it; 130 for an interrupt.
+SIGNALLED = 128
+
+_T = TypeVar("_T")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what was wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit."""
+        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def argument(parser: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Let argparse print a parser's own sentence."""
+
+    def parse(text: str) -> _T:
+        try:
+            return parser(text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(str(e)) from None
+
+    return parse
+
+
+class CannotPrint(Exception):
+    """Standard output does not take the results."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def complain(self) -> None:
+        """Say so; but that nobody reads on is no news to who has stopped reading."""
+        if not isinstance(self.reason, BrokenPipeError):
+            complain(f"cannot write to standard output: {self.reason.strerror}")
+
+
+class Printer:
+    """Prints results to standard output."""
+
+    def line(self, line: str) -> None:
+        """
+        Print a line.
+
+        @raise CannotPrint: if standard output does not take it.
+        """
+        try:
+            print(line, flush=True)
+        except OSError as e:
+            # Python is not to try, and complain, again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise CannotPrint(e) from None
+
+
+def complain(sentence: str) -> None:
+    """Print everything else, to standard error."""
+    # Without one, print would take standard output instead.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"udpecho: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""C{udpecho ping}."""

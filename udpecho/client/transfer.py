@@ -1,0 +1,152 @@
+"""The seed's client: copy an input to a peer, a datagram at a time, and wait for each reply."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from twisted.internet import error
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, formatAddress
+from udpecho.client.connect import connect
+from udpecho.client.protocol import TIMEOUT, elapsedSince
+from udpecho.errors import EchoError, MessageTooLong, ResponseTimeout
+
+_log = Logger(namespace="udpecho.client.protocol")
+
+
+@dataclass
+class Sums:
+    """
+    What was sent and what came back.
+
+    @ivar sent: datagrams sent.
+    @ivar sentBytes: their bytes.
+    @ivar answered: replies received in time.
+    @ivar answeredBytes: their bytes.
+    """
+
+    sent: int = 0
+    sentBytes: int = 0
+    answered: int = 0
+    answeredBytes: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"sent={self.sent} answered={self.answered} unanswered={self.sent - self.answered}"
+            f" sent-bytes={self.sentBytes} answered-bytes={self.answeredBytes}"
+        )
+
+
+class Report(Protocol):
+    """Hears what happens in a L{Transfer}."""
+
+    def written(self, size: int) -> object:
+        """A datagram of C{size} bytes was sent."""
+
+    def received(self, size: int, peer: tuple[str, int]) -> object:
+        """Its reply came, C{size} bytes from C{peer}."""
+
+    def unanswered(self, reason: ResponseTimeout) -> object:
+        """Its reply did not come in time."""
+
+
+@dataclass
+class Transfer:
+    """
+    What to send where.
+
+    @ivar host: the peer's name or IP address.
+    @ivar port: its port.
+    @ivar timeout: seconds to wait for each reply; resolving the name is inside the first.
+    @ivar verify: whether a reply must be the bytes that were sent.
+    @ivar bindAddress: the local address to send from.
+    @ivar chunk: bytes in each datagram; C{None} to send the whole input as one.
+    @ivar sums: what has been sent and answered so far.
+    """
+
+    host: str
+    port: int
+    timeout: float = TIMEOUT
+    verify: bool = True
+    bindAddress: tuple[str, int] | None = None
+    chunk: int | None = None
+    sums: Sums = field(default_factory=Sums)
+
+    async def run(
+        self,
+        reactor: IReactorTime,
+        read: Callable[[int], Awaitable[bytes]],
+        report: Report,
+    ) -> Sums:
+        """
+        Do it: read, send, wait for the reply, until the input ends. An empty input is one empty datagram.
+
+        @param reactor: the reactor to run on.
+        @param read: reads so many bytes of the input, fewer only at its end.
+        @param report: hears of each datagram.
+
+        @return: the L{Sums}, which are those of the transfer.
+
+        @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is C{None}.
+        @raise EchoError: if the peer refused, or cannot be reached.
+        @raise error.DNSLookupError: if the name cannot be resolved.
+        @raise error.CannotListenError: if the local address cannot be had.
+        @raise OSError: if the input cannot be read.
+        """
+        piece = await read(MAX_PAYLOAD_IPV6 + 1 if self.chunk is None else self.chunk)
+        if len(piece) > MAX_PAYLOAD_IPV6:
+            raise MessageTooLong(
+                f"the input is longer than one datagram can be ({MAX_PAYLOAD_IPV4} bytes over IPv4, {MAX_PAYLOAD_IPV6} over"
+                " IPv6): --chunk N sends it in pieces of N bytes"
+            )
+        started = reactor.seconds()
+        client = await connect(reactor, self.host, self.port, self.timeout, verify=self.verify, bindAddress=self.bindAddress)
+        elapsed = elapsedSince(started, reactor)
+        try:
+            while True:
+                reply = client.exchange(piece, self.timeout, elapsed=elapsed)
+                try:
+                    if not reply.called:
+                        self.sums.sent += 1
+                        self.sums.sentBytes += len(piece)
+                        report.written(len(piece))
+                    answer = await reply
+                except ResponseTimeout as e:
+                    report.unanswered(e)
+                except BaseException:
+                    # Where it was not this Deferred that failed, nobody waits for it any more.
+                    reply.addErrback(lambda _: None)
+                    raise
+                else:
+                    self.sums.answered += 1
+                    self.sums.answeredBytes += len(answer.payload)
+                    report.received(len(answer.payload), answer.peer)
+                if self.chunk is None or len(piece) < self.chunk:
+                    return self.sums
+                elapsed = 0.0
+                piece = await read(self.chunk)
+                if not piece:
+                    return self.sums
+        finally:
+            await client.close()
+
+
+def explain(reason: BaseException | None, source: str) -> str | None:
+    """
+    Say in one sentence why a L{Transfer} failed, if it is one of the ways that it can.
+
+    @param reason: what L{Transfer.run} raised.
+    @param source: what the input is called.
+    """
+    # Twisted has a failed look-up for an OSError, so that it comes before those.
+    if isinstance(reason, (EchoError, ValueError, error.DNSLookupError)):
+        return str(reason.args[0])
+    if isinstance(reason, error.CannotListenError):
+        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {reason.socketError.strerror}"
+    if isinstance(reason, OSError):
+        return f"cannot read {source}: {reason.strerror}"
+    return None

@@ -1,0 +1,1 @@
+"""The C{twistd} commands: options, configuration file, systemd, HTTP pages, health."""

@@ -1,0 +1,142 @@
+"""C{twistd udpecho-client}: standard input to a peer, its replies to the log, then the reactor stops."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet import defer, error
+from twisted.internet.abstract import isIPv6Address
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from udpecho.addresses import formatAddress
+from udpecho.client.protocol import TIMEOUT
+from udpecho.client.transfer import Transfer, _log, explain
+from udpecho.errors import ResponseTimeout
+from udpecho.net.pipe import InputReader
+from udpecho.parsing import optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
+from udpecho.server.service import DEFAULT_PORT
+
+
+class Options(usage.Options):
+    """The options of C{twistd udpecho-client}."""
+
+    synopsis = "--host HOST --port PORT [options] < FILE"
+    longdesc = (
+        "A UDP echo client: sends standard input as one datagram, or in pieces with --chunk, logs each reply or its failure,"
+        " and stops. Run it with twistd -n."
+    )
+
+    optParameters = [
+        ["host", "H", None, "The server's name or IP address."],
+        ["port", "p", str(DEFAULT_PORT), "The server's UDP port."],
+        ["timeout", "t", f"{TIMEOUT:g}", "Seconds to wait for each reply."],
+        ["bind", "b", None, "The local address to send from: ADDR, ADDR:PORT or [ADDR]:PORT. [default: the system's choice]"],
+        ["chunk", "c", None, "Send datagrams of so many bytes. [default: the whole input as one]"],
+    ]
+    optFlags = [["no-verify", None, "Take the first datagram from the server, whatever is in it."]]
+
+    def postOptions(self) -> None:
+        """
+        Read the values.
+
+        @raise usage.UsageError: if one is wrong.
+        """
+        if not self["host"]:
+            raise usage.UsageError("--host: the server's name or IP address is missing")
+        if self["host"].startswith("[") or (":" in self["host"] and not isIPv6Address(self["host"])):
+            raise usage.UsageError(f"--host: {self['host']!r} is no host: a name or an IP address is, without a port")
+        self["port"] = optionValue(parsePort, "port", self["port"])
+        self["timeout"] = optionValue(parseSeconds, "timeout", self["timeout"])
+        if self["bind"] is not None:
+            self["bind"] = optionValue(parseLocalAddress, "bind", self["bind"])
+        if self["chunk"] is not None:
+            self["chunk"] = optionValue(lambda text: parsePayloadSize(text, lowest=1), "chunk", self["chunk"])
+        if sys.stdin is None:
+            raise usage.UsageError("standard input is closed: there is nothing to send")
+        if self.parent is not None and not self.parent.get("nodaemon", True):
+            raise usage.UsageError("a daemon has no standard input to send: run twistd -n udpecho-client")
+
+
+def makeService(options: Options) -> IService:
+    """Make the client that the command line asks for."""
+    from twisted.internet import reactor
+
+    service: IService = ClientService(
+        reactor,
+        Transfer(
+            options["host"],
+            options["port"],
+            options["timeout"],
+            not options["no-verify"],
+            options["bind"],
+            options["chunk"],
+        ),
+    )
+    return service
+
+
+class ClientService(Service):
+    """Does one L{Transfer} and stops the reactor."""
+
+    def __init__(self, reactor: Any, transfer: Transfer, descriptor: int = 0) -> None:
+        """
+        @param reactor: the reactor to run on, and to stop.
+        @param transfer: what to do.
+        @param descriptor: the input.
+        """
+        self._reactor = reactor
+        self._transfer = transfer
+        self._descriptor = descriptor
+        self._running: defer.Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Begin as soon as the reactor runs."""
+        super().startService()
+        self._reactor.callWhenRunning(self._begin)
+
+    def stopService(self) -> defer.Deferred[None] | None:
+        """Give up what is not done."""
+        super().stopService()
+        if self._running is not None:
+            self._running.cancel()
+        return self._running
+
+    def _begin(self) -> None:
+        if not self.running:
+            return
+        source = InputReader(self._reactor, self._descriptor)
+        work = defer.Deferred.fromCoroutine(self._transfer.run(self._reactor, source.read, self))
+        work.addCallbacks(lambda sums: _log.info("{sums}", sums=str(sums), **asdict(sums)), self._failed)
+        self._running = work.addBoth(self._over)
+
+    def written(self, size: int) -> None:
+        """@see: L{Report.written}"""
+        _log.info("packet-written: bytes={bytes}", bytes=size)
+
+    def received(self, size: int, peer: tuple[str, int]) -> None:
+        """@see: L{Report.received}"""
+        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(peer)})
+
+    def unanswered(self, reason: ResponseTimeout) -> None:
+        """@see: L{Report.unanswered}"""
+        _log.error("{reason}", reason=str(reason))
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(defer.CancelledError):
+            _log.info("interrupted: {sums}", sums=str(self._transfer.sums), **asdict(self._transfer.sums))
+            return
+        sentence = explain(failure.value, "standard input")
+        if sentence is None:
+            _log.failure("the client failed", failure)
+        else:
+            _log.error("{reason}", reason=sentence)
+
+    def _over(self, _: object) -> None:
+        self._running = None
+        with suppress(error.ReactorNotRunning):
+            self._reactor.stop()

@@ -1,0 +1,369 @@
+"""A real UDP proxy, on real sockets, that injects faults between any two programs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from heapq import heappop, heappush
+from ipaddress import ip_address
+from itertools import count
+from typing import Any, cast
+
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
+
+from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.errors import EchoError
+from udpecho.faults.decision import Decision, Plan
+from udpecho.faults.plan import FaultPlan
+from udpecho.interfaces import INetworkErrorReceiver
+from udpecho.net.linux import icmp
+from udpecho.net.open import dial, listen
+from udpecho.net.port import DatagramPort
+
+#: Seconds of silence in both directions after which a client is forgotten.
+IDLE_TIMEOUT = 60.0
+#: How many clients are known at a time.
+MAX_CLIENTS = 1024
+
+#: Bytes of receive buffer to ask for, so that a burst is not the proxy's own loss.
+_RECEIVE_BUFFER = 2**22
+
+#: How many datagrams may be held for their delays.
+_MAX_HELD = 100_000
+
+#: Called for each datagram, with the direction, the client, the size and the decision.
+Watcher = Callable[[str, DatagramAddress, int, Decision], None]
+
+
+class DelayLine:
+    """
+    Holds things until they are due, and lets them go in the order of their times, and of their coming where these are equal:
+    the delayed calls of a reactor promise no order among equals.
+    """
+
+    def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
+        """
+        @param clock: wakes the line up.
+        @param now: tells the time, in seconds.
+        """
+        self._clock = clock
+        self._now = now
+        self._held: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._wake: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, due: float, release: Callable[[], None]) -> None:
+        """
+        Hold something.
+
+        @param due: when to let it go, on C{now}.
+        @param release: called then.
+        """
+        heappush(self._held, (due, next(self._order), release))
+        if self._held[0][0] == due:
+            self._setWake()
+
+    def releaseDue(self) -> None:
+        """Let go what is due: the reactor may be late."""
+        if self._held and self._held[0][0] <= self._now():
+            self._release()
+
+    def close(self) -> list[Callable[[], None]]:
+        """
+        Let nothing go any more.
+
+        @return: what was held, in the order in which it would have been let go.
+        """
+        held = [heappop(self._held)[2] for _ in range(len(self._held))]
+        self._setWake()
+        return held
+
+    def _setWake(self) -> None:
+        if self._wake is not None and self._wake.active():
+            self._wake.cancel()
+        self._wake = None
+        if self._held:
+            self._wake = self._clock.callLater(max(0.0, self._held[0][0] - self._now()), self._release)
+
+    def _release(self) -> None:
+        now = self._now()
+        try:
+            while self._held and self._held[0][0] <= now:
+                heappop(self._held)[2]()
+        finally:
+            self._setWake()
+
+
+class _Direction:
+    """
+    One way through the proxy.
+
+    @ivar plan: decides what becomes of each datagram.
+    @ivar fates: how many datagrams met each fate, by reason.
+    """
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        self.name = name
+        self.plan = plan
+        self.datagrams = 0
+        self.fates: Counter[str] = Counter()
+
+
+@implementer(INetworkErrorReceiver)
+class _Client(DatagramProtocol):
+    """One client of the proxy, as the protocol of its own socket to the upstream."""
+
+    noisy = False
+
+    def __init__(self, proxy: FaultProxy, address: DatagramAddress) -> None:
+        self.proxy = proxy
+        self.address = address
+        self.lastSize = 0
+        self.lastHeard = 0.0
+        self.port: DatagramPort | None = None
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        self.proxy._fromUpstream(self, datagram)
+
+    def connectionRefused(self) -> None:
+        self.proxy._refused(self)
+
+    def networkError(self, reason: EchoError) -> None:
+        # The upstream is not there, which is not to refuse: its silence says as much.
+        self.proxy.up.fates["unreachable"] += 1
+
+
+class FaultProxy(DatagramProtocol):
+    """
+    Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
+
+    Each client has a socket of its own to the upstream, which therefore can tell them apart. The plans may be changed at any
+    time (L{FaultPlan.change}), or replaced.
+
+    @ivar up: the direction from the clients: its C{plan}, and its C{fates} counted by reason; beside those of the plan
+        C{own_loss} for what the proxy itself could not send, and, once the socket in question is closed, for what the kernel
+        dropped from its receive queue.
+    @ivar down: the direction to the clients.
+    @ivar refusals: how often a client's socket heard that the upstream refuses, several at once being one;
+        C{refusalsPassed} of them were passed back by ICMP, which takes the right to open raw sockets.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorUDP,
+        upstream: tuple[str, int],
+        up: Plan | None = None,
+        down: Plan | None = None,
+        idleTimeout: float = IDLE_TIMEOUT,
+        maxClients: int = MAX_CLIENTS,
+        watcher: Watcher | None = None,
+    ) -> None:
+        """
+        @param reactor: the reactor to run on.
+        @param upstream: the IP address and port that the clients' datagrams go to.
+        @param up: the faults of the direction from the clients; by default none.
+        @param down: the faults of the direction to the clients; by default none.
+        @param idleTimeout: seconds of silence after which a client is forgotten.
+        @param maxClients: how many clients are known at a time; for one more, the one that was silent longest is forgotten.
+        @param watcher: called for each datagram.
+        """
+        self.up = _Direction("up", FaultPlan() if up is None else up)
+        self.down = _Direction("down", FaultPlan() if down is None else down)
+        self.refusals = 0
+        self.refusalsPassed = 0
+        self._reactor = reactor
+        self._clock = IReactorTime(reactor)
+        # One that knows its scope keeps it.
+        self._upstream = upstream if isinstance(upstream, DatagramAddress) else DatagramAddress(upstream)
+        self._idleTimeout = idleTimeout
+        self._maxClients = maxClients
+        self._watcher = watcher
+        self._now = time.monotonic
+        self._line = DelayLine(self._clock, self._now)
+        # In the order of their last datagram.
+        self._clients: OrderedDict[DatagramAddress, _Client] = OrderedDict()
+        self._sweep: IDelayedCall | None = None
+        self._port: IListeningPort | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the clients send to, a C{(host, port)} pair."""
+        host = cast(Any, cast(IListeningPort, self._port).getHost())
+        return host.host, host.port
+
+    @property
+    def clients(self) -> int:
+        """How many clients are known."""
+        return len(self._clients)
+
+    def start(self, port: int = 0, interface: str = "127.0.0.1") -> None:
+        """
+        Listen for clients.
+
+        @raise error.CannotListenError: if the system refuses the address.
+        @raise ValueError: if the upstream is the proxy itself, to which each datagram would go round for ever.
+        """
+        self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER)
+
+        host, number = self.address
+        own = ip_address(host)
+        upstream = ip_address(self._upstream.host)
+        if number == self._upstream.port and (own == upstream or (own.is_unspecified and upstream.is_loopback)):
+            self.stop()
+            raise ValueError(f"{formatAddress(self._upstream)} is the proxy itself: the upstream is another address")
+
+    def stop(self) -> None:
+        """Stop at once; what is held for its delay is lost, and counted as C{own_loss}. May be called twice."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for client in list(self._clients.values()):
+            self._forget(client)
+        port, self._port = self._port, None
+        if port is not None:
+            _close(cast(DatagramPort, port), self.up)
+        for departure in self._line.close():
+            # Counts, now that there is nowhere to go.
+            departure()
+
+    # From the clients
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """A client sends."""
+        client = self._clients.get(cast(DatagramAddress, addr))
+        if client is None:
+            client = self._remember(cast(DatagramAddress, addr))
+        elif client.port is None:
+            self._dial(client)
+        # Replies leave from the address that was asked last.
+        client.address = cast(DatagramAddress, addr)
+        self._touch(client)
+        client.lastSize = len(datagram)
+        self._pass(self.up, client, datagram)
+
+    def _remember(self, address: DatagramAddress) -> _Client:
+        while len(self._clients) >= self._maxClients:
+            self._forget(next(iter(self._clients.values())))
+        client = _Client(self, address)
+        self._clients[address] = client
+        self._dial(client)
+        return client
+
+    def _dial(self, client: _Client) -> None:
+        try:
+            client.port = dial(cast(Any, self._reactor), client, self._upstream, receiveBuffer=_RECEIVE_BUFFER)
+        except OSError:
+            # Counted where it is sent, and tried again for the next datagram.
+            client.port = None
+
+    def _touch(self, client: _Client) -> None:
+        client.lastHeard = max(client.lastHeard, self._now())
+        self._clients.move_to_end(client.address)
+        if self._sweep is None:
+            self._sweep = self._clock.callLater(self._idleTimeout, self._forgetIdle)
+
+    def _forgetIdle(self) -> None:
+        self._sweep = None
+        now = self._now()
+        while self._clients:
+            oldest = next(iter(self._clients.values()))
+            left = oldest.lastHeard + self._idleTimeout - now
+            if left > 0:
+                self._sweep = self._clock.callLater(left, self._forgetIdle)
+                return
+            self._forget(oldest)
+
+    def _forget(self, client: _Client) -> None:
+        del self._clients[client.address]
+        if client.port is not None:
+            _close(client.port, self.down)
+            client.port = None
+
+    # From the upstream
+
+    def _fromUpstream(self, client: _Client, datagram: bytes) -> None:
+        self._touch(client)
+        self._pass(self.down, client, datagram)
+
+    def _refused(self, client: _Client) -> None:
+        self.refusals += 1
+        host, port = self.address
+        local = client.address.localHost or host
+        if icmp.refuse(client.address, (local, port), client.lastSize):
+            self.refusalsPassed += 1
+
+    # Either way
+
+    def _pass(self, direction: _Direction, client: _Client, datagram: bytes) -> None:
+        self._line.releaseDue()
+        now = self._now()
+        decision = direction.plan.decide(len(datagram), now)
+        direction.datagrams += 1
+        for reason in decision.reasons:
+            direction.fates[reason] += 1
+        if self._watcher is not None:
+            self._watcher(direction.name, client.address, len(datagram), decision)
+        for delivery in decision.apply(datagram):
+            # The watcher may have stopped it.
+            if delivery.delay and self._port is not None:
+                if len(self._line) >= _MAX_HELD:
+                    direction.fates["own_loss"] += 1
+                    continue
+                due = now + delivery.delay
+                # A client is not idle while something of it is held.
+                client.lastHeard = max(client.lastHeard, due)
+                self._line.hold(due, _Departure(self, direction, client, delivery.datagram))
+            else:
+                self._send(direction, client, delivery.datagram)
+
+    def _send(self, direction: _Direction, client: _Client, datagram: bytes) -> None:
+        def settled(reason: str | None) -> None:
+            if reason is not None:
+                direction.fates["own_loss"] += 1
+
+        if direction is self.down:
+            if self._port is None:
+                settled("stopped")
+            else:
+                cast(Any, self._port).send(datagram, client.address, settled)
+        elif client.port is None:
+            settled("no socket")
+        else:
+            client.port.send(datagram, None, settled)
+
+    def __str__(self) -> str:
+        lines = []
+        for direction in (self.up, self.down):
+            fates = " ".join(f"{fate}={direction.fates[fate]}" for fate in sorted(direction.fates) if direction.fates[fate])
+            lines.append(f"{direction.name}: datagrams={direction.datagrams}{' ' * bool(fates)}{fates}")
+        lines.append(f"refusals={self.refusals} passed-back={self.refusalsPassed}")
+        return "\n".join(lines)
+
+
+def _close(port: DatagramPort, direction: _Direction) -> None:
+    """Close a socket, and count what the kernel dropped of what came to it."""
+    direction.fates["own_loss"] += port.getKernelDrops() or 0
+    port.abort()
+
+
+class _Departure:
+    """A datagram that leaves later."""
+
+    __slots__ = ("client", "datagram", "direction", "proxy")
+
+    def __init__(self, proxy: FaultProxy, direction: _Direction, client: _Client, datagram: bytes) -> None:
+        self.proxy = proxy
+        self.direction = direction
+        self.client = client
+        self.datagram = datagram
+
+    def __call__(self) -> None:
+        self.proxy._send(self.direction, self.client, self.datagram)

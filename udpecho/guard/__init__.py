@@ -1,0 +1,1 @@
+"""The guard: who is answered. Pure decisions, no socket."""

@@ -1,0 +1,266 @@
+"""
+Who is answered, and how much: decisions on vectors of sources. Nothing here knows of a socket.
+
+What echoes can be turned against others, and against itself: a datagram with a forged source makes it send to whom it should
+not, and if that answers too, the two go on for ever (CERT CA-1996-01, CVE-2024-2169). The guard refuses sources that are known
+to answer, or that are no sources at all; it keeps to the networks it is given; and it limits what any one source can have sent
+to itself, or to a victim in its name.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+from zope.interface import implementer
+
+from udpecho.guard.bogons import _noHostsIPv4, _noHostsIPv6
+from udpecho.guard.heavy_hitters import HeavyHitters
+from udpecho.guard.limiter import Ceiling, Elapsed, PrefixLimiter
+from udpecho.guard.networks import ANY, MAPPED, AddressMap, AddressRanges, Network
+from udpecho.guard.policy import FIRST_UNPRIVILEGED_PORT, SERVICES, GuardPolicy, _number
+from udpecho.interfaces import DROP_REASONS, IBatchGuard, IDatagramBatch
+
+# What is true of a source, besides the reasons to refuse it.
+_free, _limited = "free", "limited"
+_allFree, _allLimited = frozenset([_free]), frozenset([_limited])
+
+
+@implementer(IBatchGuard)
+class Guard:
+    """
+    The guard of an echo server.
+
+    The loop guard comes first, then who is allowed, then the limits; a datagram that one refuses is not charged by the next. On
+    batches from one trusted network it costs three operations on vectors: the lowest host, the highest, and whether any port is
+    one of those that are refused.
+
+    No memory grows with the number of sources: the limiter's table, and the counters of the busiest, have fixed sizes.
+
+    @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
+    """
+
+    def __init__(
+        self,
+        policy: GuardPolicy | None = None,
+        ownPorts: Iterable[int] = (),
+        broadcasts: Iterable[IPv4Address] = (),
+        dualStack: bool = False,
+        seconds: Callable[[], float] = time.monotonic,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """
+        @param policy: what the operator decided; by default what L{GuardPolicy} has.
+        @param ownPorts: the ports that the servers of this machine echo on. Nothing that comes from them is answered, from
+            whatever host: same port to same port is how two servers of one kind are made to talk to each other, and our own
+            address with our own port is how one is made to talk to itself. (A client on this machine has our own address too,
+            but another port.)
+        @param broadcasts: the broadcast addresses of our own networks.
+        @param dualStack: that IPv6 batches come from a socket which serves IPv4 too; its IPv4-mapped sources are then judged as
+            the IPv4 addresses that they are. Else they are refused.
+        @param seconds: the time; it may be set back.
+        @param entropy: gives so many random bytes: for the key of the limiter's table, and for its lots.
+        """
+        self.wouldDrop: Counter[str] = Counter()
+        self._now = Elapsed(seconds).now
+        self._entropy = entropy
+        self._dualStack = dualStack
+        self._broadcasts = tuple(map(IPv4Network, broadcasts))
+        self._ownPorts = frozenset(ownPorts)
+        self._limiter: PrefixLimiter | None = None
+        self._ceiling: Ceiling | None = None
+        self._busiest = {reason: HeavyHitters[tuple[bool, int, int]]() for reason in DROP_REASONS}
+        self.configure(GuardPolicy() if policy is None else policy)
+
+    @property
+    def policy(self) -> GuardPolicy:
+        """What the operator decided."""
+        return self._policy
+
+    def configure(self, policy: GuardPolicy) -> None:
+        """
+        Go on with another policy. What the limiter and the ceiling know of the past they keep, unless their own rates change.
+        """
+        limiter, ceiling = self._limiter, self._ceiling
+        if not policy.rate:
+            self._limiter = None
+        elif limiter is None or (limiter.rate, limiter.burst) != (policy.rate, policy.burst):
+            self._limiter = PrefixLimiter(policy.rate, policy.burst, entropy=self._entropy)
+        if not policy.maxRate:
+            self._ceiling = None
+        elif ceiling is None or ceiling.rate != policy.maxRate:
+            self._ceiling = Ceiling(policy.maxRate)
+        self._policy = policy
+        # The map of IPv6 does not know what to think of mapped sources.
+        self._mayPass = (not policy.maxRate, not policy.maxRate and not self._dualStack)
+        self._maps = (
+            _judge(policy, 4, (*_noHostsIPv4, *self._broadcasts)),
+            _judge(policy, 6, _noHostsIPv6),
+        )
+        self.setOwnPorts(self._ownPorts)
+
+    def setOwnPorts(self, ports: Iterable[int]) -> None:
+        """Say which ports the servers of this machine echo on, once that is known."""
+        self._ownPorts = frozenset(ports)
+        loops = {*range(FIRST_UNPRIVILEGED_PORT), *SERVICES, *self._ownPorts}
+        self._ports = frozenset(loops if self._policy.loops else ())
+
+    @property
+    def fill(self) -> float:
+        """How much of the limiter's table is in use: a share, from 0 to 1."""
+        return 0.0 if self._limiter is None else self._limiter.fill(self._now())
+
+    def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
+        """
+        Say from where most of what was dropped came, since the last call.
+
+        @param most: how many prefixes to name for each reason.
+
+        @return: by reason the prefixes, each with how many datagrams at least were dropped, the busiest first. These are the
+            prefixes of single sources (/32, /64), or the wide ones (/24, /48) if it was they that were over their limit.
+        """
+        taken = {reason: busiest.take(most) for reason, busiest in self._busiest.items()}
+        return {reason: [(_prefix(*key), count) for key, count in found] for reason, found in taken.items() if found}
+
+    def refuse(self, size: int, address: tuple[str, int]) -> str | None:
+        """@see: L{IGuard.refuse <udpecho.interfaces.IGuard.refuse>}"""
+        source = _number(address[0])
+        if source is None:
+            # Nothing can be said for what is no IP address.
+            return "not_allowed"
+        host, isIPv6 = source
+        for _, reason in self.decide((host,), (address[1],), (1,), isIPv6):
+            return reason
+        return None
+
+    def refuseEntries(self, batch: IDatagramBatch) -> None:
+        """@see: L{IBatchGuard.refuseEntries <udpecho.interfaces.IBatchGuard.refuseEntries>}"""
+        hosts, ports, isIPv6 = batch.hosts(), batch.ports(), batch.isIPv6
+        if self._mayPass[isIPv6] and self._maps[isIPv6].valuesOf(hosts) == _allFree and self._ports.isdisjoint(ports):
+            return
+        for entry, reason in self.decide(hosts, ports, batch.counts(), isIPv6):
+            batch.drop(entry, reason)
+
+    def decide(
+        self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int], isIPv6: bool
+    ) -> Collection[tuple[int, str]]:
+        """
+        Decide about datagrams that came at one moment.
+
+        @param hosts: the source address of each entry, as a number.
+        @param ports: the source port of each.
+        @param counts: how many datagrams each is.
+        @param isIPv6: whether the sources are IPv6 addresses.
+
+        @return: the entries to drop, by their index, with the reason. In a dry run there are none.
+        """
+        if isIPv6 and self._dualStack:
+            return self._decideMixed(hosts, ports, counts)
+        return self._decide(hosts, ports, counts, isIPv6)
+
+    def _decideMixed(self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int]) -> list[tuple[int, str]]:
+        """Decide about the IPv4-mapped sources, and then about the others."""
+        prefix = int(MAPPED.network_address) >> 32
+        entries: tuple[list[int], list[int]] = ([], [])
+        for entry, host in enumerate(hosts):
+            entries[host >> 32 != prefix].append(entry)
+        refused: list[tuple[int, str]] = []
+        for isIPv6, some in enumerate(entries):
+            if some:
+                found = self._decide(
+                    [hosts[entry] if isIPv6 else hosts[entry] & 0xFFFFFFFF for entry in some],
+                    [ports[entry] for entry in some],
+                    [counts[entry] for entry in some],
+                    bool(isIPv6),
+                )
+                refused += [(some[index], reason) for index, reason in found]
+        return refused
+
+    def _decide(
+        self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int], isIPv6: bool
+    ) -> Collection[tuple[int, str]]:
+        refused: dict[int, str] = {}
+        if not self._ports.isdisjoint(ports):
+            refused = {entry: "loop_guard" for entry, port in enumerate(ports) if port in self._ports}
+        lengths: dict[int, int] = {}
+        verdicts = self._maps[isIPv6].valuesOf(hosts)
+        if verdicts == _allLimited and not refused:
+            lengths = self._limit(hosts, counts, isIPv6)
+        elif verdicts != _allFree:
+            limited = self._refuseSources(hosts, isIPv6, refused)
+            if limited:
+                found = self._limit([hosts[entry] for entry in limited], [counts[entry] for entry in limited], isIPv6)
+                lengths = {limited[index]: length for index, length in found.items()}
+        refused.update(dict.fromkeys(lengths, "rate_limited"))
+        if self._ceiling is not None:
+            answered = [entry for entry in range(len(hosts)) if entry not in refused]
+            over = self._ceiling.refuse([counts[entry] for entry in answered], self._now())
+            refused.update({answered[index]: "rate_limited" for index in over})
+        if not refused:
+            return ()
+        self._note(refused, lengths, hosts, counts, isIPv6)
+        return () if self._policy.dryRun else refused.items()
+
+    def _refuseSources(self, hosts: Sequence[int], isIPv6: bool, refused: dict[int, str]) -> list[int]:
+        """
+        Judge each source, and add the entries of those that are refused.
+
+        @return: the entries that the limiter has to decide about.
+        """
+        judged = self._maps[isIPv6]
+        verdicts = {host: judged[host] for host in set(hosts)}
+        limited: list[int] = []
+        for entry, host in enumerate(hosts):
+            verdict = verdicts[host]
+            if verdict == _free or entry in refused:
+                continue
+            if verdict == _limited:
+                limited.append(entry)
+            else:
+                refused[entry] = verdict
+        return limited
+
+    def _limit(self, hosts: Sequence[int], counts: Sequence[int], isIPv6: bool) -> dict[int, int]:
+        assert self._limiter is not None
+        return self._limiter.refuse(hosts, counts, isIPv6, self._now())
+
+    def _note(
+        self, refused: dict[int, str], lengths: dict[int, int], hosts: Sequence[int], counts: Sequence[int], isIPv6: bool
+    ) -> None:
+        """Remember what is dropped, or would be."""
+        bits, narrowest = (128, 64) if isIPv6 else (32, 32)
+        sums: dict[tuple[str, int, int], int] = {}
+        for entry, reason in refused.items():
+            length = lengths.get(entry, narrowest)
+            key = reason, hosts[entry] >> bits - length, length
+            sums[key] = sums[key] + counts[entry] if key in sums else counts[entry]
+        for (reason, prefix, length), datagrams in sums.items():
+            self._busiest[reason].add((isIPv6, prefix, length), datagrams)
+            if self._policy.dryRun:
+                self.wouldDrop[reason] += datagrams
+
+
+def _judge(policy: GuardPolicy, version: int, noHosts: Iterable[Network]) -> AddressMap[str]:
+    """What a policy says of every source of one family, as far as the address alone decides."""
+    refused = AddressRanges(noHosts if policy.loops else (), version)
+    allowed = AddressRanges(policy.allow, version)
+    trusted = AddressRanges(policy.trust if policy.rate else ANY, version)
+
+    def verdict(address: int) -> str:
+        if address in refused:
+            return "loop_guard"
+        if address not in allowed:
+            return "not_allowed"
+        return _free if address in trusted else _limited
+
+    return AddressMap([*refused.edges, *allowed.edges, *trusted.edges], verdict)
+
+
+def _prefix(isIPv6: bool, number: int, length: int) -> str:
+    """Write a prefix as people do."""
+    if isIPv6:
+        return str(IPv6Network((number << 128 - length, length)))
+    return str(IPv4Network((number << 32 - length, length)))

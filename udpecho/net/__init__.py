@@ -1,0 +1,1 @@
+"""UDP for the reactor: all that touches a socket."""

@@ -1,0 +1,93 @@
+"""Reading an input, a file or a pipe or a terminal, without keeping the reactor waiting."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from twisted.internet import defer
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.python.failure import Failure
+
+
+class InputReader(FileDescriptor):
+    """
+    Takes bytes from a file descriptor when they are asked for.
+
+    The descriptor stays in blocking mode, since it may be a terminal that other programs share: it is read only when the
+    reactor says that there is something. It is never closed here.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
+        """
+        @param reactor: tells when there is something to read.
+        @param descriptor: a file descriptor, open for reading.
+        """
+        super().__init__(reactor)
+        self._descriptor = descriptor
+        self._wanted = 0
+        self._got = bytearray()
+        self._done: defer.Deferred[bytes] | None = None
+        self._blocks = False
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """The name of this reader in logs."""
+        return type(self).__name__
+
+    def read(self, size: int) -> defer.Deferred[bytes]:
+        """
+        Read C{size} bytes, or fewer if the input ends before.
+
+        @return: fires with the bytes; C{b""} at the end. Fails with C{OSError}. May be cancelled.
+        """
+        self._wanted = size
+        done = self._done = defer.Deferred(self._cancelled)
+        if os.name == "posix":
+            self._blocks = os.get_blocking(self._descriptor)
+            self.startReading()
+        else:
+            # Other systems cannot wait for files and terminals.
+            while self._done is not None:
+                self.doRead()
+        return done
+
+    def doRead(self) -> None:
+        """Read what is there."""
+        try:
+            data = os.read(self._descriptor, self._wanted - len(self._got))
+        except OSError:
+            done = self._finish()[0]
+            if done is not None:
+                done.errback()
+            return
+        self._got += data
+        if not data or len(self._got) >= self._wanted:
+            self._deliver()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The writing end of a pipe is closed, and nothing is left in it."""
+        self._deliver()
+
+    def _cancelled(self, _: object) -> None:
+        self._finish()
+
+    def _deliver(self) -> None:
+        done, data = self._finish()
+        if done is not None:
+            done.callback(data)
+
+    def _finish(self) -> tuple[defer.Deferred[bytes] | None, bytes]:
+        self.stopReading()
+        if self._blocks:
+            # uvloop has changed that, for whoever else has the terminal too.
+            with suppress(OSError):
+                os.set_blocking(self._descriptor, True)
+        done, self._done = self._done, None
+        data = bytes(self._got)
+        self._got.clear()
+        return done, data

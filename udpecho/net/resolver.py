@@ -1,0 +1,141 @@
+"""From a host's name to the addresses of a peer, within a deadline."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from twisted.internet import defer, error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from zope.interface import implementer
+
+from udpecho.addresses import DatagramAddress
+from udpecho.errors import ResponseTimeout
+
+
+def literal(host: str, port: int) -> DatagramAddress | None:
+    """
+    Read an IP address.
+
+    @param host: what may be an address, a link-local IPv6 one with its scope (C{fe80::1%eth0} or C{fe80::1%2}).
+    @param port: the port number that goes with it.
+
+    @return: C{None} if C{host} is not an address.
+
+    @raise error.DNSLookupError: if the scope is not an interface of this machine.
+    """
+    if isIPAddress(host):
+        return DatagramAddress((host, port))
+    if not isIPv6Address(host):
+        return None
+    host, _, scope = host.partition("%")
+    address = DatagramAddress((host, port))
+    if scope:
+        try:
+            address.scopeID = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+            if address.scopeID >= 2**32:
+                raise ValueError("the index of an interface has 32 bits")
+        except (OSError, ValueError):
+            raise error.DNSLookupError(f"this machine has no interface {scope!r} to reach {host} by") from None
+    return address
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    """Collects a resolution's addresses."""
+
+    def __init__(self, port: int, done: defer.Deferred[list[DatagramAddress]]) -> None:
+        self._port = port
+        self._done = done
+        self._found: dict[tuple[str, int], DatagramAddress] = {}
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            found = DatagramAddress((address.host.partition("%")[0], self._port))
+            if isinstance(address, IPv6Address):
+                # Twisted allows an interface's name here, getaddrinfo gives its index.
+                scope = address.scopeID
+                found.scopeID = scope if isinstance(scope, int) else socket.if_nametoindex(scope)
+            self._found.setdefault((found.host, found.scopeID), found)
+
+    def resolutionComplete(self) -> None:
+        if not self._done.called:
+            self._done.callback(list(self._found.values()))
+
+
+def resolve(
+    reactor: IReactorTime, host: str, port: int, timeout: float, addressTypes: Sequence[type[IAddress]] | None = None
+) -> defer.Deferred[list[DatagramAddress]]:
+    """
+    Find the addresses of a host, through the reactor's resolver.
+
+    @param reactor: an C{IReactorTime} and, for names, C{IReactorPluggableNameResolver} provider.
+    @param host: a name or an IP address.
+    @param port: the port number of the addresses to return.
+    @param timeout: the deadline, in seconds from now.
+    @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
+
+    @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
+        C{ValueError} for an IP address of another type, or with L{ResponseTimeout} at the deadline. May be cancelled.
+    """
+    try:
+        address = literal(host, port)
+        if address is not None:
+            wanted = addressTypes is None or (IPv6Address if ":" in host else IPv4Address) in addressTypes
+            if not wanted:
+                raise ValueError(f"{host} cannot be reached from the local address: it is not of the same family")
+            return defer.succeed([address])
+        _checkName(host)
+    except (error.DNSLookupError, ValueError):
+        return defer.fail()
+
+    resolver = IReactorPluggableNameResolver(reactor).nameResolver
+    done: defer.Deferred[list[DatagramAddress]] = defer.Deferred()
+
+    def expire() -> None:
+        if not done.called:
+            done.errback(ResponseTimeout(f"no address for {host} within {timeout:g} s"))
+
+    deadline = reactor.callLater(timeout, expire)
+
+    def settled(result: list[DatagramAddress]) -> list[DatagramAddress]:
+        if deadline.active():
+            deadline.cancel()
+        return result
+
+    def check(addresses: list[DatagramAddress]) -> list[DatagramAddress]:
+        if not addresses:
+            family = "" if addressTypes is None or len(addressTypes) != 1 else f"{addressTypes[0].__name__[:4]} "
+            raise error.DNSLookupError(
+                f"no {family}address for {host!r}: is the name right, and can it be looked up from here?"
+            )
+        return addresses
+
+    done.addBoth(settled)
+    done.addCallback(check)
+    resolver.resolveHostName(_Receiver(port, done), host, port, addressTypes, "UDP")
+    return done
+
+
+def _checkName(host: str) -> None:
+    """
+    Refuse what C{getaddrinfo} would choke on: Twisted's resolver says nothing at all about those names.
+
+    @raise error.DNSLookupError: if C{host} cannot be a name.
+    """
+    try:
+        if not host or "\0" in host or not host.encode("idna"):
+            raise UnicodeError("empty, or with a NUL in it")
+    except UnicodeError as e:
+        raise error.DNSLookupError(f"{host!r} cannot be the name of a host: {e}") from None

@@ -1,0 +1,111 @@
+"""
+Sockets that are bound before somebody reads them: several on one address that share its datagrams (C{SO_REUSEPORT}), and those
+that another program has bound.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet import abstract, defer, error
+from twisted.internet.address import IPv4Address, IPv6Address
+
+from udpecho.net.linux import sockopt
+from udpecho.net.sockets import growReceiveBuffer, hasQueued, socketAddress
+
+#: Whether several sockets can share an address here, each getting its part of the flows. Other systems know the option too, but
+#: hand all datagrams to the last socket (the BSDs and macOS).
+canShare = sockopt.available and hasattr(socket, "SO_REUSEPORT")
+
+
+class SocketGroup:
+    """
+    Several sockets on one address, all open for as long as the group is. The kernel chooses among them by a hash of a
+    datagram's addresses and ports, so that a flow keeps to one of them (C{SO_REUSEPORT} in C{socket(7)}).
+
+    The sockets are bound with all options that must be set before the first datagram comes, so that whoever reads them later
+    finds none without its destination.
+
+    @ivar sockets: the sockets.
+    """
+
+    def __init__(self, number: int, interface: str, size: int, receiveBuffer: int | None = None) -> None:
+        """
+        @param number: the port number, 0 for any free one.
+        @param interface: the local IP address to bind; C{"::"} is all of IPv6 and nothing of IPv4.
+        @param size: how many sockets.
+        @param receiveBuffer: how many bytes of receive buffer to ask of the system for each.
+
+        @raise error.InvalidAddressError: if C{interface} is not an IP address.
+        @raise error.CannotListenError: if the system refuses the address: also if another program has it that would share it.
+        """
+        if not (abstract.isIPAddress(interface) or abstract.isIPv6Address(interface)):
+            raise error.InvalidAddressError(interface, "not a valid IPv4 or IPv6 address.")
+        self._family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        self._receiveBuffer = receiveBuffer
+        self.sockets: list[socket.socket] = []
+        try:
+            self._add(interface, number)
+            # Asked for once: whoever wants to know later is told, whatever the system is short of then.
+            self._boundName = self.sockets[0].getsockname()
+            for _ in range(1, size):
+                self._add(interface, self._boundName[1])
+        except OSError as e:
+            self.close()
+            raise error.CannotListenError(interface, number, e) from None
+
+    def _add(self, interface: str, number: int) -> None:
+        """@raise OSError: if the system refuses."""
+        sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        isFirst = not self.sockets
+        self.sockets.append(sock)
+        sock.setblocking(False)
+        if self._family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if self._receiveBuffer is not None:
+            growReceiveBuffer(sock, self._receiveBuffer)
+        if sockopt.available:
+            sockopt.disablePathMTUDiscovery(sock)
+            sockopt.enablePktinfo(sock)
+        if isFirst:
+            # One that would share may join any socket that would too, ours or not: the first is bound to be alone.
+            sock.bind(socketAddress(interface, number))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(socketAddress(interface, number))
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """The local address; for link-local IPv6 with its scope."""
+        bound = self._boundName
+        return IPv4Address("UDP", *bound) if self._family == socket.AF_INET else IPv6Address("UDP", *bound)
+
+    def getReceiveBuffer(self) -> int:
+        """
+        How many bytes of receive buffer the system has granted each socket.
+
+        @see: L{DatagramPort.getReceiveBuffer}
+        """
+        granted = self.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return granted // 2 if sockopt.available else granted
+
+    def getKernelDrops(self) -> int | None:
+        """How many datagrams the system dropped for want of room in the receive buffers; C{None} where it does not tell."""
+        if not sockopt.available:
+            return None
+        return sum(sockopt.kernelDrops(sock) or 0 for sock in self.sockets)
+
+    def hasQueued(self, index: int) -> bool:
+        """Whether datagrams are queued on one of the sockets."""
+        return hasQueued(self.sockets[index])
+
+    def close(self) -> None:
+        """Close the sockets. May be called twice."""
+        sockets, self.sockets = self.sockets, []
+        for sock in sockets:
+            sock.close()
+
+    def stopListening(self) -> defer.Deferred[None]:
+        """Close the sockets."""
+        self.close()
+        return defer.succeed(None)

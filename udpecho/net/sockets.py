@@ -1,0 +1,107 @@
+"""Helpers for sockets."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet import error
+
+from udpecho.addresses import DatagramAddress
+from udpecho.net.linux import sockopt
+
+
+def hasQueued(sock: socket.socket) -> bool:
+    """Whether datagrams are queued on a socket in non-blocking mode."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return False
+    return True
+
+
+def hasBoth(sock: socket.socket) -> bool:
+    """Whether a socket serves IPv4 and IPv6 (RFC 3493 section 5.3)."""
+    return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+def checkAdoptable(sock: socket.socket) -> None:
+    """
+    Look whether a socket can be listened on.
+
+    @raise ValueError: if it is not a UDP socket, or not bound.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
+        raise ValueError(f"{sock!r} is not a UDP socket over IPv4 or IPv6")
+    if not sock.getsockname()[1]:
+        raise ValueError(f"{sock!r} is not bound: bind it to an address first")
+
+
+#: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
+MAX_DATAGRAM = 65535
+
+
+def growReceiveBuffer(sock: socket.socket, size: int) -> None:
+    """
+    Ask the system for a receive buffer, beyond its limits where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
+
+    @param size: in bytes.
+    """
+    if sockopt.available:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_RCVBUFFORCE, size)
+            return
+    # Linux grants what it may; others refuse, and leave the buffer as it is.
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def _datagramAddress(sender: tuple[Any, ...]) -> DatagramAddress:
+    """Keep what a socket address of Python's C{socket} module says."""
+    address = DatagramAddress(sender[:2])
+    if len(sender) == 4:
+        address.flowInfo, address.scopeID = sender[2:]
+    return address
+
+
+def socketAddress(host: str, port: int) -> tuple[Any, ...]:
+    """
+    Make what C{bind(2)} takes of a host and a port. Python drops the scope of a link-local address that stands in a pair.
+
+    @raise OSError: if the scope is not an interface of this machine.
+    """
+    if "%" not in host:
+        return host, port
+    return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+
+
+def connectedSocket(
+    peer: DatagramAddress, bindAddress: tuple[str, int] | None = None, receiveBuffer: int | None = None
+) -> socket.socket:
+    """
+    Open a socket that is connected to one peer, and does not block.
+
+    @param peer: the peer, with its scope where it is link-local.
+    @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
+    @param receiveBuffer: how many bytes of receive buffer to ask of the system.
+
+    @raise error.CannotListenError: if the system refuses the local address.
+    @raise OSError: if it refuses the peer's, say for want of a route.
+    """
+    family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if receiveBuffer is not None:
+            growReceiveBuffer(sock, receiveBuffer)
+        if bindAddress is not None:
+            try:
+                sock.bind(socketAddress(*bindAddress))
+            except OSError as e:
+                raise error.CannotListenError(*bindAddress, e) from None
+        sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

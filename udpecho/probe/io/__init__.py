@@ -1,0 +1,1 @@
+"""Sockets for probes, with kernel timestamps."""

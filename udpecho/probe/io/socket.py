@@ -1,0 +1,165 @@
+"""The interface of a socket for probes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+from udpecho.addresses import DatagramAddress
+from udpecho.errors import EchoError, MessageTooLong, unreachable
+from udpecho.net.linux import errqueue, sockopt
+
+_tryAgain = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+#: How often to send a datagram whose sending tells of errors of earlier ones.
+_sendTries = 3
+
+
+class SocketOptions(NamedTuple):
+    """
+    What probes are sent with.
+
+    @ivar bindAddress: the local C{(host, port)}; by default the system chooses.
+    @ivar trafficClass: the byte of RFC 2474 and RFC 3168 (DSCP and ECN) that was once the type of service; C{None} for the
+        system's.
+    @ivar hopLimit: the time to live, or hop limit; C{None} for the system's.
+    @ivar dontFragment: send each datagram whole or not at all.
+    """
+
+    bindAddress: tuple[str, int] | None = None
+    trafficClass: int | None = None
+    hopLimit: int | None = None
+    dontFragment: bool = False
+
+    def apply(self, sock: socket.socket) -> None:
+        """
+        Set what is asked for on a socket.
+
+        @raise OSError: if the system refuses.
+        """
+        isIPv6 = sock.family == socket.AF_INET6
+        level = socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP
+        if self.trafficClass is not None:
+            sock.setsockopt(level, socket.IPV6_TCLASS if isIPv6 else socket.IP_TOS, self.trafficClass)
+        if self.hopLimit is not None:
+            sock.setsockopt(level, socket.IPV6_UNICAST_HOPS if isIPv6 else socket.IP_TTL, self.hopLimit)
+        if self.dontFragment:
+            if not sockopt.available:
+                raise OSError(errno.ENOPROTOOPT, "how to forbid fragments is known for Linux only")
+            option = sockopt.IPV6_MTU_DISCOVER if isIPv6 else sockopt.IP_MTU_DISCOVER
+            sock.setsockopt(level, option, sockopt.IP_PMTUDISC_DO)
+
+
+class Undelivered(NamedTuple):
+    """
+    What the network said of a probe.
+
+    @ivar reason: what it said.
+    @ivar quoted: how the probe begins, if that was said too.
+    """
+
+    reason: EchoError
+    quoted: bytes = b""
+
+
+class Taken(NamedTuple):
+    """
+    What a send call did.
+
+    @ivar number: how many datagrams the system took.
+    @ivar error: the error number for the next one; 0 if it took all.
+    """
+
+    number: int
+    error: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the send queue is full: the next one may go later."""
+        return self.error in _tryAgain
+
+
+class Arrivals(NamedTuple):
+    """
+    What a receive call returned.
+
+    @ivar datagrams: good until the next such call.
+    @ivar stamps: when each came, in ns of the wall clock, 0 where that is not known.
+    """
+
+    datagrams: Sequence[bytes | memoryview]
+    stamps: Sequence[int]
+
+
+class IProbeReceiver(Interface):
+    """Hears from a probe socket that has no descriptor to be watched."""
+
+    def datagramsArrived(arrivals: Arrivals) -> None:
+        """Datagrams came."""
+
+    def probeUndelivered(undelivered: Undelivered) -> None:
+        """The network said that a probe did not arrive."""
+
+
+class IProbeSocket(Interface):
+    """A socket that is connected to one peer."""
+
+    source: DatagramAddress = Attribute("The local address.")
+    stamped: bool = Attribute("Whether the kernel stamps what is sent and received.")
+    most: int = Attribute("How many datagrams to send with one call.")
+
+    def fileno() -> int:
+        """The descriptor to watch, and to read when there is something; -1 if the socket calls its receiver."""
+
+    def slot(index: int, size: int) -> memoryview | bytearray:
+        """
+        Where to write the datagram of C{size} bytes that is to be sent as number C{index} of the next call. What is written
+        there stays until then, and what was there before is there still.
+        """
+
+    def send(count: int) -> Taken:
+        """Send the first so many slots, each with the size that was last asked for."""
+
+    def receive() -> Arrivals:
+        """Receive what is there, up to 64 datagrams."""
+
+    def readErrors() -> tuple[list[tuple[int, int]], list[Undelivered]]:
+        """
+        Read all that the error queue has.
+
+        @return: when datagrams were sent, as pairs of the number of datagrams taken before and ns of the wall clock; and what
+            the network said.
+        """
+
+    def drops() -> int | None:
+        """How many datagrams the receive queue has dropped; C{None} where the system does not tell."""
+
+    def close() -> None:
+        """Close it. May be called twice."""
+
+
+def _reasonOf(queued: errqueue.QueuedError, peer: str) -> EchoError:
+    if queued.errno == errno.EMSGSIZE:
+        return MessageTooLong(f"the path to {peer} carries {queued.info} bytes at the most, with headers", queued.errno)
+    return unreachable(queued.errno, peer)
+
+
+def _readable(name: tuple[Any, ...]) -> str:
+    address = DatagramAddress(name[:2])
+    address.scopeID = name[3] if len(name) == 4 else 0
+    return str(address)
+
+
+def explain(number: int) -> str:
+    """
+    Say why the system did not send a datagram.
+
+    @param number: the error number.
+    """
+    if number == errno.EMSGSIZE:
+        return "too long for the path, or for any datagram"
+    return os.strerror(number) if number else "the system does not say why"

@@ -1,0 +1,179 @@
+"""
+When to send the next probe, and which sockets have something to read.
+
+A reactor's own delayed calls are up to a millisecond late on C{epoll} and C{poll}, whose timeouts are in milliseconds. And it
+takes the error queue of a socket, where stamps of what was sent come, for the end of a connection. So on Linux it watches one
+descriptor for all: an C{epoll(7)} instance that has the sockets in it, and a clock that rings at a time in ns
+(C{timerfd_create(2)}).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from udpecho.net.linux import sockopt
+
+_CLOCK_MONOTONIC = 1
+_TFD_NONBLOCK = 0o4000
+_TFD_CLOEXEC = 0o2000000
+_TFD_TIMER_ABSTIME = 1
+#: C{struct itimerspec}: the interval, which is none, and the time, in seconds and ns each.
+_itimerspec = struct.Struct("@qqqq")
+_second = 1_000_000_000
+_none: frozenset[int] = frozenset()
+
+_log = Logger()
+
+#: Is called with the descriptors that have something to read, or an error.
+Turn = Callable[["set[int] | frozenset[int]"], None]
+
+
+@lru_cache(1)
+def _library() -> Any:
+    """@raise AttributeError: if the C library has no such clocks."""
+    library = ctypes.CDLL(None, use_errno=True)
+    library.timerfd_create.argtypes = [ctypes.c_int, ctypes.c_int]
+    library.timerfd_settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
+    return library
+
+
+@implementer(IReadDescriptor)
+class Watch:
+    """One descriptor in the reactor, on Linux."""
+
+    def __init__(self, reactor: Any, turn: Turn) -> None:
+        """
+        @param reactor: an C{IReactorFDSet} provider.
+        @param turn: is called from the reactor, when it is time or a socket has something.
+
+        @raise OSError: if the system has no such descriptors.
+        """
+        self._reactor = reactor
+        self._turn = turn
+        self._timer = -1
+        self._at: int | None = None
+        self._epoll = select.epoll()
+        try:
+            self._timer = _library().timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
+            if self._timer < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+            self._epoll.register(self._timer, select.EPOLLIN)
+        except BaseException:
+            self._release()
+            raise
+        reactor.addReader(self)
+
+    def watch(self, descriptor: int) -> None:
+        """Watch a socket."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def setDeadline(self, time: int | None) -> None:
+        """
+        Call for a turn at a time of the monotonic clock, and not at the one before.
+
+        @param time: ns; C{None} for never.
+        """
+        if time == self._at or self._epoll.closed:
+            return
+        self._at = time
+        # 0 would be never.
+        spec = _itimerspec.pack(0, 0, 0, 0) if time is None else _itimerspec.pack(0, 0, *divmod(max(1, time), _second))
+        _library().timerfd_settime(self._timer, _TFD_TIMER_ABSTIME, spec, None)
+
+    def close(self) -> None:
+        """Watch nothing any more. May be called twice."""
+        if not self._epoll.closed:
+            self._reactor.removeReader(self)
+            self._release()
+
+    def _release(self) -> None:
+        self._epoll.close()
+        if self._timer >= 0:
+            os.close(self._timer)
+            self._timer = -1
+
+    def fileno(self) -> int:
+        """@see: C{IReadDescriptor}"""
+        return -1 if self._epoll.closed else self._epoll.fileno()
+
+    def doRead(self) -> None:
+        """Something has happened."""
+        ready = {descriptor for descriptor, _ in self._epoll.poll(0)}
+        if self._timer in ready:
+            ready.discard(self._timer)
+            # It rings until it is set anew.
+            self._at = -1
+        try:
+            self._turn(ready)
+        except Exception:
+            _log.failure("Unhandled error in {turn}", turn=self._turn)
+        if self._at == -1:
+            self.setDeadline(None)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor does not watch this any more."""
+        self.close()
+
+    def logPrefix(self) -> str:
+        """What the reactor's log lines begin with."""
+        return "probes"
+
+
+class DelayedTurns:
+    """The same by a reactor's delayed calls, for sockets that need no watching."""
+
+    def __init__(self, reactor: Any, turn: Turn, monotonic: Callable[[], int]) -> None:
+        """
+        @param reactor: an C{IReactorTime} provider.
+        @param turn: is called when it is time.
+        @param monotonic: the clock, in ns.
+        """
+        self._reactor = reactor
+        self._turn = turn
+        self._monotonic = monotonic
+        self._at: int | None = None
+        self._call: IDelayedCall | None = None
+
+    def watch(self, descriptor: int) -> None:
+        """Sockets without a descriptor call by themselves."""
+
+    def setDeadline(self, time: int | None) -> None:
+        """@see: L{Watch.setDeadline}"""
+        if time == self._at and self._call is not None:
+            return
+        self.close()
+        self._at = time
+        if time is not None:
+            self._call = self._reactor.callLater(max(0, time - self._monotonic()) / _second, self._ring)
+
+    def close(self) -> None:
+        """Call no more."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+
+    def _ring(self) -> None:
+        self._call = None
+        self._turn(_none)
+
+
+def openWatch(reactor: Any, turn: Turn, monotonic: Callable[[], int]) -> Watch | DelayedTurns:
+    """Watch as well as system and reactor can."""
+    if sockopt.available and IReactorFDSet.providedBy(reactor):
+        try:
+            return Watch(reactor, turn)
+        except (OSError, AttributeError):
+            pass
+    return DelayedTurns(reactor, turn, monotonic)

@@ -1,0 +1,113 @@
+"""A probe socket over any datagram transport."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
+
+from udpecho.addresses import DatagramAddress
+from udpecho.errors import EchoError, unreachable
+from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver
+from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered
+
+
+@implementer(IProbeSocket, INetworkErrorReceiver)
+class TransportSocket(DatagramProtocol):
+    """
+    One datagram after the other through an ordinary connected transport, without stamps: in memory, and where the system has
+    nothing better.
+
+    @ivar source: the local address.
+    @ivar stamped: never.
+    @ivar most: 1.
+    """
+
+    noisy = False
+    stamped = False
+    most = 1
+    source: DatagramAddress
+
+    def __init__(self, receiver: IProbeReceiver) -> None:
+        self._receiver = receiver
+        self._slots: dict[int, bytearray] = {}
+        self._current = bytearray()
+        self._closed = False
+
+    def startProtocol(self) -> None:
+        """Note where datagrams leave from."""
+        transport: Any = self.transport
+        host = transport.getHost()
+        self.source = DatagramAddress((host.host.partition("%")[0], host.port))
+
+    def fileno(self) -> int:
+        """@see: L{IProbeSocket.fileno}"""
+        return -1
+
+    def slot(self, index: int, size: int) -> bytearray:
+        """@see: L{IProbeSocket.slot}"""
+        if len(self._current) != size:
+            self._current = bytearray(size)
+        return self._current
+
+    def send(self, count: int) -> Taken:
+        """@see: L{IProbeSocket.send}"""
+        transport: Any = self.transport
+        datagram = bytes(self._current)
+        fates: list[str | None] = []
+        try:
+            if IDatagramTransport.providedBy(transport):
+                transport.send(datagram, None, fates.append)
+            else:
+                transport.write(datagram, None)
+        except error.MessageLengthError:
+            return Taken(0, errno.EMSGSIZE)
+        except OSError as e:
+            return Taken(0, e.errno or errno.EIO)
+        # One that waits for the send queue is on its way, for all that can be told now.
+        return Taken(0, errno.EIO) if fates and fates[0] is not None else Taken(1)
+
+    def receive(self) -> Arrivals:
+        """@see: L{IProbeSocket.receive}"""
+        return Arrivals((), ())
+
+    def readErrors(self) -> tuple[list[tuple[int, int]], list[Undelivered]]:
+        """@see: L{IProbeSocket.readErrors}"""
+        return [], []
+
+    def drops(self) -> int | None:
+        """@see: L{IProbeSocket.drops}"""
+        kernelDrops: Callable[[], int | None] | None = getattr(self.transport, "getKernelDrops", None)
+        return None if kernelDrops is None or self._closed else kernelDrops()
+
+    def close(self) -> None:
+        """@see: L{IProbeSocket.close}"""
+        transport: Any = self.transport
+        if not self._closed:
+            self._closed = True
+            if IDatagramTransport.providedBy(transport):
+                transport.abort()
+            else:
+                transport.stopListening()
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """Hand a datagram over."""
+        self._receiver.datagramsArrived(Arrivals((datagram,), (0,)))
+
+    def connectionRefused(self) -> None:
+        """Hand a refusal over."""
+        transport: Any = self.transport
+        peer = getattr(transport, "_peer", None)
+        self.networkError(unreachable(errno.ECONNREFUSED, "the peer" if peer is None else str(peer)))
+
+    def networkError(self, reason: EchoError) -> None:
+        """
+        Hand over what the network said.
+
+        @see: L{INetworkErrorReceiver.networkError}
+        """
+        self._receiver.probeUndelivered(Undelivered(reason))

@@ -1,0 +1,1 @@
+"""Statistics of probes, in bounded memory."""

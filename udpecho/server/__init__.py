@@ -1,0 +1,1 @@
+"""The echo server: protocol, service, workers, counters, log."""

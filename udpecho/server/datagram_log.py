@@ -1,0 +1,150 @@
+"""The log lines of datagrams, as many a second as the reader can bear, and the sum of the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import Interface, implementer
+
+from udpecho.addresses import formatAddress
+from udpecho.interfaces import IDatagramLog
+
+_log = Logger(namespace="udpecho.server.protocol")
+
+#: How many datagrams a second have their lines in the log.
+DEFAULT_RATE = 10
+
+
+class IDatagramLines(Interface):
+    """Where the lines of a L{DatagramLog} go."""
+
+    def received(size: int, address: tuple[str, int]) -> None:
+        """A datagram of C{size} bytes came from C{address}."""
+
+    def written(size: int, address: tuple[str, int]) -> None:
+        """A datagram of C{size} bytes went to C{address}."""
+
+    def passed(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """So many came and went without lines of their own."""
+
+
+@implementer(IDatagramLines)
+class LoggedLines:
+    """Lines in the log."""
+
+    def received(self, size: int, address: tuple[str, int]) -> None:
+        """@see: L{IDatagramLines.received}"""
+        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
+
+    def written(self, size: int, address: tuple[str, int]) -> None:
+        """@see: L{IDatagramLines.written}"""
+        _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
+
+    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """@see: L{IDatagramLines.passed}"""
+        _log.info(
+            "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
+            received=received,
+            receivedBytes=receivedBytes,
+            written=written,
+            writtenBytes=writtenBytes,
+        )
+
+
+@implementer(IDatagramLog)
+class DatagramLog:
+    """
+    Logs a line for a datagram that came in and one for its reply, for the first few datagrams of each second; what was left
+    out is summed up in one line a second.
+    """
+
+    def __init__(
+        self, rate: int | None = DEFAULT_RATE, clock: IReactorTime | None = None, lines: IDatagramLines | None = None
+    ) -> None:
+        """
+        @param rate: how many datagrams a second get their lines; C{None} for all of them.
+        @param clock: tells the time, and has the sum written when its second is over. Without one the sum is written with the
+            next datagram, or on closing.
+        @param lines: where the lines go; by default to the log.
+        """
+        self._rate = rate
+        self._lines = LoggedLines() if lines is None else lines
+        self._clock = clock
+        self._seconds: Callable[[], float] = time.monotonic if clock is None else clock.seconds
+        self._windowEnds: float | None = None
+        self._left = 0
+        self._timer: IDelayedCall | None = None
+        self._unwritten = [0, 0, 0, 0]
+
+    def setRate(self, rate: int | None) -> None:
+        """
+        Go on with another rate, from the next second on.
+
+        @param rate: how many datagrams a second get their lines; C{None} for all of them.
+        """
+        self.close()
+        self._rate = rate
+        self._windowEnds = None
+
+    def received(self, size: int, address: tuple[str, int]) -> bool:
+        """@see: L{IDatagramLog.received}"""
+        if not self.wantsLines():
+            self.passed(1, size, 0, 0)
+            return False
+        self._left -= 1
+        self._lines.received(size, address)
+        return True
+
+    def written(self, size: int, address: tuple[str, int], wanted: bool) -> None:
+        """@see: L{IDatagramLog.written}"""
+        if wanted:
+            self._lines.written(size, address)
+        else:
+            self.passed(0, 0, 1, size)
+
+    def wantsLines(self) -> bool:
+        """@see: L{IDatagramLog.wantsLines}"""
+        if not self._rate:
+            return self._rate is None
+        now = self._seconds()
+        # A window that ends more than its length ahead is from before the clock was set back.
+        if self._windowEnds is None or not now < self._windowEnds <= now + 1:
+            self._sumUp()
+            self._windowEnds = now + 1
+            self._left = self._rate
+        return self._left > 0
+
+    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """@see: L{IDatagramLog.passed}"""
+        if self._rate:
+            sums = self._unwritten
+            sums[0] += received
+            sums[1] += receivedBytes
+            sums[2] += written
+            sums[3] += writtenBytes
+            self._sumUpLater()
+
+    def close(self) -> None:
+        """@see: L{IDatagramLog.close}"""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sumUp()
+
+    def _sumUpLater(self) -> None:
+        if self._timer is None and self._clock is not None and self._windowEnds is not None:
+            left = min(1.0, max(0.0, self._windowEnds - self._clock.seconds()))
+            self._timer = self._clock.callLater(left, self._secondIsOver)
+
+    def _secondIsOver(self) -> None:
+        self._timer = None
+        self._sumUp()
+
+    def _sumUp(self) -> None:
+        received, receivedBytes, written, writtenBytes = self._unwritten
+        if received or written:
+            self._unwritten = [0, 0, 0, 0]
+            self._lines.passed(received, receivedBytes, written, writtenBytes)

@@ -1,3 +1,0 @@
-"""
-Sockets: the one room that talks to the operating system.
-"""
