@@ -27,9 +27,9 @@ from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.gso import SegmentLimits, countSegments
 from udpecho.net.linux.mmsg import SLOTS, SystemCalls, systemCalls
-from udpecho.net.selftest import whyNot
+from udpecho.net.selftest import unsupportedReason
 
-pytestmark = pytest.mark.skipif(whyNot() is not None, reason=f"no batches: {whyNot()}")
+pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 #: What sendmmsg(2), send(2) and udp(7) name, and what firewalls and policies add.
@@ -565,27 +565,27 @@ class SegmentLimitsTests:
 
 
 class SystemCallsTests:
-    """L{systemCalls} and L{whyNot}."""
+    """L{systemCalls} and L{unsupportedReason}."""
 
     def test_works(self) -> None:
         """Here they work."""
-        assert whyNot() is None
+        assert unsupportedReason() is None
 
     @pytest.mark.parametrize(("name", "value"), [("byteorder", "big"), ("maxsize", 2**31 - 1)])
     def test_otherLayouts(self, monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
         """Where the layouts are others there are no batches, and the reason is told."""
         monkeypatch.setattr(sys, name, value)
         systemCalls.cache_clear()
-        whyNot.cache_clear()
+        unsupportedReason.cache_clear()
         try:
-            assert "64 bits, little-endian" in str(whyNot())
+            assert "64 bits, little-endian" in str(unsupportedReason())
         finally:
             systemCalls.cache_clear()
-            whyNot.cache_clear()
+            unsupportedReason.cache_clear()
 
     def test_wrongLayout(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A layout that is not this machine's is found out."""
-        whyNot.cache_clear()
+        unsupportedReason.cache_clear()
         real = systemCalls()
 
         def recvmmsg(descriptor: int, address: int, count: int, flags: int, timeout: None) -> int:
@@ -594,9 +594,9 @@ class SystemCallsTests:
 
         monkeypatch.setattr(module, "systemCalls", lambda: SystemCalls(recvmmsg, real.sendmmsg, real.lastError))
         try:
-            assert whyNot() == "a batch has not the lengths of what was sent"
+            assert unsupportedReason() == "a batch has not the lengths of what was sent"
         finally:
-            whyNot.cache_clear()
+            unsupportedReason.cache_clear()
 
 
 class ControlsTests:

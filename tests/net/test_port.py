@@ -23,7 +23,7 @@ from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SystemCalls
 from udpecho.net.open import dial, listen
 from udpecho.net.port import DatagramPort
-from udpecho.net.selftest import whyNot
+from udpecho.net.selftest import unsupportedReason
 
 onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the local address is known on Linux only")
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
@@ -33,9 +33,9 @@ needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How datagrams are received: by the batch, where the machine can, or one by one."""
     if request.param == "recvmsg":
-        monkeypatch.setattr(portModule, "whyNot", lambda: "the test wants it so")
-    elif whyNot() is not None:
-        pytest.skip(f"no batches: {whyNot()}")
+        monkeypatch.setattr(portModule, "unsupportedReason", lambda: "the test wants it so")
+    elif unsupportedReason() is not None:
+        pytest.skip(f"no batches: {unsupportedReason()}")
     return cast(str, request.param)
 
 

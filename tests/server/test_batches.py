@@ -22,12 +22,12 @@ from tests.support.running import udpSocket
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.port import DatagramPort
-from udpecho.net.selftest import whyNot
+from udpecho.net.selftest import unsupportedReason
 from udpecho.server.counters import Counters
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.protocol import EchoServer
 
-pytestmark = pytest.mark.skipif(whyNot() is not None, reason=f"no batches: {whyNot()}")
+pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
 
 
 @contextmanager

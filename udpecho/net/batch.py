@@ -280,24 +280,24 @@ class MessageBatch:
             raise ValueError(f"{reason!r} is not a reason to drop: one of {', '.join(DROP_REASONS)} is")
         self.dropped.setdefault(entry, reason)
 
-    def send(self, settled: BatchSendCallback) -> None:
+    def send(self, callback: BatchSendCallback) -> None:
         """@see: L{IDatagramBatch.send}"""
         self._prepare()
         bursts = bool(self._bursts)
         if self.dropped or self._odd or (bursts and (self._limits is None or self._limits.refusedAny)):
-            self._sendSome(settled)
+            self._sendSome(callback)
             return
         count = self.entries
         if count >= _fewest and not bursts and self._limits is not None:
             groups = self._flows(self._limits)
             if len(groups) <= count // 2:
-                self._sendGroups(groups, settled)
+                self._sendGroups(groups, callback)
                 return
         sent = self.calls.sendmmsg(self._descriptor, self._slots.headersAddress, count, _dontWait)
         if sent == count:
-            settled(None, self.datagrams, self.size)
+            callback(None, self.datagrams, self.size)
         else:
-            self._sendRest([range(entry, entry + 1) for entry in range(count)], self._slots.headersAddress, sent, settled)
+            self._sendRest([range(entry, entry + 1) for entry in range(count)], self._slots.headersAddress, sent, callback)
 
     def _prepare(self) -> None:
         """Make the headers say what goes out instead of what came in."""
@@ -367,7 +367,7 @@ class MessageBatch:
             start = end
         return groups
 
-    def _sendSome(self, settled: BatchSendCallback) -> None:
+    def _sendSome(self, callback: BatchSendCallback) -> None:
         """Send what is not dropped of a batch."""
         groups: list[range] = []
         apart: list[int] = []
@@ -379,13 +379,13 @@ class MessageBatch:
                 else:
                     groups.append(range(entry, entry + 1))
         for reason in set(self.dropped.values()):
-            self._settle([entry for entry, why in self.dropped.items() if why == reason], reason, settled)
+            self._settle([entry for entry, why in self.dropped.items() if why == reason], reason, callback)
         if groups:
-            self._sendGroups(groups, settled)
+            self._sendGroups(groups, callback)
         for entry in apart:
-            self._sendApart(entry, settled)
+            self._sendApart(entry, callback)
 
-    def _sendGroups(self, groups: Sequence[range], settled: BatchSendCallback) -> None:
+    def _sendGroups(self, groups: Sequence[range], callback: BatchSendCallback) -> None:
         """Send each group as one."""
         slots = self._slots
         for index, group in enumerate(groups):
@@ -395,11 +395,11 @@ class MessageBatch:
                 slots.joinHeader(index, group, self._sizes[group.start])
         sent = self.calls.sendmmsg(self._descriptor, slots.othersAddress, len(groups), _dontWait)
         if sent == len(groups) and not self.dropped and self.datagrams == self.entries:
-            settled(None, self.entries, self.size)
+            callback(None, self.entries, self.size)
             return
-        self._sendRest(groups, slots.othersAddress, sent, settled)
+        self._sendRest(groups, slots.othersAddress, sent, callback)
 
-    def _sendRest(self, groups: Sequence[range], address: int, sent: int, settled: BatchSendCallback) -> None:
+    def _sendRest(self, groups: Sequence[range], address: int, sent: int, callback: BatchSendCallback) -> None:
         """
         Go on after a call that has perhaps not sent everything.
 
@@ -410,37 +410,37 @@ class MessageBatch:
         first = 0
         while True:
             if sent > 0:
-                self._settle([entry for group in groups[first : first + sent] for entry in group], None, settled)
+                self._settle([entry for group in groups[first : first + sent] for entry in group], None, callback)
                 first += sent
             elif sent == 0 or (number := self.calls.lastError()) in _tryAgain:
                 for group in groups[first:]:
                     for entry in group:
-                        self._sendApart(entry, settled)
+                        self._sendApart(entry, callback)
                 return
             elif number != errno.EINTR:
-                self._refused(groups[first], number, settled)
+                self._refused(groups[first], number, callback)
                 first += 1
             if first == len(groups):
                 return
             # A short count does not say why: the call that begins there does.
             sent = self.calls.sendmmsg(self._descriptor, address + first * HEADER_SIZE, len(groups) - first, _dontWait)
 
-    def _refused(self, group: range, number: int, settled: BatchSendCallback) -> None:
+    def _refused(self, group: range, number: int, callback: BatchSendCallback) -> None:
         """The system does not send a group."""
         first, joined = group.start, len(group) > 1
         segment = self._sizes[first] if joined else self._segment(first)
         count = len(group) if joined else self._count(first)
         if self._limits is None or count == 1 or self._descriptor < 0 or not (joined or number in REFUSALS):
             self._failures["send_failed"] += count
-            self._settle(group, "send_failed", settled)
+            self._settle(group, "send_failed", callback)
             return
-        taken = [self._sendApart(entry, settled) for entry in group]
+        taken = [self._sendApart(entry, callback) for entry in group]
         if any(taken) and number in REFUSALS:
             # It is the burst that was refused, and not what is in it.
             cause = self._limits.refused(number, segment, count)
             _log.info("a burst is sent one by one, and so are others like it: {cause}", cause=cause)
 
-    def _sendApart(self, entry: int, settled: BatchSendCallback) -> bool:
+    def _sendApart(self, entry: int, callback: BatchSendCallback) -> bool:
         """
         Send the datagrams of an entry one by one.
 
@@ -455,11 +455,11 @@ class MessageBatch:
             def settledOne(reason: str | None, size: int = size) -> None:
                 nonlocal taken
                 taken = taken or reason is None
-                settled(reason, 1, size)
+                callback(reason, 1, size)
 
             self._sendOne(payload, address, settledOne)
         return taken
 
-    def _settle(self, entries: Sequence[int], reason: str | None, settled: BatchSendCallback) -> None:
+    def _settle(self, entries: Sequence[int], reason: str | None, callback: BatchSendCallback) -> None:
         count = sum(map(self._count, entries)) if self.datagrams != self.entries else len(entries)
-        settled(reason, count, sum(map(self._sizes.__getitem__, entries)))
+        callback(reason, count, sum(map(self._sizes.__getitem__, entries)))

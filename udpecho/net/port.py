@@ -36,7 +36,7 @@ from udpecho.net.network_errors import (
     _peerErrors,
     notifyError,
 )
-from udpecho.net.selftest import whyNot
+from udpecho.net.selftest import unsupportedReason
 from udpecho.net.sender import MAX_WAITING, WRITE_TIMEOUT, _forget, _sendTries, _Waiting, notifySent
 from udpecho.net.sockets import MAX_DATAGRAM, _datagramAddress, growReceiveBuffer, socketAddress
 
@@ -232,7 +232,7 @@ class DatagramPort(udp.Port):
         hopLimits = sockopt.enableRecvHopLimit(self.socket, self._countHops)
         reason = "not wanted"
         if self._wantsBatches and not (isIPv6 and self._boundHost is None and not self._keepsIPv4Out()):
-            reason = whyNot() or ""
+            reason = unsupportedReason() or ""
             if reason:
                 _sayWhyNot(reason)
         if reason:
@@ -604,19 +604,19 @@ class DatagramPort(udp.Port):
         if number == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, settled: SendCallback) -> None:
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
         """
         Send a datagram and learn what became of it.
 
         @see: L{IDatagramTransport.send}
         """
-        self._send(datagram, address, settled)
+        self._send(datagram, address, callback)
 
-    def _send(self, datagram: bytes, address: tuple[str, int] | None, settled: SendCallback) -> int:
+    def _send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """@return: the system's error number if it refused, else 0."""
         destination, ancillary = self._destination(address)
         if not self.connected:
-            self._unsent("send_failed", settled)
+            self._unsent("send_failed", callback)
             return errno.EBADF
         if len(datagram) > (MAX_PAYLOAD_IPV4 if self.addressFamily == socket.AF_INET else MAX_PAYLOAD_IPV6):
             number = errno.EMSGSIZE
@@ -625,9 +625,9 @@ class DatagramPort(udp.Port):
         else:
             number = self._transmit(datagram, destination, ancillary)
         if number in _tryAgain:
-            self._wait(datagram, destination, ancillary, settled)
+            self._wait(datagram, destination, ancillary, callback)
             return 0
-        self._settle(number, settled)
+        self._settle(number, callback)
         self._tellErrorsSoon()
         return number
 
@@ -702,25 +702,25 @@ class DatagramPort(udp.Port):
                     return number
         return number
 
-    def _settle(self, number: int, settled: SendCallback) -> None:
+    def _settle(self, number: int, callback: SendCallback) -> None:
         if number:
-            self._unsent("send_failed", settled)
+            self._unsent("send_failed", callback)
         else:
-            notifySent(settled, None)
+            notifySent(callback, None)
 
-    def _unsent(self, reason: str, settled: SendCallback) -> None:
+    def _unsent(self, reason: str, callback: SendCallback) -> None:
         self.dropped[reason] += 1
-        notifySent(settled, reason)
+        notifySent(callback, reason)
 
     def _wait(
-        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, settled: SendCallback
+        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
     ) -> None:
         """Keep a datagram until the send queue has room; read nothing meanwhile."""
         if len(self._waiting) >= self._maxWaiting:
-            self._unsent("send_timeout", settled)
+            self._unsent("send_timeout", callback)
             return
         deadline = self.reactor.seconds() + self._writeTimeout
-        self._waiting.append(_Waiting(deadline, datagram, destination, ancillary, settled))
+        self._waiting.append(_Waiting(deadline, datagram, destination, ancillary, callback))
         if self._expiry is None:
             super().stopReading()
             self.startWriting()
@@ -734,7 +734,7 @@ class DatagramPort(udp.Port):
             if number in _tryAgain:
                 break
             self._waiting.popleft()
-            self._settle(number, first.settled)
+            self._settle(number, first.callback)
         self._tellErrors()
         if not self._waiting:
             self._waitingIsOver()
@@ -744,7 +744,7 @@ class DatagramPort(udp.Port):
         self._expiry = None
         now = self.reactor.seconds()
         while self._waiting and self._waiting[0].deadline <= now:
-            self._unsent("send_timeout", self._waiting.popleft().settled)
+            self._unsent("send_timeout", self._waiting.popleft().callback)
         _cancel(self._expiry)
         self._expiry = None
         if self._waiting:
@@ -858,7 +858,7 @@ class DatagramPort(udp.Port):
             _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
         self._closeSocket(sock)
         while self._waiting:
-            self._unsent("send_timeout", self._waiting.popleft().settled)
+            self._unsent("send_timeout", self._waiting.popleft().callback)
         self._waitingIsOver()
         stopped, self._stopped = self._stopped, []
         for done in stopped:

@@ -13,7 +13,7 @@ from udpecho.net.linux.mmsg import SLOT_SIZE
 
 
 @lru_cache(1)
-def whyNot() -> str | None:
+def unsupportedReason() -> str | None:
     """
     Prove the layouts on this machine: send a few datagrams through a pair of sockets, and back.
 
@@ -39,7 +39,7 @@ def _try(near: socket.socket, far: socket.socket) -> str | None:
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]
     fates: Counter[tuple[str | None, int, int]] = Counter()
     options = BatchOptions(False, None, sockopt.enablePktinfo(far), sockopt.enableRecvHopLimit(far))
-    batch = MessageBatch(options, lambda payload, address, settled: settled("send_failed"), Counter())
+    batch = MessageBatch(options, lambda payload, address, callback: callback("send_failed"), Counter())
     for payload in payloads:
         near.send(payload)
     if batch.receive(far.fileno()) != len(payloads) or batch.sizes() != list(map(len, payloads)):

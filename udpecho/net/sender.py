@@ -26,13 +26,13 @@ class _Waiting(NamedTuple):
     datagram: bytes
     destination: tuple[Any, ...] | None
     ancillary: cmsg.Ancillary
-    settled: SendCallback
+    callback: SendCallback
 
 
-def notifySent(settled: SendCallback, reason: str | None) -> None:
+def notifySent(callback: SendCallback, reason: str | None) -> None:
     """Tell a sender what became of its datagram; what it raises is logged."""
     try:
-        settled(reason)
+        callback(reason)
     except Exception:
         _log.failure("Unhandled error on being told what became of a datagram")
 

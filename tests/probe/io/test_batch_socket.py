@@ -24,8 +24,12 @@ from udpecho.probe.io.slots import SLOTS
 from udpecho.probe.io.socket import SocketOptions, Taken, explain
 from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch
 
-pytestmark = pytest.mark.skipif(selftest.whyNot() is not None, reason=f"no batches here: {selftest.whyNot()}")
-needsStamps = pytest.mark.skipif(timestamps.whyNot() is not None, reason=f"no stamps here: {timestamps.whyNot()}")
+pytestmark = pytest.mark.skipif(
+    selftest.unsupportedReason() is not None, reason=f"no batches here: {selftest.unsupportedReason()}"
+)
+needsStamps = pytest.mark.skipif(
+    timestamps.unsupportedReason() is not None, reason=f"no stamps here: {timestamps.unsupportedReason()}"
+)
 
 
 @pytest.fixture

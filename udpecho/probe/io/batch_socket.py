@@ -47,7 +47,10 @@ class BatchSocket:
         self._peer = _readable(sock.getpeername())
         sockopt.enableRecvErr(sock)
         self.stamped = (
-            stamps and timestamps.whyNot() is None and timestamps.ask(sock) and timestamps.waitForTimestamping() is None
+            stamps
+            and timestamps.unsupportedReason() is None
+            and timestamps.ask(sock)
+            and timestamps.waitForTimestamping() is None
         )
         self.most = SLOTS if self.stamped else 1
         self._numbers = timestamps.StampNumbers()

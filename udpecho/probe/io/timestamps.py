@@ -176,7 +176,7 @@ def ask(sock: socket.socket) -> bool:
 
 
 @lru_cache(1)
-def whyNot() -> str | None:
+def unsupportedReason() -> str | None:
     """
     Prove on this machine that the kernel stamps datagrams, and numbers them.
 
