@@ -91,7 +91,7 @@ class ControlMessageTests:
         """Messages of any length are read or left out: one that was cut says nothing, and raises nothing."""
         found = cmsg.readControls(messages)
         assert found.segment >= 0
-        errqueue.readQueued(messages)
+        errqueue.readEntry(messages)
         assert cmsg.unpackControls(cmsg.packControls(messages)) == messages
 
     @given(_messages, st.data())

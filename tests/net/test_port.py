@@ -18,7 +18,8 @@ from tests.support.running import CuriousRecorder, Recorder, Run, hasIPv6, sleep
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, NetworkUnreachable
 from udpecho.interfaces import IDatagramTransport
-from udpecho.net import port as portModule
+from udpecho.net import batch_reader
+from udpecho.net.batch_reader import SplittingReader
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SystemCalls
 from udpecho.net.open import dial, listen
@@ -33,7 +34,7 @@ needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How datagrams are received: by the batch, where the machine can, or one by one."""
     if request.param == "recvmsg":
-        monkeypatch.setattr(portModule, "unsupportedReason", lambda: "the test wants it so")
+        monkeypatch.setattr(batch_reader, "unsupportedReason", lambda: "the test wants it so")
     elif unsupportedReason() is not None:
         pytest.skip(f"no batches: {unsupportedReason()}")
     return cast(str, request.param)
@@ -103,12 +104,19 @@ class FailingCalls:
     def lastError(self) -> int:
         return self._number or self._real.lastError()
 
+    failure = SystemCalls.failure
+
 
 def script(port: DatagramPort, sends: list[int] | None = None, receives: list[int] | None = None) -> FailingSocket:
     """Have a port's socket fail, or the system calls on its batches."""
-    port.socket = failing = FailingSocket(port.socket, sends, receives)  # type: ignore[assignment]
-    if port._batch is not None:
-        port._batch.calls = FailingCalls(port._batch.calls, failing)  # type: ignore[assignment]
+    failing = FailingSocket(port.socket, sends, receives)
+    sock: Any = failing
+    port.socket = port._sender.sock = port._errors.sock = sock
+    reader: Any = port._reader
+    if isinstance(reader, SplittingReader):
+        reader.batch.calls = FailingCalls(reader.batch.calls, failing)  # type: ignore[assignment]
+    else:
+        reader.socket = sock
     return failing
 
 
@@ -141,8 +149,8 @@ class InterfaceTests:
 
     def test_portOutOfRange(self) -> None:
         """A port number that is none is refused with a sentence, not by the socket."""
-        with pytest.raises(ValueError, match="99999 is not a port"):
-            listen(Clock(), 99999, Recorder())  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="port must be 0 to 65535, got 99999"):
+            listen(Clock(), 99999, Recorder())
 
     def test_reactorWithoutDescriptors(self) -> None:
         """On a reactor that has no file descriptors, C{listen} is that reactor's own C{listenUDP}."""
@@ -152,7 +160,7 @@ class InterfaceTests:
                 return arguments
 
         protocol = Recorder()
-        heard: Any = listen(Reactor(), 7, protocol, "::1", maxPacketSize=9)  # type: ignore[arg-type]
+        heard: Any = listen(Reactor(), 7, protocol, "::1", maxPacketSize=9)
         assert heard == (7, protocol, "::1", 9)
 
 
@@ -320,8 +328,8 @@ class NetworkErrorTests:
             protocol = CuriousRecorder()
             port = open_(reactor, protocol)
             port.connect("127.0.0.1", 9)
-            port._noteError(errno.EMSGSIZE, 1280)
-            port._tellErrors()
+            port._errors.note(errno.EMSGSIZE, 1280)
+            port._errors.notify()
             (reason,) = protocol.errors
             assert isinstance(reason, MessageTooLong)
             assert reason.limit == 1252
