@@ -111,12 +111,10 @@ def script(port: DatagramPort, sends: list[int] | None = None, receives: list[in
     """Have a port's socket fail, or the system calls on its batches."""
     failing = FailingSocket(port.socket, sends, receives)
     sock: Any = failing
-    port.socket = port._sender.sock = port._errors.sock = sock
+    port.socket = port._context.socket = sock
     reader: Any = port._reader
     if isinstance(reader, SplittingReader):
         reader.batch.calls = FailingCalls(reader.batch.calls, failing)  # type: ignore[assignment]
-    else:
-        reader.socket = sock
     return failing
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -14,17 +14,18 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IBatchReceiver, SendCallback
 from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
-from udpecho.net.endpoints import Endpoints
+from udpecho.net.context import PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.gso import SegmentLimits
-from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery
 from udpecho.net.selftest import unsupportedReason
-from udpecho.net.sockets import hasBoth
+from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
 
 #: What the shortest datagram takes of the receive buffer at the least, in bytes (C{struct sk_buff} and C{skb_shared_info} in
 #: Linux take some more).
 _minBuffered = 512
+
+SendOne = Callable[[bytes, DatagramAddress, SendCallback], object]
 
 _log = Logger()
 
@@ -35,41 +36,6 @@ def _logUnsupported(reason: str) -> None:
     _log.info("datagrams are received one by one: {reason}", reason=reason)
 
 
-def openBatch(
-    sock: socket.socket,
-    endpoints: Endpoints,
-    options: PortOptions,
-    gro: bool,
-    sendOne: Callable[[bytes, DatagramAddress, SendCallback], object],
-    dropped: Counter[str],
-) -> MessageBatch | None:
-    """
-    Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
-
-    @param gro: whether the protocol can take GRO batches.
-    @param sendOne: see L{BatchSender}.
-    @param dropped: where to count what the system refuses to send.
-
-    @return: C{None} to receive one by one.
-    """
-    # Whoever has bound an adopted socket may have enabled more than is wanted.
-    hopLimits = sockopt.enableRecvHopLimit(sock, options.decrementHopLimit)
-    wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
-    reason = unsupportedReason() if wanted else None
-    if reason is not None:
-        _logUnsupported(reason)
-    if not wanted or reason is not None:
-        sockopt.enableGRO(sock, False)
-        endpoints.pktinfo = sockopt.enablePktinfo(sock)
-        return None
-    severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
-    endpoints.pktinfo = sockopt.enablePktinfo(sock, severalHosts)
-    segments = SegmentLimits() if sockopt.enableGRO(sock, gro and options.offload) else None
-    isIPv6 = endpoints.family == socket.AF_INET6
-    batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
-    return MessageBatch(batchOptions, BatchSender(batchOptions, sendOne, dropped).send)
-
-
 class SplittingReader:
     """
     Receives batches, for a protocol that takes datagrams one by one.
@@ -77,17 +43,12 @@ class SplittingReader:
     @ivar batch: the last batch.
     """
 
-    def __init__(self, sock: socket.socket, batch: MessageBatch, delivery: Delivery, maxDatagrams: int) -> None:
-        """
-        @param sock: the socket.
-        @param batch: receives.
-        @param delivery: hands the datagrams over.
-        @param maxDatagrams: see L{Reader <udpecho.net.reader.Reader>}.
-        """
+    def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery, maxDatagrams: int) -> None:
         self.batch = batch
         self.maxDatagrams = maxDatagrams
         self.datagrams = self.size = 0
-        self._socket = sock
+        self._context = context
+        self._socket = context.socket
         self._delivery = delivery
 
     def receive(self) -> bool:
@@ -113,11 +74,11 @@ class SplittingReader:
                 self._delivery.backlog.extend((payload, address) for payload in batch.payloads(entry))
 
     def close(self) -> None:
-        """The socket is closed: nothing of the last batch can be sent any more."""
+        """Nothing of the last batch can be sent any more."""
         self.batch.close()
 
     def leave(self) -> None:
-        """End with batches: add what is queued to the backlog."""
+        """Add what is queued to the backlog."""
         sockopt.enableGRO(self._socket, False)
         # The protocol may be handling the last one.
         following = self.batch.another()
@@ -133,32 +94,12 @@ class SplittingReader:
 class BatchReader(SplittingReader):
     """Receives batches, for a protocol that takes them whole."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        batch: MessageBatch,
-        delivery: Delivery,
-        maxDatagrams: int,
-        receiver: IBatchReceiver,
-        maxPacketSize: int,
-        dropped: Counter[str],
-    ) -> None:
-        """
-        @param receiver: the protocol.
-        @param maxPacketSize: the longest datagram that the protocol is to answer, in bytes.
-        @param dropped: where to count what it is not to answer, by reason.
-        """
-        super().__init__(sock, batch, delivery, maxDatagrams)
-        self._receiver = receiver
-        self._maxPacketSize = maxPacketSize
-        self._dropped = dropped
-
     def handle(self) -> None:
         """Hand it over, with the entries dropped that are not for the protocol."""
-        batch = self.batch
-        if batch.size >= self._maxPacketSize:
+        batch, maxPacketSize = self.batch, self._context.maxPacketSize
+        if batch.size >= maxPacketSize:
             for entry, longest in enumerate(batch.longest()):
-                if longest > self._maxPacketSize:
+                if longest > maxPacketSize:
                     batch.drop(entry, "truncated")
             for entry in batch.truncated():
                 batch.drop(entry, "truncated")
@@ -168,8 +109,45 @@ class BatchReader(SplittingReader):
         if batch.dropped:
             counts = batch.counts()
             for entry, reason in batch.dropped.items():
-                self._dropped[reason] += counts[entry]
+                self._context.dropped[reason] += counts[entry]
+        protocol: Any = self._context.protocol
         try:
-            self._receiver.datagramsReceived(batch)
+            protocol.datagramsReceived(batch)
         except Exception:
-            _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=self._receiver)
+            _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
+
+
+def openBatchReader(
+    context: PortContext, delivery: Delivery, sendOne: SendOne, maxDatagrams: int, maxBatched: int
+) -> SplittingReader | None:
+    """
+    Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
+
+    @param sendOne: see L{BatchSender}.
+    @param maxDatagrams: how many datagrams to hand over one by one in one turn of the reactor.
+    @param maxBatched: how many to hand over in batches.
+
+    @return: C{None} to receive one by one.
+    """
+    sock, endpoints, options = context.socket, context.endpoints, context.options
+    # Whoever has bound an adopted socket may have enabled more than is wanted.
+    hopLimits = sockopt.enableRecvHopLimit(sock, options.decrementHopLimit)
+    wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
+    reason = unsupportedReason() if wanted else None
+    if reason is not None:
+        _logUnsupported(reason)
+    if not wanted or reason is not None:
+        sockopt.enableGRO(sock, False)
+        endpoints.pktinfo = sockopt.enablePktinfo(sock)
+        return None
+    severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
+    endpoints.pktinfo = sockopt.enablePktinfo(sock, severalHosts)
+    whole = IBatchReceiver.providedBy(context.protocol)
+    # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
+    gro = sockopt.enableGRO(sock, whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM)
+    isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
+    batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
+    batch = MessageBatch(batchOptions, BatchSender(batchOptions, sendOne, context.dropped).send)
+    if whole:
+        return BatchReader(context, batch, delivery, maxBatched)
+    return SplittingReader(context, batch, delivery, maxDatagrams)

@@ -10,8 +10,8 @@ from twisted.logger import Logger
 
 from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
-from udpecho.interfaces import INetworkErrorReceiver, Reactor
-from udpecho.net.endpoints import Endpoints
+from udpecho.interfaces import INetworkErrorReceiver
+from udpecho.net.context import PortContext
 from udpecho.net.linux import errqueue, sockopt
 from udpecho.net.single_call import SingleCall
 
@@ -58,24 +58,15 @@ def notifyError(protocol: DatagramProtocol, reason: EchoError) -> None:
 
 class NetworkErrors:
     """
-    Collects what the network reports about datagrams that a socket has sent, and notifies the protocol: from the reactor only,
-    never from inside C{write}, and once of each kind.
-
-    @ivar sock: the socket, set when it is open.
+    Collects what the network reports about datagrams that were sent, and notifies the protocol: from the reactor only, never
+    from inside C{write}, once of each kind, and in connected mode only, when there is one peer that the errors are about.
     """
 
-    sock: socket.socket
-
-    def __init__(self, reactor: Reactor, endpoints: Endpoints, protocol: DatagramProtocol) -> None:
-        """
-        @param reactor: an C{IReactorTime} provider.
-        @param endpoints: the port's.
-        @param protocol: what to notify; only in connected mode, when there is one peer that the errors are about.
-        """
-        self._endpoints = endpoints
-        self._protocol = protocol
+    def __init__(self, context: PortContext) -> None:
+        self._context = context
+        self._endpoints = context.endpoints
         self._noted: dict[tuple[int, int], EchoError] = {}
-        self._later = SingleCall(reactor, self.notify)
+        self._later = SingleCall(context.reactor, self.notify)
         self._closed = False
 
     def take(self) -> bool:
@@ -84,8 +75,8 @@ class NetworkErrors:
 
         @return: whether there was anything.
         """
-        entries = errqueue.readErrors(self.sock, _errorsPerTurn) if sockopt.available else []
-        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        entries = errqueue.readErrors(self._context.socket, _errorsPerTurn) if sockopt.available else []
+        number = self._context.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if self._endpoints.peer is not None:
             for entry in entries:
                 self.note(entry.errno, entry.info)
@@ -115,18 +106,23 @@ class NetworkErrors:
         if self._noted:
             self._later.schedule()
 
-    def notify(self) -> None:
-        """Notify the protocol. To be called from the reactor only."""
+    def notify(self, unexplained: int = 0) -> None:
+        """
+        Notify the protocol. To be called from the reactor only.
+
+        @param unexplained: an error number to report if the system has nothing else to report.
+        """
         self._later.cancel()
         if self._closed:
             return
         # All that is there belongs together; what the protocol sends when it is notified is another matter.
-        self.take()
+        if not self.take() and unexplained:
+            self.note(unexplained)
         noted, self._noted = self._noted, {}
         for reason in noted.values():
             if self._closed:
                 return
-            notifyError(self._protocol, reason)
+            notifyError(self._context.protocol, reason)
 
     def close(self) -> None:
         """Notify the protocol of nothing more."""

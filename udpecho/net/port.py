@@ -35,7 +35,7 @@ It watches for writing if and only if a datagram waits for the send queue. The e
     connectionLost  On poll and epoll a network error looks like the end of a connection. So the port takes the errors, notifies
                     the protocol and goes on. It closes if the reactor itself stops.
 
-The parts of a port, each in a module of its own: L{Endpoints} are its addresses. A L{Reader}, plain or for batches, receives;
+The parts of a port, each in a module of its own: C{Endpoints} are its addresses. A L{Reader}, plain or for batches, receives;
 L{Delivery} hands over one by one, with a backlog while the protocol wants none. L{Sender} keeps what the send queue does not
 take. L{NetworkErrors} go to the protocol. A batch goes back by C{BatchSender}.
 """
@@ -56,17 +56,17 @@ from twisted.python import log as stockLog
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from udpecho.interfaces import IBatchReceiver, IDatagramTransport, Reactor, SendCallback
-from udpecho.net.batch_reader import BatchReader, SplittingReader, openBatch
+from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
+from udpecho.net.batch_reader import openBatchReader
+from udpecho.net.context import PortContext
 from udpecho.net.drain import drain
-from udpecho.net.endpoints import Endpoints
 from udpecho.net.linux import sockopt
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.sender import Sender
 from udpecho.net.single_call import SingleCall
-from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, receiveBuffer, socketAddress
+from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, isConnected, receiveBuffer, socketAddress
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
 #: The descriptor itself is bad, so that no later turn can go better.
@@ -86,14 +86,12 @@ class DatagramPort(udp.Port):
     Other network errors go to C{networkError} of a protocol that provides L{INetworkErrorReceiver
     <udpecho.interfaces.INetworkErrorReceiver>}; without it, C{connectionRefused} reports an unreachable peer, too.
 
-    On Linux an unconnected port receives in batches. A protocol that provides L{IBatchReceiver} gets them whole, any other gets
-    each datagram.
+    A protocol that provides L{IBatchReceiver <udpecho.interfaces.IBatchReceiver>} gets batches, where the system has them.
 
     @cvar maxDatagrams: how many datagrams one turn of the reactor may read; C{maxThroughput} bounds their bytes.
     @cvar maxBatched: the same for a protocol that takes batches; the last batch may go beyond it.
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}, C{loop_guard}
-        for those whose hop limit leaves none for a reply, and C{not_allowed} for those of others than the peer that were queued
-        before it was connected.
+        (no hop is left for a reply), and C{not_allowed} (not from the peer, and queued before the port was connected).
     """
 
     maxDatagrams = 64
@@ -121,16 +119,12 @@ class DatagramPort(udp.Port):
         @param options: how to receive and send.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
-        self.dropped: Counter[str] = Counter()
-        self._options = options
-        self._endpoints = Endpoints(self.addressFamily)
-        self._errors = NetworkErrors(self.reactor, self._endpoints, proto)
-        self._sender = Sender(
-            self.reactor, self._endpoints, self._errors, self.dropped, options, self._sendQueueFull, self._sendQueueEmpty
-        )
-        self._delivery = Delivery(
-            self.reactor, proto, self._endpoints, maxPacketSize, self.maxThroughput, self.dropped, self._sender.waiting
-        )
+        self._context = context = PortContext(self.reactor, proto, self.addressFamily, maxPacketSize, options)
+        self.dropped: Counter[str] = context.dropped
+        self._endpoints = context.endpoints
+        self._errors = NetworkErrors(context)
+        self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty)
+        self._delivery = Delivery(context, self.maxThroughput, self._sender.waiting)
         self._sawError = False
         self._readingFailed = False
         self._readingPause = SingleCall(self.reactor, self._resumeReading)
@@ -140,11 +134,7 @@ class DatagramPort(udp.Port):
     # Opening and connecting
 
     def startListening(self) -> None:
-        """
-        Bind, and begin to read.
-
-        @raise error.CannotListenError: if the system refuses; nothing is left open then.
-        """
+        """Bind, and begin to read; @raise error.CannotListenError: if the system refuses; nothing is left open then."""
         try:
             super().startListening()
         except OSError as e:
@@ -155,10 +145,10 @@ class DatagramPort(udp.Port):
     def createInternetSocket(self) -> socket.socket:
         """Make the socket, with the options that must be set before it is bound."""
         sock = super().createInternetSocket()
-        if self._options.ipv6Only and self.addressFamily == socket.AF_INET6:
+        if self._context.options.ipv6Only and self.addressFamily == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if self._options.receiveBuffer is not None:
-            growReceiveBuffer(sock, self._options.receiveBuffer)
+        if self._context.options.receiveBuffer is not None:
+            growReceiveBuffer(sock, self._context.options.receiveBuffer)
         return sock
 
     def _bindSocket(self) -> None:
@@ -182,42 +172,22 @@ class DatagramPort(udp.Port):
         self._logAsStock(f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _logAsStock(self, text: str) -> None:
-        """Log what the stock port always logs, if the protocol is C{noisy}."""
         if getattr(self.protocol, "noisy", True):
             stockLog.msg(text)
 
     def _openParts(self, sock: socket.socket) -> None:
         """@raise OSError: if the system refuses."""
         self._endpoints.bound(sock)
-        self._errors.sock = sock
-        self._sender.open(sock)
-        self._reader = self._plainReader()
-        try:
-            # An adopted socket may be connected already.
-            sock.getpeername()
-        except OSError:
-            if sockopt.available:
-                sockopt.disablePathMTUDiscovery(sock)
-                self._openBatches(sock)
-        else:
+        self._context.socket = sock
+        self._sender.open()
+        self._reader = PlainReader(self._context, self._delivery, self.maxDatagrams)
+        if isConnected(sock):
+            # An adopted one may be.
             self._becameConnected(None)
-
-    def _plainReader(self) -> PlainReader:
-        return PlainReader(self.socket, self._endpoints, self._delivery, self.maxPacketSize, self.maxDatagrams)
-
-    def _openBatches(self, sock: socket.socket) -> None:
-        receiver: Any = self.protocol
-        whole = IBatchReceiver.providedBy(receiver)
-        # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
-        gro = whole and self.maxPacketSize >= MAX_DATAGRAM
-        batch = openBatch(sock, self._endpoints, self._options, gro, self._sender.send, self.dropped)
-        if batch is None:
-            return
-        if whole:
-            delivery, limit = self._delivery, self.maxPacketSize
-            self._reader = BatchReader(sock, batch, delivery, self.maxBatched, receiver, limit, self.dropped)
-        else:
-            self._reader = SplittingReader(sock, batch, self._delivery, self.maxDatagrams)
+        elif sockopt.available:
+            sockopt.disablePathMTUDiscovery(sock)
+            limits = self.maxDatagrams, self.maxBatched
+            self._reader = openBatchReader(self._context, self._delivery, self._sender.send, *limits) or self._reader
 
     def connect(self, host: str, port: int) -> None:
         """
@@ -233,11 +203,9 @@ class DatagramPort(udp.Port):
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host, "connect()")
-        reader = self._reader
-        if isinstance(reader, SplittingReader):
-            self._reader = self._plainReader()
-            reader.leave()
-            self._resumeReading()
+        reader, self._reader = self._reader, PlainReader(self._context, self._delivery, self.maxDatagrams)
+        reader.leave()
+        self._resumeReading()
         self.socket.connect(socketAddress(host, port))
         self._becameConnected((host, port))
 
@@ -281,11 +249,7 @@ class DatagramPort(udp.Port):
                 self._resumeReading()
 
     def _readTurn(self) -> bool:
-        """
-        Read one turn's datagrams.
-
-        @return: whether the queue was found empty.
-        """
+        """Read one turn's datagrams; @return: whether the queue was found empty."""
         reader, delivery, waiting = self._reader, self._delivery, self._sender.waiting
         if delivery.backlog:
             delivery.flush()
@@ -325,12 +289,10 @@ class DatagramPort(udp.Port):
         number = failure.errno or errno.EIO
         if self._endpoints.peer is not None and (number in PEER_ERRORS or number == errno.EMSGSIZE):
             self._sawError = True
-            if not self._errors.take():
-                self._errors.note(number)
-            self._errors.notify()
+            self._errors.notify(number)
             return True
         if number in PEER_ERRORS:
-            # Windows reports refusals to an unconnected socket, without the address that refused.
+            # Windows reports refusals to an unconnected socket, too, and not the address that refused.
             return True
         if number in _badDescriptor:
             raise failure
@@ -353,27 +315,20 @@ class DatagramPort(udp.Port):
         """
         Send a datagram, now or as soon as the send queue has space.
 
-        A datagram that the system refuses for its own reasons (no route, a firewall, port 0) is counted in C{dropped}, and in
-        connected mode the protocol is notified of network errors.
+        A datagram that the system refuses for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
 
         @param datagram: the payload.
-        @param addr: the destination; C{None} in connected mode. Given the very L{DatagramAddress
-            <udpecho.addresses.DatagramAddress>} that C{datagramReceived} got, the datagram leaves from the address that was
-            asked.
+        @param addr: the destination; C{None} in connected mode. To reply from the address that was asked, pass the very object
+            that C{datagramReceived} got.
 
         @raise error.MessageLengthError: if no datagram can be this long.
-        @raise error.InvalidAddressError: if C{addr} is not an address of this port's family, or not the peer's in connected
-            mode.
+        @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
         """
         if self._sender.send(datagram, addr, _ignoreOutcome) == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
-        """
-        Send a datagram, and report its outcome.
-
-        @see: L{IDatagramTransport.send}
-        """
+        """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""
         self._sender.send(datagram, address, callback)
 
     def doWrite(self) -> None:
@@ -403,17 +358,10 @@ class DatagramPort(udp.Port):
     def _isDrained(self) -> bool:
         waiting = self._sender.waiting
         # Reading may fill the send queue.
-        return not self.connected or (not waiting and self._isRead() and not waiting)
-
-    def _isRead(self) -> bool:
-        return not self._delivery.wanted or self._readTurn()
+        return not self.connected or (not waiting and (not self._delivery.wanted or self._readTurn()) and not waiting)
 
     def stopListening(self) -> defer.Deferred[None]:
-        """
-        Stop, and close the socket in the reactor's next turn. May be called twice.
-
-        @return: fires when the socket is closed.
-        """
+        """Stop, and close the socket in the reactor's next turn. May be called twice; @return: fires when it is closed."""
         if not self.connected:
             return defer.succeed(None)
         stopped: defer.Deferred[None] = defer.Deferred()
@@ -428,31 +376,21 @@ class DatagramPort(udp.Port):
             self._closing.schedule()
 
     def abort(self) -> None:
-        """
-        Stop and close at once. Another socket may get the descriptor before the reactor's turn is over; a L{DatagramPort} that
-        gets it is not disturbed by the events of this one.
-
-        @see: L{IDatagramTransport.abort}
-        """
+        """Stop and close at once, see L{IDatagramTransport.abort}."""
         if self.connected:
             self.stopReading()
             self.stopWriting()
             self.connectionLost()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """
-        The reactor saw an error on the socket, or the socket is to be closed.
-
-        @param reason: why, from the reactor; C{None} from this port itself.
-        """
+        """The reactor saw an error on the socket; or, without a C{reason}, close it."""
         if not self.connected or (reason is not None and self._survives(reason)):
             return
         self._closing.cancel()
         self._readingPause.cancel()
         self._errors.close()
         self._delivery.close()
-        if isinstance(self._reader, SplittingReader):
-            self._reader.close()
+        self._reader.close()
         sock = self.socket
         self._logAsStock(f"(UDP Port {self._realPortNumber} Closed)")
         self._realPortNumber = None
@@ -479,11 +417,7 @@ class DatagramPort(udp.Port):
         On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
         another socket, closed in this very turn, whose descriptor this one has got.
         """
-        if (
-            self._closing.scheduled
-            or not self.reactor.running
-            or reason.check(error.ConnectionDone, error.ConnectionLost) is None
-        ):
+        if self._closing.scheduled or not self.reactor.running or not reason.check(error.ConnectionDone, error.ConnectionLost):
             return False
         self._errors.notify()
         if self.connected:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import socket
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sized
 from typing import Protocol
 
-from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
-from udpecho.interfaces import IDropReceiver, Reactor
-from udpecho.net.endpoints import Endpoints
+from udpecho.interfaces import IDropReceiver
+from udpecho.net.context import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.single_call import SingleCall
 from udpecho.net.sockets import datagramAddress
@@ -51,6 +49,12 @@ class Reader(Protocol):
     def handle(self) -> None:
         """Give what was received to the protocol."""
 
+    def leave(self) -> None:
+        """The port becomes connected: add to the backlog what only this reader can receive."""
+
+    def close(self) -> None:
+        """The socket is closed."""
+
 
 class Delivery:
     """
@@ -60,34 +64,20 @@ class Delivery:
     @ivar backlog: what was received and not handed over.
     """
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        protocol: DatagramProtocol,
-        endpoints: Endpoints,
-        maxPacketSize: int,
-        maxThroughput: int,
-        dropped: Counter[str],
-        waiting: Sized,
-    ) -> None:
+    def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
         """
-        @param reactor: an C{IReactorTime} provider.
-        @param protocol: the protocol.
-        @param endpoints: the port's.
-        @param maxPacketSize: the longest datagram to hand over, in bytes.
         @param maxThroughput: how many bytes of the backlog to hand over in one turn.
-        @param dropped: where to count what is not handed over, by reason.
         @param waiting: the datagrams that wait for the send queue.
         """
-        self._protocol = protocol
-        self._endpoints = endpoints
-        self._maxPacketSize = maxPacketSize
+        self._protocol = context.protocol
+        self._endpoints = context.endpoints
+        self._maxPacketSize = context.maxPacketSize
+        self._dropped = context.dropped
         self._maxThroughput = maxThroughput
-        self._dropped = dropped
         self._waiting = waiting
         self.wanted = False
         self.backlog: deque[tuple[bytes, DatagramAddress]] = deque()
-        self._later = SingleCall(reactor, self.flush)
+        self._later = SingleCall(context.reactor, self.flush)
 
     def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
         """Hand a datagram to the protocol, if it is for it."""
@@ -139,22 +129,14 @@ class PlainReader:
 
     datagrams = 1
 
-    def __init__(
-        self, sock: socket.socket, endpoints: Endpoints, delivery: Delivery, maxPacketSize: int, maxDatagrams: int
-    ) -> None:
-        """
-        @param sock: the socket.
-        @param endpoints: the port's.
-        @param delivery: hands the datagrams over.
-        @param maxPacketSize: the longest datagram that is wanted, in bytes; of a longer one a byte more is received.
-        @param maxDatagrams: see L{Reader}.
-        """
-        self.socket = sock
+    def __init__(self, context: PortContext, delivery: Delivery, maxDatagrams: int) -> None:
         self.maxDatagrams = maxDatagrams
         self.size = 0
-        self._endpoints = endpoints
+        self._context = context
+        self._endpoints = context.endpoints
         self._delivery = delivery
-        self._bufferSize = maxPacketSize + 1
+        # One byte more than is wanted: a longer datagram is not truncated without notice.
+        self._bufferSize = context.maxPacketSize + 1
         self._datagram = b""
         self._address = DatagramAddress(("", 0))
 
@@ -162,11 +144,11 @@ class PlainReader:
         """Receive a datagram."""
         try:
             if self._endpoints.pktinfo:
-                self._datagram, ancillary, _, sender = self.socket.recvmsg(self._bufferSize, cmsg.ANCILLARY_SIZE)
+                self._datagram, ancillary, _, sender = self._context.socket.recvmsg(self._bufferSize, cmsg.ANCILLARY_SIZE)
                 self._address = address = datagramAddress(sender)
                 address.localHost, address.unicast, address.hopLimit, _ = cmsg.readControls(ancillary)
             else:
-                self._datagram, sender = self.socket.recvfrom(self._bufferSize)
+                self._datagram, sender = self._context.socket.recvfrom(self._bufferSize)
                 self._address = address = datagramAddress(sender)
                 address.localHost = self._endpoints.boundHost
         except OSError as e:
@@ -180,3 +162,9 @@ class PlainReader:
     def handle(self) -> None:
         """Hand it over."""
         self._delivery.deliver(self._datagram, self._address)
+
+    def leave(self) -> None:
+        """What is queued can be received as before."""
+
+    def close(self) -> None:
+        """Nothing is kept."""

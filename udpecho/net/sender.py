@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6
-from udpecho.interfaces import Reactor, SendCallback
-from udpecho.net.endpoints import Endpoints
+from udpecho.interfaces import SendCallback
+from udpecho.net.context import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
-from udpecho.net.options import PortOptions
 from udpecho.net.single_call import SingleCall
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN
 
@@ -48,46 +47,28 @@ class Sender:
     """
     Sends the datagrams of a port, in order.
 
-    @ivar sock: the socket, set when it is open.
     @ivar waiting: the datagrams that wait for the send queue; always the same object.
     """
 
-    sock: socket.socket
-
     def __init__(
-        self,
-        reactor: Reactor,
-        endpoints: Endpoints,
-        errors: NetworkErrors,
-        dropped: Counter[str],
-        options: PortOptions,
-        onFull: Callable[[], object],
-        onEmpty: Callable[[], object],
+        self, context: PortContext, errors: NetworkErrors, onFull: Callable[[], object], onEmpty: Callable[[], object]
     ) -> None:
         """
-        @param reactor: an C{IReactorTime} provider.
-        @param endpoints: the port's.
-        @param errors: the port's.
-        @param dropped: where to count what is not sent, by reason.
-        @param options: the port's.
         @param onFull: called when the first datagram begins to wait.
         @param onEmpty: called when no datagram waits any more.
         """
-        self._reactor = reactor
-        self._endpoints = endpoints
+        self._context = context
+        self._endpoints = context.endpoints
         self._errors = errors
-        self._dropped = dropped
-        self._options = options
         self._onFull = onFull
         self._onEmpty = onEmpty
-        self._maxPayload = MAX_PAYLOAD_IPV4 if endpoints.family == socket.AF_INET else MAX_PAYLOAD_IPV6
+        self._maxPayload = MAX_PAYLOAD_IPV4 if context.endpoints.family == socket.AF_INET else MAX_PAYLOAD_IPV6
         self.waiting: deque[_Waiting] = deque()
-        self._expiry = SingleCall(reactor, self._expire)
+        self._expiry = SingleCall(context.reactor, self._expire)
         self._open = False
 
-    def open(self, sock: socket.socket) -> None:
-        """Send on a socket."""
-        self.sock = sock
+    def open(self) -> None:
+        """The socket is open."""
         self._open = True
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
@@ -125,11 +106,11 @@ class Sender:
         for _ in range(SEND_TRIES):
             try:
                 if destination is None:
-                    self.sock.send(datagram)
+                    self._context.socket.send(datagram)
                 elif ancillary:
-                    self.sock.sendmsg([datagram], ancillary, 0, destination)
+                    self._context.socket.sendmsg([datagram], ancillary, 0, destination)
                 else:
-                    self.sock.sendto(datagram, destination)
+                    self._context.socket.sendto(datagram, destination)
                 return 0
             except OSError as e:
                 number = e.errno or errno.EIO
@@ -152,19 +133,19 @@ class Sender:
 
     def _report(self, reason: str | None, callback: SendCallback) -> None:
         if reason is not None:
-            self._dropped[reason] += 1
+            self._context.dropped[reason] += 1
         notifySent(callback, reason)
 
     def _wait(
         self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
     ) -> None:
-        if len(self.waiting) >= self._options.maxWaiting:
+        if len(self.waiting) >= self._context.options.maxWaiting:
             self._report("send_timeout", callback)
             return
-        deadline = self._reactor.seconds() + self._options.writeTimeout
+        deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
         self.waiting.append(_Waiting(deadline, datagram, destination, ancillary, callback))
         if not self._expiry.scheduled:
-            self._expiry.schedule(self._options.writeTimeout)
+            self._expiry.schedule(self._context.options.writeTimeout)
             self._onFull()
 
     def flush(self) -> None:
@@ -181,7 +162,7 @@ class Sender:
             self._finishWaiting()
 
     def _expire(self) -> None:
-        now = self._reactor.seconds()
+        now = self._context.reactor.seconds()
         while self.waiting and self.waiting[0].deadline <= now:
             self._report("send_timeout", self.waiting.popleft().callback)
         # A callback may have sent another datagram.

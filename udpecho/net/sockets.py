@@ -62,6 +62,15 @@ def growReceiveBuffer(sock: socket.socket, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
+def isConnected(sock: socket.socket) -> bool:
+    """Whether a socket has a peer."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def receiveBuffer(sock: socket.socket) -> int:
     """The receive buffer of a socket, in bytes, as it was requested: Linux doubles that, for its own use (C{socket(7)})."""
     granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
