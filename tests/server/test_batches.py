@@ -16,8 +16,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.conftest import CaughtErrors
-from tests.net.test_port import script
 from tests.server.test_protocol import EvenPortsOnly, Lines, check, lines  # noqa: F401
+from tests.support.ports import script
 from tests.support.running import udpSocket
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
 from udpecho.net.batch_reader import BatchReader
