@@ -11,17 +11,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.batches import SEND_ERRORS, bench, burst, segmentsOf, take, talker
-from tests.support.running import hasIPv6
+from tests.support.running import udpSocket
+from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.mmsg import SLOTS
 from udpecho.net.selftest import unsupportedReason
 
 pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 #: A datagram's size, and why it is dropped, if it is.
 _entries = st.tuples(st.integers(0, 2000), st.sampled_from([None, None, None, "loop_guard", "too_large"]))
 #: The length of each datagram, how many they are, the length of the last, and whether to send just one.
 _bursts = st.tuples(st.integers(1, 1400), st.integers(1, 64), st.integers(0, 1399), st.booleans())
+
+
+def replies(sock: socket.socket, count: int) -> list[tuple[bytes, str, int | None]]:
+    """Receive so many datagrams: payload, source address, and what is left of the hop limit, if the socket reports it."""
+    found = []
+    for _ in range(count):
+        payload, ancillary, _, source = sock.recvmsg(65535, 100)
+        found.append((payload, source[0], cmsg.readControls(ancillary).hopLimit))
+    return found
 
 
 class BatchSenderTests:
@@ -248,3 +257,56 @@ class SegmentationTests:
                 bed.send()
             assert len(bed.apart) == 10
             assert take(sock, 10) == [b"x" * 10] * 10
+
+    @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
+    def test_hopLimits(self, bound: str) -> None:
+        """A reply has one hop less also in a batch with GRO batches, whether it is in one of them or not."""
+        with bench(bound, segmentation=True, hopLimits=True) as bed, talker(bed, "127.0.0.1") as sock:
+            assert sockopt.enableRecvHopLimit(sock)
+            for hops, send in ((64, lambda: burst(sock, b"x" * 250, 100)), (9, lambda: sock.send(b"single"))):
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+                send()
+            assert bed.receive() == 2
+            assert bed.batch.datagrams == 4
+            bed.send()
+            assert [hopLimit for _, _, hopLimit in replies(sock, 4)] == [63, 63, 63, 8]
+            assert bed.apart == []
+
+    def test_joined(self) -> None:
+        """Replies of one flow and one length that follow each other are sent with one header."""
+        with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
+            for number in range(6):
+                sock.send(bytes([number]) * 10)
+            assert bed.receive() == 6
+            asked = bed.limitCalls([])
+            bed.send()
+            assert asked == [1]
+            assert take(sock, 6) == [bytes([number]) * 10 for number in range(6)]
+
+    def test_joinedByLocalAddress(self) -> None:
+        """Requests of one flow to different local addresses are not joined: each is answered from the one that was asked."""
+        with bench("0.0.0.0", segmentation=True) as bed, udpSocket("127.0.0.1") as sock:
+            hosts = ["127.0.0.1"] * 3 + ["127.0.0.2"] * 3 + ["127.0.0.3"] * 3
+            for number, host in enumerate(hosts):
+                sock.sendto(bytes([number]), (host, bed.sock.getsockname()[1]))
+            assert bed.receive() == len(hosts)
+            asked = bed.limitCalls([])
+            bed.send()
+            assert asked == [3]
+            expected = [(bytes([number]), host) for number, host in enumerate(hosts)]
+            assert [(payload, host) for payload, host, _ in replies(sock, len(hosts))] == expected
+
+    def test_joinedByHopLimit(self) -> None:
+        """Requests of one flow with different hop limits are not joined: each reply has one hop less than its request."""
+        with bench(segmentation=True, hopLimits=True) as bed, talker(bed, "127.0.0.1") as sock:
+            assert sockopt.enableRecvHopLimit(sock)
+            hops = [64] * 3 + [5] * 3 + [200] * 3
+            for number, limit in enumerate(hops):
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, limit)
+                sock.send(bytes([number]))
+            assert bed.receive() == len(hops)
+            asked = bed.limitCalls([])
+            bed.send()
+            assert asked == [3]
+            expected = [(bytes([number]), limit - 1) for number, limit in enumerate(hops)]
+            assert [(payload, limit) for payload, _, limit in replies(sock, len(hops))] == expected
