@@ -169,11 +169,7 @@ class DatagramPort(udp.Port):
             if sock is not None:
                 self._closeSocket(sock)
             raise error.CannotListenError(self.interface, self.port, e) from None
-        self._logAsStock(f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
-
-    def _logAsStock(self, text: str) -> None:
-        if getattr(self.protocol, "noisy", True):
-            stockLog.msg(text)
+        _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
         """@raise OSError: if the system refuses."""
@@ -244,7 +240,7 @@ class DatagramPort(udp.Port):
         if self._sawError:
             self._sawError = False
             if self._delivery.wanted and self.connected:
-                # libuv, and so uvloop, stops watching a socket when it has reported an error.
+                # libuv, and so uvloop, stops watching a socket that has reported an error.
                 super().stopReading()
                 self._resumeReading()
 
@@ -332,8 +328,12 @@ class DatagramPort(udp.Port):
         self._sender.send(datagram, address, callback)
 
     def doWrite(self) -> None:
-        """The send queue has space: send what waits for it."""
+        """The send queue has space, or there is an error: send what waits."""
         self._sender.flush()
+        if self._sender.waiting and self._endpoints.peer is not None:
+            # As in C{doRead}.
+            self.stopWriting()
+            self.startWriting()
 
     def _sendQueueFull(self) -> None:
         super().stopReading()
@@ -392,7 +392,7 @@ class DatagramPort(udp.Port):
         self._delivery.close()
         self._reader.close()
         sock = self.socket
-        self._logAsStock(f"(UDP Port {self._realPortNumber} Closed)")
+        _logAsStock(self.protocol, f"(UDP Port {self._realPortNumber} Closed)")
         self._realPortNumber = None
         self.maxThroughput = -1
         base.BasePort.connectionLost(self, reason)
@@ -425,6 +425,12 @@ class DatagramPort(udp.Port):
                 self.startWriting()
             self._resumeReading()
         return True
+
+
+def _logAsStock(protocol: DatagramProtocol, text: str) -> None:
+    """Log what the stock port always logs."""
+    if getattr(protocol, "noisy", True):
+        stockLog.msg(text)
 
 
 def _ignoreOutcome(reason: str | None) -> None:
