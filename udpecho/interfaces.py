@@ -29,13 +29,13 @@ SendCallback = Callable[["str | None"], None]
 class IDatagramTransport(IUDPTransport, Interface):
     """A UDP transport that says what became of each datagram it was asked to send."""
 
-    def send(datagram: bytes, address: tuple[str, int] | None, settled: SendCallback) -> None:
+    def send(datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
         """
         Send a datagram, now or as soon as the send queue has room.
 
         @param datagram: the payload.
         @param address: the peer; C{None} in connected mode.
-        @param settled: called exactly once, perhaps before this method returns: with C{None} when the system has taken the
+        @param callback: called exactly once, perhaps before this method returns: with C{None} when the system has taken the
             datagram, else with the reason that it never will, C{"send_failed"} or C{"send_timeout"}.
         """
 
@@ -133,11 +133,11 @@ class IDatagramBatch(Interface):
         @raise ValueError: if it is none.
         """
 
-    def send(settled: BatchSendCallback) -> None:
+    def send(callback: BatchSendCallback) -> None:
         """
         Send what is not dropped back to where it came from, from the address that was asked.
 
-        @param settled: hears of all datagrams, of those that were dropped too; called as often as needed, perhaps after this
+        @param callback: hears of all datagrams, of those that were dropped too; called as often as needed, perhaps after this
             method has returned.
         """
 

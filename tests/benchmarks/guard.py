@@ -62,7 +62,7 @@ class Batch:
     def drop(self, entry: int, reason: str) -> None:
         self.dropped[entry] = reason
 
-    def send(self, settled: BatchSendCallback) -> None:
+    def send(self, callback: BatchSendCallback) -> None:
         raise NotImplementedError
 
 

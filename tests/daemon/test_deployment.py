@@ -268,11 +268,13 @@ class UnitTests:
             _noWriteExecute,
             sys.executable,
             "-c",
-            "from udpecho.net import selftest; print(selftest.whyNot())",
+            "from udpecho.net import selftest; print(selftest.unsupportedReason())",
         )
         if python.status == 77:
             pytest.skip("this kernel cannot forbid it")
-        unrestricted = processes.run(sys.executable, "-c", "from udpecho.net import selftest; print(selftest.whyNot())")
+        unrestricted = processes.run(
+            sys.executable, "-c", "from udpecho.net import selftest; print(selftest.unsupportedReason())"
+        )
         assert python.status == 0, python
         assert python.stdout == unrestricted.stdout
         echoes(processes, [sys.executable, "-c", _noWriteExecute, *command("twistd"), "-n", "--pidfile="])

@@ -82,7 +82,7 @@ class GivenBatch:
         assert reason in DROP_REASONS
         self.dropped.setdefault(entry, reason)
 
-    def send(self, settled: BatchSendCallback) -> None:
+    def send(self, callback: BatchSendCallback) -> None:
         raise NotImplementedError
 
 

@@ -167,12 +167,12 @@ class AdoptTests:
     def test_wrong(self, runOnce: Run) -> None:
         """What is no bound UDP socket is refused with a sentence; so is a reactor without sockets."""
         reactor: Any = runOnce.reactor
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="must be bound"):
             adopt(reactor, sock, Recorder())
-        with socket.socket() as sock, pytest.raises(ValueError, match="not a UDP socket"):
+        with socket.socket() as sock, pytest.raises(ValueError, match="must be a UDP socket"):
             adopt(reactor, sock, Recorder())
         clock: Any = Clock()
-        with udpSocket() as sock, pytest.raises(TypeError, match="cannot read sockets"):
+        with udpSocket() as sock, pytest.raises(TypeError, match="reactor must provide IReactorFDSet"):
             adopt(clock, sock, Recorder())
 
     def test_failure(self, runOnce: Run) -> None:

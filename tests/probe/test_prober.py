@@ -42,7 +42,8 @@ MS = 1_000_000
 jsonschema: Any = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
 
 needsStamps = pytest.mark.skipif(
-    selftest.whyNot() is not None or timestamps.whyNot() is not None, reason="this machine's kernel gives no stamps"
+    selftest.unsupportedReason() is not None or timestamps.unsupportedReason() is not None,
+    reason="this machine's kernel gives no stamps",
 )
 
 
@@ -667,7 +668,7 @@ class RealTests:
             prober = await probe(reactor, Plan(count=20, interval=0.002), (host.host, host.port), batches=batches)
             statistics = prober.flows[0].statistics
             assert statistics.count(Outcome.ANSWERED) == 20
-            if batches and selftest.whyNot() is None and timestamps.whyNot() is None:
+            if batches and selftest.unsupportedReason() is None and timestamps.unsupportedReason() is None:
                 assert source(prober) == "kernel"
             if not batches:
                 assert source(prober) == "monotonic"

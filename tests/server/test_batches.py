@@ -16,24 +16,29 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.conftest import CaughtErrors
-from tests.net.test_port import script
 from tests.server.test_protocol import EvenPortsOnly, Lines, check, lines  # noqa: F401
+from tests.support.ports import script
 from tests.support.running import udpSocket
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
+from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
-from udpecho.net.selftest import whyNot
+from udpecho.net.selftest import unsupportedReason
+from udpecho.net.sockets import MAX_DATAGRAM
 from udpecho.server.counters import Counters
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.protocol import EchoServer
 
-pytestmark = pytest.mark.skipif(whyNot() is not None, reason=f"no batches: {whyNot()}")
+pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
 
 
 @contextmanager
-def serving(server: EchoServer, interface: str = "127.0.0.1", **options: Any) -> Iterator[tuple[DatagramPort, socket.socket]]:
+def serving(
+    server: EchoServer, interface: str = "127.0.0.1", maxPacketSize: int = MAX_DATAGRAM, **options: Any
+) -> Iterator[tuple[DatagramPort, socket.socket]]:
     """A port that reads when the test calls its C{doRead}, and a client connected to it."""
-    port = DatagramPort(0, server, interface, reactor=installed, receiveBuffer=2**22, **options)
+    port = DatagramPort(0, server, interface, maxPacketSize, installed, PortOptions(receiveBuffer=2**22, **options))
     port.startListening()
     try:
         with udpSocket() as client:
@@ -150,8 +155,9 @@ class BatchTests:
     def test_connectUnderAFlood(self) -> None:
         """Connecting comes to an end although datagrams come as fast as they are read."""
         with serving(EchoServer(journal=DatagramLog(0))) as (port, client), udpSocket() as peer:
-            assert port._batch is not None
-            real = port._batch.calls
+            assert isinstance(port._reader, BatchReader)
+            batch = port._reader.batch
+            real = batch.calls
             taken = 0
 
             def recvmmsg(*arguments: Any) -> int:
@@ -161,7 +167,7 @@ class BatchTests:
                 client.send(b"")
                 return real.recvmmsg(*arguments)
 
-            port._batch.calls = real._replace(recvmmsg=recvmmsg)
+            batch.calls = real._replace(recvmmsg=recvmmsg)
             port.connect(*peer.getsockname())
             assert taken > 1
 
@@ -264,9 +270,9 @@ class BatchTests:
             script(port, list(sends), list(receives))
             while server.counters.received < len(sizes):
                 port.doRead()
-                if port._waiting:
+                if port._sender.waiting:
                     port.doWrite()
-            while port._waiting:
+            while port._sender.waiting:
                 port.doWrite()
             assert len(replies(client)) == server.counters.echoed
             assert port.dropped == server.counters.dropped

@@ -13,8 +13,8 @@ from twisted.internet import error
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.net.test_port import script
 from tests.server.test_protocol import Lines, check, lines
+from tests.support.ports import script
 from tests.support.running import PATIENCE, Run, hasIPv6, sleep, udpSocket
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import echo

@@ -141,7 +141,8 @@ class Host:
 
         @param address: with the length of its prefix, if that is not the whole of it.
         """
-        self.ip(f"address add {address} dev {interface}")
+        # Without duplicate address detection (RFC 4862) an IPv6 address is usable at once.
+        self.ip(f"address add {address} dev {interface}{' nodad' if ':' in address else ''}")
         self.waitUntilReady(interface)
 
     def configure(self, *assignments: str) -> None:

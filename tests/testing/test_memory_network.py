@@ -234,7 +234,7 @@ class BindTests:
 
         async def test(reactor: Any) -> None:
             for number in (-1, 65536):
-                with pytest.raises(ValueError, match="is not a port"):
+                with pytest.raises(ValueError, match="port must be 0 to 65535"):
                     open_(reactor, number=number)
 
         play(test)

@@ -20,8 +20,8 @@ from udpecho.daemon.socket_activation import ActivationError, activatedSockets
 from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, Network, parseNetwork
 from udpecho.guard.policy import DEFAULT_BURST, GuardPolicy
 from udpecho.guard.policy import DEFAULT_RATE as DEFAULT_LIMIT
+from udpecho.net.options import PortOptions
 from udpecho.net.reuseport import canShare
-from udpecho.net.sender import WRITE_TIMEOUT
 from udpecho.parsing import (
     optionValue,
     parseBytes,
@@ -67,7 +67,7 @@ class Options(usage.Options):
         ["port", "p", str(DEFAULT_PORT), "The UDP port to listen on; 0 for any free one."],
         ["max-payload", None, None, "Drop longer datagrams than so many bytes. [default: no limit]"],
         ["log-datagrams", None, str(DEFAULT_RATE), "Log so many datagrams a second, a line for each way; 0 for none, or all."],
-        ["write-timeout", None, f"{WRITE_TIMEOUT:g}", "Seconds that a reply waits for a full send queue."],
+        ["write-timeout", None, f"{PortOptions.writeTimeout:g}", "Seconds that a reply waits for a full send queue."],
         ["receive-buffer", None, None, "Bytes of receive buffer to ask of the system, as in 4M. [default: the system's]"],
         [
             "rate",

@@ -1,19 +1,24 @@
-"""Network errors, from ICMP to the protocol."""
+"""Network errors: from ICMP, or the routing table, to the protocol."""
 
 from __future__ import annotations
 
 import errno
+import socket
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
+from udpecho.addresses import formatAddress
+from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import INetworkErrorReceiver
+from udpecho.net.context import PortContext
+from udpecho.net.linux import errqueue, sockopt
+from udpecho.net.single_call import SingleCall
 
 _log = Logger()
 
-#: What ICMP, or the routing table, says about a peer (C{icmp_err_convert} and C{icmpv6_err_convert} in Linux).
-_peerErrors = frozenset(
+#: What ICMP, or the routing table, reports about a peer (C{icmp_err_convert} and C{icmpv6_err_convert} in Linux).
+PEER_ERRORS = frozenset(
     getattr(errno, name)
     for name in (
         "EACCES",
@@ -31,9 +36,7 @@ _peerErrors = frozenset(
     )
     if hasattr(errno, name)
 )
-#: What concerns the one datagram, and says nothing of the peer.
-_ofTheDatagram = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
-#: A socket has few errors to tell of: a bound for the case that they come faster than they are read.
+#: A socket has few errors queued: a bound for the case that they come faster than they are read.
 _errorsPerTurn = 64
 
 _IPV4_AND_UDP_HEADERS = 28
@@ -41,7 +44,7 @@ _IPV6_AND_UDP_HEADERS = 48
 
 
 def notifyError(protocol: DatagramProtocol, reason: EchoError) -> None:
-    """Tell a protocol what the network said, by whichever method it has for that; what it raises is logged."""
+    """Notify a protocol of a network error, by whichever method it has for that. What it raises is logged."""
     try:
         if isinstance(reason, PortUnreachable):
             protocol.connectionRefused()
@@ -50,4 +53,78 @@ def notifyError(protocol: DatagramProtocol, reason: EchoError) -> None:
         elif isinstance(reason, HostUnreachable):
             protocol.connectionRefused()
     except Exception:
-        _log.failure("Unhandled error in {protocol} on being told: {reason}", protocol=protocol, reason=reason)
+        _log.failure("Unhandled error in {protocol} when notified: {reason}", protocol=protocol, reason=reason)
+
+
+class NetworkErrors:
+    """
+    Collects what the network reports about datagrams that were sent, and notifies the protocol: from the reactor only, never
+    from inside C{write}, once of each kind, and in connected mode only, when there is one peer that the errors are about.
+    """
+
+    def __init__(self, context: PortContext) -> None:
+        self._context = context
+        self._endpoints = context.endpoints
+        self._noted: dict[tuple[int, int], EchoError] = {}
+        self._later = SingleCall(context.reactor, self.notify)
+        self._closed = False
+
+    def take(self) -> bool:
+        """
+        Take from the system what it has to report about earlier datagrams.
+
+        @return: whether there was anything.
+        """
+        entries = errqueue.readErrors(self._context.socket, _errorsPerTurn) if sockopt.available else []
+        number = self._context.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if self._endpoints.peer is not None:
+            for entry in entries:
+                self.note(entry.errno, entry.info)
+            if number and not entries:
+                self.note(number)
+        return bool(entries or number)
+
+    def note(self, number: int, mtu: int = 0) -> None:
+        """
+        Keep an error for the protocol.
+
+        @param number: the system's error number.
+        @param mtu: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included; 0 if unknown.
+        """
+        assert self._endpoints.peer is not None
+        peer = formatAddress(self._endpoints.peer)
+        if number == errno.EMSGSIZE:
+            headers = _IPV4_AND_UDP_HEADERS if self._endpoints.family == socket.AF_INET else _IPV6_AND_UDP_HEADERS
+            limit = mtu - headers if mtu > headers else None
+            known = "" if limit is None else f" more than {limit} bytes"
+            self._noted[number, mtu] = MessageTooLong(f"the path to {peer} does not carry{known or ' as much'}", number, limit)
+        else:
+            self._noted[number, 0] = unreachable(number, peer)
+
+    def notifySoon(self) -> None:
+        """Notify the protocol in the next turn, if there is anything."""
+        if self._noted:
+            self._later.schedule()
+
+    def notify(self, unexplained: int = 0) -> None:
+        """
+        Notify the protocol. To be called from the reactor only.
+
+        @param unexplained: an error number to report if the system has nothing else to report.
+        """
+        self._later.cancel()
+        if self._closed:
+            return
+        # All that is there belongs together; what the protocol sends when it is notified is another matter.
+        if not self.take() and unexplained:
+            self.note(unexplained)
+        noted, self._noted = self._noted, {}
+        for reason in noted.values():
+            if self._closed:
+                return
+            notifyError(self._context.protocol, reason)
+
+    def close(self) -> None:
+        """Notify the protocol of nothing more."""
+        self._closed = True
+        self._later.cancel()

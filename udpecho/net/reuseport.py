@@ -1,7 +1,4 @@
-"""
-Sockets that are bound before somebody reads them: several on one address that share its datagrams (C{SO_REUSEPORT}), and those
-that another program has bound.
-"""
+"""Several sockets on one address that share its datagrams (C{SO_REUSEPORT}), bound before somebody reads them."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from twisted.internet import abstract, defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
 
 from udpecho.net.linux import sockopt
-from udpecho.net.sockets import growReceiveBuffer, hasQueued, socketAddress
+from udpecho.net.sockets import growReceiveBuffer, hasQueued, receiveBuffer, socketAddress
 
-#: Whether several sockets can share an address here, each getting its part of the flows. Other systems know the option too, but
-#: hand all datagrams to the last socket (the BSDs and macOS).
+#: Whether several sockets can share an address here, each receiving its part of the flows. The BSDs and macOS have the
+#: option too, but hand all datagrams to the last socket.
 canShare = sockopt.available and hasattr(socket, "SO_REUSEPORT")
 
 
@@ -34,7 +31,7 @@ class SocketGroup:
         @param number: the port number, 0 for any free one.
         @param interface: the local IP address to bind; C{"::"} is all of IPv6 and nothing of IPv4.
         @param size: how many sockets.
-        @param receiveBuffer: how many bytes of receive buffer to ask of the system for each.
+        @param receiveBuffer: the receive buffer to request for each, in bytes.
 
         @raise error.InvalidAddressError: if C{interface} is not an IP address.
         @raise error.CannotListenError: if the system refuses the address: also if another program has it that would share it.
@@ -46,7 +43,7 @@ class SocketGroup:
         self.sockets: list[socket.socket] = []
         try:
             self._add(interface, number)
-            # Asked for once: whoever wants to know later is told, whatever the system is short of then.
+            # Read once: a later reader gets it even when the system is short of memory.
             self._boundName = self.sockets[0].getsockname()
             for _ in range(1, size):
                 self._add(interface, self._boundName[1])
@@ -81,16 +78,11 @@ class SocketGroup:
         return IPv4Address("UDP", *bound) if self._family == socket.AF_INET else IPv6Address("UDP", *bound)
 
     def getReceiveBuffer(self) -> int:
-        """
-        How many bytes of receive buffer the system has granted each socket.
-
-        @see: L{DatagramPort.getReceiveBuffer}
-        """
-        granted = self.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        return granted // 2 if sockopt.available else granted
+        """The receive buffer that the system has granted each socket, in bytes, as for L{DatagramPort.getReceiveBuffer}."""
+        return receiveBuffer(self.sockets[0])
 
     def getKernelDrops(self) -> int | None:
-        """How many datagrams the system dropped for want of room in the receive buffers; C{None} where it does not tell."""
+        """How many datagrams the system dropped because a receive buffer was full; C{None} where it does not report it."""
         if not sockopt.available:
             return None
         return sum(sockopt.kernelDrops(sock) or 0 for sock in self.sockets)

@@ -6,14 +6,14 @@ import socket
 from collections import Counter
 from functools import lru_cache
 
-from udpecho.addresses import DatagramAddress
 from udpecho.net.batch import BatchOptions, MessageBatch
+from udpecho.net.batch_sender import BatchSender
+from udpecho.net.batch_slots import SLOT_SIZE
 from udpecho.net.linux import sockopt
-from udpecho.net.linux.mmsg import SLOT_SIZE
 
 
 @lru_cache(1)
-def whyNot() -> str | None:
+def unsupportedReason() -> str | None:
     """
     Prove the layouts on this machine: send a few datagrams through a pair of sockets, and back.
 
@@ -25,21 +25,22 @@ def whyNot() -> str | None:
                 sock.bind(("127.0.0.1", 0))
                 sock.setblocking(False)
             near.connect(far.getsockname())
-            return _try(near, far)
+            return _mismatch(near, far)
     except OSError as e:
         return e.strerror or str(e)
 
 
-def _try(near: socket.socket, far: socket.socket) -> str | None:
+def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
     """
     @return: what is wrong.
 
     @raise OSError: if something cannot be done at all.
     """
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]
-    fates: Counter[tuple[str | None, int, int]] = Counter()
+    outcomes: Counter[tuple[str | None, int, int]] = Counter()
     options = BatchOptions(False, None, sockopt.enablePktinfo(far), sockopt.enableRecvHopLimit(far))
-    batch = MessageBatch(options, lambda payload, address, settled: settled("send_failed"), Counter())
+    sender = BatchSender(options, lambda payload, address, callback: callback("send_failed"), Counter())
+    batch = MessageBatch(options, sender.send)
     for payload in payloads:
         near.send(payload)
     if batch.receive(far.fileno()) != len(payloads) or batch.sizes() != list(map(len, payloads)):
@@ -47,20 +48,16 @@ def _try(near: socket.socket, far: socket.socket) -> str | None:
     if [batch.payloads(entry) for entry in range(len(payloads))] != [[payload] for payload in payloads]:
         return "a batch has not the bytes that were sent"
     host, port = near.getsockname()
-    address: DatagramAddress = batch.address(1)
-    if (
-        tuple(address) != (host, port)
-        or batch.ports() != [port] * len(payloads)
-        or batch.nonUnicast()
-        or batch.hopLimitExpired()
-    ):
+    address = batch.address(1)
+    expired = batch.nonUnicast() or batch.hopLimitExpired()
+    if tuple(address) != (host, port) or batch.ports() != [port] * len(payloads) or expired:
         return "a batch has not the addresses of what was sent"
     if (options.destinations and address.localHost != host) or (options.hopLimits and not address.hopLimit):
         return "a batch has not the control messages of what was sent"
     batch.drop(1, "not_allowed")
-    batch.send(lambda reason, datagrams, size: fates.update([(reason, datagrams, size)]))
+    batch.send(lambda reason, datagrams, size: outcomes.update([(reason, datagrams, size)]))
     del payloads[1]
-    if fates != Counter([("not_allowed", 1, 3), (None, 3, sum(map(len, payloads)))]):
+    if outcomes != Counter([("not_allowed", 1, 3), (None, 3, sum(map(len, payloads)))]):
         return "a batch cannot be sent"
     if [near.recv(SLOT_SIZE) for _ in payloads] != payloads:
         return "what was sent by the batch is not what comes"

@@ -1,41 +1,185 @@
-"""Sending: transmit, and the queue for a full send buffer."""
+"""Send single datagrams, and keep those that a full send queue does not take."""
 
 from __future__ import annotations
 
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6
 from udpecho.interfaces import SendCallback
+from udpecho.net.context import PortContext
 from udpecho.net.linux import cmsg
+from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
+from udpecho.net.single_call import SingleCall
+from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN
 
 _log = Logger()
 
-#: Seconds that a datagram waits for a full send queue, as in the seed.
-WRITE_TIMEOUT = 5.0
-#: How many datagrams may wait for it.
-MAX_WAITING = 1024
-#: How often to send a datagram whose sending tells of errors of earlier ones: they may come as fast as it is sent.
-_sendTries = 3
+_sendLater = TRY_AGAIN | {errno.EINTR}
+#: Errors of the one datagram, which mean nothing for the peer.
+_datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class _Waiting(NamedTuple):
-    """A datagram that waits for the send queue."""
+    """A datagram that waits for the send queue until a deadline, in seconds of the reactor's clock."""
 
     deadline: float
     datagram: bytes
     destination: tuple[Any, ...] | None
     ancillary: cmsg.Ancillary
-    settled: SendCallback
+    callback: SendCallback
 
 
-def notifySent(settled: SendCallback, reason: str | None) -> None:
-    """Tell a sender what became of its datagram; what it raises is logged."""
+def notifySent(callback: SendCallback, reason: str | None) -> None:
+    """Report the outcome of a datagram. What the callback raises is logged."""
     try:
-        settled(reason)
+        callback(reason)
     except Exception:
-        _log.failure("Unhandled error on being told what became of a datagram")
+        _log.failure("Unhandled error in the callback of a datagram")
 
 
-def _forget(reason: str | None) -> None:
-    """What C{write} does about a datagram's fate: nothing, since the port has counted it."""
+class Sender:
+    """
+    Sends the datagrams of a port, in order.
+
+    @ivar waiting: the datagrams that wait for the send queue; always the same object.
+    """
+
+    def __init__(
+        self, context: PortContext, errors: NetworkErrors, onFull: Callable[[], object], onEmpty: Callable[[], object]
+    ) -> None:
+        """
+        @param onFull: called when the first datagram begins to wait.
+        @param onEmpty: called when no datagram waits any more.
+        """
+        self._context = context
+        self._endpoints = context.endpoints
+        self._errors = errors
+        self._onFull = onFull
+        self._onEmpty = onEmpty
+        self._maxPayload = MAX_PAYLOAD_IPV4 if context.endpoints.family == socket.AF_INET else MAX_PAYLOAD_IPV6
+        self.waiting: deque[_Waiting] = deque()
+        self._expiry = SingleCall(context.reactor, self._expire)
+        self._open = False
+
+    def open(self) -> None:
+        """The socket is open."""
+        self._open = True
+
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
+        """
+        Send a datagram, now or as soon as the send queue has space.
+
+        @see: L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>}
+
+        @return: the system's error number if it refused, else 0.
+        """
+        destination, ancillary = self._endpoints.destination(address)
+        if not self._open:
+            self._report("send_failed", callback)
+            return errno.EBADF
+        if len(datagram) > self._maxPayload:
+            number = errno.EMSGSIZE
+        elif self.waiting:
+            number = errno.EAGAIN
+        else:
+            number = self._transmit(datagram, destination, ancillary)
+        if number in _sendLater:
+            self._wait(datagram, destination, ancillary, callback)
+            return 0
+        self._report("send_failed" if number else None, callback)
+        self._errors.notifySoon()
+        return number
+
+    def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary) -> int:
+        """
+        Hand a datagram to the system.
+
+        @return: 0, or the system's error number.
+        """
+        number = 0
+        for _ in range(SEND_TRIES):
+            try:
+                if destination is None:
+                    self._context.socket.send(datagram)
+                elif ancillary:
+                    self._context.socket.sendmsg([datagram], ancillary, 0, destination)
+                else:
+                    self._context.socket.sendto(datagram, destination)
+                return 0
+            except OSError as e:
+                number = e.errno or errno.EIO
+            if self._endpoints.peer is None or number in _sendLater:
+                self._errors.take()
+                return number
+            if number not in PEER_ERRORS and number not in _datagramErrors:
+                # Not from the network but from this machine, about this datagram: from a firewall, for example.
+                self._errors.note(number)
+                self._errors.take()
+                return number
+            # A connected socket returns the error of an earlier datagram instead of sending this one.
+            if not self._errors.take():
+                if number not in _datagramErrors:
+                    self._errors.note(number)
+                # No send is refused by its own peer, so that was an earlier one.
+                if number != errno.ECONNREFUSED:
+                    return number
+        return number
+
+    def _report(self, reason: str | None, callback: SendCallback) -> None:
+        if reason is not None:
+            self._context.dropped[reason] += 1
+        notifySent(callback, reason)
+
+    def _wait(
+        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
+    ) -> None:
+        if len(self.waiting) >= self._context.options.maxWaiting:
+            self._report("send_timeout", callback)
+            return
+        deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
+        self.waiting.append(_Waiting(deadline, datagram, destination, ancillary, callback))
+        if not self._expiry.scheduled:
+            self._expiry.schedule(self._context.options.writeTimeout)
+            self._onFull()
+
+    def flush(self) -> None:
+        """The send queue has space: send what waits for it."""
+        while self.waiting:
+            first = self.waiting[0]
+            number = self._transmit(first.datagram, first.destination, first.ancillary)
+            if number in _sendLater:
+                break
+            self.waiting.popleft()
+            self._report("send_failed" if number else None, first.callback)
+        self._errors.notify()
+        if not self.waiting:
+            self._finishWaiting()
+
+    def _expire(self) -> None:
+        now = self._context.reactor.seconds()
+        while self.waiting and self.waiting[0].deadline <= now:
+            self._report("send_timeout", self.waiting.popleft().callback)
+        # A callback may have sent another datagram.
+        self._expiry.cancel()
+        if self.waiting:
+            self._expiry.schedule(max(0.0, self.waiting[0].deadline - now))
+        else:
+            self._finishWaiting()
+
+    def _finishWaiting(self) -> None:
+        self._expiry.cancel()
+        if self._open:
+            self._onEmpty()
+
+    def close(self) -> None:
+        """Give up what waits, and send nothing more."""
+        self._open = False
+        while self.waiting:
+            self._report("send_timeout", self.waiting.popleft().callback)
+        self._expiry.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,14 @@ from twisted.internet import error
 
 from udpecho.addresses import DatagramAddress
 from udpecho.net.linux import sockopt
+
+#: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768), in bytes.
+MAX_DATAGRAM = 65535
+
+#: The receive queue is empty, or the send queue is full.
+TRY_AGAIN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+#: How often to send a datagram when sending reports the errors of earlier ones: they may come as fast as it is sent.
+SEND_TRIES = 3
 
 
 def hasQueued(sock: socket.socket) -> bool:
@@ -28,23 +37,19 @@ def hasBoth(sock: socket.socket) -> bool:
 
 def checkAdoptable(sock: socket.socket) -> None:
     """
-    Look whether a socket can be listened on.
+    Check that a socket can be listened on.
 
     @raise ValueError: if it is not a UDP socket, or not bound.
     """
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
-        raise ValueError(f"{sock!r} is not a UDP socket over IPv4 or IPv6")
+        raise ValueError(f"socket must be a UDP socket over IPv4 or IPv6, got {sock!r}")
     if not sock.getsockname()[1]:
-        raise ValueError(f"{sock!r} is not bound: bind it to an address first")
-
-
-#: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768).
-MAX_DATAGRAM = 65535
+        raise ValueError(f"socket must be bound to an address, got {sock!r}")
 
 
 def growReceiveBuffer(sock: socket.socket, size: int) -> None:
     """
-    Ask the system for a receive buffer, beyond its limits where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
+    Request a receive buffer, beyond the system's limit where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
 
     @param size: in bytes.
     """
@@ -57,17 +62,32 @@ def growReceiveBuffer(sock: socket.socket, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
-def _datagramAddress(sender: tuple[Any, ...]) -> DatagramAddress:
-    """Keep what a socket address of Python's C{socket} module says."""
-    address = DatagramAddress(sender[:2])
-    if len(sender) == 4:
-        address.flowInfo, address.scopeID = sender[2:]
+def isConnected(sock: socket.socket) -> bool:
+    """Whether a socket has a peer."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def receiveBuffer(sock: socket.socket) -> int:
+    """The receive buffer of a socket, in bytes, as it was requested: Linux doubles that, for its own use (C{socket(7)})."""
+    granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    return granted // 2 if sockopt.available else granted
+
+
+def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:
+    """Read a socket address of Python's C{socket} module."""
+    address = DatagramAddress(name[:2])
+    if len(name) == 4:
+        address.flowInfo, address.scopeID = name[2:]
     return address
 
 
 def socketAddress(host: str, port: int) -> tuple[Any, ...]:
     """
-    Make what C{bind(2)} takes of a host and a port. Python drops the scope of a link-local address that stands in a pair.
+    Make a socket address of a host and a port. Python drops the scope of a link-local address in a pair.
 
     @raise OSError: if the scope is not an interface of this machine.
     """
@@ -84,10 +104,10 @@ def connectedSocket(
 
     @param peer: the peer, with its scope where it is link-local.
     @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
-    @param receiveBuffer: how many bytes of receive buffer to ask of the system.
+    @param receiveBuffer: the receive buffer to request, in bytes.
 
     @raise error.CannotListenError: if the system refuses the local address.
-    @raise OSError: if it refuses the peer's, say for want of a route.
+    @raise OSError: if it refuses the peer's, for example without a route.
     """
     family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)

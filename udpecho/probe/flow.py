@@ -11,8 +11,8 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, PortUnreachable, unreachable
+from udpecho.net.linux.mmsg import SLOTS
 from udpecho.probe import outcomes, records
-from udpecho.probe.io.slots import SLOTS
 from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered, explain
 from udpecho.probe.io.timestamps import Clocks, StampIds, StepWatch, roundTrip
 from udpecho.probe.outcomes import Outcome

@@ -18,9 +18,9 @@ from udpecho.guard.guard import Guard
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog, IGuard
 from udpecho.net.open import adopt, listen
+from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup, canShare
-from udpecho.net.sender import WRITE_TIMEOUT
 from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
 from udpecho.parsing import MAX_WORKERS, checkTimeout
 from udpecho.server.counters import Account, Counters, SummedCounters
@@ -74,7 +74,7 @@ class EchoService(Service):
         counters: Counters | None = None,
         maxPayload: int | None = None,
         logDatagrams: int | None = DEFAULT_RATE,
-        writeTimeout: float = WRITE_TIMEOUT,
+        writeTimeout: float = PortOptions.writeTimeout,
         receiveBuffer: int | None = None,
         journal: IDatagramLog | None = None,
         sockets: Sequence[socket.socket] | None = None,

@@ -169,13 +169,13 @@ class MemoryPort:
         """Send a datagram made of parts."""
         self.write(b"".join(seq), addr)
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, settled: SendCallback) -> None:
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
         """
         Send a datagram and learn what became of it: the send queue in memory is never full.
 
         @see: L{IDatagramTransport.send}
         """
-        self._send(datagram, address, settled)
+        self._send(datagram, address, callback)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
         """Set whether this port may send to the broadcast address."""
@@ -185,7 +185,7 @@ class MemoryPort:
         """Whether it may."""
         return self._broadcastAllowed
 
-    def _send(self, datagram: bytes, address: tuple[str, int] | None, settled: SendCallback) -> int:
+    def _send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         if type(datagram) is not bytes:
             # As the socket does: any buffer, as it is now.
             datagram = bytes(memoryview(datagram))
@@ -193,11 +193,11 @@ class MemoryPort:
         number = self._refusal(datagram, destination)
         if number:
             self.dropped["send_failed"] += 1
-            notifySent(settled, "send_failed")
+            notifySent(callback, "send_failed")
             if self._peer is not None and number != errno.EMSGSIZE:
                 self._host.callLater(0, self._hear, unreachable(number, str(self._peer)))
             return number
-        notifySent(settled, None)
+        notifySent(callback, None)
         target = unmapped(destination.host)
         source = self._interface
         if self._wildcard:

@@ -17,15 +17,19 @@ from udpecho.addresses import DatagramAddress
 from udpecho.errors import MessageTooLong, PortUnreachable
 from udpecho.net import selftest
 from udpecho.net.linux import errqueue, sockopt
+from udpecho.net.linux.mmsg import SLOTS
 from udpecho.net.sockets import connectedSocket
 from udpecho.probe.io import timestamps
-from udpecho.probe.io.batch_socket import BatchSocket
-from udpecho.probe.io.slots import SLOTS
+from udpecho.probe.io.batch_socket import BatchSocket, failureOf
 from udpecho.probe.io.socket import SocketOptions, Taken, explain
 from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch
 
-pytestmark = pytest.mark.skipif(selftest.whyNot() is not None, reason=f"no batches here: {selftest.whyNot()}")
-needsStamps = pytest.mark.skipif(timestamps.whyNot() is not None, reason=f"no stamps here: {timestamps.whyNot()}")
+pytestmark = pytest.mark.skipif(
+    selftest.unsupportedReason() is not None, reason=f"no batches here: {selftest.unsupportedReason()}"
+)
+needsStamps = pytest.mark.skipif(
+    timestamps.unsupportedReason() is not None, reason=f"no stamps here: {timestamps.unsupportedReason()}"
+)
 
 
 @pytest.fixture
@@ -153,9 +157,7 @@ class BatchSocketTests:
 
     def test_reasons(self) -> None:
         """What a router says of the path's width says how wide it is."""
-        from udpecho.probe.io.socket import _reasonOf
-
-        reason = _reasonOf(errqueue.QueuedError(errno.EMSGSIZE, 1400), "192.0.2.1:7")
+        reason = failureOf(errqueue.QueuedError(errno.EMSGSIZE, 1400), "192.0.2.1:7")
         assert isinstance(reason, MessageTooLong)
         assert str(reason) == "the path to 192.0.2.1:7 carries 1400 bytes at the most, with headers"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.running import udpSocket
-from udpecho.net.linux import errqueue, sockopt
+from udpecho.net.linux import cmsg, errqueue, sockopt
 from udpecho.probe.io import timestamps
 from udpecho.probe.io.timestamps import STEP, Clocks, StampIds, StampNumbers, StepWatch, roundTrip
 
@@ -143,20 +143,20 @@ class KernelTests:
 
     def test_bothWays(self) -> None:
         """What is sent has a stamp and its number, what comes has one, and the second is not before the first."""
-        if timestamps.whyNot() is not None:
-            pytest.skip(f"no stamps here: {timestamps.whyNot()}")
+        if timestamps.unsupportedReason() is not None:
+            pytest.skip(f"no stamps here: {timestamps.unsupportedReason()}")
         with udpSocket() as far, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
             near.connect(far.getsockname())
-            assert timestamps.ask(near)
-            assert timestamps.ask(far)
+            assert timestamps.enable(near)
+            assert timestamps.enable(far)
             assert timestamps.waitForTimestamping() is None
             for number in range(3):
                 near.send(b"hello")
                 ancillary = near.recvmsg(100, 512, sockopt.MSG_ERRQUEUE)[1]
-                stamp = errqueue.readQueued(ancillary)
-                assert isinstance(stamp, errqueue.QueuedStamp)
+                stamp = errqueue.readEntry(ancillary)
+                assert isinstance(stamp, errqueue.SendTimestamp)
                 assert stamp.id == number
-                assert timestamps.received(far.recvmsg(100, 512)[1]) >= stamp.time
+                assert cmsg.readTimestamp(far.recvmsg(100, 512)[1]) >= stamp.time
 
     def test_notThere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A kernel that refuses is told in one sentence."""

@@ -1,12 +1,11 @@
-"""Entries of the error queue (C{IP_RECVERR} in C{ip(7)})."""
+"""Entries of the error queue of a socket (C{IP_RECVERR} in C{ip(7)})."""
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from udpecho.net.linux.cmsg import Ancillary, _extendedError, _whole, timespec
+from udpecho.net.linux.cmsg import Ancillary, complete, extendedError, readTimestamp
 from udpecho.net.linux.sockopt import (
     IP_RECVERR,
     IPV6_RECVERR,
@@ -14,20 +13,19 @@ from udpecho.net.linux.sockopt import (
     SO_EE_ORIGIN_ICMP,
     SO_EE_ORIGIN_ICMP6,
     SO_EE_ORIGIN_TIMESTAMPING,
-    SO_TIMESTAMPING,
 )
 
-_ERROR_ANCILLARY_SIZE = 512
+#: Bytes for the control messages of an entry.
+ANCILLARY_SIZE = 512
 
 
-@dataclass(frozen=True)
-class QueuedError:
+class QueuedError(NamedTuple):
     """
-    One entry of a socket's error queue.
+    What ICMP reported.
 
-    @ivar errno: what happened.
-    @ivar info: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included.
-    @ivar quoted: the beginning of the datagram that it happened to, as far as whoever said so has quoted it.
+    @ivar errno: C{ee_errno}.
+    @ivar info: C{ee_info}: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included.
+    @ivar quoted: the beginning of the datagram that it is about, as far as the report quotes it.
     """
 
     errno: int
@@ -35,11 +33,11 @@ class QueuedError:
     quoted: bytes = b""
 
 
-class QueuedStamp(NamedTuple):
+class SendTimestamp(NamedTuple):
     """
-    What the error queue says of a datagram that was sent.
+    When a datagram was sent.
 
-    @ivar id: its number: 0 for the first one since numbers were asked for, of 32 bits.
+    @ivar id: C{ee_data}: 0 for the first datagram since C{SOF_TIMESTAMPING_OPT_ID} was set, of 32 bits.
     @ivar time: when the kernel handed it to the device, in ns of the wall clock.
     """
 
@@ -47,48 +45,39 @@ class QueuedStamp(NamedTuple):
     time: int
 
 
-def readQueued(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | QueuedStamp | None:
+def readEntry(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | SendTimestamp | None:
     """
-    Read an entry of the error queue.
+    Read an entry.
 
     @param quoted: the payload that it came with.
 
-    @return: C{None} if it is of a kind that is not known here.
+    @return: C{None} if it is of another kind, as the errors of this machine itself are: the send that met one has failed with
+        the same number.
     """
-    time = 0
-    ancillary = _whole(ancillary)
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPING:
-            whole, rest = timespec.unpack_from(data)
-            time = whole * 1_000_000_000 + rest
-    for level, kind, data in ancillary:
+    for level, kind, data in complete(ancillary):
         if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
-            number, origin, _, _, info, datum = _extendedError.unpack_from(data)
+            number, origin, _, _, info, datum = extendedError.unpack_from(data)
             if origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):
                 return QueuedError(number, info, quoted)
+            time = readTimestamp(ancillary)
             if origin == SO_EE_ORIGIN_TIMESTAMPING and time:
-                return QueuedStamp(datum, time)
+                return SendTimestamp(datum, time)
     return None
 
 
 def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
     """
-    Empty a socket's error queue.
+    Take what ICMP reported from the error queue, oldest first.
 
     @param limit: how many entries to take at the most.
-
-    @return: what the network said, oldest first; what the machine itself said about a send is left out, since that send
-        has failed with the same error.
     """
     errors: list[QueuedError] = []
     for _ in range(limit):
         try:
-            ancillary = sock.recvmsg(0, _ERROR_ANCILLARY_SIZE, MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
+            ancillary = sock.recvmsg(0, ANCILLARY_SIZE, MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
         except OSError:
             break
-        for level, kind, data in _whole(ancillary):
-            if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
-                number, origin, _, _, info, _ = _extendedError.unpack_from(data)
-                if origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):
-                    errors.append(QueuedError(number, info))
+        entry = readEntry(ancillary)
+        if isinstance(entry, QueuedError):
+            errors.append(entry)
     return errors

@@ -1,11 +1,11 @@
-"""Bursts of one flow: what was learned of the bursts that this system does not send as one, and how a burst is taken apart."""
+"""GSO batches: which ones this system has refused to send with one call (C{UDP_SEGMENT} in C{udp(7)})."""
 
 from __future__ import annotations
 
 import errno
 
-#: What the kernel says to C{UDP_SEGMENT}, when it does not mean the peer: an argument out of its range, a way out that cannot
-#: make the checksums, a segment longer than the path carries (C{udp_send_skb}).
+#: How the kernel refuses C{UDP_SEGMENT} (C{udp_send_skb}): an argument out of its range, a device that cannot make checksums, a
+#: segment longer than the path carries. None is about the peer.
 REFUSALS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 
 #: Every kernel that has C{UDP_SEGMENT} takes so many datagrams as one (C{UDP_MAX_SEGMENTS}, 128 since Linux 6.9).
@@ -14,16 +14,16 @@ MAX_SEGMENTS = 64
 
 def countSegments(size: int, segment: int) -> int:
     """
-    How many datagrams a burst is.
+    How many datagrams are in a batch.
 
     @param size: its bytes.
-    @param segment: the length of each datagram but the last.
+    @param segment: the bytes of each datagram but the last.
     """
     return -(-size // segment)
 
 
 class SegmentLimits:
-    """Remembers, for each cause, which bursts the system has refused to send as one."""
+    """Remembers, for each cause, which GSO batches the system has refused."""
 
     def __init__(self) -> None:
         self._off = False
@@ -32,11 +32,11 @@ class SegmentLimits:
 
     @property
     def refusedAny(self) -> bool:
-        """Whether any burst was refused so far."""
+        """Whether any batch was refused so far."""
         return self._off or self._mostRefused is not None or self._shortestRefused is not None
 
     def allow(self, segment: int, count: int) -> bool:
-        """Whether a burst like this is worth a try."""
+        """Whether to try a batch of C{count} datagrams of C{segment} bytes."""
         return not (
             self._off
             or (self._mostRefused is not None and count >= self._mostRefused)
@@ -45,7 +45,7 @@ class SegmentLimits:
 
     def refused(self, number: int, segment: int, count: int) -> str:
         """
-        Learn from a burst that was refused, and whose datagrams were sent one by one then.
+        Remember a batch that was refused, although its datagrams can be sent one by one.
 
         @param number: the system's error number.
 
@@ -53,9 +53,9 @@ class SegmentLimits:
         """
         if number == errno.EIO:
             self._off = True
-            return "the way out cannot make checksums"
+            return "the device cannot make checksums"
         if count > MAX_SEGMENTS:
             self._mostRefused = min(count, self._mostRefused or count)
             return f"{count} datagrams are too many for one send"
         self._shortestRefused = min(segment, self._shortestRefused or segment)
-        return f"the way out does not carry {segment} bytes"
+        return f"the path does not carry {segment} bytes"

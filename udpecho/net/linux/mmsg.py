@@ -1,11 +1,11 @@
-"""The system calls that take many datagrams at once, which Python does not wrap: C{recvmmsg(2)} and C{sendmmsg(2)}."""
+"""C{recvmmsg(2)} and C{sendmmsg(2)}, which Python does not wrap, and the memory that they work on."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import mmap
-import socket
+import os
 import struct
 import sys
 from array import array
@@ -13,8 +13,21 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from udpecho.addresses import DatagramAddress
 from udpecho.net.linux import cmsg, sockopt
+
+#: How many datagrams, or GRO batches, one call takes at the most.
+SLOTS = 64
+#: Bytes from one C{struct mmsghdr} to the next.
+HEADER_SIZE = 64
+#: Bytes for the control messages of one slot.
+CONTROL_SIZE = 256
+
+_iovSize = 16
+_nameSize = 32
+#: C{struct mmsghdr}, see L{Slots}. All padding stays 0, so that the last two fields can be seen as 64 bits.
+_header = struct.Struct("@QIxxxxQQQQQQ")
+#: C{struct iovec}: address, length.
+_iov = struct.Struct("@QQ")
 
 
 class SystemCalls(NamedTuple):
@@ -23,6 +36,11 @@ class SystemCalls(NamedTuple):
     recvmmsg: Callable[..., int]
     sendmmsg: Callable[..., int]
     lastError: Callable[[], int]
+
+    def failure(self) -> OSError:
+        """The last error as an exception."""
+        number = self.lastError()
+        return OSError(number, os.strerror(number))
 
 
 @lru_cache(1)
@@ -44,249 +62,141 @@ def systemCalls() -> SystemCalls:
     return SystemCalls(receive, send, ctypes.get_errno)
 
 
-#: How many slots there are.
-SLOTS = 64
-#: Room for a payload: longer than any datagram, and than any burst that the kernel keeps together.
-SLOT_SIZE = 65535
-
-# A little more than a power of two, or the first lines of all slots would share a few places in the processor's cache.
-_stride = 65536 + 128
-# Where the parts are, with the layouts of Linux on 64 bits: struct mmsghdr, struct iovec, room for a name and for control
-# messages; then other headers, for what is sent in another order than it came.
-_headerSize = 64
-_vectorSize = 16
-_nameRoom = 32
-_controlRoom = 256
-_vectorsAt = SLOTS * _headerSize
-_namesAt = _vectorsAt + SLOTS * _vectorSize
-_controlsAt = _namesAt + SLOTS * _nameRoom
-_othersAt = _controlsAt + SLOTS * _controlRoom
-_memorySize = _othersAt + SLOTS * _headerSize
-#: C{struct mmsghdr}: name, its room, vector, how many, control messages, their room, flags, length. All padding stays 0, so
-#: that the last two can be seen as 64 bits.
-_header = struct.Struct("@QIxxxxQQQQQQ")
-_vector = struct.Struct("@QQ")
-_noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
-
-
-class Fields(NamedTuple):
-    """
-    What is looked at and written in the plain case, of the first so many slots, and what to write there.
-
-    @ivar lengths: how long the payloads are.
-    @ivar iovLengths: how much of the payloads is to be received or sent.
-    @ivar wholeVectors: all that there is room for.
-    @ivar controlLengths: how long the control messages are.
-    @ivar wholeControls: all that there is room for.
-    @ivar plainControls: how long they are when there are just the usual ones.
-    @ivar hosts4: the hosts of IPv4 names.
-    @ivar ports: the ports of the names.
-    @ivar interfaces: the interface index in the usual control messages.
-    @ivar noInterfaces: none for each.
-    @ivar locals4: the local IPv4 address there.
-    @ivar destinations4: the destination in the IPv4 header.
-    @ivar hopLimits: the hop limit.
-    """
-
-    lengths: memoryview
-    iovLengths: memoryview
-    wholeVectors: memoryview
-    controlLengths: memoryview
-    wholeControls: memoryview
-    plainControls: memoryview
-    hosts4: memoryview
-    ports: memoryview
-    interfaces: memoryview
-    noInterfaces: memoryview
-    locals4: memoryview
-    destinations4: memoryview
-    hopLimits: memoryview
-
-
 class Slots:
     """
-    The memory.
+    Memory for a batch. Each slot has a header, an I/O vector, a name, control messages and a payload. The header, on 64 bits::
 
-    Of what it has besides L{Fields}, hosts and ports are as they are on the wire: the bytes of a number in network order.
+        struct mmsghdr {                 // offset
+            struct msghdr {
+                void *msg_name;          //  0
+                socklen_t msg_namelen;   //  8
+                struct iovec *msg_iov;   // 16
+                size_t msg_iovlen;       // 24
+                void *msg_control;       // 32
+                size_t msg_controllen;   // 40
+                int msg_flags;           // 48
+            } msg_hdr;
+            unsigned int msg_len;        // 56
+        };
 
-    @ivar size: the bytes of the usual control messages.
-    @ivar headersAddress: where the headers are.
-    @ivar othersAddress: where the other headers are.
-    @ivar flags: what C{recvmsg(2)} says of each message.
-    @ivar ports: the ports of the names.
-    @ivar flows: of IPv4 names the family, the port and the host; of IPv6 names the family, the port and the flow.
-    @ivar hosts4: the hosts of IPv4 names.
-    @ivar hosts6: the halves of the hosts of IPv6 names.
-    @ivar scopes: the scopes of IPv6 names.
-    @ivar interfaces: the interface index in the usual control messages.
-    @ivar locals4: the local IPv4 address there.
-    @ivar locals6: the halves of the local IPv6 address there.
-    @ivar groups6: the first byte of it.
-    @ivar destinations4: the destination in the IPv4 header.
-    @ivar hopLimits: the hop limit.
-    @ivar lengths: how long the first control message is, with its header.
-    @ivar kinds: its level and its type, as one number.
-    @ivar segments: the number in it, if it has one.
-    @ivar groFields: the interface, the local IPv4 address, the destination and the hop limit in the usual control messages,
-        when that of a GRO batch stands before them.
+    A I{field} is a memoryview of one member of all slots.
+
+    @ivar headersAddress: the address of the headers.
+    @ivar payloads: the memory of each payload.
+    @ivar lengths: the field C{msg_len}: how many bytes a call has received or sent.
+    @ivar flags: the field C{msg_flags}.
+    @ivar controlLengths: the field C{msg_controllen}.
+    @ivar iovLengths: the field C{iov_len}: how many bytes of the payload to receive or send.
+    @ivar controlSpace: what C{msg_controllen} must be before a call that receives.
     """
 
-    def __init__(self, isIPv6: bool, layout: cmsg.ControlLayout, usesControls: bool) -> None:
+    def __init__(
+        self, payloadSize: int, count: int = SLOTS, nameLength: int = 0, controls: bool = True, spares: int = 0
+    ) -> None:
         """
-        @param isIPv6: the family of the names.
-        @param layout: of the usual control messages.
-        @param usesControls: whether there may be control messages at all.
+        @param payloadSize: the bytes of each payload.
+        @param count: how many slots there are.
+        @param nameLength: the bytes of C{struct sockaddr_in} or C{sockaddr_in6}; 0 for a connected socket.
+        @param controls: whether there are control messages.
+        @param spares: how many more headers there are, to send other combinations of the slots with.
         """
-        self._isIPv6 = isIPv6
-        self.size = layout.size
-        self._payloads = mmap.mmap(-1, SLOTS * _stride)
+        self._count = count
+        self._nameLength = nameLength
+        self.controlSpace = CONTROL_SIZE if controls else 0
+        self._iovsAt = count * HEADER_SIZE
+        self._namesAt = self._iovsAt + count * _iovSize
+        self._controlsAt = self._namesAt + count * _nameSize
+        self._sparesAt = self._controlsAt + count * CONTROL_SIZE
+        self._memory = mmap.mmap(-1, self._sparesAt + spares * HEADER_SIZE)
+        # A little more than a power of two, or the first lines of all payloads would share a few sets of the processor's cache.
+        self._stride = stride = -(-payloadSize // 128) * 128 + 128
+        self._payloads = mmap.mmap(-1, count * stride)
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             # Or the first small datagram would take megabytes.
             self._payloads.madvise(mmap.MADV_NOHUGEPAGE)
-        memory = mmap.mmap(-1, _memorySize)
-        self._memory = memoryview(memory)
         # These hold the memory where it is.
-        self._anchors = [ctypes.c_char.from_buffer(self._payloads), ctypes.c_char.from_buffer(memory)]
-        payloads, self.headersAddress = map(ctypes.addressof, self._anchors)
-        self.othersAddress = self.headersAddress + _othersAt
-        for slot in range(SLOTS):
-            self._writeHeader(slot * _headerSize, slot, 1, _controlRoom if usesControls else 0)
-            _vector.pack_into(memory, _vectorsAt + slot * _vectorSize, payloads + slot * _stride, SLOT_SIZE)
-        self._lengths = self._field("Q", 0, 56, _headerSize)
-        self.flags = self._field("Q", 0, 48, _headerSize)
-        self._controlRooms = self._field("Q", 0, 40, _headerSize)
-        self._vectorRooms = self._field("Q", _vectorsAt, 8, _vectorSize)
-        self.ports = self._field("H", _namesAt, 2, _nameRoom)
-        self.flows = self._field("Q", _namesAt, 0, _nameRoom)
-        self.hosts4 = self._field("I", _namesAt, 4, _nameRoom)
-        self.hosts6 = [self._field("Q", _namesAt, at, _nameRoom) for at in (8, 16)]
-        self.scopes = self._field("I", _namesAt, 24, _nameRoom)
-        self.interfaces = self._field("I", _controlsAt, layout.interfaceAt, _controlRoom)
-        self.locals4 = self._field("I", _controlsAt, layout.localAt, _controlRoom)
-        self.locals6 = [self._field("Q", _controlsAt, layout.localAt + at, _controlRoom) for at in (0, 8)] if isIPv6 else []
-        self.groups6 = self._field("B", _controlsAt, layout.localAt, _controlRoom)
-        self.destinations4 = self._field("I", _controlsAt, layout.destinationAt, _controlRoom)
-        self.hopLimits = self._field("B", _controlsAt, layout.hopLimitAt, _controlRoom)
-        self.lengths = self._field("Q", _controlsAt, 0, _controlRoom)
-        self.kinds = self._field("Q", _controlsAt, 8, _controlRoom)
-        self.segments = self._field("I", _controlsAt, 16, _controlRoom)
-        shift = cmsg.SEGMENT_ROOM
-        self.groFields = [
-            self._field("I", _controlsAt, shift + layout.interfaceAt, _controlRoom),
-            self._field("I", _controlsAt, shift + layout.localAt, _controlRoom),
-            self._field("I", _controlsAt, shift + layout.destinationAt, _controlRoom),
-            self._field("B", _controlsAt, shift + layout.hopLimitAt, _controlRoom),
-        ]
-        self._wholeVectors = memoryview(array("Q", [SLOT_SIZE] * SLOTS))
-        self._wholeControls = memoryview(array("Q", [_controlRoom if usesControls else 0] * SLOTS))
-        self._plainControls = memoryview(array("Q", [layout.size] * SLOTS))
-        self._fields: list[Fields | None] = [None] * (SLOTS + 1)
+        self._anchors = [ctypes.c_char.from_buffer(memory) for memory in (self._memory, self._payloads)]
+        self.headersAddress, payloadsAddress = map(ctypes.addressof, self._anchors)
+        whole = memoryview(self._payloads)
+        self.payloads = [whole[slot * stride : slot * stride + payloadSize] for slot in range(count)]
+        for slot in range(count):
+            self.writeHeader(slot * HEADER_SIZE, slot, 1, self.controlSpace)
+            _iov.pack_into(self._memory, self._iovsAt + slot * _iovSize, payloadsAddress + slot * stride, payloadSize)
+        self.lengths = self._field("Q", 0, 56, HEADER_SIZE)
+        self.flags = self._field("Q", 0, 48, HEADER_SIZE)
+        self.controlLengths = self._field("Q", 0, 40, HEADER_SIZE)
+        self.iovLengths = self._field("Q", self._iovsAt, 8, _iovSize)
+        self._allControlLengths = memoryview(array("Q", [self.controlSpace] * count))
 
     def _field(self, form: Literal["B", "H", "I", "Q"], start: int, offset: int, step: int) -> memoryview:
-        """
-        One field of each slot.
-
-        @param start: where the part begins in which it is.
-        @param offset: where it is from there, in bytes.
-        @param step: from one to the next, in bytes.
-        """
         width = struct.calcsize(form)
-        return self._memory.cast(form)[(start + offset) // width : (start + SLOTS * step) // width : step // width]
+        view = memoryview(self._memory).cast("B").cast(form)
+        return view[(start + offset) // width : (start + self._count * step) // width : step // width]
 
-    def fields(self, count: int) -> Fields:
-        """The fields of the first C{count} slots. They are kept: making slices takes longer than using them."""
-        fields = self._fields[count]
-        if fields is None:
-            fields = self._fields[count] = Fields(
-                self._lengths[:count],
-                self._vectorRooms[:count],
-                self._wholeVectors[:count],
-                self._controlRooms[:count],
-                self._wholeControls[:count],
-                self._plainControls[:count],
-                self.hosts4[:count],
-                self.ports[:count],
-                self.interfaces[:count],
-                _noInterfaces[:count],
-                self.locals4[:count],
-                self.destinations4[:count],
-                self.hopLimits[:count],
-            )
-        return fields
+    def nameField(self, form: Literal["B", "H", "I", "Q"], offset: int) -> memoryview:
+        """A member of all names, at an offset in bytes."""
+        return self._field(form, self._namesAt, offset, _nameSize)
+
+    def controlField(self, form: Literal["B", "H", "I", "Q"], offset: int) -> memoryview:
+        """A member of the control messages of all slots, at an offset in bytes."""
+        return self._field(form, self._controlsAt, offset, CONTROL_SIZE)
+
+    def resetControls(self, count: int) -> None:
+        """Offer all the space for control messages again, after a call that has filled so many slots."""
+        self.controlLengths[:count] = self._allControlLengths[:count]
 
     def payload(self, slot: int, start: int, end: int) -> bytes:
-        """Some bytes of a payload."""
-        at = slot * _stride
+        """A copy of some bytes of a payload."""
+        at = slot * self._stride
         return self._payloads[at + start : at + end]
 
-    def address(self, slot: int) -> DatagramAddress:
-        """Read a name."""
-        start = _namesAt + slot * _nameRoom
-        name = self._memory[start : start + _nameRoom]
-        port = int.from_bytes(name[2:4], "big")
-        if not self._isIPv6:
-            return DatagramAddress((socket.inet_ntop(socket.AF_INET, name[4:8]), port))
-        address = DatagramAddress((socket.inet_ntop(socket.AF_INET6, name[8:24]), port))
-        address.flowInfo, address.scopeID = int.from_bytes(name[4:8], "big"), int.from_bytes(name[24:28], sys.byteorder)
-        return address
+    def name(self, slot: int) -> bytes:
+        """A copy of a name."""
+        at = self._namesAt + slot * _nameSize
+        return self._memory[at : at + _nameSize]
 
-    def controls(self, slot: int, size: int) -> cmsg.Controls:
+    def controls(self, slot: int, size: int) -> cmsg.Ancillary:
+        """Read C{size} bytes of control messages."""
+        at = self._controlsAt + slot * CONTROL_SIZE
+        return cmsg.unpackControls(self._memory[at : at + size])
+
+    def writeControls(self, slot: int, packed: bytes, offset: int = 0) -> None:
+        """Write control messages, C{offset} bytes behind where those of the slot begin."""
+        at = self._controlsAt + slot * CONTROL_SIZE + offset
+        self._memory[at : at + len(packed)] = packed
+
+    @property
+    def sparesAddress(self) -> int:
+        """The address of the spare headers."""
+        return self.headersAddress + self._sparesAt
+
+    def copyHeader(self, spare: int, slot: int) -> None:
+        """Have a spare header send what a slot has."""
+        at, start = self._sparesAt + spare * HEADER_SIZE, slot * HEADER_SIZE
+        self._memory[at : at + HEADER_SIZE] = self._memory[start : start + HEADER_SIZE]
+
+    def joinHeader(self, spare: int, slots: range, controlLength: int) -> None:
+        """Have a spare header send the payloads of several slots as one, with name and control messages of the first."""
+        self.writeHeader(self._sparesAt + spare * HEADER_SIZE, slots.start, len(slots), controlLength)
+
+    def writeHeader(self, at: int, slot: int, count: int, controlLength: int) -> None:
         """
-        Read control messages.
-
-        @param size: their bytes.
-        """
-        start = _controlsAt + slot * _controlRoom
-        return cmsg.readControls(cmsg.unpackControls(bytes(self._memory[start : start + size])))
-
-    def writeControls(self, slot: int, ancillary: cmsg.Ancillary) -> None:
-        """Put other control messages in the place of those that came."""
-        start, packed = _controlsAt + slot * _controlRoom, cmsg.packControls(ancillary)
-        self._memory[start : start + len(packed)] = packed
-        self._controlRooms[slot] = len(packed)
-
-    def copyHeader(self, other: int, slot: int) -> None:
-        """
-        Have another header send what a slot has.
-
-        @param other: which of the other headers.
-        """
-        at, start = _othersAt + other * _headerSize, slot * _headerSize
-        self._memory[at : at + _headerSize] = self._memory[start : start + _headerSize]
-
-    def joinHeader(self, other: int, slots: range, segment: int) -> None:
-        """
-        Have another header send what several slots have, which have the usual control messages and the same name, as one burst.
-
-        @param other: which of the other headers.
-        @param segment: the length of each payload.
-        """
-        size, first = self.size, slots.start
-        control = _controlsAt + first * _controlRoom + size
-        cmsg.segmentControl.pack_into(self._memory, control, *cmsg.SEGMENT_CONTROL, segment)
-        self._writeHeader(_othersAt + other * _headerSize, first, len(slots), size + cmsg.SEGMENT_ROOM)
-
-    def _writeHeader(self, at: int, slot: int, count: int, controlSize: int) -> None:
-        """
-        Write a header that has its parts in a slot.
+        Write a header.
 
         @param at: where to write it.
-        @param count: the payloads of how many slots belong to it.
+        @param slot: whose name and control messages it has.
+        @param count: how many payloads it has, from that slot on.
         """
         base = self.headersAddress
         _header.pack_into(
             self._memory,
             at,
-            base + _namesAt + slot * _nameRoom,
-            28 if self._isIPv6 else 16,
-            base + _vectorsAt + slot * _vectorSize,
+            base + self._namesAt + slot * _nameSize if self._nameLength else 0,
+            self._nameLength,
+            base + self._iovsAt + slot * _iovSize,
             count,
-            base + _controlsAt + slot * _controlRoom if controlSize else 0,
-            controlSize,
+            base + self._controlsAt + slot * CONTROL_SIZE if controlLength else 0,
+            controlLength,
             0,
             0,
         )
-
-
-#: From one header to the next, in bytes.
-HEADER_SIZE = _headerSize

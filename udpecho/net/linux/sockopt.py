@@ -1,5 +1,5 @@
 """
-What Linux can do with a datagram socket that Python's C{socket} module does not name: constants and layouts.
+Socket options of Linux that Python's C{socket} module does not name.
 
 Sources: C{ip(7)}, C{ipv6(7)}, C{linux/in.h}, C{linux/in6.h}, C{linux/errqueue.h}, C{asm-generic/socket.h}.
 """
@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from ipaddress import ip_address
 
-#: Whether this is Linux; everything here works there only.
+#: Whether this is Linux. Everything here works there only.
 available = sys.platform == "linux"
 
 IP_PKTINFO = 8
@@ -41,8 +41,8 @@ SO_EE_ORIGIN_ICMP = 2
 SO_EE_ORIGIN_ICMP6 = 3
 SO_EE_ORIGIN_TIMESTAMPING = 4
 
-# What SO_TIMESTAMPING is given (C{linux/net_tstamp.h}): stamps in software of what is sent and received, told; those of what is
-# sent numbered, and without the datagram.
+# Flags of SO_TIMESTAMPING (C{linux/net_tstamp.h}): make timestamps in software when sending and receiving, and report them;
+# number those of sending, and report them without the datagram.
 SOF_TIMESTAMPING_TX_SOFTWARE = 1 << 1
 SOF_TIMESTAMPING_RX_SOFTWARE = 1 << 3
 SOF_TIMESTAMPING_SOFTWARE = 1 << 4
@@ -50,43 +50,49 @@ SOF_TIMESTAMPING_OPT_ID = 1 << 7
 SOF_TIMESTAMPING_OPT_TSONLY = 1 << 11
 
 
-def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
-    """
-    Have the kernel tell, with each datagram, the local address it was sent to, or tell it no more.
-
-    @return: whether it will: what imitates Linux may not.
-    """
+def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bool:
+    """Set an option of IPv4, and of IPv6 too on a socket for it, since that may receive IPv4."""
     try:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, int(wanted))
+        sock.setsockopt(socket.IPPROTO_IP, option4, int(wanted))
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, int(wanted))
+            sock.setsockopt(socket.IPPROTO_IPV6, option6, int(wanted))
     except OSError:
         return False
     return wanted
+
+
+def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
+    """
+    Report with each datagram the local address it was sent to, or no more.
+
+    @return: whether the kernel will: what imitates Linux may not.
+    """
+    return _enable(sock, IP_PKTINFO, IPV6_RECVPKTINFO, wanted)
 
 
 def enableRecvHopLimit(sock: socket.socket, wanted: bool = True) -> bool:
     """
-    Have the kernel tell, with each datagram, what was left of its time to live (RFC 791) or hop limit (RFC 8200), or tell it no
-    more.
+    Report with each datagram what is left of its time to live (RFC 791) or hop limit (RFC 8200), or no more.
 
-    @return: whether it will.
+    @return: whether the kernel will.
     """
-    try:
-        sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, int(wanted))
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, int(wanted))
-    except OSError:
-        return False
-    return wanted
+    return _enable(sock, IP_RECVTTL, IPV6_RECVHOPLIMIT, wanted)
+
+
+def enableRecvErr(sock: socket.socket) -> None:
+    """
+    Queue what ICMP reports about datagrams that were sent: also host and network unreachable, which the kernel ignores
+    otherwise (RFC 1122 section 4.1.3.3 asks for all). Where it cannot, refusals still come.
+    """
+    _enable(sock, IP_RECVERR, IPV6_RECVERR, True)
 
 
 def enableGRO(sock: socket.socket, wanted: bool) -> bool:
     """
-    Have the kernel hand over datagrams of one flow that came together as one (C{UDP_GRO} in C{udp(7)}), or each for itself
-    again; those that are queued already stay as they are.
+    Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), or one by one again. What is queued
+    already stays as it is.
 
-    @return: whether it will: kernels older than 5.0 do not know it.
+    @return: whether the kernel will: those before 5.0 cannot.
     """
     try:
         sock.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
@@ -95,53 +101,42 @@ def enableGRO(sock: socket.socket, wanted: bool) -> bool:
     return wanted
 
 
-def isForSeveral(host: str) -> bool:
-    """
-    Whether a local address is that of a group, or of all hosts of a network, instead of one of this host's own: C{connect(2)}
-    tells, and sends nothing.
-    """
-    try:
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    except OSError:
-        # Nobody can tell, and whoever takes it for several only asks for more than is needed.
-        return True
-    with sock:
-        try:
-            sock.connect((host.partition("%")[0], 9))
-        except PermissionError:
-            return True
-        except OSError:
-            pass
-    return ip_address(host.partition("%")[0]).is_multicast
-
-
-def enableRecvErr(sock: socket.socket) -> None:
-    """
-    Have the kernel queue what the network says of datagrams that were sent: also host and network unreachable, which it
-    keeps to itself otherwise (RFC 1122 section 4.1.3.3 asks for all). Where it will not, refusals still come.
-    """
-    with suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-
-
 def disablePathMTUDiscovery(sock: socket.socket) -> None:
     """
-    Have IPv4 datagrams sent without "do not fragment", and whatever is said about the path's MTU ignored: nobody hears of a
-    reply that was too long for the way back, and what is said may be forged.
+    Send IPv4 datagrams without "do not fragment", and ignore reports about the path's MTU: nobody is notified of a reply that
+    was too long for the way back, and the reports may be forged.
     """
-    # The kernels that do not know it are older than 3.15.
+    # Kernels before 3.15 do not have it.
     with suppress(OSError):
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
 
 
+def isNonUnicast(host: str) -> bool:
+    """
+    Whether a local address is multicast or broadcast, and not this host's own: C{connect(2)} knows, and sends nothing.
+    """
+    host = host.partition("%")[0]
+    try:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError:
+        # Unknown; if it is taken for one, more is reported than is needed, and nothing is wrong.
+        return True
+    with sock:
+        try:
+            sock.connect((host, 9))
+        except PermissionError:
+            return True
+        except OSError:
+            pass
+    return ip_address(host).is_multicast
+
+
 def kernelDrops(sock: socket.socket) -> int | None:
     """
-    How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth of the numbers of
+    How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth number of
     C{SO_MEMINFO}, C{linux/sock_diag.h}).
 
-    @return: C{None} if the kernel does not tell.
+    @return: C{None} if the kernel does not report it.
     """
     try:
         numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 9 * 4)

@@ -1,7 +1,4 @@
-"""
-Sockets that probes leave by and replies come by: many with one system call and with the kernel's stamps where there are such
-things, else through an ordinary transport.
-"""
+"""A probe socket that sends and receives many datagrams with one system call, with the kernel's timestamps."""
 
 from __future__ import annotations
 
@@ -11,53 +8,86 @@ from array import array
 
 from zope.interface import implementer
 
-from udpecho.addresses import DatagramAddress
-from udpecho.net.linux import errqueue, mmsg, sockopt
+from udpecho.errors import EchoError, MessageTooLong, unreachable
+from udpecho.net.linux import cmsg, errqueue, mmsg, sockopt
+from udpecho.net.linux.mmsg import HEADER_SIZE, SLOTS, Slots
+from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, datagramAddress
 from udpecho.probe.io import timestamps
-from udpecho.probe.io.slots import SLOTS, Slots, _errorRooms, _headerSize, _more, _quoteRoom, _stampRoom
-from udpecho.probe.io.socket import Arrivals, IProbeSocket, Taken, Undelivered, _readable, _reasonOf, _sendTries, _tryAgain
+from udpecho.probe.io.socket import Arrivals, IProbeSocket, Taken, Undelivered
+
+#: So many bytes more than a probe has are received, to see that a reply is longer.
+_surplus = 32
+#: Of a datagram that did not arrive so much is quoted as identifies it, in bytes.
+_quotedSize = 64
+#: The control message of a timestamp: C{struct cmsghdr}, and C{struct scm_timestamping}, which is three C{struct timespec}.
+_stampSize = 64
+#: Behind it, in the error queue: C{struct sock_extended_err} with a C{struct sockaddr_in}, or C{sockaddr_in6}.
+_errorSizes = (_stampSize + 48, _stampSize + 64)
+
+
+class StampSlots(Slots):
+    """L{Slots} whose control messages begin with a timestamp: how to read it, for all slots at once."""
+
+    def __init__(self, payloadSize: int) -> None:
+        super().__init__(payloadSize)
+        self._seconds, self._nanoseconds = self.controlField("Q", 16), self.controlField("Q", 24)
+        self._origins, self._ids = self.controlField("B", _stampSize + 20), self.controlField("I", _stampSize + 28)
+
+    def times(self, count: int) -> list[int]:
+        """The timestamps of the first so many, in ns of the wall clock."""
+        halves = zip(self._seconds[:count].tolist(), self._nanoseconds[:count].tolist())
+        return [seconds * 1_000_000_000 + nanoseconds for seconds, nanoseconds in halves]
+
+    def origins(self, count: int) -> list[int]:
+        """C{ee_origin} of the first so many entries of the error queue."""
+        return self._origins[:count].tolist()
+
+    def ids(self, count: int) -> list[int]:
+        """C{ee_data} of the first so many: the ids of the datagrams that were sent."""
+        return self._ids[:count].tolist()
 
 
 @implementer(IProbeSocket)
 class BatchSocket:
     """
-    Many datagrams with one call, both ways, with stamps where the kernel makes them.
+    Many datagrams with one call, both ways, with timestamps where the kernel makes them.
 
-    Without stamps the time of a datagram is that of its call, so that each has a call of its own.
+    Without timestamps the time of a datagram is that of its call, so that each has a call of its own.
 
     @ivar source: the local address.
-    @ivar stamped: whether there are stamps.
+    @ivar stamped: whether there are timestamps.
     @ivar most: how many datagrams to send with one call.
     """
 
     def __init__(self, sock: socket.socket, size: int, stamps: bool = True) -> None:
         """
         @param sock: a connected socket, which is closed with this.
-        @param size: the longest datagram to send.
-        @param stamps: whether to ask for stamps.
+        @param size: the longest datagram to send, in bytes.
+        @param stamps: whether to enable timestamps.
 
         @raise OSError: if this system has no such calls.
         """
         self._calls = mmsg.systemCalls()
         self._socket = sock
         self._descriptor = sock.fileno()
-        bound = sock.getsockname()
-        self.source = DatagramAddress(bound[:2])
-        self.source.scopeID = bound[3] if len(bound) == 4 else 0
-        self._peer = _readable(sock.getpeername())
+        self.source = datagramAddress(sock.getsockname())
+        self._peer = str(datagramAddress(sock.getpeername()))
         sockopt.enableRecvErr(sock)
         self.stamped = (
-            stamps and timestamps.whyNot() is None and timestamps.ask(sock) and timestamps.waitForTimestamping() is None
+            stamps
+            and timestamps.unsupportedReason() is None
+            and timestamps.enable(sock)
+            and timestamps.waitForTimestamping() is None
         )
         self.most = SLOTS if self.stamped else 1
         self._numbers = timestamps.StampNumbers()
-        self._outgoing = Slots(size, controls=False, count=self.most)
-        self._incoming = Slots(size + _more, controls=True)
-        self._errors = Slots(_quoteRoom, controls=True)
+        self._outgoing = Slots(size, self.most, controls=False)
+        self._incoming = StampSlots(size + _surplus)
+        self._errors = StampSlots(_quotedSize)
         self._stamps: list[tuple[int, int]] = []
         self._undelivered: list[Undelivered] = []
         self._slots = [payload[:0] for payload in self._outgoing.payloads]
-        self._outgoing.rooms[:] = memoryview(array("Q", [0] * self.most))
+        self._outgoing.iovLengths[:] = memoryview(array("Q", [0] * self.most))
 
     def fileno(self) -> int:
         """@see: L{IProbeSocket.fileno}"""
@@ -67,7 +97,7 @@ class BatchSocket:
         """@see: L{IProbeSocket.slot}"""
         slot = self._slots[index]
         if len(slot) != size:
-            self._outgoing.rooms[index] = size
+            self._outgoing.iovLengths[index] = size
             self._slots[index] = slot = self._outgoing.payloads[index][:size]
         return slot
 
@@ -75,7 +105,7 @@ class BatchSocket:
         """@see: L{IProbeSocket.send}"""
         done = tries = number = 0
         while done < count:
-            address = self._outgoing.address + done * _headerSize
+            address = self._outgoing.headersAddress + done * HEADER_SIZE
             sent = self._calls.sendmmsg(self._descriptor, address, count - done, socket.MSG_DONTWAIT)
             if sent > 0:
                 self._numbers.taken += sent
@@ -85,31 +115,31 @@ class BatchSocket:
             number = self._calls.lastError()
             if number == errno.EINTR:
                 continue
-            told = len(self._undelivered)
+            known = len(self._undelivered)
             self._readErrorQueue()
             if self.stamped:
                 # Whether one that was not sent has a number depends on the kernel.
-                timestamps.ask(self._socket)
+                timestamps.enable(self._socket)
                 self._numbers.begin()
             tries += 1
-            # The error of an earlier datagram comes instead of sending this one.
-            if number in _tryAgain or tries == _sendTries or len(self._undelivered) == told:
+            # A connected socket returns the error of an earlier datagram instead of sending this one.
+            if number in TRY_AGAIN or tries == SEND_TRIES or len(self._undelivered) == known:
                 return Taken(done, number)
         return Taken(done)
 
     def receive(self) -> Arrivals:
         """@see: L{IProbeSocket.receive}"""
         incoming = self._incoming
-        count = self._calls.recvmmsg(self._descriptor, incoming.address, SLOTS, socket.MSG_DONTWAIT, None)
+        count = self._calls.recvmmsg(self._descriptor, incoming.headersAddress, SLOTS, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return Arrivals((), ())
-        controls = incoming.controlSizes[:count].tolist()
-        incoming.reset(count)
-        sizes = incoming.sizes[:count].tolist()
+        controls = incoming.controlLengths[:count].tolist()
+        incoming.resetControls(count)
+        sizes = incoming.lengths[:count].tolist()
         datagrams = [payload[:size] for payload, size in zip(incoming.payloads, sizes)]
-        if controls.count(_stampRoom) == count:
+        if controls.count(_stampSize) == count:
             return Arrivals(datagrams, incoming.times(count))
-        return Arrivals(datagrams, [timestamps.received(incoming.controls(*each)) for each in enumerate(controls)])
+        return Arrivals(datagrams, [cmsg.readTimestamp(incoming.controls(*each)) for each in enumerate(controls)])
 
     def readErrors(self) -> tuple[list[tuple[int, int]], list[Undelivered]]:
         """@see: L{IProbeSocket.readErrors}"""
@@ -121,14 +151,14 @@ class BatchSocket:
     def _readErrorQueue(self) -> None:
         errors, flags = self._errors, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT
         while True:
-            count = self._calls.recvmmsg(self._descriptor, errors.address, SLOTS, flags, None)
+            count = self._calls.recvmmsg(self._descriptor, errors.headersAddress, SLOTS, flags, None)
             if count <= 0:
                 return
-            controls = errors.controlSizes[:count].tolist()
+            controls = errors.controlLengths[:count].tolist()
             origins = errors.origins(count)
-            errors.reset(count)
+            errors.resetControls(count)
             plain = origins.count(sockopt.SO_EE_ORIGIN_TIMESTAMPING) == count and any(
-                controls.count(room) == count for room in _errorRooms
+                controls.count(size) == count for size in _errorSizes
             )
             if plain:
                 numberOf = self._numbers.numberOf
@@ -141,12 +171,12 @@ class BatchSocket:
                 return
 
     def _readOne(self, slot: int, size: int) -> None:
-        quoted = bytes(self._errors.payloads[slot][: self._errors.sizes[slot]])
-        queued = errqueue.readQueued(self._errors.controls(slot, size), quoted)
-        if isinstance(queued, errqueue.QueuedStamp):
-            self._sentAt(self._numbers.numberOf(queued.id), queued.time)
-        elif queued is not None:
-            self._undelivered.append(Undelivered(_reasonOf(queued, self._peer), queued.quoted))
+        quoted = bytes(self._errors.payloads[slot][: self._errors.lengths[slot]])
+        entry = errqueue.readEntry(self._errors.controls(slot, size), quoted)
+        if isinstance(entry, errqueue.SendTimestamp):
+            self._sentAt(self._numbers.numberOf(entry.id), entry.time)
+        elif entry is not None:
+            self._undelivered.append(Undelivered(failureOf(entry, self._peer), entry.quoted))
 
     def _sentAt(self, number: int | None, time: int) -> None:
         if number is not None:
@@ -160,3 +190,10 @@ class BatchSocket:
         """@see: L{IProbeSocket.close}"""
         self._descriptor = -1
         self._socket.close()
+
+
+def failureOf(entry: errqueue.QueuedError, peer: str) -> EchoError:
+    """Turn a report into an exception."""
+    if entry.errno == errno.EMSGSIZE:
+        return MessageTooLong(f"the path to {peer} carries {entry.info} bytes at the most, with headers", entry.errno)
+    return unreachable(entry.errno, peer)

@@ -53,7 +53,7 @@ def openSocket(
     try:
         if not IReactorFDSet.providedBy(reactor) or IDatagramReactor.providedBy(reactor):
             return _openInMemory(reactor, peer, receiver, options)
-        if batches and selftest.whyNot() is None:
+        if batches and selftest.unsupportedReason() is None:
             sock = connectedSocket(peer, options.bindAddress, RECEIVE_BUFFER)
             try:
                 options.apply(sock)

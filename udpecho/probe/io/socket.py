@@ -6,17 +6,14 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zope.interface import Attribute, Interface
 
 from udpecho.addresses import DatagramAddress
-from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.net.linux import errqueue, sockopt
-
-_tryAgain = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
-#: How often to send a datagram whose sending tells of errors of earlier ones.
-_sendTries = 3
+from udpecho.errors import EchoError
+from udpecho.net.linux import sockopt
+from udpecho.net.sockets import TRY_AGAIN
 
 
 class SocketOptions(NamedTuple):
@@ -37,7 +34,7 @@ class SocketOptions(NamedTuple):
 
     def apply(self, sock: socket.socket) -> None:
         """
-        Set what is asked for on a socket.
+        Set the options on a socket.
 
         @raise OSError: if the system refuses.
         """
@@ -49,17 +46,17 @@ class SocketOptions(NamedTuple):
             sock.setsockopt(level, socket.IPV6_UNICAST_HOPS if isIPv6 else socket.IP_TTL, self.hopLimit)
         if self.dontFragment:
             if not sockopt.available:
-                raise OSError(errno.ENOPROTOOPT, "how to forbid fragments is known for Linux only")
+                raise OSError(errno.ENOPROTOOPT, "forbidding fragments is supported on Linux only")
             option = sockopt.IPV6_MTU_DISCOVER if isIPv6 else sockopt.IP_MTU_DISCOVER
             sock.setsockopt(level, option, sockopt.IP_PMTUDISC_DO)
 
 
 class Undelivered(NamedTuple):
     """
-    What the network said of a probe.
+    What the network reported about a probe.
 
-    @ivar reason: what it said.
-    @ivar quoted: how the probe begins, if that was said too.
+    @ivar reason: the report.
+    @ivar quoted: how the probe begins, if the report quotes it.
     """
 
     reason: EchoError
@@ -80,7 +77,7 @@ class Taken(NamedTuple):
     @property
     def full(self) -> bool:
         """Whether the send queue is full: the next one may go later."""
-        return self.error in _tryAgain
+        return self.error in TRY_AGAIN
 
 
 class Arrivals(NamedTuple):
@@ -88,7 +85,7 @@ class Arrivals(NamedTuple):
     What a receive call returned.
 
     @ivar datagrams: good until the next such call.
-    @ivar stamps: when each came, in ns of the wall clock, 0 where that is not known.
+    @ivar stamps: when each came, in ns of the wall clock, 0 without a timestamp.
     """
 
     datagrams: Sequence[bytes | memoryview]
@@ -96,20 +93,20 @@ class Arrivals(NamedTuple):
 
 
 class IProbeReceiver(Interface):
-    """Hears from a probe socket that has no descriptor to be watched."""
+    """Is called by a probe socket that has no descriptor to be watched."""
 
     def datagramsArrived(arrivals: Arrivals) -> None:
         """Datagrams came."""
 
     def probeUndelivered(undelivered: Undelivered) -> None:
-        """The network said that a probe did not arrive."""
+        """The network reported that a probe did not arrive."""
 
 
 class IProbeSocket(Interface):
     """A socket that is connected to one peer."""
 
     source: DatagramAddress = Attribute("The local address.")
-    stamped: bool = Attribute("Whether the kernel stamps what is sent and received.")
+    stamped: bool = Attribute("Whether the kernel makes timestamps of what is sent and received.")
     most: int = Attribute("How many datagrams to send with one call.")
 
     def fileno() -> int:
@@ -132,34 +129,18 @@ class IProbeSocket(Interface):
         Read all that the error queue has.
 
         @return: when datagrams were sent, as pairs of the number of datagrams taken before and ns of the wall clock; and what
-            the network said.
+            the network reported.
         """
 
     def drops() -> int | None:
-        """How many datagrams the receive queue has dropped; C{None} where the system does not tell."""
+        """How many datagrams the receive queue has dropped; C{None} where the system does not report it."""
 
     def close() -> None:
         """Close it. May be called twice."""
 
 
-def _reasonOf(queued: errqueue.QueuedError, peer: str) -> EchoError:
-    if queued.errno == errno.EMSGSIZE:
-        return MessageTooLong(f"the path to {peer} carries {queued.info} bytes at the most, with headers", queued.errno)
-    return unreachable(queued.errno, peer)
-
-
-def _readable(name: tuple[Any, ...]) -> str:
-    address = DatagramAddress(name[:2])
-    address.scopeID = name[3] if len(name) == 4 else 0
-    return str(address)
-
-
 def explain(number: int) -> str:
-    """
-    Say why the system did not send a datagram.
-
-    @param number: the error number.
-    """
+    """Why the system did not send a datagram, by the error number."""
     if number == errno.EMSGSIZE:
         return "too long for the path, or for any datagram"
     return os.strerror(number) if number else "the system does not say why"

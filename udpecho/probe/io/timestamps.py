@@ -26,13 +26,11 @@ STEP = 10_000
 #: How often to look again when it seems to have been set: this process may have waited between two looks.
 _looks = 5
 
-_asked = sockopt.SOF_TIMESTAMPING_TX_SOFTWARE | sockopt.SOF_TIMESTAMPING_RX_SOFTWARE | sockopt.SOF_TIMESTAMPING_SOFTWARE
-_asked |= sockopt.SOF_TIMESTAMPING_OPT_TSONLY
-_ids = sockopt.SOF_TIMESTAMPING_OPT_ID
-_bits = 32
-_ancillaryRoom = 512
-#: Seconds in which stamping must have begun: the kernel patches its code for it, in a thread of its own.
-_patience = 0.1
+_flags = sockopt.SOF_TIMESTAMPING_TX_SOFTWARE | sockopt.SOF_TIMESTAMPING_RX_SOFTWARE | sockopt.SOF_TIMESTAMPING_SOFTWARE
+_flags |= sockopt.SOF_TIMESTAMPING_OPT_TSONLY
+_idBits = 32
+#: Seconds in which timestamping must have begun: the kernel patches its code for it, in a thread of its own.
+_startTimeout = 0.1
 
 
 class Clocks(NamedTuple):
@@ -157,26 +155,26 @@ class StampNumbers:
     def numberOf(self, id: int) -> int | None:
         """The number of the latest datagram that can have an id; C{None} if none can."""
         latest = self.taken - 1
-        number = latest - ((latest - self._base - id) & ((1 << _bits) - 1))
+        number = latest - ((latest - self._base - id) & ((1 << _idBits) - 1))
         return number if number >= self._base else None
 
 
-def ask(sock: socket.socket) -> bool:
+def enable(sock: socket.socket) -> bool:
     """
-    Have the kernel stamp what a socket sends and receives, and number what it sends from 0 on.
+    Have the kernel make timestamps of what a socket sends and receives, and number what it sends from 0 on.
 
     @return: whether it will.
     """
     try:
-        sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING, _asked)
-        sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING, _asked | _ids)
+        sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING, _flags)
+        sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING, _flags | sockopt.SOF_TIMESTAMPING_OPT_ID)
     except OSError:
         return False
     return True
 
 
 @lru_cache(1)
-def whyNot() -> str | None:
+def unsupportedReason() -> str | None:
     """
     Prove on this machine that the kernel stamps datagrams, and numbers them.
 
@@ -190,13 +188,13 @@ def whyNot() -> str | None:
         return e.strerror or str(e)
 
 
-def waitForTimestamping(patience: float = _patience) -> str | None:
+def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
     """
     Send datagrams through a pair of sockets until one that comes has its stamp. The kernel begins to stamp what comes a moment
     after the first socket has asked for it, and ends when the last one is closed: a socket that has asked before this is called
     has the stamps of all its datagrams.
 
-    @param patience: seconds after which to give up.
+    @param timeout: seconds after which to give up.
 
     @return: C{None} if stamping works, else what does not.
 
@@ -205,34 +203,21 @@ def waitForTimestamping(patience: float = _patience) -> str | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
         far.bind(("127.0.0.1", 0))
         near.connect(far.getsockname())
-        far.settimeout(patience)
-        if not ask(near) or not ask(far):
+        far.settimeout(timeout)
+        if not enable(near) or not enable(far):
             return "the kernel knows no stamps in software"
         sockopt.enableRecvErr(near)
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout
         for number in range(1 << 16):
             near.send(b"\0")
             stamp = None
             with suppress(BlockingIOError):
-                ancillary = near.recvmsg(0, _ancillaryRoom, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
-                stamp = errqueue.readQueued(ancillary)
-            if not isinstance(stamp, errqueue.QueuedStamp) or stamp.id != number:
+                ancillary = near.recvmsg(0, errqueue.ANCILLARY_SIZE, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
+                stamp = errqueue.readEntry(ancillary)
+            if not isinstance(stamp, errqueue.SendTimestamp) or stamp.id != number:
                 return "the kernel does not stamp what is sent, or does not number it"
-            if received(far.recvmsg(1, _ancillaryRoom)[1]):
+            if cmsg.readTimestamp(far.recvmsg(1, errqueue.ANCILLARY_SIZE)[1]):
                 return None
             if time.monotonic() >= end:
                 break
     return "the kernel does not stamp what is received"
-
-
-def received(ancillary: cmsg.Ancillary) -> int:
-    """
-    The stamp of a datagram that came.
-
-    @return: ns of the wall clock, 0 if there is none.
-    """
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == sockopt.SO_TIMESTAMPING:
-            whole, rest = cmsg.timespec.unpack_from(data)
-            return int(whole * 1_000_000_000 + rest)
-    return 0

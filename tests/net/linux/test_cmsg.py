@@ -1,0 +1,40 @@
+"""Tests of L{udpecho.net.linux.cmsg} and L{udpecho.net.linux.sockopt}."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udpecho.net.linux import cmsg, sockopt
+
+
+class ControlsTests:
+    """L{udpecho.net.linux.sockopt}: control messages."""
+
+    @given(st.ip_addresses(), st.integers(1, 255) | st.none(), st.integers(1, 65535))
+    def test_roundTrip(self, host: Any, hopLimit: int | None, segment: int) -> None:
+        """What a reply is sent with is what is read of it when it comes, whichever call takes it."""
+        isIPv6 = host.version == 6
+        ancillary = cmsg.replyControls(isIPv6, str(host), hopLimit, segment)
+        assert cmsg.unpackControls(cmsg.packControls(ancillary)) == ancillary
+        read = cmsg.readControls(ancillary)
+        assert read.local is not None
+        assert ip_address(read.local) == host
+        assert read.hopLimit == hopLimit
+
+    @given(st.binary(max_size=100))
+    def test_garbage(self, data: bytes) -> None:
+        """What is no control message is not read beyond its end."""
+        for _, _, message in cmsg.unpackControls(data):
+            assert message in data
+
+    @pytest.mark.parametrize(
+        ("host", "expected"), [("127.0.0.1", False), ("127.255.255.255", True), ("224.0.0.1", True), ("ff02::1", True)]
+    )
+    def test_isGroup(self, host: str, expected: bool) -> None:
+        """Groups and broadcast addresses are told from this host's own."""
+        assert sockopt.isNonUnicast(host) is expected

@@ -1,0 +1,1 @@
+"""Tests of L{udpecho.net} between real hosts, in network namespaces."""

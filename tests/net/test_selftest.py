@@ -1,0 +1,49 @@
+"""Tests of L{udpecho.net.selftest}."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from udpecho.net import batch as module
+from udpecho.net.linux.mmsg import SystemCalls, systemCalls
+from udpecho.net.selftest import unsupportedReason
+
+pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
+
+
+class SystemCallsTests:
+    """L{systemCalls} and L{unsupportedReason}."""
+
+    def test_works(self) -> None:
+        """Here they work."""
+        assert unsupportedReason() is None
+
+    @pytest.mark.parametrize(("name", "value"), [("byteorder", "big"), ("maxsize", 2**31 - 1)])
+    def test_otherLayouts(self, monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
+        """Where the layouts are others there are no batches, and the reason is told."""
+        monkeypatch.setattr(sys, name, value)
+        systemCalls.cache_clear()
+        unsupportedReason.cache_clear()
+        try:
+            assert "64 bits, little-endian" in str(unsupportedReason())
+        finally:
+            systemCalls.cache_clear()
+            unsupportedReason.cache_clear()
+
+    def test_wrongLayout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A layout that is not this machine's is found out."""
+        unsupportedReason.cache_clear()
+        real = systemCalls()
+
+        def recvmmsg(descriptor: int, address: int, count: int, flags: int, timeout: None) -> int:
+            result = real.recvmmsg(descriptor, address, count, flags, timeout)
+            return min(result, 3)
+
+        monkeypatch.setattr(module, "systemCalls", lambda: SystemCalls(recvmmsg, real.sendmmsg, real.lastError))
+        try:
+            assert unsupportedReason() == "a batch has not the lengths of what was sent"
+        finally:
+            unsupportedReason.cache_clear()

@@ -1,0 +1,153 @@
+"""Receive batches, and hand them to the protocol whole or one by one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from twisted.logger import Logger
+
+from udpecho.addresses import DatagramAddress
+from udpecho.interfaces import IBatchReceiver, SendCallback
+from udpecho.net.batch import BatchOptions, MessageBatch
+from udpecho.net.batch_sender import BatchSender
+from udpecho.net.context import PortContext
+from udpecho.net.linux import sockopt
+from udpecho.net.linux.gso import SegmentLimits
+from udpecho.net.reader import Delivery
+from udpecho.net.selftest import unsupportedReason
+from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
+
+#: What the shortest datagram takes of the receive buffer at the least, in bytes (C{struct sk_buff} and C{skb_shared_info} in
+#: Linux take some more).
+_minBuffered = 512
+
+SendOne = Callable[[bytes, DatagramAddress, SendCallback], object]
+
+_log = Logger()
+
+
+@lru_cache
+def _logUnsupported(reason: str) -> None:
+    """Log it once."""
+    _log.info("datagrams are received one by one: {reason}", reason=reason)
+
+
+class SplittingReader:
+    """
+    Receives batches, for a protocol that takes datagrams one by one.
+
+    @ivar batch: the last batch.
+    """
+
+    def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery, maxDatagrams: int) -> None:
+        self.batch = batch
+        self.maxDatagrams = maxDatagrams
+        self.datagrams = self.size = 0
+        self._context = context
+        self._socket = context.socket
+        self._delivery = delivery
+
+    def receive(self) -> bool:
+        """Receive a batch. If it could have been larger, the reactor says when there is more."""
+        batch = self.batch
+        entries = batch.receive(self._socket.fileno())
+        self.datagrams, self.size = batch.datagrams, batch.size
+        return entries >= batch.asked
+
+    def handle(self) -> None:
+        """Hand it over, as far as the protocol wants it."""
+        self._split(self.batch)
+        self._delivery.flush()
+
+    def _split(self, batch: MessageBatch) -> None:
+        """Add a batch's datagrams to the backlog."""
+        truncated = batch.truncated()
+        for entry in range(batch.entries):
+            address = batch.address(entry)
+            if entry in truncated:
+                self._delivery.drop("truncated", batch.sizes()[entry], address)
+            else:
+                self._delivery.backlog.extend((payload, address) for payload in batch.payloads(entry))
+
+    def close(self) -> None:
+        """Nothing of the last batch can be sent any more."""
+        self.batch.close()
+
+    def leave(self) -> None:
+        """Add what is queued to the backlog."""
+        sockopt.enableGRO(self._socket, False)
+        # The protocol may be handling the last one.
+        following = self.batch.another()
+        self.batch.close()
+        # What is queued already may be GRO batches; but datagrams may come as fast as they are read.
+        space = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        with suppress(OSError):
+            while space > 0:
+                space -= following.receive(self._socket.fileno()) * _minBuffered + following.size
+                self._split(following)
+
+
+class BatchReader(SplittingReader):
+    """Receives batches, for a protocol that takes them whole."""
+
+    def handle(self) -> None:
+        """Hand it over, with the entries dropped that are not for the protocol."""
+        batch, maxPacketSize = self.batch, self._context.maxPacketSize
+        if batch.size >= maxPacketSize:
+            for entry, longest in enumerate(batch.longest()):
+                if longest > maxPacketSize:
+                    batch.drop(entry, "truncated")
+            for entry in batch.truncated():
+                batch.drop(entry, "truncated")
+        if batch.hopLimits:
+            for entry in batch.hopLimitExpired():
+                batch.drop(entry, "loop_guard")
+        if batch.dropped:
+            counts = batch.counts()
+            for entry, reason in batch.dropped.items():
+                self._context.dropped[reason] += counts[entry]
+        protocol: Any = self._context.protocol
+        try:
+            protocol.datagramsReceived(batch)
+        except Exception:
+            _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
+
+
+def openBatchReader(
+    context: PortContext, delivery: Delivery, sendOne: SendOne, maxDatagrams: int, maxBatched: int
+) -> SplittingReader | None:
+    """
+    Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
+
+    @param sendOne: see L{BatchSender}.
+    @param maxDatagrams: how many datagrams to hand over one by one in one turn of the reactor.
+    @param maxBatched: how many to hand over in batches.
+
+    @return: C{None} to receive one by one.
+    """
+    sock, endpoints, options = context.socket, context.endpoints, context.options
+    # Whoever has bound an adopted socket may have enabled more than is wanted.
+    hopLimits = sockopt.enableRecvHopLimit(sock, options.decrementHopLimit)
+    wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
+    reason = unsupportedReason() if wanted else None
+    if reason is not None:
+        _logUnsupported(reason)
+    if not wanted or reason is not None:
+        sockopt.enableGRO(sock, False)
+        endpoints.pktinfo = sockopt.enablePktinfo(sock)
+        return None
+    severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
+    endpoints.pktinfo = sockopt.enablePktinfo(sock, severalHosts)
+    whole = IBatchReceiver.providedBy(context.protocol)
+    # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
+    gro = sockopt.enableGRO(sock, whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM)
+    isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
+    batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
+    batch = MessageBatch(batchOptions, BatchSender(batchOptions, sendOne, context.dropped).send)
+    if whole:
+        return BatchReader(context, batch, delivery, maxBatched)
+    return SplittingReader(context, batch, delivery, maxDatagrams)

@@ -1,0 +1,104 @@
+"""The two ends of a port: what is known of its addresses, and what an address means to C{sendmsg(2)}."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet import abstract, error
+from twisted.internet.address import IPv4Address, IPv6Address
+
+from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.net.linux import cmsg
+from udpecho.net.sockets import datagramAddress, socketAddress
+
+#: A socket address, C{None} on a connected socket; and the control messages to send with.
+Destination = tuple["tuple[Any, ...] | None", cmsg.Ancillary]
+
+
+class Endpoints:
+    """
+    The addresses of a port.
+
+    @ivar family: C{AF_INET} or C{AF_INET6}.
+    @ivar boundHost: the local address that all datagrams are sent to, C{None} on a wildcard bind.
+    @ivar peer: the peer in connected mode, else C{None}.
+    @ivar pktinfo: whether the kernel reports the local address of each datagram.
+    """
+
+    def __init__(self, family: int) -> None:
+        """@param family: the address family of the socket."""
+        self.family = family
+        self.boundHost: str | None = None
+        self.peer: DatagramAddress | None = None
+        self.pktinfo = False
+        self._boundName: tuple[Any, ...] = ()
+        self._connectedTo: tuple[str, int] | None = None
+
+    def bound(self, sock: socket.socket) -> None:
+        """
+        Read the local address. It is read once: a later reader gets it even when the system is short of memory.
+
+        @raise OSError: if the system refuses.
+        """
+        self._boundName = sock.getsockname()
+        host = self._boundName[0]
+        self.boundHost = None if host in ("0.0.0.0", "::", "::ffff:0.0.0.0") else host.partition("%")[0]
+
+    def connected(self, sock: socket.socket, address: tuple[str, int] | None = None) -> None:
+        """
+        Read the addresses of a connected socket; connecting chooses the local one of a socket that was bound to all.
+
+        @param address: what the user calls the peer.
+
+        @raise OSError: if it is not connected.
+        """
+        self.peer = datagramAddress(sock.getpeername())
+        self._connectedTo = address
+        self._boundName = sock.getsockname()
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """The local address; for link-local IPv6 with its scope."""
+        kind = IPv4Address if self.family == socket.AF_INET else IPv6Address
+        return kind("UDP", *self._boundName)
+
+    def destination(self, address: tuple[str, int] | None) -> Destination:
+        """
+        Look up how to send to an address.
+
+        @raise error.InvalidAddressError: if it is not of the port's family, or not the peer's in connected mode.
+        """
+        if self.peer is not None:
+            if address is not None and address not in (self._connectedTo, self.peer):
+                raise error.InvalidAddressError(address[0], f"must be the connected peer {formatAddress(self.peer)}")
+            return None, []
+        if address is None:
+            raise error.InvalidAddressError("", "an unconnected port must be given an address to write to")
+        if not isinstance(address, DatagramAddress):
+            if address[0] != "<broadcast>" or self.family == socket.AF_INET6:
+                self.checkHost(address[0], "write()")
+            return socketAddress(*address), []
+        if (":" in address.host) != (self.family == socket.AF_INET6):
+            self.checkHost(address.host, "write()")
+        destination = (*address, 0, address.scopeID) if self.family == socket.AF_INET6 else tuple(address)
+        source = address.localHost if self.pktinfo and self.boundHost is None and address.unicast else None
+        if source is None and address.hopLimit is None:
+            return destination, []
+        hopLimit = None if address.hopLimit is None else max(1, address.hopLimit - 1)
+        # A socket for both families sends IPv4 with the control messages of IPv4.
+        isIPv6 = ":" in address.host and "." not in address.host
+        return destination, cmsg.replyControls(isIPv6, source, hopLimit)
+
+    def checkHost(self, host: str, what: str) -> None:
+        """@raise error.InvalidAddressError: if C{host} is not an IP address, or not one of the port's family."""
+        if abstract.isIPAddress(host):
+            family = socket.AF_INET
+        elif abstract.isIPv6Address(host):
+            family = socket.AF_INET6
+        elif host == "<broadcast>":
+            raise error.InvalidAddressError(host, f"IPv6 port {what} called with broadcast address")
+        else:
+            raise error.InvalidAddressError(host, f"{what} only accepts IP addresses, not hostnames")
+        if family != self.family:
+            own, other = ("IPv4", "IPv6") if family == socket.AF_INET6 else ("IPv6", "IPv4")
+            raise error.InvalidAddressError(host, f"{own} port {what} called with {other} address")

@@ -1,0 +1,170 @@
+"""Receive datagrams, and hand them to the protocol one by one."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections import deque
+from collections.abc import Sized
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from udpecho.addresses import DatagramAddress
+from udpecho.interfaces import IDropReceiver
+from udpecho.net.context import PortContext
+from udpecho.net.linux import cmsg
+from udpecho.net.single_call import SingleCall
+from udpecho.net.sockets import datagramAddress
+
+#: Windows reports a datagram that is longer than the buffer as an error of reading.
+_truncatedOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
+
+_log = Logger()
+
+
+class Reader(Protocol):
+    """
+    A way to receive and to hand over. What the protocol sends then goes by the same way back: a batch by C{sendmmsg(2)}, and
+    whatever C{write} is given by the L{Sender <udpecho.net.sender.Sender>}.
+
+    @ivar maxDatagrams: how many datagrams one turn of the reactor may read; the last batch may go beyond it.
+    @ivar datagrams: how many datagrams the last call received.
+    @ivar size: their payload, in bytes.
+    """
+
+    maxDatagrams: int
+    datagrams: int
+    size: int
+
+    def receive(self) -> bool:
+        """
+        Make one system call.
+
+        @return: whether more datagrams may be queued.
+
+        @raise OSError: if there is no datagram.
+        """
+
+    def handle(self) -> None:
+        """Give what was received to the protocol."""
+
+    def leave(self) -> None:
+        """The port becomes connected: add to the backlog what only this reader can receive."""
+
+    def close(self) -> None:
+        """The socket is closed."""
+
+
+class Delivery:
+    """
+    Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
+
+    @ivar wanted: whether the protocol wants datagrams.
+    @ivar backlog: what was received and not handed over.
+    """
+
+    def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
+        """
+        @param maxThroughput: how many bytes of the backlog to hand over in one turn.
+        @param waiting: the datagrams that wait for the send queue.
+        """
+        self._protocol = context.protocol
+        self._endpoints = context.endpoints
+        self._maxPacketSize = context.maxPacketSize
+        self._dropped = context.dropped
+        self._maxThroughput = maxThroughput
+        self._waiting = waiting
+        self.wanted = False
+        self.backlog: deque[tuple[bytes, DatagramAddress]] = deque()
+        self._later = SingleCall(context.reactor, self.flush)
+
+    def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
+        """Hand a datagram to the protocol, if it is for it."""
+        peer = self._endpoints.peer
+        if peer is not None and (address, address.scopeID) != (peer, peer.scopeID):
+            # From another address, queued before the port was connected.
+            self._dropped["not_allowed"] += 1
+        elif len(datagram) > self._maxPacketSize:
+            self.drop("truncated", len(datagram), address)
+        elif address.hopLimit is not None and address.hopLimit < 2:
+            self.drop("loop_guard", len(datagram), address)
+        else:
+            try:
+                self._protocol.datagramReceived(datagram, address)
+            except Exception:
+                _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self._protocol)
+
+    def drop(self, reason: str, size: int, address: DatagramAddress) -> None:
+        """Count a datagram that is not handed over, and notify a protocol that counts too."""
+        self._dropped[reason] += 1
+        if IDropReceiver.providedBy(self._protocol):
+            self._protocol.datagramDropped(reason, size, address)
+
+    def flush(self) -> None:
+        """Hand over the backlog, within the bounds of one turn."""
+        size = 0
+        while self.backlog and self.wanted and not self._waiting:
+            if size >= self._maxThroughput:
+                self.flushSoon()
+                return
+            datagram, address = self.backlog.popleft()
+            size += len(datagram)
+            self.deliver(datagram, address)
+
+    def flushSoon(self) -> None:
+        """Go on with the backlog in the next turn: no event of the reactor comes for what the system has no more."""
+        if self.backlog:
+            self._later.schedule()
+
+    def close(self) -> None:
+        """Hand over nothing more."""
+        self.wanted = False
+        self.backlog.clear()
+        self._later.cancel()
+
+
+class PlainReader:
+    """Receives one datagram with one call."""
+
+    datagrams = 1
+
+    def __init__(self, context: PortContext, delivery: Delivery, maxDatagrams: int) -> None:
+        self.maxDatagrams = maxDatagrams
+        self.size = 0
+        self._context = context
+        self._endpoints = context.endpoints
+        self._delivery = delivery
+        # One byte more than is wanted: a longer datagram is not truncated without notice.
+        self._bufferSize = context.maxPacketSize + 1
+        self._datagram = b""
+        self._address = DatagramAddress(("", 0))
+
+    def receive(self) -> bool:
+        """Receive a datagram."""
+        try:
+            if self._endpoints.pktinfo:
+                self._datagram, ancillary, _, sender = self._context.socket.recvmsg(self._bufferSize, cmsg.ANCILLARY_SIZE)
+                self._address = address = datagramAddress(sender)
+                address.localHost, address.unicast, address.hopLimit, _ = cmsg.readControls(ancillary)
+            else:
+                self._datagram, sender = self._context.socket.recvfrom(self._bufferSize)
+                self._address = address = datagramAddress(sender)
+                address.localHost = self._endpoints.boundHost
+        except OSError as e:
+            if e.errno != _truncatedOnWindows:
+                raise
+            # Windows does not report the sender.
+            self._datagram, self._address = bytes(self._bufferSize), self._endpoints.peer or DatagramAddress(("", 0))
+        self.size = len(self._datagram)
+        return True
+
+    def handle(self) -> None:
+        """Hand it over."""
+        self._delivery.deliver(self._datagram, self._address)
+
+    def leave(self) -> None:
+        """What is queued can be received as before."""
+
+    def close(self) -> None:
+        """Nothing is kept."""

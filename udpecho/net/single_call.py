@@ -1,0 +1,42 @@
+"""A delayed call that is there once at the most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall
+
+from udpecho.interfaces import Reactor
+
+
+class SingleCall:
+    """Calls a function later; while it is scheduled, scheduling it again changes nothing."""
+
+    def __init__(self, reactor: Reactor, function: Callable[[], object]) -> None:
+        """
+        @param reactor: an C{IReactorTime} provider.
+        @param function: what to call.
+        """
+        self._reactor = reactor
+        self._function = function
+        self._call: IDelayedCall | None = None
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the call is still to come."""
+        return self._call is not None
+
+    def schedule(self, delay: float = 0) -> None:
+        """Call the function after C{delay} seconds."""
+        if self._call is None:
+            self._call = self._reactor.callLater(delay, self._run)
+
+    def cancel(self) -> None:
+        """Do not call it. May be called at any time."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+
+    def _run(self) -> None:
+        self._call = None
+        self._function()
