@@ -121,6 +121,3 @@ def variables(notification: bytes) -> dict[str, str]:
     if any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) != len(pairs):
         raise ValueError(f"not a notification: {notification!r}")
     return {pair[0]: pair[1] for pair in pairs}
-
-
-__all__ = ["Manager", "variables"]

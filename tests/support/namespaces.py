@@ -108,7 +108,7 @@ class Host:
     def __init__(self, role: str) -> None:
         """@param role: what it is, for people who look at a list of namespaces."""
         self.name = f"udpecho-{os.getpid()}-{next(_numbers)}-{role}"
-        _run(["ip", "netns", "add", self.name])
+        run(["ip", "netns", "add", self.name])
         try:
             self._prepare()
         except BaseException:
@@ -133,7 +133,7 @@ class Host:
 
         @return: what they print.
         """
-        return _run(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands) + "\n")
+        return run(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands) + "\n")
 
     def take(self, address: str, interface: str = "eth0") -> None:
         """
@@ -217,7 +217,7 @@ class Host:
         with self.entered():
             if shutil.which("nft") is not None:
                 chain = "inet udpecho output"
-                _run(
+                run(
                     ["nft", "-f", "-"],
                     "add table inet udpecho\n"
                     f"add chain {chain} {{ type filter hook output priority 0; }}\n"
@@ -228,11 +228,11 @@ class Host:
             for command in commands:
                 if shutil.which(command) is None:
                     raise CommandFailed("there is neither nft(8) nor iptables(8) here, to make a firewall with")
-                _run([command, "-A", "OUTPUT", "-p", "udp", "--dport", str(port), "-j", verb.upper()])
+                run([command, "-A", "OUTPUT", "-p", "udp", "--dport", str(port), "-j", verb.upper()])
 
     def delete(self) -> None:
         """Remove the namespace and its interfaces, as soon as no socket belongs to it."""
-        _run(["ip", "netns", "delete", self.name])
+        run(["ip", "netns", "delete", self.name])
 
 
 class Network:
@@ -318,7 +318,7 @@ class CommandFailed(Exception):
     """A command failed; the message is what it said."""
 
 
-def _run(command: list[str], text: str = "") -> str:
+def run(command: list[str], text: str = "") -> str:
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode:
         raise CommandFailed(f"{' '.join(command)}: {done.stderr.strip()} ({text.strip()})")

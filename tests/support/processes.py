@@ -6,20 +6,19 @@ import os
 import re
 import select
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
-import pytest
-
 import udpecho
+from tests.support.guards import tool as tool
+from tests.support.guards import without as without
 from tests.support.running import PATIENCE
 
 _T = TypeVar("_T")
@@ -45,27 +44,6 @@ def command(name: str) -> list[str]:
     if os.access(script, os.X_OK):
         return [str(script)]
     return [sys.executable, "-c", f"import sys; sys.argv[0] = {name!r}; {_mains[name]}"]
-
-
-def tool(name: str) -> str:
-    """Find a program that other machines may not have; skip the test where it is missing."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed here")
-    return path
-
-
-def without(*capabilities: str) -> list[str]:
-    """How to run a command without some of root's privileges, as C{setpriv} names them; as anybody else it has none anyway."""
-    if os.geteuid() != 0:
-        return []
-    names = ",".join(f"-{name}" for name in capabilities)
-    prefix = [tool("setpriv"), f"--bounding-set={names}", f"--inh-caps={names}"]
-    left = subprocess.run([*prefix, prefix[0], "--dump"], capture_output=True, text=True, timeout=PATIENCE)
-    has = re.search(r"^Capability bounding set: (.*)$", left.stdout, re.MULTILINE)
-    if has is None or set(capabilities) & set(has[1].split(",")):
-        pytest.skip("setpriv cannot take privileges away here")
-    return prefix
 
 
 def eventually(look: Callable[[], _T | None], what: str) -> _T:
@@ -113,6 +91,26 @@ def catches(pid: int, *numbers: int) -> bool:
     return match is not None and all(int(match[1], 16) >> (number - 1) & 1 for number in numbers)
 
 
+@contextmanager
+def defaultSignals() -> Iterator[None]:
+    """
+    Start processes with the default actions of the signals that end a session.
+
+    C{&} in a script has C{SIGINT} and C{SIGQUIT} ignored by all descendants (POSIX, Shell Command Language, 2.11), C{nohup}
+    C{SIGHUP}.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        # A handler does not outlive exec(). Until then this one does what was done before: nothing.
+        signal.signal(number, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
 class Process:
     """
     A running command, with all that it writes.
@@ -149,17 +147,18 @@ class Process:
         if feed is not None:
             stdin = subprocess.PIPE
         self.arguments = list(arguments)
-        self._popen = subprocess.Popen(
-            self.arguments,
-            cwd=directory,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, roots)), **(environment or {})},
-            # An interrupt at the terminal is for the tests; they pass on what they want to.
-            start_new_session=True,
-            pass_fds=descriptors,
-        )
+        with defaultSignals():
+            self._popen = subprocess.Popen(
+                self.arguments,
+                cwd=directory,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, roots)), **(environment or {})},
+                # An interrupt at the terminal is for the tests; they pass on what they want to.
+                start_new_session=True,
+                pass_fds=descriptors,
+            )
         self.pid = self._popen.pid
         self.status: int | None = None
         self._written = {"stdout": bytearray(), "stderr": bytearray()}
@@ -406,19 +405,3 @@ class Processes:
         path = self.directory / pidFile
         self._daemons.append(path)
         return path
-
-
-__all__ = [
-    "Late",
-    "Process",
-    "Processes",
-    "Server",
-    "catches",
-    "command",
-    "eventually",
-    "isRunning",
-    "logged",
-    "sums",
-    "tool",
-    "without",
-]
