@@ -1,10 +1,10 @@
 """
-Hosts of their own, in network namespaces of this machine: for what needs a real network, and must not touch the one outside.
+Hosts in network namespaces of this machine, for tests that need a real network and must not touch the one outside.
 
-A L{Host} is a namespace; a L{Network} is a client and a server with a router between them. Nothing in them leads anywhere
-else: whatever is sent there stays there.
+A L{Host} is a namespace; a L{Network} is a client and a server with a router between them. They have no link to
+anything else.
 
-The code under test runs in the test's own process. A socket belongs for good to the namespace that it was opened in, so that
+The code under test runs in the test's own process. A socket stays in the namespace that it was opened in, so
 one reactor can hold the sockets of several hosts: see L{Host.call}.
 """
 
@@ -189,11 +189,11 @@ class Host:
             assert time.monotonic() < deadline, f"{self.name} does not get ready: {shown}"
 
     def giveUpSoon(self, interface: str) -> None:
-        """Have a neighbour that does not answer taken for absent after a twentieth of a second, not after three seconds."""
+        """Give up a neighbour that does not answer after 50 ms instead of 3 s."""
         self._probeNeighbours(interface, "retrans 50 mcast_probes 1")
 
     def neverGiveUp(self, interface: str) -> None:
-        """Have a neighbour that does not answer asked again for longer than any test takes."""
+        """Keep asking for a neighbour that does not answer, for more time than any test takes."""
         self._probeNeighbours(interface, "retrans 1000 mcast_probes 1000")
 
     def _probeNeighbours(self, interface: str, how: str) -> None:
@@ -315,7 +315,7 @@ def whyNot() -> str | None:
 
 
 class CommandFailed(Exception):
-    """A command failed; the message is what it said."""
+    """A command failed; the message is what it wrote."""
 
 
 def run(command: list[str], text: str = "") -> str:

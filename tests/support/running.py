@@ -1,4 +1,4 @@
-"""What several tests stand on: reactors of each kind, run and checked for leftovers; processes; plain sockets."""
+"""Reactors of each kind, run and checked for leftovers; protocols that record; plain sockets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if hasattr(select, "epoll"):
 
     REACTORS["epoll"] = EPollReactor
 
-#: The same, and what C{twistd} has no name for.
+#: The same, and uvloop, which C{twistd} has no name for.
 ALL_REACTORS = dict(REACTORS)
 with suppress(ImportError):
     import uvloop
@@ -101,7 +101,7 @@ class Run:
         return outcome[0]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Give back what the reactor itself holds."""
+        """Close what the reactor itself holds."""
         for reader in list(self.reactor._internalReaders):
             self.reactor._internalReaders.remove(reader)
             self.reactor.removeReader(reader)
@@ -113,7 +113,7 @@ class Run:
 
 
 def openSockets() -> set[str]:
-    """The sockets that this process has open, by inode; none where the system does not tell."""
+    """The sockets that this process has open, by inode; none where the system has no C{/proc}."""
     found = set()
     if os.path.isdir("/proc/self/fd"):
         for descriptor in os.listdir("/proc/self/fd"):
@@ -177,7 +177,7 @@ class Recorder(DatagramProtocol):
         return self.until(lambda: len(self.datagrams) >= number)
 
     def changed(self) -> None:
-        """Look whether somebody has waited for this."""
+        """Fire what has waited for this."""
         for waiter in self._waiters[:]:
             condition, done = waiter
             if waiter in self._waiters and condition():
@@ -188,7 +188,7 @@ class Recorder(DatagramProtocol):
 @implementer(INetworkErrorReceiver, IDropReceiver)
 class CuriousRecorder(Recorder):
     """
-    Hears all that a port has to tell.
+    Records all that a port reports.
 
     @ivar errors: what C{networkError} was called with.
     @ivar drops: C{(reason, size)} pairs of what the transport dropped.
@@ -214,7 +214,7 @@ class CuriousRecorder(Recorder):
 
 
 def sleep(reactor: Any, seconds: float = 0) -> Deferred[None]:
-    """Let the reactor turn."""
+    """Let the reactor run for some seconds."""
     done: Deferred[None] = Deferred()
     reactor.callLater(seconds, done.callback, None)
     return done

@@ -59,9 +59,9 @@ class StockTransport:
 @implementer(IDatagramTransport)
 class PatientTransport(StockTransport):
     """
-    Keeps each datagram until the test says what becomes of it.
+    Keeps each datagram until the test calls back with its outcome.
 
-    @ivar sent: C{(datagram, address, settled)} triples.
+    @ivar sent: C{(datagram, address, callback)} triples.
     """
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class PatientTransport(StockTransport):
         self.sent: list[tuple[bytes, tuple[str, int] | None, Callable[[str | None], None]]] = []
         self.aborted = 0
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, settled: Callable[[str | None], None]) -> None:
-        self.sent.append((datagram, address, settled))
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: Callable[[str | None], None]) -> None:
+        self.sent.append((datagram, address, callback))
 
     def abort(self) -> None:
         self.aborted += 1
