@@ -60,11 +60,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     # The process would end what fixtures of other tests have begun.
     item.session._setupstate.teardown_exact(None)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for data in _isolated(lambda: _reports(item)):
-        report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+    for report in _run(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def _run(item: pytest.Item) -> list[pytest.TestReport]:
+    hook = item.config.hook
+    try:
+        found = _isolated(lambda: _reports(item))
+    except ChildFailed as e:
+        return [pytest.TestReport(item.nodeid, item.location, {}, "failed", f"the test's process {e}", "call")]
+    return [hook.pytest_report_from_serializable(config=item.config, data=data) for data in found]
 
 
 def _reports(item: pytest.Item) -> list[dict[str, Any]]:
