@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import select
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -230,11 +232,41 @@ def udpSocket(host: str = "127.0.0.1", port: int = 0) -> Iterator[socket.socket]
         yield sock
 
 
+def _reservedPorts() -> Iterator[int]:
+    """
+    Port numbers that the system gives to nobody who asks for any, ip(7); none where there are too few.
+
+    Other tests run at the same time: a port from the system's range could be one of theirs a moment later.
+    """
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return
+    if lowest < 32768:
+        return
+    # Above those of services that the guard knows. Each process begins somewhere else.
+    ports = range(28000, lowest)
+    for number in itertools.count(os.getpid() * 97):
+        yield ports[number % len(ports)]
+
+
+_candidates = _reservedPorts()
+
+
 def unusedPort(host: str = "127.0.0.1") -> int:
-    """A UDP port where nothing listens."""
-    with udpSocket(host) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """A port where nothing listens, of UDP or TCP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        port = next(_candidates, 0)
+        with (
+            socket.socket(family, socket.SOCK_DGRAM) as udp,
+            socket.socket(family, socket.SOCK_STREAM) as tcp,
+            suppress(OSError),
+        ):
+            udp.bind((host, port))
+            port = udp.getsockname()[1]
+            tcp.bind((host, port))
+            return int(port)
 
 
 def hasIPv6() -> bool:
