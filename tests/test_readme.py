@@ -127,6 +127,7 @@ class BlockTests:
     def test_links(self) -> None:
         """Links work on a package index too, where there are no files: they are whole addresses, and their pages exist."""
         links = re.findall(r"\]\(([^)]+)\)", README)
+        assert not [link for link in links if not link.startswith("https://")]
         pages = [re.sub(r"^https://udpecho\.readthedocs\.io/en/latest/(.*)\.html$", r"docs/\1.rst", link) for link in links]
         files = [page.removeprefix("https://github.com/udpecho/udpecho/blob/main/") for page in pages]
         assert "docs/index.rst" in files
