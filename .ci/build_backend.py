@@ -25,7 +25,7 @@ def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
 
     @return: its file name in C{sdist_directory}.
     """
-    name = build_meta.build_sdist(sdist_directory, config_settings)
+    name: str = build_meta.build_sdist(sdist_directory, config_settings)
     if "SOURCE_DATE_EPOCH" in os.environ:
         normalize(Path(sdist_directory, name), int(os.environ["SOURCE_DATE_EPOCH"]))
     return name
