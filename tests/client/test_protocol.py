@@ -351,8 +351,8 @@ class VirtualTests:
         ):
             failure = Outcome(deferred).failure
             assert isinstance(failure, ValueError)
-            assert "a timeout is a number of seconds, 0 or more" in str(failure)
-        with pytest.raises(ValueError, match="a timeout is a number of seconds"):
+            assert "timeout must be a number of seconds, 0 or more" in str(failure)
+        with pytest.raises(ValueError, match="timeout must be a number of seconds"):
             EchoClient(self.clock, timeout)
         assert self.transport.written == []
         assert self.clock.getDelayedCalls() == []
@@ -362,7 +362,7 @@ class VirtualTests:
         """So does one that is no number at all."""
         failure = Outcome(self.client.echo(b"hello", timeout)).failure
         assert isinstance(failure, TypeError)
-        assert "a timeout is a number of seconds" in str(failure)
+        assert "timeout must be a number of seconds" in str(failure)
 
     @pytest.mark.parametrize("payload", ["hello", None, 5, ["hello"]])
     def test_wrongPayload(self, payload: Any) -> None:
