@@ -641,14 +641,14 @@ class EchoTests:
         async def test(reactor: Any) -> None:
             heard = Recorder()
             server = listen(reactor, 0, heard)
-            number: int = server.getHost().port  # type: ignore[attr-defined]
+            number: int = server.getHost().port
             waiting = echo(reactor, "127.0.0.1", number, b"hello", 0.01, bindAddress=("127.0.0.4", 0))
             with pytest.raises(ResponseTimeout):
                 await waiting
             assert heard.datagrams[0][1][0] == "127.0.0.4"
             with udpSocket() as taken, pytest.raises(error.CannotListenError):
                 await echo(reactor, "127.0.0.1", number, b"hello", bindAddress=taken.getsockname())
-            await server.stopListening()  # type: ignore[misc]
+            await server.stopListening()
 
         run(test)
 
@@ -718,7 +718,7 @@ class ConnectTests:
             server = listen(reactor, number, EchoServer())
             assert await client.echo(b"hello") == 5
             await client.close()
-            await server.stopListening()  # type: ignore[misc]
+            await server.stopListening()
 
         run(test)
 

@@ -430,7 +430,7 @@ class FaultProxyTests:
         upstream.scopeID = 4
         clock: Any = Clock()
         proxy = FaultProxy.__new__(FaultProxy)
-        FaultProxy.__init__(proxy, _Timeless(clock), upstream)  # type: ignore[arg-type]
+        FaultProxy.__init__(proxy, _Timeless(clock), upstream)
         assert proxy._upstream.scopeID == 4
 
     def test_wildcard(self, runOnce: Run) -> None:
