@@ -12,25 +12,42 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 import udpecho
 from udpecho import (
+    DROP_REASONS,
     ClientClosed,
     Counters,
     DatagramAddress,
     DatagramPort,
+    Decision,
+    DropLog,
     EchoClient,
     EchoError,
     EchoServer,
     EchoService,
+    Event,
     FaultPlan,
     FaultProxy,
+    Flow,
+    GilbertElliott,
     Guard,
+    GuardLike,
     GuardPolicy,
     HostUnreachable,
+    IBatchReceiver,
+    IDatagramBatch,
+    IDropReceiver,
+    INetworkErrorReceiver,
+    Jitter,
+    MemoryHost,
     MemoryNetwork,
     MessageTooLong,
+    MetricsService,
     NetworkUnreachable,
+    Outcome,
     Plan,
     PortUnreachable,
     Prober,
@@ -38,11 +55,15 @@ from udpecho import (
     Reply,
     ResponseTimeout,
     RunningServer,
+    SelfEcho,
+    SocketOptions,
     Statistics,
     Target,
+    UDPEchoMixin,
     connect,
     echo,
     listen,
+    makeRegistry,
     parseNetwork,
 )
 
@@ -57,6 +78,8 @@ def serve() -> int:
     host: str = port.getHost().host
     number: int = port.getHost().port
     stopped: Deferred[None] | None = port.stopListening()
+    guard: GuardLike = MyGuard()
+    guarded = EchoServer(guard)
     counters: Counters = guarded.counters
     received: int = counters.received
     dropped: int = counters.dropped["rate_limited"]
@@ -69,9 +92,10 @@ class MyGuard:
 
     def refuse(self, size: int, address: tuple[str, int]) -> str | None:
         """Answer short datagrams."""
-        return "not_allowed" if size > 100 or address[1] < 1024 else None
+        return DROP_REASONS[0] if size > 100 or address[1] < 1024 else None
 
 
+@implementer(INetworkErrorReceiver, IDropReceiver, IBatchReceiver)
 class MyProtocol(DatagramProtocol):
     """A protocol that reads more of an address."""
 
@@ -82,6 +106,18 @@ class MyProtocol(DatagramProtocol):
             scope: int = addr.scopeID
             print(local, scope, addr.host, addr.port)
 
+    def networkError(self, reason: EchoError) -> None:
+        """Report it."""
+        print(report(reason))
+
+    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
+        """Print it."""
+        print(reason, size, address)
+
+    def datagramsReceived(self, batch: IDatagramBatch) -> None:
+        """Print it."""
+        print(batch)
+
 
 def application() -> int:
     """A server in an application."""
@@ -89,6 +125,16 @@ def application() -> int:
     service = EchoService(reactor, 0, ["127.0.0.1", "::1"], guard=GuardPolicy(rate=100), logDatagrams=None)
     service = EchoService(reactor, 0, ["127.0.0.1"], guard=Guard(), counters=Counters(), maxPayload=100)
     service = EchoService(reactor, workers=4)
+    pages = MetricsService(
+        reactor,
+        "tcp:9107:interface=127.0.0.1",
+        makeRegistry(service.counters),
+        SelfEcho(reactor, lambda: service.addresses).check,
+    )
+    pages.startService()
+    drops = DropLog(reactor, service.counters)
+    drops.start()
+    drops.stop()
     host, port = service.addresses[0]
     echoed: int = service.counters.echoed
     limited: int = service.counters.dropped["rate_limited"]
@@ -134,25 +180,36 @@ async def once() -> int:
 async def probe() -> int:
     """A prober."""
     target: Target = Target.of("127.0.0.1:1234")
-    prober = Prober(reactor, [target], Plan(count=20, interval=0.01))
+    prober = Prober(reactor, [target], Plan(count=20, interval=0.01), options=SocketOptions(hopLimit=64), listener=see)
     await prober.start()
-    statistics: Statistics = prober.flows[0].statistics
+    flow: Flow = prober.flows[0]
+    statistics: Statistics = flow.statistics
     sent: int = statistics.sent
     service = ProbeService(reactor, ["localhost:1234"], Plan(interval=0.5))
     service.startService()
     return sent + statistics.received
 
 
+def see(flow: Flow, event: Event) -> None:
+    """Print what became of a probe."""
+    if event.outcome is Outcome.LOST:
+        print(flow.target.name, event.sequence)
+
+
 def faults() -> Deferred[int]:
     """A network in memory, with faults."""
     network = MemoryNetwork(FaultPlan(7, loss=0.1), latency=0.1)
-    here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
+    here: MemoryHost = network.host("here", "192.0.2.1")
+    there = network.host("there", "192.0.2.2")
     listen(there, 7, EchoServer(), "192.0.2.2")
     there.listenUDP(8, EchoServer())
     network.setPlan(here, there, FaultPlan(delay=1800))
     waiting = echo(here, "192.0.2.2", 7, b"hello", timeout=3600)
     network.advance(1800)
-    proxy = FaultProxy(reactor, ("127.0.0.1", 1234), up=FaultPlan(seed=1, loss=0.5), down=FaultPlan(seed=2))
+    plan = FaultPlan(seed=1, burst=GilbertElliott(0.01, 0.25), jitter=Jitter(0.1, "normal"))
+    decision: Decision = plan.decide(100, 0.0)
+    print(decision.reasons)
+    proxy = FaultProxy(reactor, ("127.0.0.1", 1234), up=plan, down=FaultPlan(seed=2))
     proxy.start()
     proxy.stop()
     server = RunningServer(reactor)
@@ -160,6 +217,15 @@ def faults() -> Deferred[int]:
     print(host, port, server.counters.received)
     server.stop()
     return waiting
+
+
+class MyTests(UDPEchoMixin, TestCase):
+    """Tests of trial."""
+
+    async def test_echo(self) -> None:
+        """A server echoes."""
+        server: RunningServer = self.startEchoServer()
+        assert await echo(reactor, *server.address, b"hello") == 5
 
 
 def others() -> tuple[IPv4Network | IPv6Network, ...]:
