@@ -301,7 +301,9 @@ class SizesTests:
             ("64-264:100", (64, 164, 264)),
             ("7-7", (7,)),
             ("0,10-12,65527", (0, 10, 11, 12, 65527)),
+            ("0-65527", tuple(range(65528))),
         ],
+        ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_forms(self, text: str, expected: tuple[int, ...]) -> None:
         """Sizes, lists, ranges, and lists of ranges, in their order."""
