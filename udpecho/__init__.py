@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from udpecho.guard.policy import GuardPolicy
     from udpecho.interfaces import DROP_REASONS, GuardLike, IBatchReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
     from udpecho.net.open import listen
+    from udpecho.net.options import PortOptions
     from udpecho.net.port import DatagramPort
     from udpecho.probe.flow import Flow
     from udpecho.probe.io.socket import SocketOptions
@@ -69,6 +70,7 @@ else:
         "guard.policy": "GuardPolicy",
         "interfaces": "DROP_REASONS GuardLike IBatchReceiver IDatagramBatch IDropReceiver INetworkErrorReceiver",
         "net.open": "listen",
+        "net.options": "PortOptions",
         "net.port": "DatagramPort",
         "probe.flow": "Flow",
         "probe.io.socket": "SocketOptions",
@@ -131,6 +133,7 @@ __all__ = [
     "NetworkUnreachable",
     "Outcome",
     "Plan",
+    "PortOptions",
     "PortUnreachable",
     "ProbeService",
     "Prober",

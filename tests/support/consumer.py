@@ -49,6 +49,7 @@ from udpecho import (
     NetworkUnreachable,
     Outcome,
     Plan,
+    PortOptions,
     PortUnreachable,
     Prober,
     ProbeService,
@@ -77,6 +78,8 @@ def serve() -> int:
     port: DatagramPort = listen(reactor, 0, server, writeTimeout=0.5, receiveBuffer=2**20)
     host: str = port.getHost().host
     number: int = port.getHost().port
+    other = DatagramPort(0, server, "127.0.0.1", reactor=reactor, options=PortOptions(ipv6Only=True))
+    other.startListening()
     stopped: Deferred[None] | None = port.stopListening()
     guard: GuardLike = MyGuard()
     guarded = EchoServer(guard)
