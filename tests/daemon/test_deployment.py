@@ -12,14 +12,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.deployment import DEPLOYMENT, KUBERNETES, instruction, instructions, run
-from tests.support.processes import Processes, command, tool, without
+from tests.support.guards import tool, without
+from tests.support.processes import Processes, command
 from tests.support.running import udpSocket, unusedPort
 from udpecho.daemon import config_file
 from udpecho.server.settings import SETTINGS
@@ -28,13 +28,6 @@ UNITS = DEPLOYMENT / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 #: Options of C{twistd udpecho} itself, which no file has.
 COMMAND_LINE = {"config", "check-config"}
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 def options(arguments: list[str]) -> dict[str, list[str]]:

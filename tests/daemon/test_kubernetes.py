@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.deployment import KUBERNETES, documents, instruction, run
-from tests.support.processes import tool
+from tests.support.guards import tool
 from udpecho.daemon import config_file
 
 

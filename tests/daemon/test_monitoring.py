@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.deployment import DEPLOYMENT, METRICS, PROBE_METRICS, documents, run
-from tests.support.processes import tool
+from tests.support.guards import tool
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target

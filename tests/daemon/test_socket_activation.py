@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.running import PATIENCE, hasIPv6, openSockets
+from tests.support.guards import needsIPv6, onlyLinux
+from tests.support.running import PATIENCE, openSockets
 from udpecho.daemon.socket_activation import ActivationError, activatedSockets
 from udpecho.net.sockets import hasBoth
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is on Linux only")
+pytestmark = onlyLinux
 
 PID = 4711
 
@@ -108,7 +108,7 @@ class ActivationTests:
             assert [sock.fileno() for sock in sockets] == [there.first, there.first + 1]
             assert not any(sock.getblocking() or os.get_inheritable(sock.fileno()) for sock in sockets)
 
-    @pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
+    @needsIPv6
     def test_ipv6(self) -> None:
         """Sockets may be for IPv6; L{hasBoth} knows which of them receives IPv4 too."""
         both, alone = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)

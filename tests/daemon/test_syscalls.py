@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Late, Process, Processes, command, sums, tool
+from tests.support.guards import onlyLinux, tool
+from tests.support.processes import Late, Process, Processes, command, sums
 from tests.support.running import udpSocket
-from udpecho.net.linux import sockopt
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not sockopt.available, reason="the system calls are Linux's"),
-]
+pytestmark = [pytest.mark.slow, onlyLinux]
 
 #: No call is made more often in the life of a server that receives a few datagrams, except the reactor's waiting.
 _each = range(1, 17)
@@ -75,12 +70,9 @@ _serving = [
 ]
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
+@pytest.fixture(autouse=True)
+def _needsStrace() -> None:
     tool("strace")
-    with Processes(tmp_path) as started:
-        yield started
 
 
 class Client:

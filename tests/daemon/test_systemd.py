@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from hypothesis import strategies as st
 from twisted.internet import defer, task
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
+from tests.support.guards import onlyLinux
 from tests.support.manager import variables
 from tests.support.running import PATIENCE, openSockets
 from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is on Linux only")
+pytestmark = onlyLinux
 
 PID = 4711
 
