@@ -75,29 +75,17 @@ class MetricsService(Service):
         return None if self._port is None else self._port.getHost()
 
     def privilegedStartService(self) -> None:
-        """
-        Bind the endpoint.
-
-        @raise CannotServeMetrics: if the system refuses it.
-        """
+        """@raise CannotServeMetrics: if the system refuses the endpoint."""
         super().privilegedStartService()
         self._bind()
 
     def startService(self) -> None:
-        """
-        Serve.
-
-        @raise CannotServeMetrics: if the endpoint was not bound before, and the system refuses it.
-        """
+        """@raise CannotServeMetrics: if the endpoint was not bound before, and the system refuses it."""
         self._bind()
         super().startService()
 
     def stopService(self) -> defer.Deferred[None]:
-        """
-        Stop listening and abort all connections. May be called repeatedly.
-
-        @return: fires when all connections are closed.
-        """
+        """@return: fires when all connections are aborted and closed. May be called repeatedly."""
         super().stopService()
         binding, self._binding = self._binding, None
         port, self._port = self._port, None

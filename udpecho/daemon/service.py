@@ -94,12 +94,7 @@ class Daemon(Service):
     # Starting and stopping
 
     def privilegedStartService(self) -> None:
-        """
-        Bind all ports.
-
-        @raise CannotListenError: if the system refuses one, then none is bound; of the HTTP pages' it is a
-            L{CannotServeMetrics <udpecho.daemon.start_errors.CannotServeMetrics>}.
-        """
+        """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
         super().privilegedStartService()
         self._bind()
 
@@ -113,11 +108,7 @@ class Daemon(Service):
                 raise
 
     def startService(self) -> None:
-        """
-        Serve.
-
-        @raise CannotListenError: as L{privilegedStartService}, if that was not called.
-        """
+        """@raise CannotListenError: as L{privilegedStartService}, if that was not called."""
         self._bind()
         super().startService()
         # Before the server is announced: a supervisor may send a signal at once.
@@ -145,11 +136,7 @@ class Daemon(Service):
         return "answering on " + ", ".join(map(str, self.echo.addresses))
 
     def stopService(self) -> defer.Deferred[None]:
-        """
-        Answer the datagrams that are already queued, and stop.
-
-        @return: fires when all ports are closed.
-        """
+        """@return: fires when the queued datagrams are answered and all ports are closed."""
         super().stopService()
         self._notifier.stopping()
         for number, handler in self._handlers.items():
