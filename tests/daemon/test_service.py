@@ -420,7 +420,7 @@ class HealthTests:
         network = MemoryNetwork()
         host: Any = network.host("here", "192.0.2.1")
         host.callWhenRunning = lambda function, *arguments: function(*arguments)
-        daemon = Daemon(host, EchoService(host, 7, ["192.0.2.1"], guard=guard), environment)  # type: ignore[arg-type]
+        daemon = Daemon(host, EchoService(host, 7, ["192.0.2.1"], guard=guard), environment)
         daemon.startService()
         return network, daemon
 
