@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet import error
 
+from tests.support.guards import needsIPv6, onlyLinux
 from tests.support.ports import FailingSocket, address, open_, path, script  # noqa: F401
-from tests.support.running import Recorder, Run, hasIPv6, sleep, udpSocket
+from tests.support.running import Recorder, Run, sleep, udpSocket
 from udpecho.addresses import DatagramAddress
-from udpecho.net.linux import sockopt
 from udpecho.net.open import dial
-
-onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the local address is known on Linux only")
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class SourceAddressTests:
@@ -150,7 +147,7 @@ class ConnectTests:
             port = open_(reactor, protocol)
             # The broadcast address wants an option that is never set.
             with pytest.raises(OSError, match="Permission"):
-                port.connect("255.255.255.255", 9)
+                port.connect("127.255.255.255", 9)
             # Linux connects to port 0, and is not connected then.
             with pytest.raises(OSError, match=r"."):
                 port.connect("127.0.0.1", 0)
@@ -200,7 +197,7 @@ class ConnectTests:
 
         async def test(reactor: Any) -> None:
             with pytest.raises(OSError, match="Permission"):
-                dial(reactor, Recorder(), DatagramAddress(("255.255.255.255", 9)))
+                dial(reactor, Recorder(), DatagramAddress(("127.255.255.255", 9)))
             with udpSocket() as taken, pytest.raises(error.CannotListenError):
                 dial(reactor, Recorder(), DatagramAddress(("127.0.0.1", 9)), taken.getsockname())
 

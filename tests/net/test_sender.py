@@ -9,11 +9,7 @@ import pytest
 from twisted.internet import error
 
 from tests.support.ports import FailingSocket, address, open_, path, script  # noqa: F401
-from tests.support.running import Recorder, Run, hasIPv6, sleep, udpSocket
-from udpecho.net.linux import sockopt
-
-onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the local address is known on Linux only")
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
+from tests.support.running import Recorder, Run, sleep, udpSocket
 
 
 class SendQueueTests:
