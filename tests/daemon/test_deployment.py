@@ -27,7 +27,7 @@ from udpecho.daemon.server_tap import Options
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target
-from udpecho.server.settings import SETTINGS
+from udpecho.server.settings import FILE_OPTIONS
 from udpecho.testing.memory_network import MemoryNetwork
 
 DEPLOYMENT = ROOT / "docs" / "deployment"
@@ -111,7 +111,7 @@ def checkOptions(arguments: list[str]) -> None:
     for name, values in options(arguments).items():
         if name in COMMAND_LINE:
             continue
-        setting = SETTINGS[name]
+        setting = FILE_OPTIONS[name]
         for value in values:
             if setting.parse is not None:
                 setting.parse(value)
@@ -678,7 +678,7 @@ class PageTests:
         """It names every option that a reload applies."""
         _, _, text = self.page.partition("``SIGHUP``")
         text = text.partition("applied while serving")[0]
-        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in SETTINGS.items() if setting.reloads}
+        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in FILE_OPTIONS.items() if setting.reloads}
 
     def test_metrics(self) -> None:
         """It explains every metric that an alert looks at."""

@@ -152,7 +152,7 @@ class ServerTests:
         assert [line.partition(" dropped")[0] for line in told] == ["stopped: received=1 echoed=1"] * 2
 
 
-class JournalTests:
+class LogDatagramsTests:
     """C{--log-datagrams}."""
 
     def flood(self, server: Server, number: int) -> None:

@@ -24,7 +24,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import DROP_REASONS, IDatagramLog, IDropReceiver, IGuard
 from udpecho.net.linux import sockopt
 from udpecho.net.open import listen
-from udpecho.server.counters import Account, Counters
+from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.protocol import EchoServer
 
@@ -57,7 +57,7 @@ def lines() -> Iterator[Lines]:
     globalLogPublisher.removeObserver(observer)
 
 
-def check(counters: Account) -> None:
+def check(counters: CountersView) -> None:
     """Every datagram is accounted for."""
     assert counters.received == counters.echoed + sum(counters.dropped.values()) + counters.waiting
     assert counters.receivedBytes >= counters.echoedBytes + counters.droppedBytes
@@ -278,7 +278,7 @@ class RealEchoTests:
         run(test)
 
 
-class JournalTests:
+class DatagramLogTests:
     """L{DatagramLog}."""
 
     def test_interface(self) -> None:
@@ -287,11 +287,11 @@ class JournalTests:
 
     def test_lines(self, lines: Lines) -> None:
         """The lines are those of the design, and carry their values as fields."""
-        journal = DatagramLog()
+        log = DatagramLog()
         scoped = DatagramAddress(("fe80::1", 7))
         scoped.scopeID = 3
         for address in (PEER, ("::1", 40312), scoped):
-            journal.written(5, address, journal.received(5, address))
+            log.written(5, address, log.received(5, address))
         assert lines.texts == [
             "packet-received: bytes=5 from=192.0.2.7:4321",
             "packet-written: bytes=5 to=192.0.2.7:4321",
@@ -307,11 +307,11 @@ class JournalTests:
     def test_limit(self, lines: Lines) -> None:
         """So many datagrams a second have their lines; the rest is one line when the second is over."""
         clock = Clock()
-        journal = DatagramLog(3, clock)
+        log = DatagramLog(3, clock)
         for second in range(3):
             del lines.events[:]
             for _ in range(100):
-                journal.written(5, PEER, journal.received(7, PEER))
+                log.written(5, PEER, log.received(7, PEER))
                 clock.advance(0.001)
             assert len(lines.events) == 6
             clock.advance(0.95)
@@ -321,38 +321,38 @@ class JournalTests:
     def test_quietSecond(self, lines: Lines) -> None:
         """Within the limit nothing is left out, and nothing summed up."""
         clock = Clock()
-        journal = DatagramLog(3, clock)
+        log = DatagramLog(3, clock)
         for _ in range(3):
-            journal.written(5, PEER, journal.received(5, PEER))
+            log.written(5, PEER, log.received(5, PEER))
         clock.advance(10)
-        journal.close()
+        log.close()
         assert len(lines.events) == 6
 
     def test_all(self, lines: Lines) -> None:
         """Without a limit every datagram has its lines."""
-        journal = DatagramLog(None, Clock())
+        log = DatagramLog(None, Clock())
         for _ in range(100):
-            journal.written(5, PEER, journal.received(5, PEER))
+            log.written(5, PEER, log.received(5, PEER))
         assert len(lines.events) == 200
 
     def test_none(self, lines: Lines) -> None:
         """With a limit of 0 there is nothing at all."""
         clock = Clock()
-        journal = DatagramLog(0, clock)
+        log = DatagramLog(0, clock)
         for _ in range(100):
-            journal.written(5, PEER, journal.received(5, PEER))
-        journal.close()
+            log.written(5, PEER, log.received(5, PEER))
+        log.close()
         assert lines.events == []
         assert clock.getDelayedCalls() == []
 
     def test_close(self, lines: Lines) -> None:
         """Closing says what is still to be said, once, and leaves no call behind."""
         clock = Clock()
-        journal = DatagramLog(1, clock)
+        log = DatagramLog(1, clock)
         for _ in range(5):
-            journal.written(5, PEER, journal.received(5, PEER))
-        journal.close()
-        journal.close()
+            log.written(5, PEER, log.received(5, PEER))
+        log.close()
+        log.close()
         assert lines.texts[2:] == ["datagrams-not-logged: received=4 bytes=20 written=4 bytes=20"]
         assert clock.getDelayedCalls() == []
 
@@ -360,11 +360,11 @@ class JournalTests:
         """Without a clock the sum comes with the first datagram of a later second."""
         clock = Clock()
         monkeypatch.setattr(time, "monotonic", clock.seconds)
-        journal = DatagramLog(1)
+        log = DatagramLog(1)
         for _ in range(5):
-            journal.received(5, PEER)
+            log.received(5, PEER)
         clock.advance(1)
-        journal.received(5, PEER)
+        log.received(5, PEER)
         assert lines.texts[1:] == [
             "datagrams-not-logged: received=4 bytes=20 written=0 bytes=0",
             "packet-received: bytes=5 from=192.0.2.7:4321",
@@ -373,11 +373,11 @@ class JournalTests:
     def test_lateReply(self, lines: Lines) -> None:
         """A reply that goes out long after its second is summed up soon, too."""
         clock = Clock()
-        journal = DatagramLog(1, clock)
-        logged = [journal.received(5, PEER) for _ in range(2)]
+        log = DatagramLog(1, clock)
+        logged = [log.received(5, PEER) for _ in range(2)]
         clock.advance(100)
         del lines.events[:]
-        journal.written(5, PEER, logged[1])
+        log.written(5, PEER, logged[1])
         clock.advance(1)
         assert lines.texts == ["datagrams-not-logged: received=0 bytes=0 written=1 bytes=5"]
         assert clock.getDelayedCalls() == []
@@ -386,10 +386,10 @@ class JournalTests:
         """A clock that is set back by an hour does not silence the log for an hour."""
         clock = Clock()
         clock.rightNow = 3600.0
-        journal = DatagramLog(1, clock)
+        log = DatagramLog(1, clock)
         for _ in range(2):
-            journal.received(5, PEER)
+            log.received(5, PEER)
         clock.rightNow = 0.0
-        journal.received(5, PEER)
+        log.received(5, PEER)
         assert lines.texts[-1] == "packet-received: bytes=5 from=192.0.2.7:4321"
-        journal.close()
+        log.close()

@@ -433,14 +433,14 @@ class LineTests:
     def test_asOne(self, lines: Lines) -> None:
         """Two workers together have as many lines a second as one; the rest is summed up, whoever left it out."""
         pool = Pool([[], []], 3)
-        journals = [DatagramLog(3, pool.clock, self.send(process)) for process in pool.clock.started]
+        logs = [DatagramLog(3, pool.clock, self.send(process)) for process in pool.clock.started]
         for _ in range(5):
-            for journal in journals:
-                journal.written(5, ("192.0.2.7", 1), journal.received(7, ("192.0.2.7", 1)))
+            for log in logs:
+                log.written(5, ("192.0.2.7", 1), log.received(7, ("192.0.2.7", 1)))
         pool.clock.pump([1, 1, 1])
-        for journal in journals:
-            journal.close()
-        pool.pool.journal.close()
+        for log in logs:
+            log.close()
+        pool.pool.log.close()
         assert sum(text.startswith("packet-received: bytes=7 from=192.0.2.7:1") for text in lines.texts) == 3
         left = [event for event in lines.events if "receivedBytes" in event]
         totals = [sum(event[name] for event in left) for name in ("received", "receivedBytes", "written", "writtenBytes")]
@@ -457,7 +457,7 @@ class LineTests:
         second.say("written", [5, "fe80::1", 7, 2])
         first.say("written", [5, *PEER])
         first.say("written", [5, *PEER])
-        pool.pool.journal.close()
+        pool.pool.log.close()
         assert lines.texts == [
             "packet-received: bytes=5 from=192.0.2.7:4321",
             "packet-received: bytes=5 from=[fe80::1%2]:7",
@@ -482,7 +482,7 @@ class LineTests:
             pool.newest.say("received", [5, "192.0.2.7", port, 0])
         for port in range(1, 2001):
             pool.newest.say("written", [5, "192.0.2.7", port, 0])
-        pool.pool.journal.close()
+        pool.pool.log.close()
         assert len(lines.texts) == 2000 + 1024 + 1
         assert lines.texts[-1] == "datagrams-not-logged: received=0 bytes=0 written=976 bytes=4880"
 

@@ -19,7 +19,7 @@ from udpecho.client.transfer import Transfer, _log, explain
 from udpecho.errors import ResponseTimeout
 from udpecho.net.pipe import InputReader
 from udpecho.parsing import optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
-from udpecho.server.service import DEFAULT_PORT
+from udpecho.server.settings import DEFAULT_PORT
 
 
 class Options(usage.Options):

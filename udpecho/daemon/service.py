@@ -164,7 +164,7 @@ class Daemon(Service):
             self._watchdog.stop()
         self._drops.stop()
         # The last line is about the rest.
-        self.echo.kernelDropsTold = self.echo.kernelDrops() or 0
+        self.echo.kernelDropsReported = self.echo.kernelDrops() or 0
         stopping = [self.echo.stopService()]
         if self._pages is not None:
             stopping.append(self._pages.stopService())
