@@ -187,13 +187,13 @@ class ServiceTests:
             made = Guard(seconds=reactor.seconds)
             for guard in (None, GuardPolicy(), made):
                 service = EchoService(reactor, unusedPort(), ["127.0.0.1"], guard=guard)
-                assert isinstance(service._guard, Guard)
-                assert (service._guard is made) == (guard is made)
-                assert service._guard.policy == GuardPolicy()
+                assert isinstance(service._listeners.guardStats, Guard)
+                assert (service._listeners.guardStats is made) == (guard is made)
+                assert service._listeners.guardStats.policy == GuardPolicy()
                 service.startService()
                 (address,) = service.addresses
-                assert service._guard.refuse(0, ("192.0.2.1", address.port)) == "loop_guard"
-                assert service._guard.refuse(0, ("192.0.2.1", 40000 if address.port != 40000 else 40001)) is None
+                assert service._listeners.guardStats.refuse(0, ("192.0.2.1", address.port)) == "loop_guard"
+                assert service._listeners.guardStats.refuse(0, ("192.0.2.1", 40000 if address.port != 40000 else 40001)) is None
                 await service.stopService()
 
         runOnce(test)
@@ -215,7 +215,7 @@ class ServiceTests:
     def test_noGuard(self, runOnce: Run) -> None:
         """What cannot refuse is no guard."""
         for make in (lambda: EchoService(runOnce.reactor, 0, guard=5), lambda: EchoServer(5)):  # type: ignore[arg-type]
-            with pytest.raises(TypeError, match="a guard has a method refuse"):
+            with pytest.raises(TypeError, match="guard must have a method refuse"):
                 make()
 
     def test_settings(self) -> None:

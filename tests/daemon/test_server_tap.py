@@ -528,12 +528,12 @@ class UsageTests:
             ],
             (
                 ["--interface", "::1", "--interface", "127.0.0.1", "--interface", "::1"],
-                "--interface: ::1 is given twice: once is enough",
+                "--interface: each must be given once, got ::1 twice",
             ),
-            (["--interface", "0:0::1", "--interface", "::1"], "--interface: ::1 is given twice: once is enough"),
+            (["--interface", "0:0::1", "--interface", "::1"], "--interface: each must be given once, got ::1 twice"),
             (
                 ["--interface", "127.0.0.1", "--interface", "0.0.0.0"],
-                "--interface: 127.0.0.1 is in 0.0.0.0 already: one of them is enough",
+                "--interface: 0.0.0.0 has 127.0.0.1 in it: give one of them",
             ),
             *[
                 (

@@ -424,8 +424,8 @@ class DaemonTests:
             daemon.startService()
             await echo.whenServing()
             daemon.reload()
-            assert echo._guard.policy == policy  # type: ignore[attr-defined]
-            assert echo._journals[0]._rate == 3
+            assert echo._listeners.guardStats.policy == policy  # type: ignore[union-attr]
+            assert echo._listeners.log._rate == 3  # type: ignore[attr-defined]
             await daemon.stopService()
             assert signal.getsignal(signal.SIGHUP) == before
 

@@ -16,9 +16,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.conftest import CaughtErrors
-from tests.server.test_protocol import EvenPortsOnly, Lines, check, lines  # noqa: F401
 from tests.support.ports import script
 from tests.support.running import udpSocket
+from tests.support.server import EvenPortsOnly, Lines, check, lines  # noqa: F401
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
 from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux import cmsg, sockopt

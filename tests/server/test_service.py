@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from typing import Any
 
@@ -13,9 +14,9 @@ from twisted.internet import error
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.server.test_protocol import Lines, check, lines
 from tests.support.ports import script
 from tests.support.running import PATIENCE, Run, hasIPv6, sleep, udpSocket
+from tests.support.server import Lines, check, lines
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import echo
 from udpecho.net.linux import cmsg, sockopt
@@ -23,6 +24,7 @@ from udpecho.net.open import listen
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters
 from udpecho.server.service import EchoService
+from udpecho.server.settings import ServiceOptions
 
 __all__ = ["lines"]
 
@@ -84,7 +86,6 @@ class EchoServiceTests:
                 raise error.CannotListenError(interface, port, OSError(errno.EADDRNOTAVAIL, "no IPv6"))
             return listen(reactor, port, protocol, interface, **options)
 
-        monkeypatch.setattr("udpecho.server.service.listen", listenUnless)
         monkeypatch.setattr("udpecho.server.listeners.listen", listenUnless)
 
         async def test(reactor: Any) -> None:
@@ -164,7 +165,6 @@ class EchoServiceTests:
                 raise error.CannotListenError(interface, port, OSError(errno.EADDRINUSE, "taken"))
             return listen(reactor, port, protocol, interface, **options)
 
-        monkeypatch.setattr("udpecho.server.service.listen", listenUnless)
         monkeypatch.setattr("udpecho.server.listeners.listen", listenUnless)
 
         async def test(reactor: Any) -> None:
@@ -250,7 +250,7 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
             service.startService()
-            first, _ = service._ports
+            first, _ = service._listeners.ports
             script(first, receives=[errno.EBADF])  # type: ignore[arg-type]
             await service.stopService()
             assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
@@ -265,7 +265,7 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"])
             service.startService()
-            (port,) = service._ports
+            (port,) = service._listeners.ports
             script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"stuck", service.addresses[0])
@@ -283,7 +283,7 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], maxPayload=5, writeTimeout=0.01)
             service.startService()
-            (port,) = service._ports
+            (port,) = service._listeners.ports
             failing = script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"123456", service.addresses[0])
@@ -305,8 +305,8 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=100_000)
             service.startService()
-            (port,) = service._ports
-            assert port.getReceiveBuffer() >= 100_000  # type: ignore[attr-defined]
+            (port,) = service._listeners.ports
+            assert port.getReceiveBuffer() >= 100_000  # type: ignore[union-attr]
             assert not any("receive buffer" in text for text in lines.texts)
             await service.stopService()
             # Nobody grants 2 GiB; and the forcing option is as good as unknown to whoever is not root.
@@ -352,10 +352,13 @@ class EchoServiceTests:
 
     def test_wrongInterfaces(self, runOnce: Run) -> None:
         """No interface at all, and a string, are refused with a sentence."""
-        with pytest.raises(ValueError, match="no interfaces to listen on"):
+        with pytest.raises(ValueError, match=r"interfaces must have an IP address, got \[\]"):
             EchoService(runOnce.reactor, 0, [])
-        with pytest.raises(TypeError, match="interfaces is a list of addresses"):
+        with pytest.raises(TypeError, match=r"interfaces must be a list of IP addresses, got '127.0.0.1'"):
             EchoService(runOnce.reactor, 0, "127.0.0.1")
+        for interface in ("localhost", "127.0.0.1:7", "", "224.0.0.1"):
+            with pytest.raises(ValueError, match=re.escape(repr(interface))):
+                EchoService(runOnce.reactor, 0, ["127.0.0.1", interface])
 
     @pytest.mark.parametrize(
         ("options", "kind"),
@@ -374,9 +377,29 @@ class EchoServiceTests:
     )
     def test_wrongOptions(self, runOnce: Run, options: dict[str, Any], kind: type[Exception]) -> None:
         """A value of the wrong type, or out of its range, is refused at once, by its name."""
-        (name,) = options
-        with pytest.raises(kind, match="timeout" if name == "writeTimeout" else name):
+        ((name, value),) = options.items()
+        with pytest.raises(kind, match="timeout" if name == "writeTimeout" else rf"^{name} must be .*, got {value!r}$"):
             EchoService(runOnce.reactor, **options)
+
+    def test_unknownOption(self, runOnce: Run) -> None:
+        """An option that does not exist is refused."""
+        with pytest.raises(TypeError, match="wokers"):
+            EchoService(runOnce.reactor, wokers=2)
+
+    def test_serviceOptions(self, runOnce: Run) -> None:
+        """Options may be an object, and those that are given by name change it."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], options=ServiceOptions(maxPayload=1, logDatagrams=0), maxPayload=2)
+            service.startService()
+            with udpSocket() as sock:
+                for payload in (b"123", b"12"):
+                    sock.sendto(payload, service.addresses[0])
+                await service.stopService()
+                assert sock.recv(100) == b"12"
+            assert service.counters.dropped == {"too_large": 1}
+
+        runOnce(test)
 
     @pytest.mark.skipif(not sockopt.available, reason="Linux tells what it dropped")
     def test_kernelDrops(self, runOnce: Run, lines: Lines) -> None:
@@ -469,14 +492,14 @@ class SocketsTests:
 
     def test_wrong(self, runOnce: Run) -> None:
         """None, unbound ones, interfaces beside them, and several workers, are refused with a sentence."""
-        with pytest.raises(ValueError, match="no sockets to serve on"):
+        with pytest.raises(ValueError, match=r"sockets must have a socket, got \[\]"):
             EchoService(runOnce.reactor, sockets=[])
         with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
             EchoService(runOnce.reactor, sockets=[sock])
         with udpSocket() as sock:
-            with pytest.raises(ValueError, match="leave the interfaces out"):
+            with pytest.raises(ValueError, match="interfaces must be left out with sockets"):
                 EchoService(runOnce.reactor, 0, ["127.0.0.1"], sockets=[sock])
-            with pytest.raises(ValueError, match="sockets and several workers exclude each other"):
+            with pytest.raises(ValueError, match="sockets must be left out with several workers"):
                 EchoService(runOnce.reactor, sockets=[sock], workers=2)
 
 
@@ -490,17 +513,17 @@ class WorkersTests:
         """
         reactor = runOnce.reactor
         for number in (0, 257):
-            with pytest.raises(ValueError, match="workers is a number from 1 to 256"):
+            with pytest.raises(ValueError, match=f"workers must be 1 to 256, got {number}"):
                 EchoService(reactor, workers=number)
-        with pytest.raises(TypeError, match="workers is a whole number"):
-            EchoService(reactor, workers="auto")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="workers must be an integer, got 'auto'"):
+            EchoService(reactor, workers="auto")
         monkeypatch.setattr("udpecho.server.service.canShare", True)
-        with pytest.raises(TypeError, match="starts processes"):
+        with pytest.raises(TypeError, match="reactor must start processes"):
             EchoService(Clock(), workers=2)
-        with pytest.raises(ValueError, match="counters and several workers exclude each other"):
+        with pytest.raises(ValueError, match="counters must be left out with several workers"):
             EchoService(reactor, workers=2, counters=Counters())
         monkeypatch.setattr("udpecho.server.service.canShare", False)
-        with pytest.raises(ValueError, match="only Linux shares"):
+        with pytest.raises(ValueError, match="workers must be 1 on this system"):
             EchoService(reactor, workers=2)
 
     @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")

@@ -86,11 +86,13 @@ class Listeners(ABC):
     The ports of a service, and whoever serves on them.
 
     @ivar counters: what came in on all ports, and what became of it.
+    @ivar log: logs the datagrams.
     @ivar guardStats: the statistics of the guard, or of those of all workers.
     @ivar ports: the bound ports, in the order of the interfaces; none while the service is stopped.
     """
 
     counters: CountersView
+    log: IDatagramLog
     guardStats: Guard | GuardStats
 
     def __init__(self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions) -> None:
@@ -234,7 +236,7 @@ class LocalListeners(Listeners):
         self._guard: IGuard = guard
         self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
         self.counters = Counters() if counters is None else counters
-        self._log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
+        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
         self._answers = False
 
     def bind(self) -> None:
@@ -267,7 +269,7 @@ class LocalListeners(Listeners):
         )
 
     def _makeServer(self) -> EchoServer:
-        return EchoServer(self._guard, self.counters, self.options.maxPayload, self._log)
+        return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)
 
     @property
     def _refusesLoops(self) -> bool:
@@ -291,8 +293,8 @@ class LocalListeners(Listeners):
             raise ValueError(f"guard must be a GuardPolicy to be changed, got {self._guard!r}: configure that one")
         self._policy = replace(policy, loops=self._policy.loops)
         self._guard.configure(self._policy)
-        if isinstance(self._log, DatagramLog):
-            self._log.setRate(logDatagrams)
+        if isinstance(self.log, DatagramLog):
+            self.log.setRate(logDatagrams)
 
     def processes(self) -> int:
         """@see: L{Listeners.processes}"""

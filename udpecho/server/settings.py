@@ -234,9 +234,6 @@ def documentation(markup: str) -> list[str]:
         (f"--{option.name} {option.value}".rstrip(), option.default or option.absent, option.description) for option in _options
     ]
     if markup == "markdown":
-        return [
-            "| option | default | |",
-            "|---|---|---|",
-            *(f"| `{name}` | {default} | {text} |" for name, default, text in rows),
-        ]
-    return [line for name, default, text in rows for line in (f"* - ``{name}``", f"  - {default}", f"  - {text}")]
+        head = ["| option | default | |", "|---|---|---|"]
+        return head + [f"| `{name}` | {default} | {text} |" for name, default, text in rows]
+    return [line.rstrip() for name, *cells in rows for line in (f"* - ``{name}``", *(f"  - {cell}" for cell in cells))]

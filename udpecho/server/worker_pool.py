@@ -286,7 +286,7 @@ class WorkerListeners(Listeners):
         super().__init__(reactor, where, options)
         self.guardStats = GuardStats()
         self._policy = policy
-        self._log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
+        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
         # Those of the workers that have ended first, then those of the workers.
         self._past = Counters()
         self._parts: list[CountersView] = [self._past]
@@ -336,7 +336,7 @@ class WorkerListeners(Listeners):
         shared, self._shared = self._shared, None
         assert shared is not None
         sockets = list(zip(*(group.sockets for group in self._groups())))
-        pool = self._pool = WorkerPool(self.reactor, sockets, self._log, self._settings(), shared)
+        pool = self._pool = WorkerPool(self.reactor, sockets, self.log, self._settings(), shared)
         self.guardStats = pool.guardStats
         self._parts += pool.counters
         return pool.start()
@@ -358,7 +358,7 @@ class WorkerListeners(Listeners):
         for counters in pool.counters:
             self._parts.remove(counters)
             self._past.add(counters)
-        self._log.close()
+        self.log.close()
         self._pool = None
         return not queued
 
@@ -366,8 +366,8 @@ class WorkerListeners(Listeners):
         """@see: L{Listeners.configure}"""
         self._policy = replace(policy, loops=self._policy.loops)
         self.options = replace(self.options, logDatagrams=logDatagrams)
-        if isinstance(self._log, DatagramLog):
-            self._log.setRate(logDatagrams)
+        if isinstance(self.log, DatagramLog):
+            self.log.setRate(logDatagrams)
         if self._pool is not None:
             self._pool.change(self._settings())
 
