@@ -156,23 +156,6 @@ class GuardTests:
         assert sum(each["echoed"] for each in sums) == 254 + 600
         assert sum(each["dropped"] for each in sums) == 1
 
-    @pytest.mark.parametrize(
-        ("arguments", "complaint"),
-        [
-            (["--allow", "10.0.0.1/8"], "has bits set beyond its prefix length: 10.0.0.0/8"),
-            (["--trust", "everybody"], "is not a network"),
-            (["--rate", "many"], "--rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got 'many'"),
-            (["--burst", "0"], "--burst: limit must be 1 to 1000000000 datagrams, got '0'"),
-            (["--max-rate", "-1"], "--max-rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got '-1'"),
-        ],
-    )
-    def test_wrong(self, processes: Processes, arguments: list[str], complaint: str) -> None:
-        """What is wrong is said in one line that says what would be right; nothing is started."""
-        process = processes.run("twistd", "-n", "udpecho", *arguments)
-        said = (process.stdout + process.stderr).strip()
-        assert complaint in said
-        assert "Traceback" not in said
-
 
 class ServiceTests:
     """The guard of an L{EchoService}."""

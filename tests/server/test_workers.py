@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import udpecho
-from tests.support.processes import Process, Processes, Server, catches, eventually, isRunning, logged, sums
+from tests.support.processes import Process, Processes, Server, catches, eventually, isRunning, sums
 from tests.support.running import REACTORS, hasIPv6, udpSocket
 from udpecho.net import reuseport
 
@@ -397,13 +397,3 @@ class WorkersTests:
         assert [(event["bytes"], event["from"]) for event in events if "from" in event] == [(5, own)]
         assert [(event["bytes"], event["to"]) for event in events if "to" in event] == [(5, own)]
         assert [event["echoed"] for event in events if "echoed" in event] == [1]
-
-    @pytest.mark.parametrize("text", ["0", "257", "x"])
-    def test_wrong(self, processes: Processes, text: str) -> None:
-        """A wrong number gets one line."""
-        said = processes.run("twistd", "-n", "udpecho", "--port", "0", "--workers", text)
-        written = said.stdout + said.stderr
-        sentence = f"--workers: workers must be 1 to 256, or auto, got {text!r}"
-        assert len([line for line in written.splitlines() if sentence in line]) == 1
-        assert "Traceback" not in written
-        assert logged(written) == []

@@ -187,28 +187,32 @@ def _addMethods() -> None:
 _addMethods()
 
 
-class _CommandLineDaemon(Daemon):
-    """A daemon that reports in one line why it cannot start."""
+def exitOnStartError(start: Callable[[], None]) -> None:
+    """
+    Start a daemon.
 
+    @raise CannotStart: if the system refuses one of its addresses.
+    """
+    try:
+        start()
+    except CannotServeMetrics as e:
+        raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
+    except error.CannotListenError as e:
+        address = formatAddress((e.interface, e.port))
+        reason = e.socketError
+        hint = _hints.get(reason.errno, "")
+        if reason.errno == errno.EINVAL and e.interface.lower().startswith("fe80:"):
+            hint = f"; name its interface, as in {e.interface}%eth0"
+        sentence = f"cannot listen on {address}: {reason.strerror}"
+        raise CannotStart(sentence + hint, sentence, f"{reason.strerror}: {address}") from None
+
+
+class _CommandLineDaemon(Daemon):
     def privilegedStartService(self) -> None:
-        self._exitOnStartError(super().privilegedStartService)
+        exitOnStartError(super().privilegedStartService)
 
     def startService(self) -> None:
-        self._exitOnStartError(super().startService)
-
-    def _exitOnStartError(self, start: Callable[[], None]) -> None:
-        try:
-            start()
-        except CannotServeMetrics as e:
-            raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
-        except error.CannotListenError as e:
-            address = formatAddress((e.interface, e.port))
-            reason = e.socketError
-            hint = _hints.get(reason.errno, "")
-            if reason.errno == errno.EINVAL and e.interface.lower().startswith("fe80:"):
-                hint = f"; name its interface, as in {e.interface}%eth0"
-            sentence = f"cannot listen on {address}: {reason.strerror}"
-            raise CannotStart(sentence + hint, sentence, f"{reason.strerror}: {address}") from None
+        exitOnStartError(super().startService)
 
 
 def makeService(options: Options) -> IService:
