@@ -25,7 +25,6 @@ from udpecho.net import reuseport
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
-from udpecho.server.shared_counters import SharedCounters
 from udpecho.server.worker_messages import SentLines, decode, encode
 from udpecho.server.worker_pool import WorkerListeners, WorkerPool
 
@@ -122,7 +121,7 @@ class Pool:
         self.log = DatagramLog(rate, self.clock)
         options = ServiceOptions(maxPayload=5, logDatagrams=rate)
         settings = toWorkerSettings(options, GuardPolicy())
-        self.pool = WorkerPool(self.clock, sockets, self.log, settings, SharedCounters(len(sockets)))
+        self.pool = WorkerPool(self.clock, sockets, self.log, settings)
         self.ready: list[None] = []
         self.pool.start().addCallback(self.ready.append)
 
@@ -246,6 +245,7 @@ class WorkerPoolTests:
         assert stopped == [None]
         assert pool.clock.getDelayedCalls() == []
         assert lines.texts == []
+        pool.pool.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(pool.pool.memory)
 
@@ -256,6 +256,7 @@ class WorkerPoolTests:
         pool.pool.stop(1.0)
         for process in pool.clock.started:
             process.end(0)
+        pool.pool.close()
         assert pool.pool.counters[1].echoed == 1
 
     def test_stopWhileWaiting(self, pool: Pool) -> None:

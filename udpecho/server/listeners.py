@@ -240,7 +240,7 @@ class LocalListeners(Listeners):
         self._answers = False
 
     def bind(self) -> None:
-        """@see: L{Listeners.bind}"""
+        """Bind the ports, and name them to the guard."""
         super().bind()
         if isinstance(self._guard, Guard):
             self._guard.setOwnPorts(address.port for address in self.addresses)
@@ -276,19 +276,19 @@ class LocalListeners(Listeners):
         return self._policy is not None and self._policy.loops
 
     def start(self) -> defer.Deferred[None]:
-        """@see: L{Listeners.start}"""
+        """Nothing: a bound port answers."""
         self._answers = True
         return defer.succeed(None)
 
     async def drain(self) -> bool:
-        """@see: L{Listeners.drain}"""
+        """Answer what is queued."""
         self._answers = False
         ours = [port for port in self.ports if isinstance(port, DatagramPort)]
         # A port that cannot be read any more is closed like the others.
         return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """@see: L{Listeners.configure}"""
+        """Change the guard and the log."""
         if self._policy is None or not isinstance(self._guard, Guard):
             raise ValueError(f"guard must be a GuardPolicy to be changed, got {self._guard!r}: configure that one")
         self._policy = replace(policy, loops=self._policy.loops)
@@ -297,7 +297,7 @@ class LocalListeners(Listeners):
             self.log.setRate(logDatagrams)
 
     def processes(self) -> int:
-        """@see: L{Listeners.processes}"""
+        """1 while this process answers."""
         return int(self._answers)
 
 

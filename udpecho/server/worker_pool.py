@@ -145,6 +145,7 @@ class WorkerPool:
     @ivar memory: the descriptor of the memory of their counters.
     @ivar counters: those of each worker.
     @ivar guardStats: what their guards report.
+    @ivar started: whether they have been started.
     @ivar stopping: whether they are to end.
     """
 
@@ -154,7 +155,6 @@ class WorkerPool:
         sockets: Sequence[Sequence[socket.socket]],
         log: IDatagramLog,
         settings: Mapping[str, Any],
-        shared: SharedCounters,
     ) -> None:
         """
         @param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
@@ -162,16 +162,17 @@ class WorkerPool:
             them outlives a worker.
         @param log: the log of all workers.
         @param settings: the result of L{toWorkerSettings}.
-        @param shared: the counters of the workers, which the pool closes.
+
+        @raise OSError: if there is no memory or no descriptor left for the counters.
         """
         self.reactor = reactor
         self.log = log
         self.settings = settings
         self.guardStats = GuardStats()
-        self.memory = shared.descriptor
-        self.counters = shared.counters
-        self.stopping = False
-        self._shared = shared
+        self._shared = SharedCounters(len(sockets))
+        self.memory = self._shared.descriptor
+        self.counters = self._shared.counters
+        self.started = self.stopping = False
         self._ready: defer.Deferred[None] | None = defer.Deferred()
         self._logged = False
         self._stopped: defer.Deferred[None] | None = None
@@ -190,6 +191,7 @@ class WorkerPool:
         """
         ready = self._ready
         assert ready is not None
+        self.started = True
         for slot in self._slots:
             slot.start()
         return ready
@@ -244,8 +246,11 @@ class WorkerPool:
     def _finish(self) -> None:
         stopped, self._stopped = self._stopped, None
         if stopped is not None:
-            self._shared.close()
             stopped.callback(None)
+
+    def close(self) -> None:
+        """Release the memory, when no process runs. The counters keep their numbers."""
+        self._shared.close()
 
     # What a slot reports
 
@@ -292,78 +297,64 @@ class WorkerListeners(Listeners):
         self._parts: list[CountersView] = [self._past]
         self.counters = SummedCounters(self._parts)
         self._pool: WorkerPool | None = None
-        # Made with the ports, since there may be no memory left, and given to the pool.
-        self._shared: SharedCounters | None = None
 
     def bind(self) -> None:
-        """
-        Bind the sockets, and make the counters.
-
-        @see: L{Listeners.bind}
-        """
+        """Bind the sockets, and make the pool, since there may be no memory left for its counters."""
         super().bind()
-        if self._shared is None and self._pool is None:
+        if self._pool is None:
+            sockets = list(zip(*(group.sockets for group in self._groups())))
             try:
-                self._shared = SharedCounters(self.options.workers)
+                pool = self._pool = WorkerPool(self.reactor, sockets, self.log, self._settings())
             except OSError as e:
                 host = self.addresses[0].host
                 self.abort()
                 raise error.CannotListenError(host, self.where.port, e) from None
+            self.guardStats = pool.guardStats
+            self._parts += pool.counters
+
+    def _groups(self) -> list[SocketGroup]:
+        return [port for port in self.ports if isinstance(port, SocketGroup)]
+
+    def _settings(self) -> dict[str, Any]:
+        return toWorkerSettings(self.options, self._policy)
 
     def _listen(self, interface: str, number: int) -> BoundPort:
         return SocketGroup(number, interface, self.options.workers, self.options.receiveBuffer)
 
     def abort(self) -> None:
-        """@see: L{Listeners.abort}"""
+        """Close the sockets at once, before a worker was started."""
         super().abort()
-        self._closeShared()
+        self._closePool()
 
     async def close(self) -> None:
-        """@see: L{Listeners.close}"""
+        """Close the sockets, when no worker runs."""
         await super().close()
-        self._closeShared()
+        self._closePool()
 
-    def _closeShared(self) -> None:
-        shared, self._shared = self._shared, None
-        if shared is not None:
-            shared.close()
-
-    def _groups(self) -> list[SocketGroup]:
-        return [port for port in self.ports if isinstance(port, SocketGroup)]
+    def _closePool(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for counters in pool.counters:
+                self._parts.remove(counters)
+                self._past.add(counters)
+            pool.close()
 
     def start(self) -> defer.Deferred[None]:
-        """@see: L{Listeners.start}"""
-        shared, self._shared = self._shared, None
-        assert shared is not None
-        sockets = list(zip(*(group.sockets for group in self._groups())))
-        pool = self._pool = WorkerPool(self.reactor, sockets, self.log, self._settings(), shared)
-        self.guardStats = pool.guardStats
-        self._parts += pool.counters
-        return pool.start()
-
-    def _settings(self) -> dict[str, Any]:
-        return toWorkerSettings(self.options, self._policy)
+        """Start the workers."""
+        assert self._pool is not None
+        return self._pool.start()
 
     async def drain(self) -> bool:
-        """
-        Stop the workers. They log themselves what they cannot answer.
-
-        @return: whether nothing is queued where no worker could answer it.
-        """
+        """Stop the workers. They log themselves what they cannot answer."""
         pool = self._pool
-        if pool is None:
+        if pool is None or not pool.started:
             return True
         await pool.stop(DRAIN_TIMEOUT)
-        queued = any(group.hasQueued(index) for group in self._groups() for index in pool.undrained())
-        for counters in pool.counters:
-            self._parts.remove(counters)
-            self._past.add(counters)
         self.log.close()
-        self._pool = None
-        return not queued
+        return not any(group.hasQueued(index) for group in self._groups() for index in pool.undrained())
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """@see: L{Listeners.configure}"""
+        """Change the settings of the workers."""
         self._policy = replace(policy, loops=self._policy.loops)
         self.options = replace(self.options, logDatagrams=logDatagrams)
         if isinstance(self.log, DatagramLog):
@@ -372,5 +363,5 @@ class WorkerListeners(Listeners):
             self._pool.change(self._settings())
 
     def processes(self) -> int:
-        """@see: L{Listeners.processes}"""
+        """How many workers answer."""
         return 0 if self._pool is None else self._pool.alive()
