@@ -129,5 +129,9 @@ class DatagramLogTests:
             log.received(5, PEER)
         clock.rightNow = 0.0
         log.received(5, PEER)
-        assert lines.texts[-1] == "packet-received: bytes=5 from=192.0.2.7:4321"
+        assert lines.texts == [
+            "packet-received: bytes=5 from=192.0.2.7:4321",
+            "datagrams-not-logged: received=1 bytes=5 written=0 bytes=0",
+            "packet-received: bytes=5 from=192.0.2.7:4321",
+        ]
         log.close()

@@ -357,10 +357,10 @@ class WorkerPoolTests:
         assert pool.newest.killed
         assert lines.texts == ["worker 2 sent a message of more than 4194304 bytes, and is killed"]
 
-    def test_changed(self, pool: Pool) -> None:
+    def test_changed(self, pool: Pool, lines: Lines) -> None:
         """
-        After a change of the settings the workers are told, and those that replace them start with the new ones: the policy and
-        the number of lines.
+        A change of the settings reaches the workers, and those that replace them start with the new ones: the policy and the
+        number of lines.
         """
         first, second = pool.clock.started
         before = second.said
@@ -368,6 +368,9 @@ class WorkerPoolTests:
         pool.pool.change(toWorkerSettings(options, policy))
         kind, value = decode(second.said.removeprefix(before))
         assert (kind, value) == ("change", toWorkerSettings(options, policy))
+        pool.log.setRate(None)
+        second.say("written", [5, *PEER])
+        assert lines.texts == ["packet-written: bytes=5 to=192.0.2.7:4321"]
         first.end(1)
         pool.clock.advance(0)
         kind, value = decode(pool.newest.said)
