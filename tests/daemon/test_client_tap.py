@@ -140,7 +140,7 @@ class ClientTests:
 
     @pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="there is no file here that can be opened but not read")
     def test_unreadable(self, processes: Processes, plain: socket.socket) -> None:
-        """So it is with an input that cannot be read, and the sentence says that it is about the input."""
+        """So it is with an input that cannot be read, and the sentence names the input."""
         with open("/proc/self/mem", "rb", buffering=0) as file:
             process = self.start(processes, plain, stdin=file)
         (line,) = self.finished(process)
@@ -247,7 +247,7 @@ class ClientTests:
         assert str(caught.value).startswith(sentence)
 
     def test_background(self, processes: Processes) -> None:
-        """The client has no standard input in the background, and says what to do instead of starting."""
+        """The client has no standard input in the background, and prints what to do instead of starting."""
         refused = processes.run("twistd", "udpecho-client", "--host", "127.0.0.1", "--port", "9")
         isRefused(refused, "a daemon has no standard input to send: run twistd -n udpecho-client")
         assert os.listdir(processes.directory) == []

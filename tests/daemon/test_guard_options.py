@@ -106,23 +106,23 @@ class GuardTests:
                 assert sockopt.enableRecvHopLimit(service)
                 service.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 3)
                 service.sendto(b"hello", address)
-                ((_, _, told),) = service.recvmsg(100, 100)[1]
-                assert int.from_bytes(told, "little") > 3
+                ((_, _, hopLimit),) = service.recvmsg(100, 100)[1]
+                assert int.from_bytes(hopLimit, "little") > 3
         assert dropped(server) == {}
 
     @_workers
     def test_allow(self, processes: Processes, workers: list[str]) -> None:
         """C{--allow} names who is answered, several times."""
         server, address = self.start(processes, workers, "--allow", "127.0.0.2", "--allow", "192.0.2.0/24")
-        with source("127.0.0.1") as stranger, source("127.0.0.2") as guest:
-            assert (answered(stranger, address), answered(guest, address)) == (0, 1)
+        with source("127.0.0.1") as other, source("127.0.0.2") as guest:
+            assert (answered(other, address), answered(guest, address)) == (0, 1)
         assert dropped(server) == {"not_allowed": 1}
 
     def test_rate(self, processes: Processes) -> None:
         """A source that is not trusted has its rate, and one in four of what is over it; a trusted one has no limit."""
         server, address = self.start(processes, [], "--trust", "127.0.0.2", "--rate", "1", "--burst", "5")
-        with source("127.0.0.1") as stranger, source("127.0.0.2") as trusted:
-            assert 5 <= answered(stranger, address, 100) <= 60
+        with source("127.0.0.1") as other, source("127.0.0.2") as trusted:
+            assert 5 <= answered(other, address, 100) <= 60
             assert answered(trusted, address, 100) == 100
         assert 40 <= dropped(server)["rate_limited"] <= 95
 
@@ -182,7 +182,7 @@ class ServiceTests:
         runOnce(test)
 
     @pytest.mark.parametrize(
-        ("name", "value", "complaint"),
+        ("name", "value", "message"),
         [
             ("allow", "192.0.2.0/24", "allow is a tuple of networks"),
             ("trust", ["private"], "trust is a tuple of networks"),
@@ -190,9 +190,9 @@ class ServiceTests:
             ("burst", True, "burst is a whole number, not True"),
         ],
     )
-    def test_wrongPolicy(self, name: str, value: Any, complaint: str) -> None:
+    def test_wrongPolicy(self, name: str, value: Any, message: str) -> None:
         """A policy of the wrong types is refused with a sentence, and at once."""
-        with pytest.raises(TypeError, match=complaint):
+        with pytest.raises(TypeError, match=message):
             GuardPolicy(**{name: value})
 
     def test_noGuard(self, runOnce: Run) -> None:

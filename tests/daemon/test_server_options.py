@@ -1,4 +1,4 @@
-"""Tests of the options of C{twistd udpecho}, and of the line that says why it cannot start, in this process."""
+"""Tests of the options of C{twistd udpecho}, and of the line with the reason why it cannot start, in this process."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class ServerTests:
     @pytest.mark.parametrize("reactor", list(REACTORS))
     def test_reactors(self, processes: Processes, reactor: str) -> None:
         """
-        On each reactor it says where it answers, echoes over IPv4 and IPv6, logs both ways with the four lines of the
+        On each reactor it logs where it answers, echoes over IPv4 and IPv6, logs both ways with the four lines of the
         design, and at C{SIGTERM} logs one line of sums and leaves nothing behind.
         """
         server = processes.server(twistd=["twistd", "-n", "--reactor", reactor])
@@ -73,7 +73,7 @@ class ServerTests:
         assert os.listdir(processes.directory) == []
 
     def test_startUpLine(self, processes: Processes) -> None:
-        """On loopback alone it says which options open it to the network."""
+        """On loopback alone it logs which options open it to the network."""
         server = processes.server()
         server.stop()
         assert [line for line in server.log() if "--interface 0.0.0.0 --interface ::" in line]
@@ -109,8 +109,8 @@ class ServerTests:
             assert echoed(second, b"again!") == b"again!"
         process.stop()
         assert "Traceback" not in everything(process)
-        told = sorted(line for line in logged(process.stdout) if line.startswith("stopped: "))
-        assert [line.partition(" dropped")[0] for line in told] == ["stopped: received=1 echoed=1"] * 2
+        stopped = sorted(line for line in logged(process.stdout) if line.startswith("stopped: "))
+        assert [line.partition(" dropped")[0] for line in stopped] == ["stopped: received=1 echoed=1"] * 2
 
 
 class LogDatagramsTests:
@@ -259,7 +259,7 @@ class AddressTests:
     def test_wildcards(self, processes: Processes) -> None:
         """
         All of IPv4 and all of IPv6 go together on one port; each answer comes from the address that was asked, and there is no
-        word of opening it to the network.
+        line about opening it to the network.
         """
         server = processes.server("--interface", "0.0.0.0", "--interface", "::")
         port = server.addresses[0][1]
@@ -271,7 +271,7 @@ class AddressTests:
         assert "only this machine" not in server.process.stdout
 
     def test_ownDefault(self, processes: Processes) -> None:
-        """Without C{--port} it is the seed's, 1234."""
+        """Without C{--port} it is 1234."""
         try:
             with udpSocket(port=1234):
                 pass
@@ -314,7 +314,7 @@ class AddressTests:
         assert os.listdir(processes.directory) == []
 
     def test_inUseInTheBackground(self, processes: Processes) -> None:
-        """So it is when it was to go into the background: the person who started it is told, and the log has the line too."""
+        """The same in the background: the terminal shows it, and the log has the line too."""
         processes.daemon("twistd.pid")
         with udpSocket() as taken:
             sentence = f"cannot listen on {written(taken)}: {os.strerror(errno.EADDRINUSE)}"
@@ -337,10 +337,10 @@ class AddressTests:
 
     @pytest.mark.skipif(
         not hasattr(os, "geteuid") or not os.path.exists("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
-        reason="nothing tells which ports are for root",
+        reason="it is unknown which ports are for root",
     )
     def test_forbidden(self, processes: Processes) -> None:
-        """A port that is for root gets one line that says so."""
+        """A port that is for root gets one line with the reason."""
         if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 7:
             pytest.skip("everybody may have port 7 here")
         unprivileged = without("net_bind_service")
@@ -349,11 +349,11 @@ class AddressTests:
         assert "for root" in everything(refused)
 
     def refused(self, process: Process, sentence: str) -> None:
-        """Look that a process that is over has said a sentence once, and nothing worse."""
-        said = everything(process)
+        """Check that a process has ended with a sentence, once, and nothing worse."""
+        output = everything(process)
         assert process.status == 1, process
-        assert said.count(sentence) == 1, process
-        assert "Traceback" not in said, process
+        assert output.count(sentence) == 1, process
+        assert "Traceback" not in output, process
 
 
 class LimitTests:
@@ -387,7 +387,7 @@ class LimitTests:
         assert server.stop()["too_large"] == 1
 
     def test_receiveBuffer(self, processes: Processes) -> None:
-        """A size that the system grants is taken without a word."""
+        """A size that the system grants gets no warning."""
         server = processes.server("--receive-buffer", "64k")
         with client(server.addresses[0]) as sock:
             assert echoed(sock, b"hello") == b"hello"
@@ -554,7 +554,7 @@ class OddDatagramTests:
     @needsPrivilege
     def test_fromPortZero(self, processes: Processes) -> None:
         """
-        A datagram that says it came from port 0 cannot be answered, and costs that one reply only, if nothing else refuses it.
+        A datagram whose source is port 0 cannot be answered, and costs that one reply only, if nothing else refuses it.
         """
         server = processes.server("--interface", "127.0.0.1", "--no-loop-guard")
         port = server.addresses[0][1]

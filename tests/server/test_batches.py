@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.server.protocol} on batches: real ports, whose batches are received at a moment that the test chooses."""
+"""Tests of L{udpecho.server.protocol} on batches: real ports that receive a batch when the test calls for it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class BatchTests:
     """L{EchoServer.datagramsReceived}."""
 
     def test_interface(self) -> None:
-        """It provides what it says."""
+        """It provides its interfaces."""
         assert verifyObject(IBatchReceiver, EchoServer())
         assert verifyObject(IBatchGuard, NoFirst())
 
@@ -226,8 +226,8 @@ class BatchTests:
                 client.send(b"hello")
             port.doRead()
             for hops in (63, 1):
-                ((_, _, told),) = client.recvmsg(100, 100)[1]
-                assert int.from_bytes(told, "little") == hops
+                ((_, _, hopLimit),) = client.recvmsg(100, 100)[1]
+                assert int.from_bytes(hopLimit, "little") == hops
         assert server.counters.dropped == {"loop_guard": 1}
         check(server.counters)
 

@@ -20,7 +20,7 @@ class DatagramLogTests:
     """L{DatagramLog}."""
 
     def test_interface(self) -> None:
-        """It provides what it says."""
+        """It provides its interface."""
         assert verifyObject(IDatagramLog, DatagramLog())
 
     def test_lines(self, lines: Lines) -> None:
@@ -84,7 +84,7 @@ class DatagramLogTests:
         assert clock.getDelayedCalls() == []
 
     def test_close(self, lines: Lines) -> None:
-        """Closing says what is still to be said, once, and leaves no call behind."""
+        """Closing writes the sum, once, and leaves no delayed call."""
         clock = Clock()
         log = DatagramLog(1, clock)
         for _ in range(5):

@@ -31,7 +31,7 @@ class EchoServerTests:
     """L{EchoServer} on transports in memory."""
 
     def test_interface(self) -> None:
-        """It provides what it says."""
+        """It provides its interfaces."""
         assert verifyObject(IDropReceiver, EchoServer())
         assert verifyObject(IGuard, EvenPortsOnly())
 
@@ -62,17 +62,17 @@ class EchoServerTests:
         assert server.counters.dropped == {"send_failed": 1}
         check(server.counters)
 
-    def test_fate(self) -> None:
-        """On a transport that tells, a reply is counted when its fate is known."""
+    def test_outcome(self) -> None:
+        """On a transport that has callbacks, a reply is counted when its outcome is known."""
         server, transport = EchoServer(), PatientTransport()
         server.makeConnection(transport)
         for payload in (b"one", b"two", b"three"):
             server.datagramReceived(payload, PEER)
             check(server.counters)
         assert (server.counters.received, server.counters.echoed, server.counters.waiting) == (3, 0, 3)
-        for (_, address, settled), fate in zip(transport.sent, ("send_timeout", None, "send_failed")):
+        for (_, address, callback), outcome in zip(transport.sent, ("send_timeout", None, "send_failed")):
             assert address == PEER
-            settled(fate)
+            callback(outcome)
             check(server.counters)
         assert server.counters.echoedBytes == 3
         assert server.counters.dropped == {"send_timeout": 1, "send_failed": 1}
@@ -168,7 +168,7 @@ class RealEchoTests:
 
         run(test)
 
-    def test_cutByTheStockPort(self, runOnce: Run) -> None:
+    def test_truncatedByTheStockPort(self, runOnce: Run) -> None:
         """
         A datagram as long as the stock port's buffer, which may have been longer, is not answered with what is left of it.
         """

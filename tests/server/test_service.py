@@ -117,7 +117,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_inUse(self, runOnce: Run) -> None:
-        """If one of its addresses is taken, it says which, and keeps none of the others."""
+        """If one of its addresses is taken, the error names it, and none of the others stays bound."""
 
         async def test(reactor: Any) -> None:
             with udpSocket("127.0.0.2") as taken:
@@ -135,7 +135,7 @@ class EchoServiceTests:
 
     @pytest.mark.skipif(not canShare, reason="several processes cannot share a port here")
     def test_noRoomForWorkers(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If there is no room for the accounts of its workers, it does not start, and no port is bound."""
+        """If there is no memory for the counters of its workers, it does not start, and no port is bound."""
 
         def full(name: str) -> int:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -201,7 +201,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_stopAnswersWhatIsQueued(self, run: Run) -> None:
-        """What is in the receive queue when the service is told to stop is answered."""
+        """What is in the receive queue when the service stops is answered."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"], receiveBuffer=2**20)
@@ -217,7 +217,7 @@ class EchoServiceTests:
         run(test)
 
     def test_stopUnderAFlood(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A receive queue that never empties does not keep the service from stopping, and that is said."""
+        """A receive queue that never empties does not keep the service from stopping; there is a warning."""
         monkeypatch.setattr("udpecho.server.listeners.DRAIN_TIMEOUT", 0.05)
 
         async def test(reactor: Any) -> None:
@@ -245,7 +245,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_stopWithABrokenSocket(self, runOnce: Run, lines: Lines) -> None:
-        """A port that cannot be read any more is closed at the stop like the others, and that is said."""
+        """A port that cannot be read any more is closed at the stop like the others; there is a warning."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
@@ -268,7 +268,7 @@ class EchoServiceTests:
             (port,) = service._listeners.ports
             script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
-                sock.sendto(b"stuck", service.addresses[0])
+                sock.sendto(b"waits", service.addresses[0])
                 await sleep(reactor, 0.01)
                 assert service.counters.waiting == 1
                 await service.stopService()
@@ -287,7 +287,7 @@ class EchoServiceTests:
             failing = script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"123456", service.addresses[0])
-                sock.sendto(b"stuck", service.addresses[0])
+                sock.sendto(b"waits", service.addresses[0])
                 while not service.counters.dropped["send_timeout"]:
                     await sleep(reactor, 0.005)
                 failing.sends.clear()
@@ -401,9 +401,9 @@ class EchoServiceTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="Linux tells what it dropped")
+    @pytest.mark.skipif(not sockopt.available, reason="only Linux counts what it drops")
     def test_kernelDrops(self, runOnce: Run, lines: Lines) -> None:
-        """What the kernel dropped before it was received is told at the stop."""
+        """What the kernel dropped before it was received is logged at the stop."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
@@ -483,15 +483,15 @@ class SocketsTests:
                 while service.counters.received < 9:
                     await sleep(reactor, 0.01)
                 for size in (100, 100, 50):
-                    payload, ((_, _, told), *_), _, _ = peer.recvmsg(1000, 100)
-                    assert (len(payload), int.from_bytes(told, "little")) == (size, 8)
+                    payload, ((_, _, hopLimit), *_), _, _ = peer.recvmsg(1000, 100)
+                    assert (len(payload), int.from_bytes(hopLimit, "little")) == (size, 8)
                 await service.stopService()
                 assert service.counters.dropped == {"loop_guard": 3}
 
         run(test)
 
     def test_wrong(self, runOnce: Run) -> None:
-        """None, unbound ones, interfaces beside them, and several workers, are refused with a sentence."""
+        """None, unbound ones, interfaces in addition, and several workers, are refused with a sentence."""
         with pytest.raises(ValueError, match=r"sockets must have a socket, got \[\]"):
             EchoService(runOnce.reactor, sockets=[])
         with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
@@ -528,7 +528,7 @@ class WorkersTests:
 
     @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
     def test_lifeCycle(self, run: Run, lines: Lines) -> None:
-        """On a reactor without signal handlers, too, it serves and stops, twice, with one account, and leaves nothing."""
+        """On a reactor without signal handlers, too, it serves and stops, twice, with the same counters, and leaves nothing."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], workers=2)
@@ -558,7 +558,7 @@ class WorkersTests:
 
     @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
     def test_stopWhileStarting(self, runOnce: Run, lines: Lines) -> None:
-        """Stopped before the workers answer, it answers what is queued nevertheless, and never says that it answers."""
+        """Stopped before the workers answer, it answers what is queued nevertheless, and never logs that it answers."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], workers=2, logDatagrams=0)

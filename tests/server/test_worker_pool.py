@@ -37,9 +37,9 @@ PEER = ["192.0.2.7", 4321, 0]
 
 class FakeProcess:
     """
-    A process that is none, from the parent's side.
+    A fake process, from the parent's side.
 
-    @ivar said: what the parent has written to it.
+    @ivar received: what the parent has written to it.
     @ivar inputEnded: whether its input is closed.
     @ivar killed: whether it was killed.
     """
@@ -50,13 +50,13 @@ class FakeProcess:
         self.protocol = protocol
         self.arguments = arguments
         self.childFDs = childFDs
-        self.said = b""
+        self.received = b""
         self.inputEnded = False
         self.killed = False
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
         assert descriptor == 0
-        self.said += data
+        self.received += data
 
     def closeStdin(self) -> None:
         self.inputEnded = True
@@ -65,7 +65,7 @@ class FakeProcess:
         assert name == "KILL"
         self.killed = True
 
-    def say(self, kind: str, value: object = True) -> None:
+    def send(self, kind: str, value: object = True) -> None:
         """Send the parent a message."""
         self.protocol.childDataReceived(1, encode(kind, value))
 
@@ -78,7 +78,7 @@ class FakeProcess:
 @implementer(IReactorProcess)
 class ProcessClock(Clock):
     """
-    A clock that starts processes that are none.
+    A clock that starts fake processes.
 
     @ivar started: the processes.
     @ivar refusals: what the next attempts to start one raise.
@@ -111,7 +111,7 @@ class ProcessClock(Clock):
 
 
 class Pool:
-    """A pool of workers whose processes are none."""
+    """A pool of workers with fake processes."""
 
     def __init__(self, sockets: list[list[socket.socket]], rate: int | None = 10) -> None:
         self.clock = ProcessClock()
@@ -142,28 +142,28 @@ class WorkerPoolTests:
     """L{WorkerPool}, in virtual time."""
 
     def test_start(self, pool: Pool) -> None:
-        """Each worker is told what to do, and gets the memory of the accounts and its sockets; they are ready when all are."""
+        """Each worker gets its settings, the memory of the counters and its sockets; the pool is ready when all of them are."""
         first, second = pool.clock.started
         for index, process in enumerate((first, second)):
             assert process.childFDs[3] == pool.pool.memory
             assert process.childFDs.keys() == {0, 1, 2, 3, 4}
-            assert decode(process.said) == (
+            assert decode(process.received) == (
                 "configure",
                 {**pool.pool.settings, "slot": index, "memory": 3, "sockets": [4]},
             )
         assert first.childFDs[4] != second.childFDs[4]
-        first.say("ready")
+        first.send("ready")
         assert not pool.ready
-        second.say("ready")
+        second.send("ready")
         assert pool.ready == [None]
 
     def test_replaced(self, pool: Pool, lines: Lines) -> None:
         """
-        A worker that dies is replaced at once, by one with the same sockets and the same account; what it had in hand is
-        booked.
+        A worker that dies is replaced at once, by one with the same sockets and the same counters; its pending
+        datagrams are written off.
         """
         for process in pool.clock.started:
-            process.say("ready")
+            process.send("ready")
         counters = pool.pool.counters[0]
         counters.receive(10, 2)
         counters.echo(4)
@@ -176,7 +176,7 @@ class WorkerPoolTests:
         pool.clock.advance(0)
         assert len(pool.clock.started) == 3
         assert pool.newest.childFDs == pool.clock.started[0].childFDs
-        assert pool.newest.said == pool.clock.started[0].said
+        assert pool.newest.received == pool.clock.started[0].received
 
     def test_backOff(self, pool: Pool, lines: Lines) -> None:
         """
@@ -192,15 +192,15 @@ class WorkerPoolTests:
                 assert len(pool.clock.started) == started
             pool.clock.advance(wait * 0.11)
             assert len(pool.clock.started) == started + 1
-        pool.newest.say("ready")
+        pool.newest.send("ready")
         pool.clock.advance(10)
         pool.newest.end(0)
         assert lines.texts[4:] == ["worker 1 ended with exit status 0; another takes its place at once"]
 
     def test_noneCanStart(self, pool: Pool, lines: Lines) -> None:
         """
-        If all end before they are ready, that is said once, and they are tried on; when one is ready and they fail again, it is
-        said again.
+        If all end before they are ready, that is logged once, while they are started again; when one was ready and they fail
+        again, it is logged again.
         """
         sentence = "no worker can start: nothing is answered until one does, and they are tried again and again"
         first, second = pool.clock.started
@@ -214,7 +214,7 @@ class WorkerPoolTests:
         assert lines.texts.count(sentence) == 1
         pool.clock.advance(10)
         for process in pool.clock.started[-2:]:
-            process.say("ready")
+            process.send("ready")
         assert pool.ready == [None]
         for _ in range(2):
             for process in pool.clock.started[-2:]:
@@ -250,7 +250,7 @@ class WorkerPoolTests:
             os.fstat(pool.pool.memory)
 
     def test_accountAfterStop(self, pool: Pool) -> None:
-        """The accounts can be read after the stop."""
+        """The counters can be read after the stop."""
         pool.pool.counters[1].receive(5)
         pool.pool.counters[1].echo(5)
         pool.pool.stop(1.0)
@@ -281,7 +281,7 @@ class WorkerPoolTests:
             stopped: list[None] = []
             pool.pool.stop(1.0).addCallback(stopped.append)
         assert len(pool.clock.started) == 3
-        assert decode(pool.newest.said)[1]["slot"] == 1
+        assert decode(pool.newest.received)[1]["slot"] == 1
         assert pool.newest.inputEnded
         assert not stopped
         pool.newest.end(0)
@@ -290,7 +290,7 @@ class WorkerPoolTests:
         assert pool.clock.getDelayedCalls() == []
 
     def test_killed(self, pool: Pool, lines: Lines) -> None:
-        """A worker that does not end is killed, and that is said; what it had in hand is booked."""
+        """A worker that does not end is killed, with a warning; its pending datagrams are written off."""
         stopped: list[None] = []
         pool.pool.stop(1.0).addCallback(stopped.append)
         first, second = pool.clock.started
@@ -322,7 +322,7 @@ class WorkerPoolTests:
         """What is no message is logged, and the worker goes on."""
         pool.newest.protocol.childDataReceived(1, b"what?\n")
         assert len(caught.flush(ValueError)) == 1
-        pool.newest.say("nothing-known")
+        pool.newest.send("nothing-known")
         assert len(caught.flush(KeyError)) == 1
         assert all(text.startswith("worker 2 sent an invalid message: ") for text in lines.texts)
 
@@ -346,7 +346,7 @@ class WorkerPoolTests:
 
     def test_warnings(self, pool: Pool, lines: Lines) -> None:
         """What a worker logs is logged, at its level, with its number."""
-        pool.newest.say("log", ["warn", "careful with {braces}"])
+        pool.newest.send("log", ["warn", "careful with {braces}"])
         assert lines.texts == ["worker 2: careful with {braces}"]
         assert lines.events[0]["log_level"] is LogLevel.warn
 
@@ -363,17 +363,17 @@ class WorkerPoolTests:
         number of lines.
         """
         first, second = pool.clock.started
-        before = second.said
+        before = second.received
         options, policy = ServiceOptions(logDatagrams=None), GuardPolicy(rate=7)
         pool.pool.change(toWorkerSettings(options, policy))
-        kind, value = decode(second.said.removeprefix(before))
+        kind, value = decode(second.received.removeprefix(before))
         assert (kind, value) == ("change", toWorkerSettings(options, policy))
         pool.log.setRate(None)
-        second.say("written", [5, *PEER])
+        second.send("written", [5, *PEER])
         assert lines.texts == ["packet-written: bytes=5 to=192.0.2.7:4321"]
         first.end(1)
         pool.clock.advance(0)
-        kind, value = decode(pool.newest.said)
+        kind, value = decode(pool.newest.received)
         assert (kind, value["options"], value["policy"]) == ("configure", value["options"], policy.asSettings())
         assert value["options"]["logDatagrams"] is None
 
@@ -384,15 +384,15 @@ class WorkerPoolTests:
         pool.pool.change(toWorkerSettings(ServiceOptions(logDatagrams=None), GuardPolicy(rate=7)))
         pool.log.setRate(None)
         pool.clock.advance(0)
-        assert decode(pool.newest.said)[1]["policy"]["rate"] == 7
+        assert decode(pool.newest.received)[1]["policy"]["rate"] == 7
         del lines.events[:]
         for _ in range(20):
-            pool.newest.say("written", [5, *PEER])
+            pool.newest.send("written", [5, *PEER])
         assert len(lines.texts) == 20
 
 
 class WorkerListenersTests:
-    """L{WorkerListeners}, whose processes are none."""
+    """L{WorkerListeners}, with fake processes."""
 
     def test_configure(self, lines: Lines) -> None:
         """
@@ -408,10 +408,10 @@ class WorkerListenersTests:
         listeners.configure(GuardPolicy(rate=7, loops=False), 3)
         wanted = toWorkerSettings(ServiceOptions(logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
         for process in clock.started:
-            assert decode(process.said.splitlines()[-1]) == ("change", wanted)
+            assert decode(process.received.splitlines()[-1]) == ("change", wanted)
         clock.started[0].end(None, signal.SIGKILL)
         clock.advance(0)
-        kind, value = decode(clock.started[-1].said)
+        kind, value = decode(clock.started[-1].received)
         assert kind == "configure"
         assert {name: value[name] for name in wanted} == wanted
         stopped = Deferred.fromCoroutine(listeners.drain())
@@ -448,13 +448,13 @@ class LineTests:
         """A reply has its line if its datagram had, and else is in the sum; a scope is kept."""
         pool = Pool([[], []], 2)
         first, second = pool.clock.started
-        first.say("received", [5, *PEER])
-        second.say("received", [5, "fe80::1", 7, 2])
-        second.say("received", [6, *PEER])
-        second.say("written", [6, *PEER])
-        second.say("written", [5, "fe80::1", 7, 2])
-        first.say("written", [5, *PEER])
-        first.say("written", [5, *PEER])
+        first.send("received", [5, *PEER])
+        second.send("received", [5, "fe80::1", 7, 2])
+        second.send("received", [6, *PEER])
+        second.send("written", [6, *PEER])
+        second.send("written", [5, "fe80::1", 7, 2])
+        first.send("written", [5, *PEER])
+        first.send("written", [5, *PEER])
         pool.log.close()
         assert lines.texts == [
             "packet-received: bytes=5 from=192.0.2.7:4321",
@@ -468,18 +468,18 @@ class LineTests:
         """If all have lines, all have them, however many there are that were never answered."""
         pool = Pool([[]], None)
         for port in range(1, 3001):
-            pool.newest.say("received", [5, "192.0.2.7", port, 0])
+            pool.newest.send("received", [5, "192.0.2.7", port, 0])
         for port in range(1, 3001):
-            pool.newest.say("written", [5, "192.0.2.7", port, 0])
+            pool.newest.send("written", [5, "192.0.2.7", port, 0])
         assert len(lines.texts) == 6000
 
     def test_forgotten(self, lines: Lines) -> None:
         """Else the oldest of very many that have no reply yet are forgotten: theirs is in the sum when it comes."""
         pool = Pool([[]], 3000)
         for port in range(1, 2001):
-            pool.newest.say("received", [5, "192.0.2.7", port, 0])
+            pool.newest.send("received", [5, "192.0.2.7", port, 0])
         for port in range(1, 2001):
-            pool.newest.say("written", [5, "192.0.2.7", port, 0])
+            pool.newest.send("written", [5, "192.0.2.7", port, 0])
         pool.log.close()
         assert len(lines.texts) == 2000 + 1024 + 1
         assert lines.texts[-1] == "datagrams-not-logged: received=0 bytes=0 written=976 bytes=4880"

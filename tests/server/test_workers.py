@@ -157,12 +157,12 @@ class WorkersTests:
         for flow in flows:
             assert flow.recv(100) == b"hello"
         server.stop()
-        told = [line for line in server.log() if line.startswith(("packet-", "datagrams-"))]
+        written = [line for line in server.log() if line.startswith(("packet-", "datagrams-"))]
         peers = {f"{host}:{port}" for host, port in (flow.getsockname() for flow in flows)}
-        assert told[-1] == "datagrams-not-logged: received=13 bytes=65 written=13 bytes=65"
-        received = [line.partition("from=")[2] for line in told if line.startswith("packet-received: bytes=5 ")]
-        sent = [line.partition("to=")[2] for line in told if line.startswith("packet-written: bytes=5 ")]
-        assert len(told) == 7
+        assert written[-1] == "datagrams-not-logged: received=13 bytes=65 written=13 bytes=65"
+        received = [line.partition("from=")[2] for line in written if line.startswith("packet-received: bytes=5 ")]
+        sent = [line.partition("to=")[2] for line in written if line.startswith("packet-written: bytes=5 ")]
+        assert len(written) == 7
         assert len(received) == 3
         assert set(received) <= peers
         assert sorted(sent) == sorted(received)
@@ -188,7 +188,7 @@ class WorkersTests:
 
     def test_killedUnderLoad(self, processes: Processes, flows: list[socket.socket]) -> None:
         """
-        A worker that is killed at work leaves an account that adds up: what was sent is what was received, what the kernel says
+        A worker that is killed at work leaves counters that add up: what was sent is what was received, what the kernel reports
         it dropped, and no more than the batch that the worker had taken and not yet counted.
         """
         server = processes.server("--workers", "2", "--interface", "127.0.0.1", "--log-datagrams", "0")
@@ -262,7 +262,7 @@ class WorkersTests:
         assert "Traceback" not in server.process.stdout
 
     def test_oneWorkerStopped(self, processes: Processes, flows: list[socket.socket]) -> None:
-        """A worker that is told to end does so, and is replaced."""
+        """A worker that gets SIGTERM ends, and is replaced."""
         server = processes.server("--workers", "2", "--interface", "127.0.0.1")
         connect(server, flows)
         pid = children(server.process.pid)[0]
@@ -279,9 +279,9 @@ class WorkersTests:
         port = server.addresses[0][1]
         refused = processes.run("twistd", "-n", "--pidfile=", "udpecho", "--port", str(port), "--workers", second)
         assert refused.status == 1
-        said = refused.stdout + refused.stderr
-        assert said.count(f"cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}") == 1
-        assert "Traceback" not in said
+        output = refused.stdout + refused.stderr
+        assert output.count(f"cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}") == 1
+        assert "Traceback" not in output
         server.stop()
 
     def test_limits(self, processes: Processes) -> None:

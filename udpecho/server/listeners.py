@@ -127,7 +127,8 @@ class Listeners(ABC):
         interfaces, number = self.where.interfaces, self.where.port
         try:
             if self.where.sockets is not None:
-                self.ports += map(self._adopt, self.where.sockets)
+                for sock in self.where.sockets:
+                    self.ports.append(self._adopt(sock))
                 return
             for interface in LOOPBACK_INTERFACES if interfaces is None else interfaces:
                 try:
