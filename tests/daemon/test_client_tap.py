@@ -12,25 +12,16 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.python import usage
 
+from tests.support.guards import needsIPv6
 from tests.support.processes import Process, Processes, command
-from tests.support.running import REACTORS, hasIPv6, udpSocket, unusedPort
+from tests.support.running import REACTORS, udpSocket, unusedPort
 from tests.support.server import everything, isRefused, written
 from udpecho.daemon.client_tap import Options
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 class ClientTests:

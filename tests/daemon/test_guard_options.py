@@ -7,43 +7,32 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.guards import needsSharing
 from tests.support.processes import Processes, Server
 from tests.support.running import Run, unusedPort
 from udpecho.guard.guard import Guard
 from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import DROP_REASONS
-from udpecho.net import reuseport
 from udpecho.net.linux import sockopt
 from udpecho.server.protocol import EchoServer
 from udpecho.server.service import EchoService
 
 #: Seconds in which a reply comes, if it comes.
 _soon = 0.2
-_canShare = pytest.mark.skipif(not reuseport.canShare, reason="processes cannot share a port here")
 #: As one process, and as several.
 _workers = pytest.mark.parametrize(
     "workers",
     [
         [],
-        pytest.param(
-            ["--workers", "2"], marks=pytest.mark.skipif(not reuseport.canShare, reason="processes cannot share a port here")
-        ),
+        pytest.param(["--workers", "2"], marks=needsSharing),
     ],
     ids=["one", "workers"],
 )
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Processes that are gone after the test."""
-    with Processes(tmp_path) as found:
-        yield found
 
 
 @contextmanager

@@ -11,31 +11,17 @@ import signal
 import socket
 import struct
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.guards import needsIPv6, needsRoot, onlyLinux
 from tests.support.processes import Process, Processes, Server, command, eventually, isRunning, logged, sums, without
 from tests.support.running import REACTORS, hasIPv6, udpSocket, unusedPort
 from tests.support.server import client, datagramLines, echoed, everything, isRefused, written
 from udpecho.net.linux import sockopt
 from udpecho.server.settings import OPTIONS
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
-onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the local address is known on Linux only")
-needsRoot = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may do this")
-needsPrivilege = pytest.mark.skipif(
-    not hasattr(socket, "SOCK_RAW") or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has raw sockets"
-)
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 class ServerTests:
@@ -551,7 +537,7 @@ class OddDatagramTests:
         # A group's datagrams have one hop by default, and so none for a reply.
         assert found.get("not_allowed", 0) + found.get("loop_guard", 0) == found["received"] - 1
 
-    @needsPrivilege
+    @needsRoot
     def test_fromPortZero(self, processes: Processes) -> None:
         """
         A datagram whose source is port 0 cannot be answered, and costs that one reply only, if nothing else refuses it.

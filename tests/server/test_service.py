@@ -14,21 +14,19 @@ from twisted.internet import error
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from tests.support.guards import needsIPv6, needsSharing, onlyLinux
 from tests.support.ports import script
-from tests.support.running import PATIENCE, Run, hasIPv6, sleep, udpSocket
+from tests.support.running import PATIENCE, Run, sleep, udpSocket
 from tests.support.server import Lines, check, lines
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import echo
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.open import listen
-from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters
 from udpecho.server.service import EchoService
 from udpecho.server.settings import ServiceOptions
 
 __all__ = ["lines"]
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class EchoServiceTests:
@@ -133,7 +131,7 @@ class EchoServiceTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not canShare, reason="several processes cannot share a port here")
+    @needsSharing
     def test_noRoomForWorkers(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """If there is no memory for the counters of its workers, it does not start, and no port is bound."""
 
@@ -401,7 +399,7 @@ class EchoServiceTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="only Linux counts what it drops")
+    @onlyLinux
     def test_kernelDrops(self, runOnce: Run, lines: Lines) -> None:
         """What the kernel dropped before it was received is logged at the stop."""
 
@@ -526,7 +524,7 @@ class WorkersTests:
         with pytest.raises(ValueError, match="workers must be 1 on this system"):
             EchoService(reactor, workers=2)
 
-    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    @needsSharing
     def test_lifeCycle(self, run: Run, lines: Lines) -> None:
         """On a reactor without signal handlers, too, it serves and stops, twice, with the same counters, and leaves nothing."""
 
@@ -556,7 +554,7 @@ class WorkersTests:
         before = memories()
         run(test)
 
-    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    @needsSharing
     def test_stopWhileStarting(self, runOnce: Run, lines: Lines) -> None:
         """Stopped before the workers answer, it answers what is queued nevertheless, and never logs that it answers."""
 
@@ -573,7 +571,7 @@ class WorkersTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    @needsSharing
     def test_boundOnly(self, runOnce: Run, lines: Lines) -> None:
         """Stopped before the reactor has run, it has bound and closed its sockets, and started no process."""
         service = EchoService(runOnce.reactor, 0, ["127.0.0.1", "127.0.0.2"], workers=3)

@@ -18,10 +18,10 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.support.guards import needsSharing
 from tests.support.running import udpSocket
 from tests.support.server import Lines, lines
 from udpecho.guard.policy import GuardPolicy
-from udpecho.net import reuseport
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
@@ -30,7 +30,7 @@ from udpecho.server.worker_pool import WorkerListeners, WorkerPool
 
 __all__ = ["lines"]
 
-pytestmark = pytest.mark.skipif(not reuseport.canShare, reason="only Linux shares out datagrams among sockets")
+pytestmark = needsSharing
 
 PEER = ["192.0.2.7", 4321, 0]
 

@@ -21,18 +21,11 @@ from typing import Any
 import pytest
 
 import udpecho
+from tests.support.guards import needsRoot, needsSharing
 from tests.support.processes import Process, Processes, Server, catches, eventually, isRunning, sums
 from tests.support.running import REACTORS, hasIPv6, udpSocket
-from udpecho.net import reuseport
 
-pytestmark = pytest.mark.skipif(not reuseport.canShare, reason="only Linux shares out datagrams among sockets")
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
+pytestmark = needsSharing
 
 
 def children(pid: int) -> list[int]:
@@ -326,7 +319,7 @@ class WorkersTests:
         assert "ModuleNotFoundError" in process.stdout
         assert sums(process.stdout)["received"] == 0
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+    @needsRoot
     def test_privileged(self, processes: Processes, flows: list[socket.socket]) -> None:
         """Root binds port 7 and then becomes nobody, and so do the workers, and those that replace them."""
         nobody = 65534
