@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from tests.conftest import CaughtErrors
 from tests.support.ports import script
 from tests.support.running import udpSocket
-from tests.support.server import EvenPortsOnly, Lines, check, lines  # noqa: F401
+from tests.support.server import EvenPortsOnly, Lines, check
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
 from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux import cmsg, sockopt
@@ -95,7 +95,7 @@ class BatchTests:
         assert (server.counters.batchedEntries, sum(server.counters.batches)) == (10, 1)
         check(server.counters)
 
-    def test_lines(self, lines: Lines) -> None:  # noqa: F811
+    def test_lines(self, lines: Lines) -> None:
         """The first datagrams of a second have their lines, the others their sum, and no line is formatted for those."""
         server = EchoServer(log=DatagramLog(3))
         with serving(server) as (port, client):

@@ -8,12 +8,10 @@ import pytest
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.support.server import PEER, Lines, lines
+from tests.support.server import PEER, Lines
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDatagramLog
 from udpecho.server.datagram_log import DatagramLog
-
-__all__ = ["lines"]
 
 
 class DatagramLogTests:

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.support.running import Run, udpSocket
-from tests.support.server import PEER, EvenPortsOnly, Lines, check, lines
+from tests.support.server import PEER, EvenPortsOnly, check
 from tests.support.transports import PatientTransport, StockTransport
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver, IGuard
@@ -23,8 +23,6 @@ from udpecho.net.linux import sockopt
 from udpecho.net.open import listen
 from udpecho.server.counters import Counters
 from udpecho.server.protocol import EchoServer
-
-__all__ = ["Lines", "lines"]
 
 
 class EchoServerTests:

@@ -20,15 +20,13 @@ from zope.interface import implementer
 
 from tests.support.guards import needsSharing
 from tests.support.running import udpSocket
-from tests.support.server import Lines, lines
+from tests.support.server import Lines
 from udpecho.guard.policy import GuardPolicy
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.worker_messages import SentLines, decode, encode
 from udpecho.server.worker_pool import WorkerListeners, WorkerPool
-
-__all__ = ["lines"]
 
 pytestmark = needsSharing
 
