@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from udpecho.interfaces import DROP_REASONS
@@ -56,6 +56,7 @@ class CountersTests:
         counters.receive(5)
         assert (counters.received, counters.receivedBytes) == (2, 10)
 
+    @example(list(range(1, 130)))
     @given(st.lists(st.integers(1, 1000)))
     def test_batches(self, sizes: list[int]) -> None:
         """Each batch is in the first bucket that is large enough, or else in the last."""
