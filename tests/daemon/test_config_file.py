@@ -109,7 +109,7 @@ class ParseTests:
             (f"metrics = '{'x' * 1001}'", "1: metrics: must have at most 1000 characters, got 1001"),
             ("port = 1979-05-27", "1: port: must be a number or a string, got a date or a time"),
             ("port = [1]", "1: port: must be a number or a string, got an array"),
-            ("port = 99999", "1: port: '99999' is not a port: a number from 0 to 65535 is"),
+            ("port = 99999", "1: port: port must be 0 to 65535, got '99999'"),
             ("rate = 0x" + "f" * 9999, "1: rate: must have at most 20 digits, got more"),
             (
                 "# rate = 1\nrate = -1",

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from udpecho.addresses import DatagramAddress
 from udpecho.guard.guard import Guard
 from udpecho.guard.policy import GuardPolicy
-from udpecho.interfaces import IDatagramLog, IGuard, Reactor
+from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.open import adopt, listen
 from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
@@ -218,7 +218,7 @@ class LocalListeners(Listeners):
         reactor: Reactor,
         where: ListenAddresses,
         options: ServiceOptions,
-        guard: IGuard | GuardPolicy,
+        guard: GuardLike | GuardPolicy,
         counters: Counters | None = None,
         log: IDatagramLog | None = None,
     ) -> None:
@@ -234,7 +234,7 @@ class LocalListeners(Listeners):
             guard = Guard(guard, dualStack=any(map(hasBoth, where.sockets or ())), seconds=IReactorTime(reactor).seconds)
         else:
             checkGuard(guard)
-        self._guard: IGuard = guard
+        self._guard: GuardLike = guard
         self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
         self.counters = Counters() if counters is None else counters
         self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.guard.policy import GuardPolicy
-from udpecho.interfaces import IDatagramLog, IGuard, Reactor
+from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, isLoopback, warnUndrained
