@@ -209,8 +209,9 @@ class WorkersTests:
                     while last != b"last":
                         last = flow.recv(100)
         found = server.stop()
-        dropped = re.search("the kernel dropped ([0-9]+) datagrams", server.process.stdout)
-        inHand = sent - found["received"] - (int(dropped[1]) if dropped else 0)
+        # A slow machine drops some early and some late: these are two lines.
+        dropped = sum(map(int, re.findall("the kernel dropped ([0-9]+) datagrams", server.process.stdout)))
+        inHand = sent - found["received"] - dropped
         assert 0 <= inHand <= 64
         assert found.get("send_failed", 0) <= 64
         assert echoed <= found["received"]
