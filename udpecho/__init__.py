@@ -46,10 +46,11 @@ if TYPE_CHECKING:
     from udpecho.probe.service import ProbeService
     from udpecho.probe.stats.summary import Statistics
     from udpecho.probe.target import Target
-    from udpecho.server.counters import Counters
+    from udpecho.server.counters import Counters, CountersView
     from udpecho.server.metrics import makeRegistry
     from udpecho.server.protocol import EchoServer
     from udpecho.server.service import EchoService
+    from udpecho.server.settings import ServiceOptions
     from udpecho.testing.memory_network import MemoryHost, MemoryNetwork
     from udpecho.testing.trial import RunningServer, UDPEchoMixin
 else:
@@ -80,10 +81,11 @@ else:
         "probe.service": "ProbeService",
         "probe.stats.summary": "Statistics",
         "probe.target": "Target",
-        "server.counters": "Counters",
+        "server.counters": "Counters CountersView",
         "server.metrics": "makeRegistry",
         "server.protocol": "EchoServer",
         "server.service": "EchoService",
+        "server.settings": "ServiceOptions",
         "testing.memory_network": "MemoryHost MemoryNetwork",
         "testing.trial": "RunningServer UDPEchoMixin",
     }
@@ -104,6 +106,7 @@ __all__ = [
     "DROP_REASONS",
     "ClientClosed",
     "Counters",
+    "CountersView",
     "DatagramAddress",
     "DatagramPort",
     "Decision",
@@ -141,6 +144,7 @@ __all__ = [
     "ResponseTimeout",
     "RunningServer",
     "SelfEcho",
+    "ServiceOptions",
     "SocketOptions",
     "Statistics",
     "Target",

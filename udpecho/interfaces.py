@@ -181,19 +181,19 @@ class IBatchGuard(IGuard, Interface):
 
 
 class IDatagramLog(Interface):
-    """Writes down which datagrams came and went."""
+    """Logs the datagrams of a server."""
 
     def wantsLines() -> bool:
-        """Whether the next datagram would have its line."""
+        """Whether the next datagram would get its line."""
 
-    def passed(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """Datagrams came and went that have no lines: add them to the sum."""
+    def addUnlogged(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """Add datagrams that get no line to the sum."""
 
     def received(size: int, address: tuple[str, int]) -> bool:
         """
         A datagram of C{size} bytes came from C{address}.
 
-        @return: whether a line was written; hand it to L{written} with the reply.
+        @return: whether it got its line; pass it to L{written} with the reply.
         """
 
     def written(size: int, address: tuple[str, int], wanted: bool) -> None:
@@ -204,7 +204,7 @@ class IDatagramLog(Interface):
         """
 
     def close() -> None:
-        """Write down what is still to be said. May be called often."""
+        """Write the sum. May be called often."""
 
 
 #: Every reason for which a datagram is not answered.

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from tests.client.test_protocol import Outcome, serve
-from tests.server.test_protocol import Lines, lines
 from tests.support.running import Run, sleep, udpSocket, unusedPort
+from tests.support.server import Lines, lines
 from udpecho.client.transfer import Transfer
 from udpecho.daemon.client_tap import ClientService
 from udpecho.errors import MessageTooLong, PortUnreachable, ResponseTimeout

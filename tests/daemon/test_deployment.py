@@ -22,7 +22,7 @@ from tests.support.guards import tool, without
 from tests.support.processes import Processes, command
 from tests.support.running import udpSocket, unusedPort
 from udpecho.daemon import config_file
-from udpecho.server.settings import SETTINGS
+from udpecho.server.settings import FILE_OPTIONS
 
 UNITS = DEPLOYMENT / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
@@ -48,7 +48,7 @@ def checkOptions(arguments: list[str]) -> None:
     for name, values in options(arguments).items():
         if name in COMMAND_LINE:
             continue
-        setting = SETTINGS[name]
+        setting = FILE_OPTIONS[name]
         for value in values:
             if setting.parse is not None:
                 setting.parse(value)
@@ -316,7 +316,7 @@ class PageTests:
         """It names every option that a reload applies."""
         _, _, text = self.page.partition("``SIGHUP``")
         text = text.partition("applied while serving")[0]
-        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in SETTINGS.items() if setting.reloads}
+        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in FILE_OPTIONS.items() if setting.reloads}
 
     def test_metrics(self) -> None:
         """It explains every metric of the alerts."""

@@ -126,7 +126,7 @@ class MetricsTests:
         assert process.status == 1
         output = process.stdout + process.stderr
         reason = os.strerror(errno.EADDRINUSE)
-        assert output.count(f"{command[0]}: cannot serve metrics on {where}: {reason}; choose another --metrics\n") == 1
+        assert output.count(f"udpecho: cannot serve metrics on {where}: {reason}; choose another --metrics\n") == 1
         assert not re.search("answering on|probing|Traceback", output)
 
     @pytest.mark.parametrize("where", ["", "tcp", "tcp:http", "udp:9107", "9107"])
@@ -510,8 +510,8 @@ class DaemonTests:
             daemon.startService()
             await echo.whenServing()
             daemon.reload()
-            assert echo._guard.policy == policy  # type: ignore[attr-defined]
-            assert echo._journals[0]._rate == 3
+            assert echo._listeners.guardStats.policy == policy  # type: ignore[union-attr]
+            assert echo._listeners.log._rate == 3  # type: ignore[attr-defined]
             await daemon.stopService()
             assert signal.getsignal(signal.SIGHUP) == before
 

@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.server.protocol} on batches: real ports, whose batches are received at a moment that the test chooses."""
+"""Tests of L{udpecho.server.protocol} on batches: real ports that receive a batch when the test calls for it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.conftest import CaughtErrors
-from tests.server.test_protocol import EvenPortsOnly, Lines, check, lines  # noqa: F401
 from tests.support.ports import script
 from tests.support.running import udpSocket
+from tests.support.server import EvenPortsOnly, Lines, check
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
 from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux import cmsg, sockopt
@@ -79,13 +79,13 @@ class BatchTests:
     """L{EchoServer.datagramsReceived}."""
 
     def test_interface(self) -> None:
-        """It provides what it says."""
+        """It provides its interfaces."""
         assert verifyObject(IBatchReceiver, EchoServer())
         assert verifyObject(IBatchGuard, NoFirst())
 
     def test_counted(self) -> None:
         """What came in one call is counted so, and all of it is answered."""
-        server = EchoServer(journal=DatagramLog(0))
+        server = EchoServer(log=DatagramLog(0))
         with serving(server) as (port, client):
             for size in range(10):
                 client.send(bytes(size))
@@ -95,9 +95,9 @@ class BatchTests:
         assert (server.counters.batchedEntries, sum(server.counters.batches)) == (10, 1)
         check(server.counters)
 
-    def test_lines(self, lines: Lines) -> None:  # noqa: F811
+    def test_lines(self, lines: Lines) -> None:
         """The first datagrams of a second have their lines, the others their sum, and no line is formatted for those."""
-        server = EchoServer(journal=DatagramLog(3))
+        server = EchoServer(log=DatagramLog(3))
         with serving(server) as (port, client):
             for _ in range(2):
                 for _ in range(5):
@@ -141,7 +141,7 @@ class BatchTests:
                 getattr(port, what)(*other if what == "connect" else ())
                 super().datagramsReceived(batch)
 
-        server = Restless(journal=DatagramLog(0))
+        server = Restless(log=DatagramLog(0))
         with serving(server) as (port, client):
             for _ in range(70):
                 client.send(bytes(size))
@@ -154,7 +154,7 @@ class BatchTests:
 
     def test_connectUnderAFlood(self) -> None:
         """Connecting comes to an end although datagrams come as fast as they are read."""
-        with serving(EchoServer(journal=DatagramLog(0))) as (port, client), udpSocket() as peer:
+        with serving(EchoServer(log=DatagramLog(0))) as (port, client), udpSocket() as peer:
             assert isinstance(port._reader, BatchReader)
             batch = port._reader.batch
             real = batch.calls
@@ -178,7 +178,7 @@ class BatchTests:
         The last datagram of a burst is answered if it is short enough, whatever the others are, with bursts kept together as
         without.
         """
-        server = EchoServer(maxPayload=None if limit else 1000, journal=DatagramLog(0))
+        server = EchoServer(maxPayload=None if limit else 1000, log=DatagramLog(0))
         with serving(server, offload=offload, **limit) as (port, client):
             client.send(b"single")
             client.sendmsg([bytes(3 * 1200 + 500)], cmsg.replyControls(False, None, None, 1200))
@@ -191,7 +191,7 @@ class BatchTests:
     def test_guards(self) -> None:
         """A guard that takes batches has them, one that does not is asked for each datagram."""
         for guard, kept in ((NoFirst(), 4), (EvenPortsOnly(), None)):
-            server = EchoServer(guard, journal=DatagramLog(0))
+            server = EchoServer(guard, log=DatagramLog(0))
             with serving(server) as (port, client):
                 for _ in range(5):
                     client.send(b"hello")
@@ -203,7 +203,7 @@ class BatchTests:
 
     def test_guardThatFails(self, caught: CaughtErrors) -> None:
         """A guard that fails lets nobody in, and all are accounted for."""
-        server = EchoServer(NoneAtAll(), journal=DatagramLog(0))
+        server = EchoServer(NoneAtAll(), log=DatagramLog(0))
         with serving(server) as (port, client):
             client.send(b"hello")
             client.send(b"there")
@@ -218,7 +218,7 @@ class BatchTests:
         With hops counted, each reply has one less than what it replies to, and what has none left is dropped; so two servers
         that a forged datagram has made talk to each other come to an end.
         """
-        server = EchoServer(journal=DatagramLog(0))
+        server = EchoServer(log=DatagramLog(0))
         with serving(server, decrementHopLimit=True) as (port, client):
             assert sockopt.enableRecvHopLimit(client)
             for hops in (64, 2, 1):
@@ -226,8 +226,8 @@ class BatchTests:
                 client.send(b"hello")
             port.doRead()
             for hops in (63, 1):
-                ((_, _, told),) = client.recvmsg(100, 100)[1]
-                assert int.from_bytes(told, "little") == hops
+                ((_, _, hopLimit),) = client.recvmsg(100, 100)[1]
+                assert int.from_bytes(hopLimit, "little") == hops
         assert server.counters.dropped == {"loop_guard": 1}
         check(server.counters)
 
@@ -235,7 +235,7 @@ class BatchTests:
     def test_loopEnds(self, batches: bool) -> None:
         """A datagram with a forged source goes back and forth between two servers no more often than it has hops."""
         counters = Counters()
-        here, there = (EchoServer(None, counters, journal=DatagramLog(0)) for _ in range(2))
+        here, there = (EchoServer(None, counters, log=DatagramLog(0)) for _ in range(2))
         with (
             serving(here, decrementHopLimit=True, batches=batches) as (one, _),
             serving(there, decrementHopLimit=True) as (other, _),
@@ -263,7 +263,7 @@ class BatchTests:
         Whatever the system calls fail with, what was received is what was echoed, dropped, or waits; and what was echoed
         arrives.
         """
-        server = EchoServer(journal=DatagramLog(0))
+        server = EchoServer(log=DatagramLog(0))
         with serving(server, offload=offload) as (port, client):
             for size in sizes:
                 client.send(bytes(size))

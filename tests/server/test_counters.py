@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from udpecho.interfaces import DROP_REASONS
@@ -56,9 +56,10 @@ class CountersTests:
         counters.receive(5)
         assert (counters.received, counters.receivedBytes) == (2, 10)
 
+    @example(list(range(1, 130)))
     @given(st.lists(st.integers(1, 1000)))
     def test_batches(self, sizes: list[int]) -> None:
-        """Each batch is in the first class that has room for it, or else in the last."""
+        """Each batch is in the first bucket that is large enough, or else in the last."""
         counters = Counters()
         expected = [0] * len(BATCH_SIZES)
         for size in sizes:
@@ -69,7 +70,7 @@ class CountersTests:
         assert (counters.receivedBytes, counters.received) == (2 * sum(sizes), 3 * sum(sizes))
 
     def test_add(self) -> None:
-        """One account added to another is in it, every number."""
+        """Adding counters to others adds every number."""
         one, other = Counters(), Counters()
         for counters in (one, other):
             counters.receive(5, 2)
@@ -89,18 +90,18 @@ class CountersTests:
         assert other.received == 2
 
     @given(st.lists(st.tuples(st.integers(0, 65527), st.sampled_from(["echo", "drop", "wait"]))), st.integers(0, 2))
-    def test_giveUp(self, fates: list[tuple[int, str]], killedAt: int) -> None:
+    def test_writeOffPending(self, outcomes: list[tuple[int, str]], killedAt: int) -> None:
         """
-        Given up, an account adds up, in datagrams and in bytes, even if its process was killed between counting a datagram and
-        counting its bytes; what had met a fate keeps it.
+        Then the counters add up, in datagrams and in bytes, even if the process was killed between counting a datagram and
+        counting its bytes; what was echoed or dropped stays so.
         """
         memory = bytearray(COUNTERS_SIZE)
         counters = Counters(memory)
-        for size, fate in fates:
+        for size, outcome in outcomes:
             counters.receive(size)
-            if fate == "echo":
+            if outcome == "echo":
                 counters.echo(size)
-            elif fate == "drop":
+            elif outcome == "drop":
                 counters.drop("too_large", size)
         waiting = counters.waiting
         # A last datagram, of which only the number is counted: as received, as echoed too, or not at all.
@@ -122,7 +123,7 @@ class SummedCountersTests:
     """L{SummedCounters}."""
 
     def test_sum(self) -> None:
-        """It reads as the account of one that has counted all, now and later, and those that come later too."""
+        """It reads as counters that have counted all, now and later, and those that come later too."""
         parts = [Counters(), Counters()]
         summed, whole = SummedCounters(parts), Counters()
         for counters in (parts[0], whole):

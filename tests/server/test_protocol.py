@@ -1,84 +1,35 @@
-"""Tests of L{udpecho.server.protocol}, L{udpecho.server.datagram_log} and L{udpecho.server.counters}."""
+"""Tests of L{udpecho.server.protocol}."""
 
 from __future__ import annotations
 
 import errno
 import random
 import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import error
-from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.support.running import Run, udpSocket
+from tests.support.server import PEER, EvenPortsOnly, check
 from tests.support.transports import PatientTransport, StockTransport
 from udpecho.addresses import DatagramAddress
-from udpecho.interfaces import DROP_REASONS, IDatagramLog, IDropReceiver, IGuard
+from udpecho.interfaces import IDropReceiver, IGuard
 from udpecho.net.linux import sockopt
 from udpecho.net.open import listen
-from udpecho.server.counters import Account, Counters
-from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.counters import Counters
 from udpecho.server.protocol import EchoServer
-
-PEER = ("192.0.2.7", 4321)
-
-
-@implementer(ILogObserver)
-class Lines:
-    """The log events of udpecho."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if str(event.get("log_namespace", "")).startswith("udpecho"):
-            self.events.append(event)
-
-    @property
-    def texts(self) -> list[str]:
-        """The events as they read."""
-        return [formatEvent(event) for event in self.events]
-
-
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    """What is logged in a test."""
-    observer = Lines()
-    globalLogPublisher.addObserver(observer)
-    yield observer
-    globalLogPublisher.removeObserver(observer)
-
-
-def check(counters: Account) -> None:
-    """Every datagram is accounted for."""
-    assert counters.received == counters.echoed + sum(counters.dropped.values()) + counters.waiting
-    assert counters.receivedBytes >= counters.echoedBytes + counters.droppedBytes
-    assert set(counters.dropped) <= set(DROP_REASONS)
-    if counters.waiting == 0:
-        assert counters.receivedBytes == counters.echoedBytes + counters.droppedBytes
-
-
-@implementer(IGuard)
-class EvenPortsOnly:
-    """A guard that has its own view."""
-
-    def refuse(self, size: int, address: tuple[str, int]) -> str | None:
-        return "not_allowed" if address[1] % 2 else None
 
 
 class EchoServerTests:
     """L{EchoServer} on transports in memory."""
 
     def test_interface(self) -> None:
-        """It provides what it says."""
+        """It provides its interfaces."""
         assert verifyObject(IDropReceiver, EchoServer())
         assert verifyObject(IGuard, EvenPortsOnly())
 
@@ -109,17 +60,17 @@ class EchoServerTests:
         assert server.counters.dropped == {"send_failed": 1}
         check(server.counters)
 
-    def test_fate(self) -> None:
-        """On a transport that tells, a reply is counted when its fate is known."""
+    def test_outcome(self) -> None:
+        """On a transport that has callbacks, a reply is counted when its outcome is known."""
         server, transport = EchoServer(), PatientTransport()
         server.makeConnection(transport)
         for payload in (b"one", b"two", b"three"):
             server.datagramReceived(payload, PEER)
             check(server.counters)
         assert (server.counters.received, server.counters.echoed, server.counters.waiting) == (3, 0, 3)
-        for (_, address, settled), fate in zip(transport.sent, ("send_timeout", None, "send_failed")):
+        for (_, address, callback), outcome in zip(transport.sent, ("send_timeout", None, "send_failed")):
             assert address == PEER
-            settled(fate)
+            callback(outcome)
             check(server.counters)
         assert server.counters.echoedBytes == 3
         assert server.counters.dropped == {"send_timeout": 1, "send_failed": 1}
@@ -215,7 +166,7 @@ class RealEchoTests:
 
         run(test)
 
-    def test_cutByTheStockPort(self, runOnce: Run) -> None:
+    def test_truncatedByTheStockPort(self, runOnce: Run) -> None:
         """
         A datagram as long as the stock port's buffer, which may have been longer, is not answered with what is left of it.
         """
@@ -276,120 +227,3 @@ class RealEchoTests:
             await port.stopListening()
 
         run(test)
-
-
-class JournalTests:
-    """L{DatagramLog}."""
-
-    def test_interface(self) -> None:
-        """It provides what it says."""
-        assert verifyObject(IDatagramLog, DatagramLog())
-
-    def test_lines(self, lines: Lines) -> None:
-        """The lines are those of the design, and carry their values as fields."""
-        journal = DatagramLog()
-        scoped = DatagramAddress(("fe80::1", 7))
-        scoped.scopeID = 3
-        for address in (PEER, ("::1", 40312), scoped):
-            journal.written(5, address, journal.received(5, address))
-        assert lines.texts == [
-            "packet-received: bytes=5 from=192.0.2.7:4321",
-            "packet-written: bytes=5 to=192.0.2.7:4321",
-            "packet-received: bytes=5 from=[::1]:40312",
-            "packet-written: bytes=5 to=[::1]:40312",
-            "packet-received: bytes=5 from=[fe80::1%3]:7",
-            "packet-written: bytes=5 to=[fe80::1%3]:7",
-        ]
-        assert (lines.events[0]["bytes"], lines.events[0]["from"]) == (5, "192.0.2.7:4321")
-        assert (lines.events[1]["bytes"], lines.events[1]["to"]) == (5, "192.0.2.7:4321")
-        assert {event["log_namespace"] for event in lines.events} == {"udpecho.server.protocol"}
-
-    def test_limit(self, lines: Lines) -> None:
-        """So many datagrams a second have their lines; the rest is one line when the second is over."""
-        clock = Clock()
-        journal = DatagramLog(3, clock)
-        for second in range(3):
-            del lines.events[:]
-            for _ in range(100):
-                journal.written(5, PEER, journal.received(7, PEER))
-                clock.advance(0.001)
-            assert len(lines.events) == 6
-            clock.advance(0.95)
-            assert lines.texts[6:] == ["datagrams-not-logged: received=97 bytes=679 written=97 bytes=485"], second
-            assert clock.getDelayedCalls() == []
-
-    def test_quietSecond(self, lines: Lines) -> None:
-        """Within the limit nothing is left out, and nothing summed up."""
-        clock = Clock()
-        journal = DatagramLog(3, clock)
-        for _ in range(3):
-            journal.written(5, PEER, journal.received(5, PEER))
-        clock.advance(10)
-        journal.close()
-        assert len(lines.events) == 6
-
-    def test_all(self, lines: Lines) -> None:
-        """Without a limit every datagram has its lines."""
-        journal = DatagramLog(None, Clock())
-        for _ in range(100):
-            journal.written(5, PEER, journal.received(5, PEER))
-        assert len(lines.events) == 200
-
-    def test_none(self, lines: Lines) -> None:
-        """With a limit of 0 there is nothing at all."""
-        clock = Clock()
-        journal = DatagramLog(0, clock)
-        for _ in range(100):
-            journal.written(5, PEER, journal.received(5, PEER))
-        journal.close()
-        assert lines.events == []
-        assert clock.getDelayedCalls() == []
-
-    def test_close(self, lines: Lines) -> None:
-        """Closing says what is still to be said, once, and leaves no call behind."""
-        clock = Clock()
-        journal = DatagramLog(1, clock)
-        for _ in range(5):
-            journal.written(5, PEER, journal.received(5, PEER))
-        journal.close()
-        journal.close()
-        assert lines.texts[2:] == ["datagrams-not-logged: received=4 bytes=20 written=4 bytes=20"]
-        assert clock.getDelayedCalls() == []
-
-    def test_withoutClock(self, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a clock the sum comes with the first datagram of a later second."""
-        clock = Clock()
-        monkeypatch.setattr(time, "monotonic", clock.seconds)
-        journal = DatagramLog(1)
-        for _ in range(5):
-            journal.received(5, PEER)
-        clock.advance(1)
-        journal.received(5, PEER)
-        assert lines.texts[1:] == [
-            "datagrams-not-logged: received=4 bytes=20 written=0 bytes=0",
-            "packet-received: bytes=5 from=192.0.2.7:4321",
-        ]
-
-    def test_lateReply(self, lines: Lines) -> None:
-        """A reply that goes out long after its second is summed up soon, too."""
-        clock = Clock()
-        journal = DatagramLog(1, clock)
-        logged = [journal.received(5, PEER) for _ in range(2)]
-        clock.advance(100)
-        del lines.events[:]
-        journal.written(5, PEER, logged[1])
-        clock.advance(1)
-        assert lines.texts == ["datagrams-not-logged: received=0 bytes=0 written=1 bytes=5"]
-        assert clock.getDelayedCalls() == []
-
-    def test_clockSetBack(self, lines: Lines) -> None:
-        """A clock that is set back by an hour does not silence the log for an hour."""
-        clock = Clock()
-        clock.rightNow = 3600.0
-        journal = DatagramLog(1, clock)
-        for _ in range(2):
-            journal.received(5, PEER)
-        clock.rightNow = 0.0
-        journal.received(5, PEER)
-        assert lines.texts[-1] == "packet-received: bytes=5 from=192.0.2.7:4321"
-        journal.close()

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from typing import Any
 
 import pytest
 from twisted.application.service import IService, MultiService
-from twisted.internet import error
+from twisted.internet import defer, error
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.server.test_protocol import Lines, check, lines
+from tests.support.guards import needsIPv6, needsSharing, onlyLinux
 from tests.support.ports import script
-from tests.support.running import PATIENCE, Run, hasIPv6, sleep, udpSocket
+from tests.support.running import PATIENCE, Run, sleep, udpSocket
+from tests.support.server import Lines, check
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import echo
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.open import listen
-from udpecho.net.reuseport import canShare
+from udpecho.net.port import DatagramPort
 from udpecho.server.counters import Counters
 from udpecho.server.service import EchoService
-
-__all__ = ["lines"]
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
+from udpecho.server.settings import ServiceOptions
 
 
 class EchoServiceTests:
@@ -84,7 +83,6 @@ class EchoServiceTests:
                 raise error.CannotListenError(interface, port, OSError(errno.EADDRNOTAVAIL, "no IPv6"))
             return listen(reactor, port, protocol, interface, **options)
 
-        monkeypatch.setattr("udpecho.server.service.listen", listenUnless)
         monkeypatch.setattr("udpecho.server.listeners.listen", listenUnless)
 
         async def test(reactor: Any) -> None:
@@ -116,7 +114,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_inUse(self, runOnce: Run) -> None:
-        """If one of its addresses is taken, it says which, and keeps none of the others."""
+        """If one of its addresses is taken, the error names it, and none of the others stays bound."""
 
         async def test(reactor: Any) -> None:
             with udpSocket("127.0.0.2") as taken:
@@ -132,9 +130,9 @@ class EchoServiceTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not canShare, reason="several processes cannot share a port here")
+    @needsSharing
     def test_noRoomForWorkers(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If there is no room for the accounts of its workers, it does not start, and no port is bound."""
+        """If there is no memory for the counters of its workers, it does not start, and no port is bound."""
 
         def full(name: str) -> int:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -164,7 +162,6 @@ class EchoServiceTests:
                 raise error.CannotListenError(interface, port, OSError(errno.EADDRINUSE, "taken"))
             return listen(reactor, port, protocol, interface, **options)
 
-        monkeypatch.setattr("udpecho.server.service.listen", listenUnless)
         monkeypatch.setattr("udpecho.server.listeners.listen", listenUnless)
 
         async def test(reactor: Any) -> None:
@@ -201,7 +198,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_stopAnswersWhatIsQueued(self, run: Run) -> None:
-        """What is in the receive queue when the service is told to stop is answered."""
+        """What is in the receive queue when the service stops is answered."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"], receiveBuffer=2**20)
@@ -216,41 +213,34 @@ class EchoServiceTests:
 
         run(test)
 
-    def test_stopUnderAFlood(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A receive queue that never empties does not keep the service from stopping, and that is said."""
-        monkeypatch.setattr("udpecho.server.listeners.DRAIN_TIMEOUT", 0.05)
+    @pytest.mark.parametrize("drained", [True, False])
+    def test_stopUnderAFlood(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch, drained: bool) -> None:
+        """A port whose queue does not become empty in time is closed all the same; there is a warning."""
+        timeouts: list[float] = []
+
+        def drain(port: DatagramPort, timeout: float) -> defer.Deferred[bool]:
+            timeouts.append(timeout)
+            return defer.succeed(drained)
+
+        monkeypatch.setattr(DatagramPort, "drain", drain)
 
         async def test(reactor: Any) -> None:
-            service = EchoService(reactor, 0, ["127.0.0.1"], logDatagrams=0)
+            service = EchoService(reactor, 0, ["127.0.0.1"])
             service.startService()
-            (address,) = service.addresses
-            with udpSocket() as sock:
-                sock.setblocking(False)
-                stopping = True
-
-                def flood() -> None:
-                    # More than a turn reads.
-                    for _ in range(100):
-                        sock.sendto(b"", address)
-                    if stopping:
-                        reactor.callLater(0, flood)
-
-                flood()
-                await service.stopService()
-                stopping = False
-                await sleep(reactor, 0.01)
-            assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
-            check(service.counters)
+            await service.stopService()
+            assert timeouts == [1.0]
+            assert any(text.startswith("stopped with datagrams still queued: 1.0 s") for text in lines.texts) == (not drained)
+            assert service.addresses == []
 
         runOnce(test)
 
     def test_stopWithABrokenSocket(self, runOnce: Run, lines: Lines) -> None:
-        """A port that cannot be read any more is closed at the stop like the others, and that is said."""
+        """A port that cannot be read any more is closed at the stop like the others; there is a warning."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"])
             service.startService()
-            first, _ = service._ports
+            first, _ = service._listeners.ports
             script(first, receives=[errno.EBADF])  # type: ignore[arg-type]
             await service.stopService()
             assert any(text.startswith("stopped with datagrams still queued") for text in lines.texts)
@@ -265,10 +255,10 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"])
             service.startService()
-            (port,) = service._ports
+            (port,) = service._listeners.ports
             script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
-                sock.sendto(b"stuck", service.addresses[0])
+                sock.sendto(b"waits", service.addresses[0])
                 await sleep(reactor, 0.01)
                 assert service.counters.waiting == 1
                 await service.stopService()
@@ -283,11 +273,11 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], maxPayload=5, writeTimeout=0.01)
             service.startService()
-            (port,) = service._ports
+            (port,) = service._listeners.ports
             failing = script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"123456", service.addresses[0])
-                sock.sendto(b"stuck", service.addresses[0])
+                sock.sendto(b"waits", service.addresses[0])
                 while not service.counters.dropped["send_timeout"]:
                     await sleep(reactor, 0.005)
                 failing.sends.clear()
@@ -305,8 +295,8 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=100_000)
             service.startService()
-            (port,) = service._ports
-            assert port.getReceiveBuffer() >= 100_000  # type: ignore[attr-defined]
+            (port,) = service._listeners.ports
+            assert port.getReceiveBuffer() >= 100_000  # type: ignore[union-attr]
             assert not any("receive buffer" in text for text in lines.texts)
             await service.stopService()
             # Nobody grants 2 GiB; and the forcing option is as good as unknown to whoever is not root.
@@ -352,10 +342,13 @@ class EchoServiceTests:
 
     def test_wrongInterfaces(self, runOnce: Run) -> None:
         """No interface at all, and a string, are refused with a sentence."""
-        with pytest.raises(ValueError, match="no interfaces to listen on"):
+        with pytest.raises(ValueError, match=r"interfaces must have an IP address, got \[\]"):
             EchoService(runOnce.reactor, 0, [])
-        with pytest.raises(TypeError, match="interfaces is a list of addresses"):
+        with pytest.raises(TypeError, match=r"interfaces must be a list of IP addresses, got '127.0.0.1'"):
             EchoService(runOnce.reactor, 0, "127.0.0.1")
+        for interface in ("localhost", "127.0.0.1:7", "", "224.0.0.1"):
+            with pytest.raises(ValueError, match=re.escape(repr(interface))):
+                EchoService(runOnce.reactor, 0, ["127.0.0.1", interface])
 
     @pytest.mark.parametrize(
         ("options", "kind"),
@@ -374,13 +367,33 @@ class EchoServiceTests:
     )
     def test_wrongOptions(self, runOnce: Run, options: dict[str, Any], kind: type[Exception]) -> None:
         """A value of the wrong type, or out of its range, is refused at once, by its name."""
-        (name,) = options
-        with pytest.raises(kind, match="timeout" if name == "writeTimeout" else name):
+        ((name, value),) = options.items()
+        with pytest.raises(kind, match="timeout" if name == "writeTimeout" else rf"^{name} must be .*, got {value!r}$"):
             EchoService(runOnce.reactor, **options)
 
-    @pytest.mark.skipif(not sockopt.available, reason="Linux tells what it dropped")
+    def test_unknownOption(self, runOnce: Run) -> None:
+        """An option that does not exist is refused."""
+        with pytest.raises(TypeError, match="wokers"):
+            EchoService(runOnce.reactor, wokers=2)
+
+    def test_serviceOptions(self, runOnce: Run) -> None:
+        """Options may be an object, and those that are given by name change it."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], options=ServiceOptions(maxPayload=1, logDatagrams=0), maxPayload=2)
+            service.startService()
+            with udpSocket() as sock:
+                for payload in (b"123", b"12"):
+                    sock.sendto(payload, service.addresses[0])
+                await service.stopService()
+                assert sock.recv(100) == b"12"
+            assert service.counters.dropped == {"too_large": 1}
+
+        runOnce(test)
+
+    @onlyLinux
     def test_kernelDrops(self, runOnce: Run, lines: Lines) -> None:
-        """What the kernel dropped before it was received is told at the stop."""
+        """What the kernel dropped before it was received is logged at the stop."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
@@ -460,23 +473,23 @@ class SocketsTests:
                 while service.counters.received < 9:
                     await sleep(reactor, 0.01)
                 for size in (100, 100, 50):
-                    payload, ((_, _, told), *_), _, _ = peer.recvmsg(1000, 100)
-                    assert (len(payload), int.from_bytes(told, "little")) == (size, 8)
+                    payload, ((_, _, hopLimit), *_), _, _ = peer.recvmsg(1000, 100)
+                    assert (len(payload), int.from_bytes(hopLimit, "little")) == (size, 8)
                 await service.stopService()
                 assert service.counters.dropped == {"loop_guard": 3}
 
         run(test)
 
     def test_wrong(self, runOnce: Run) -> None:
-        """None, unbound ones, interfaces beside them, and several workers, are refused with a sentence."""
-        with pytest.raises(ValueError, match="no sockets to serve on"):
+        """None, unbound ones, interfaces in addition, and several workers, are refused with a sentence."""
+        with pytest.raises(ValueError, match=r"sockets must have a socket, got \[\]"):
             EchoService(runOnce.reactor, sockets=[])
-        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="must be bound"):
             EchoService(runOnce.reactor, sockets=[sock])
         with udpSocket() as sock:
-            with pytest.raises(ValueError, match="leave the interfaces out"):
+            with pytest.raises(ValueError, match="interfaces must be left out with sockets"):
                 EchoService(runOnce.reactor, 0, ["127.0.0.1"], sockets=[sock])
-            with pytest.raises(ValueError, match="sockets and several workers exclude each other"):
+            with pytest.raises(ValueError, match="sockets must be left out with several workers"):
                 EchoService(runOnce.reactor, sockets=[sock], workers=2)
 
 
@@ -490,22 +503,22 @@ class WorkersTests:
         """
         reactor = runOnce.reactor
         for number in (0, 257):
-            with pytest.raises(ValueError, match="workers is a number from 1 to 256"):
+            with pytest.raises(ValueError, match=f"workers must be 1 to 256, got {number}"):
                 EchoService(reactor, workers=number)
-        with pytest.raises(TypeError, match="workers is a whole number"):
-            EchoService(reactor, workers="auto")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="workers must be an integer, got 'auto'"):
+            EchoService(reactor, workers="auto")
         monkeypatch.setattr("udpecho.server.service.canShare", True)
-        with pytest.raises(TypeError, match="starts processes"):
+        with pytest.raises(TypeError, match="reactor must start processes"):
             EchoService(Clock(), workers=2)
-        with pytest.raises(ValueError, match="counters and several workers exclude each other"):
+        with pytest.raises(ValueError, match="counters must be left out with several workers"):
             EchoService(reactor, workers=2, counters=Counters())
         monkeypatch.setattr("udpecho.server.service.canShare", False)
-        with pytest.raises(ValueError, match="only Linux shares"):
+        with pytest.raises(ValueError, match="workers must be 1 on this system"):
             EchoService(reactor, workers=2)
 
-    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    @needsSharing
     def test_lifeCycle(self, run: Run, lines: Lines) -> None:
-        """On a reactor without signal handlers, too, it serves and stops, twice, with one account, and leaves nothing."""
+        """On a reactor without signal handlers, too, it serves and stops, twice, with the same counters, and leaves nothing."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], workers=2)
@@ -533,9 +546,9 @@ class WorkersTests:
         before = memories()
         run(test)
 
-    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    @needsSharing
     def test_stopWhileStarting(self, runOnce: Run, lines: Lines) -> None:
-        """Stopped before the workers answer, it answers what is queued nevertheless, and never says that it answers."""
+        """Stopped before the workers answer, it answers what is queued nevertheless, and never logs that it answers."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], workers=2, logDatagrams=0)
@@ -550,7 +563,7 @@ class WorkersTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+    @needsSharing
     def test_boundOnly(self, runOnce: Run, lines: Lines) -> None:
         """Stopped before the reactor has run, it has bound and closed its sockets, and started no process."""
         service = EchoService(runOnce.reactor, 0, ["127.0.0.1", "127.0.0.2"], workers=3)

@@ -20,6 +20,7 @@ from udpecho import (
     DROP_REASONS,
     ClientClosed,
     Counters,
+    CountersView,
     DatagramAddress,
     DatagramPort,
     Decision,
@@ -57,6 +58,7 @@ from udpecho import (
     ResponseTimeout,
     RunningServer,
     SelfEcho,
+    ServiceOptions,
     SocketOptions,
     Statistics,
     Target,
@@ -128,6 +130,9 @@ def application() -> int:
     service = EchoService(reactor, 0, ["127.0.0.1", "::1"], guard=GuardPolicy(rate=100), logDatagrams=None)
     service = EchoService(reactor, 0, ["127.0.0.1"], guard=Guard(), counters=Counters(), maxPayload=100)
     service = EchoService(reactor, workers=4)
+    service = EchoService(reactor, options=ServiceOptions(workers=4, writeTimeout=0.5))
+    view: CountersView = service.counters
+    print(view.received, view.echoed, view.dropped["too_large"], view.waiting)
     pages = MetricsService(
         reactor,
         "tcp:9107:interface=127.0.0.1",

@@ -20,7 +20,7 @@ from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
 from udpecho.parsing import optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
-from udpecho.server.service import DEFAULT_PORT
+from udpecho.server.settings import DEFAULT_PORT
 
 _log = Logger()
 

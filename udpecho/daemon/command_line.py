@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from getopt import GetoptError, getopt
 
 from twisted.python import usage
 
-from udpecho.daemon.config_file import ConfigurationError, _shown, read
-from udpecho.server.settings import SETTINGS, Setting, Values
+from udpecho.daemon.config_file import ConfigurationError, printable, read
+from udpecho.server.settings import FILE_OPTIONS, Values
 
 
 @dataclass(frozen=True)
 class Changes:
     """
-    What is not the same in a file as it was before.
+    The differences between two versions of a file.
 
     @ivar applicable: the names of the options that can be applied while serving.
     @ivar needRestart: those that cannot.
@@ -28,11 +28,11 @@ class Changes:
 @dataclass(frozen=True)
 class CommandLine:
     """
-    A command line, and the file behind it.
+    A command line, with the file that it names.
 
-    @ivar arguments: what both say, for C{usage.Options.parseOptions}.
-    @ivar values: what the file has.
-    @ivar given: the names of the options that the command line has itself.
+    @ivar arguments: those of both, for C{usage.Options.parseOptions}.
+    @ivar values: the options in the file.
+    @ivar given: the names of the options in the command line itself.
     """
 
     arguments: tuple[str, ...]
@@ -40,33 +40,30 @@ class CommandLine:
     given: frozenset[str]
 
 
-def expand(options: usage.Options, arguments: Sequence[str], known: Mapping[str, Setting] = SETTINGS) -> CommandLine:
+def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
     """
-    Read the file that a command line names with C{--config}, if it names one. If the command line is wrong, then what it has is
-    for C{options} to complain about.
+    Read the file that a command line names with C{--config}, if it does. What is wrong in the command line itself is left for
+    C{options} to report.
 
-    @param options: knows the options, and which are short for which.
-    @param arguments: the command line.
-    @param known: the options that the file may have.
+    @param options: has the names of the options.
 
     @raise ConfigurationError: if the file cannot be used.
     """
     pairs = _pairs(options, arguments)
     given = frozenset(name for name, _ in pairs)
     paths = [path for name, path in pairs if name == "config"]
-    values = read(paths[-1], known) if paths else {}
+    values = read(paths[-1]) if paths else {}
     return CommandLine((*merge(values, given), *arguments), values, given)
 
 
 def merge(values: Values, given: Collection[str] = ()) -> list[str]:
     """
-    Say on a command line what a file says.
+    Write the options of a file as arguments.
 
-    @param values: what the file has.
-    @param given: the names of the options that the command line has itself: those stay as they are there. Of an option that may
-        be given several times the file's are left out altogether.
+    @param given: the names of the options in the command line itself, which are left out here, with all the values of an option
+        that may be given several times.
 
-    @return: arguments, to be put in front of those of the command line.
+    @return: arguments to put in front of those of the command line.
     """
     arguments: list[str] = []
     for name, value in values.items():
@@ -79,49 +76,38 @@ def merge(values: Values, given: Collection[str] = ()) -> list[str]:
     return arguments
 
 
-def compare(before: Values, after: Values, known: Mapping[str, Setting] = SETTINGS, given: Collection[str] = ()) -> Changes:
+def compare(before: Values, after: Values, given: Collection[str] = ()) -> Changes:
     """
-    What a reload changes.
+    Compare two versions of a file.
 
-    @param before: what the file had.
-    @param after: what it has now.
-    @param known: the options.
-    @param given: the names of the options that the command line has, which no file changes.
+    @param given: the names of the options in the command line, which no file changes.
     """
-    # A switch that is off is as one that is not there.
-    changed = [name for name in known if name not in given and (before.get(name) or None) != (after.get(name) or None)]
-    return Changes(
-        tuple(name for name in changed if known[name].reloads), tuple(name for name in changed if not known[name].reloads)
-    )
+    # A switch that is off is as one that is left out.
+    changed = [name for name in FILE_OPTIONS if name not in given and (before.get(name) or None) != (after.get(name) or None)]
+    applicable = tuple(name for name in changed if FILE_OPTIONS[name].reloads)
+    return Changes(applicable, tuple(name for name in changed if name not in applicable))
 
 
-def check(
-    path: str,
-    write: Callable[[str], object],
-    use: Callable[[list[str]], object] | None = None,
-    known: Mapping[str, Setting] = SETTINGS,
-) -> int:
+def check(path: str, write: Callable[[str], object], use: Callable[[list[str]], object] | None = None) -> int:
     """
-    C{--check-config}: tell what is wrong with a file, or that nothing is.
+    C{--check-config}: report the problems of a file, or that it has none.
 
-    @param path: the file's path.
     @param write: takes the lines.
-    @param use: reads the arguments that the file stands for, and raises C{usage.UsageError} if they do not go together.
-    @param known: the options that it may have.
+    @param use: reads the equivalent arguments, and raises C{usage.UsageError} if they exclude each other.
 
     @return: an exit status, 0 or 1.
     """
     problems: Iterable[str]
     try:
-        arguments = merge(read(path, known))
+        arguments = merge(read(path))
         if use is not None:
             use(arguments)
     except ConfigurationError as e:
         problems = e.problems
     except usage.UsageError as e:
-        problems = [f"{_shown(path)}: {e}"]
+        problems = [f"{printable(path)}: {e}"]
     else:
-        write(f"{_shown(path)}: ok")
+        write(f"{printable(path)}: ok")
         return 0
     for problem in problems:
         write(problem)
@@ -129,7 +115,7 @@ def check(
 
 
 def _pairs(options: usage.Options, arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """The options that a command line has, by their full names, with their values."""
+    """The options in a command line, by their full names, with their values."""
     try:
         pairs, _ = getopt(list(arguments), options.shortOpt, options.longOpt)
     except GetoptError:
@@ -138,6 +124,6 @@ def _pairs(options: usage.Options, arguments: Sequence[str]) -> list[tuple[str, 
     found = []
     for option, value in pairs:
         name = option.lstrip("-")
-        # The methods of options are known by their Python names.
+        # Twisted has the options that are methods by their Python names.
         found.append(((synonyms.get(name) or synonyms[name.replace("-", "_")]).replace("_", "-"), value))
     return found

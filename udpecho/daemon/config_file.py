@@ -1,8 +1,8 @@
 """
 The configuration file: one file in TOML, whose names are the options of C{twistd udpecho}.
 
-It is turned into the arguments that would say the same on a command line, so that an option is read in one place, and an option
-that the command line has is not taken from the file. What is wrong in the file is told with the file's name and the line.
+It is turned into the arguments of an equivalent command line, so that an option is read in one place, and what the command line
+has is not taken from the file. Each problem is reported with the file's name and the line.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import importlib
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from udpecho.server.settings import LIST, NUMBER, SETTINGS, SWITCH, TEXT, Setting, Value
+from udpecho.server.settings import FILE_OPTIONS, LIST, NUMBER, SWITCH, TEXT, Option, Value
 
-#: Longer files are not read, in bytes.
+#: The longest file that is read, in bytes.
 MAX_SIZE = 2**20
 
-# Nobody reads more problems, and to look up the line of each takes its time; no value is so long.
+# Nobody reads more problems, and finding the line of each takes time; no value is so long.
 _mostProblems = 20
 _longestText = 1000
 _bareKey = re.compile(r"[A-Za-z0-9_-]+")
 _place = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
-# Names of what TOML has, by the Python types that tomllib makes of it.
-_words = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "a table"}
+# TOML's types, by the Python types that tomllib makes of them.
+_types = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "a table"}
 _wanted = {
     TEXT: "a string",
-    NUMBER: "a number, or a string",
-    LIST: "a string, or an array of strings",
+    NUMBER: "a number or a string",
+    LIST: "a string or an array of strings",
     SWITCH: "true or false",
 }
 
@@ -41,60 +41,56 @@ class ConfigurationError(ValueError):
     """
     A configuration file cannot be used.
 
-    @ivar problems: all that is wrong with it, each in one line.
+    @ivar problems: its problems, each in one line.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
         """@param problems: one or more."""
         self.problems = tuple(problems)
         more = len(self.problems) - 1
-        super().__init__(self.problems[0] + (f" (and {more} more: --check-config tells them all)" if more else ""))
+        super().__init__(self.problems[0] + (f" (and {more} more: --check-config prints all)" if more else ""))
 
 
-def read(path: str, known: Mapping[str, Setting] = SETTINGS) -> dict[str, Value]:
+def read(path: str) -> dict[str, Value]:
     """
     Read a configuration file.
 
-    @param path: its path.
-    @param known: the options that it may have.
-
-    @return: what it has, in its order.
+    @return: its options, in its order.
 
     @raise ConfigurationError: if it cannot be used.
     """
     try:
         data = _contents(path)
     except (OSError, ValueError) as e:
-        raise ConfigurationError([f"{_shown(path)}: {getattr(e, 'strerror', None) or e}"]) from None
-    return parse(data, known, path)
+        raise ConfigurationError([f"{printable(path)}: {getattr(e, 'strerror', None) or e}"]) from None
+    return parse(data, path)
 
 
-def parse(data: bytes | str, known: Mapping[str, Setting] = SETTINGS, path: str = "configuration") -> dict[str, Value]:
+def parse(data: bytes | str, path: str = "configuration") -> dict[str, Value]:
     """
-    Read the text of a configuration file. Nothing else is looked at.
+    Read the text of a configuration file, without access to any file.
 
     @param data: the text, in UTF-8.
-    @param known: the options that it may have.
-    @param path: what the problems call the file.
+    @param path: the name of the file in the problems.
 
-    @return: what it has, in its order.
+    @return: its options, in its order.
 
     @raise ConfigurationError: if it cannot be used.
     """
-    where = _shown(path)
+    where = printable(path)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         bad = e.object.count(b"\n", 0, e.start) + 1
-        raise ConfigurationError([f"{where}:{bad}: not UTF-8, as TOML is: byte {e.object[e.start]:#04x}"]) from None
+        raise ConfigurationError([f"{where}:{bad}: must be UTF-8, got byte {e.object[e.start]:#04x}"]) from None
     found = _load(text, where)
     values: dict[str, Value] = {}
     problems: list[str] = []
     for name, value in found.items():
         try:
-            if name not in known:
-                raise ValueError(_unknown(name, value, known))
-            values[name] = _asOption(value, known[name])
+            if name not in FILE_OPTIONS:
+                raise ValueError(_unknown(name, value))
+            values[name] = _optionValue(value, FILE_OPTIONS[name])
         except ValueError as e:
             line = _lineOf(name, text)
             problems.append(f"{where}{'' if line is None else f':{line}'}: {_key(name)}: {e}")
@@ -106,17 +102,13 @@ def parse(data: bytes | str, known: Mapping[str, Setting] = SETTINGS, path: str 
 
 
 def _contents(path: str) -> bytes:
-    """
-    @raise OSError: if the file cannot be read.
-    @raise ValueError: if it is not a file, or too long for one of these.
-    """
-    # A pipe would keep the reactor waiting, and can be read once only.
+    # Reading a pipe would block the reactor, and works once only.
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("not a file: the configuration is one file, which a reload reads again")
+        raise ValueError("must be a regular file, which a reload can read again")
     with open(path, "rb") as file:
         data = file.read(MAX_SIZE + 1)
     if len(data) > MAX_SIZE:
-        raise ValueError(f"too long: a configuration has at most {MAX_SIZE} bytes")
+        raise ValueError(f"must have at most {MAX_SIZE} bytes, got more")
     return data
 
 
@@ -125,86 +117,85 @@ def _load(text: str, where: str) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = toml.loads(text)
     except RecursionError:
-        raise ConfigurationError([f"{where}: nested too deeply: options stand by themselves, as in rate = 100"]) from None
+        raise ConfigurationError([f"{where}: options must not be nested: write rate = 100"]) from None
     except ValueError as e:
         message = " ".join(str(e).split())
         place = _place.search(message)
         line = place and (place[1] or _lines(text))
         reason = message[: place.start()] if place else message
-        raise ConfigurationError([f"{where}{f':{line}' if line else ''}: not TOML: {reason[:1].lower()}{reason[1:]}"]) from None
+        raise ConfigurationError(
+            [f"{where}{f':{line}' if line else ''}: must be TOML: {reason[:1].lower()}{reason[1:]}"]
+        ) from None
     return loaded
 
 
 def _toml(where: str) -> ModuleType:
-    """The standard library's reader, which Python has since 3.11, or the library that it was made from."""
+    """The reader of the standard library, since Python 3.11, or the library that it was made from."""
     for name in ("tomllib", "tomli"):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ConfigurationError([f"{where}: Python 3.10 reads TOML with tomli, which is missing: pip install 'udpecho[config]'"])
+    raise ConfigurationError([f"{where}: tomli must be installed to read TOML with Python 3.10: pip install 'udpecho[config]'"])
 
 
-def _asOption(value: Any, setting: Setting) -> Value:
-    """@raise ValueError: if an option does not take that value."""
-    # True is a number to Python, and not to people.
-    kind = setting.kind
+def _optionValue(value: Any, option: Option) -> Value:
+    """@raise ValueError: if the option does not take that value."""
+    kind = option.kind
+    # Python takes True for a number.
     if kind == SWITCH and isinstance(value, bool):
         return value
     if kind == NUMBER and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _one(_digits(value), setting)
+        return _text(_digits(value), option)
     if isinstance(value, str) and kind != SWITCH:
-        text = _one(value, setting)
+        text = _text(value, option)
         return (text,) if kind == LIST else text
     if kind == LIST and isinstance(value, list):
         if not value:
-            raise ValueError("an empty array: leave the option out for its default")
+            raise ValueError("must have a value, got an empty array: leave the option out for its default")
         for item in value:
             if not isinstance(item, str):
-                raise ValueError(f"an array with {_kindOf(item)} in it: {_wanted[LIST]} would be right")
-        return tuple(_one(item, setting) for item in value)
-    raise ValueError(f"{_kindOf(value)}: {_wanted[kind]} would be right")
+                raise ValueError(f"must be {_wanted[LIST]}, got an array with {_typeOf(item)}")
+        return tuple(_text(item, option) for item in value)
+    raise ValueError(f"must be {_wanted[kind]}, got {_typeOf(value)}")
 
 
-def _one(text: str, setting: Setting) -> str:
+def _text(text: str, option: Option) -> str:
     if not text:
-        raise ValueError("an empty string: leave the option out for its default")
+        raise ValueError("must have a value, got an empty string: leave the option out for its default")
     if "\0" in text:
-        raise ValueError("a string with a NUL in it: a command line cannot have one")
+        raise ValueError("must not have a NUL, which no command line can have")
     if len(text) > _longestText:
-        raise ValueError(f"a string of {len(text)} characters: {_longestText} are the most")
-    if setting.parse is not None:
-        setting.parse(text)
+        raise ValueError(f"must have at most {_longestText} characters, got {len(text)}")
+    if option.parse is not None:
+        option.parse(text)
     return text
 
 
 def _digits(number: int | float) -> str:
-    """A number as the command line would have it, which knows no exponents."""
+    """Write a number without an exponent, which the command line does not read."""
     if isinstance(number, int):
         if abs(number) >= 10**20:
-            raise ValueError("a number of more than 20 digits")
+            raise ValueError("must have at most 20 digits, got more")
         return str(number)
     if abs(number) in (0.0, float("inf")) or number != number or not 1e-20 < abs(number) < 1e20:
         return str(number)
     return format(Decimal(repr(number)), "f").removesuffix(".0")
 
 
-def _kindOf(value: Any) -> str:
-    return _words.get(type(value), "a date or a time")
+def _typeOf(value: Any) -> str:
+    return _types.get(type(value), "a date or a time")
 
 
-def _unknown(name: str, value: Any, known: Mapping[str, Setting]) -> str:
+def _unknown(name: str, value: Any) -> str:
     if isinstance(value, (dict, list)) and any(isinstance(item, dict) for item in (value, *value)):
-        return "there are no tables here: options stand by themselves, as in rate = 100"
-    near = get_close_matches(name[:80].lower().replace("_", "-"), known, 1)
-    return "no option of udpecho has this name" + (f": {near[0]} is near" if near else "")
+        return "options must not be in a table: write rate = 100"
+    near = get_close_matches(name[:80].lower().replace("_", "-"), FILE_OPTIONS, 1)
+    return "unknown option" + (f": did you mean {near[0]}?" if near else "")
 
 
 def _lineOf(name: str, text: str) -> int | None:
-    """
-    The line in which a key, or the table of its name, first stands, if that can be told: the text before it is a document
-    without it.
-    """
+    """The line of the first occurrence of a key, or of the table of its name, if it is found: the text before lacks the key."""
     key = re.escape(name)
     pattern = re.compile(rf"^[ \t]*(?:\[+[ \t]*)?(?:{key}|\"{key}\"|'{key}')[ \t]*[]=.]", re.MULTILINE)
     for match in list(pattern.finditer(text))[:8]:
@@ -225,5 +216,6 @@ def _key(name: str) -> str:
     return name if _bareKey.fullmatch(name) and len(name) <= 80 else ascii(name[:80])
 
 
-def _shown(path: str) -> str:
+def printable(path: str) -> str:
+    """A path in one line."""
     return path if path.isprintable() else ascii(path)

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import Reactor
-from udpecho.server.counters import Account
+from udpecho.server.counters import CountersView
 
 #: Seconds between two readings of the counters, and the longest delay of a first line.
 READ_INTERVAL = 1.0
@@ -67,7 +67,7 @@ class DropLog:
     def __init__(
         self,
         reactor: Reactor,
-        account: Account,
+        account: CountersView,
         busiest: BusiestPrefixes | None = None,
         kernelDrops: Callable[[], int | None] | None = None,
         wouldDrop: Callable[[], Mapping[str, int]] | None = None,

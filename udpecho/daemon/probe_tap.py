@@ -6,7 +6,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet import defer
 from twisted.python import usage
 
-from udpecho.daemon.start_errors import CannotServeMetrics
+from udpecho.daemon.start_errors import CannotServeMetrics, CannotStart
 from udpecho.parsing import (
     optionValue,
     parseAddress,
@@ -93,9 +93,7 @@ class _ProbeDaemon(MultiService):
         try:
             super().privilegedStartService()
         except CannotServeMetrics as e:
-            from udpecho.daemon.server_tap import CannotStart
-
-            raise CannotStart(f"udpecho-probe: {e}; choose another --metrics") from None
+            raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
 
 
 def makeService(options: Options) -> IService:

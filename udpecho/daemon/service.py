@@ -145,8 +145,8 @@ class Daemon(Service):
         if self._watchdog is not None:
             self._watchdog.stop()
         self._drops.stop()
-        # The drop log has reported these: the service's last line reports the rest.
-        self.echo.kernelDropsTold = self.echo.kernelDrops() or 0
+        # The last line is about the rest.
+        self.echo.kernelDropsReported = self.echo.kernelDrops() or 0
         stopping = [self.echo.stopService()]
         if self._pages is not None:
             stopping.append(self._pages.stopService())

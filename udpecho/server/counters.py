@@ -1,4 +1,4 @@
-"""The account of a server's datagrams."""
+"""The counters of a server: what came in, what went back, what was dropped and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
-#: How many batches held at most so many entries; larger ones have the last number.
+#: The buckets of L{CountersView.batches}: batches of at most so many entries; the last bucket has the larger ones too.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 _cells = ("received", "receivedBytes", "echoed", "echoedBytes", "droppedBytes", "batchedEntries")
@@ -20,20 +20,19 @@ _firstReason = len(_cells)
 _firstBatch = _firstReason + len(DROP_REASONS)
 _reasons = {reason: _firstReason + index for index, reason in enumerate(DROP_REASONS)}
 
-#: How many bytes of memory the numbers of one L{Counters} take.
+#: Bytes of memory of one L{Counters}.
 COUNTERS_SIZE = 8 * (_firstBatch + len(BATCH_SIZES))
 
 
-class Account:
+class CountersView:
     """
-    What came in and what became of it, to be read: C{received == echoed + sum(dropped.values())}.
+    Counters to read: C{received == echoed + sum(dropped.values())}.
 
-    The three are counted each on its own, so that the equation is a check and not a definition. What it lacks at a given
-    moment are the replies that L{wait <waiting>} while the system's send queue is full.
+    The three are counted separately, so that the equation is a check and not a definition. What it lacks at a given moment are
+    the replies that L{wait <waiting>} for a full send queue.
     """
 
     def _numbers(self) -> Sequence[int]:
-        """The numbers of all cells, in their order."""
         raise NotImplementedError
 
     @property
@@ -58,7 +57,7 @@ class Account:
 
     @property
     def dropped(self) -> Counter[str]:
-        """Datagrams that did not, by reason (see L{DROP_REASONS})."""
+        """Datagrams that were dropped, by reason: one of L{DROP_REASONS}."""
         return Counter({reason: self._numbers()[cell] for reason, cell in _reasons.items() if self._numbers()[cell]})
 
     @property
@@ -68,7 +67,7 @@ class Account:
 
     @property
     def batchedEntries(self) -> int:
-        """What all batches held: datagrams, and bursts of datagrams that came as one."""
+        """The entries of all batches: datagrams, and GRO segments that came as one."""
         return self._numbers()[5]
 
     @property
@@ -78,7 +77,7 @@ class Account:
 
     @property
     def waiting(self) -> int:
-        """Replies that wait for room in the system's send queue."""
+        """Replies that wait for a full send queue."""
         return self.received - self.echoed - sum(self.dropped.values())
 
     def asFields(self) -> dict[str, object]:
@@ -102,22 +101,18 @@ class Account:
         )
 
 
-class Counters(Account):
-    """
-    An account to keep.
-
-    The numbers are 64-bit cells in memory that may be shared: a process that is killed leaves its account behind.
-    """
+class Counters(CountersView):
+    """Counters in 64-bit cells of memory that may be shared: those of a killed process can still be read."""
 
     def __init__(self, memory: WriteableBuffer | None = None) -> None:
-        """@param memory: L{COUNTERS_SIZE} bytes to keep the numbers in, and to go on from; by default they start at 0."""
+        """@param memory: L{COUNTERS_SIZE} bytes with the numbers to start from; by default new ones, which start at 0."""
         self._cells = memoryview(bytearray(COUNTERS_SIZE) if memory is None else memory).cast("B").cast("Q")
 
     def receive(self, size: int, datagrams: int = 1) -> None:
         """
         Count datagrams that came in.
 
-        @param size: their payload, in bytes, altogether.
+        @param size: the sum of their payloads, in bytes.
         """
         cells = self._cells
         cells[0] += datagrams
@@ -127,7 +122,7 @@ class Counters(Account):
         """
         Count datagrams that went back.
 
-        @param size: their payload, in bytes, altogether.
+        @param size: the sum of their payloads, in bytes.
         """
         cells = self._cells
         cells[2] += datagrams
@@ -135,10 +130,10 @@ class Counters(Account):
 
     def drop(self, reason: str, size: int, datagrams: int = 1) -> None:
         """
-        Count datagrams that are not answered.
+        Count datagrams that are dropped.
 
         @param reason: one of L{DROP_REASONS}.
-        @param size: their payload, in bytes, altogether.
+        @param size: the sum of their payloads, in bytes.
         """
         cells = self._cells
         cells[_reasons[reason]] += datagrams
@@ -148,8 +143,8 @@ class Counters(Account):
         """
         Count a batch that came in.
 
-        @param entries: how many datagrams, or bursts of datagrams that came as one, were in it; one or more.
-        @param size: the payload of all, in bytes.
+        @param entries: how many datagrams, or groups of GRO segments, were in it; one or more.
+        @param size: the sum of the payloads, in bytes.
         """
         cells = self._cells
         cells[0] += datagrams
@@ -157,18 +152,18 @@ class Counters(Account):
         cells[5] += entries
         cells[_firstBatch + min((entries - 1).bit_length(), len(BATCH_SIZES) - 1)] += 1
 
-    def add(self, other: Account) -> None:
-        """Add all that another account has."""
+    def add(self, other: CountersView) -> None:
+        """Add the numbers of other counters."""
         cells = self._cells
         for index, number in enumerate(other._numbers()):
             cells[index] += number
 
     def writeOffPending(self) -> int:
         """
-        Book what came in and has met no fate as C{send_failed}: the account is that of a process that is gone, and nobody
-        else will.
+        Count what was received and neither echoed nor dropped as C{send_failed}: the counters are those of a process that has
+        ended.
 
-        It may have been killed between counting a datagram and counting its bytes; these are then booked with the others', so
+        It may have been killed between counting a datagram and counting its bytes. Those bytes are dropped with the others', so
         that C{receivedBytes == echoedBytes + droppedBytes} holds too.
 
         @return: how many datagrams these were.
@@ -178,18 +173,18 @@ class Counters(Account):
         return waiting
 
     def detach(self) -> None:
-        """Go on in memory of its own, with the numbers as they are now: nobody else counts there any more."""
+        """Copy the numbers into memory of their own: the shared memory is about to be closed."""
         self._cells = memoryview(bytearray(self._cells)).cast("B").cast("Q")
 
     def _numbers(self) -> Sequence[int]:
         return self._cells
 
 
-class SummedCounters(Account):
-    """The sum of several accounts, as they are at the moment."""
+class SummedCounters(CountersView):
+    """The current sum of several counters."""
 
-    def __init__(self, parts: Sequence[Account]) -> None:
-        """@param parts: the accounts, one at least; what is added to the list later counts too."""
+    def __init__(self, parts: Sequence[CountersView]) -> None:
+        """@param parts: the counters, one at least; what is added to the list later counts too."""
         self._parts = parts
 
     def _numbers(self) -> Sequence[int]:

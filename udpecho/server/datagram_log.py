@@ -1,4 +1,4 @@
-"""The log lines of datagrams, as many a second as the reader can bear, and the sum of the rest."""
+"""The log lines of datagrams: a limited number a second, and one line with the sum of the others."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from udpecho.interfaces import IDatagramLog
 
 _log = Logger(namespace="udpecho.server.protocol")
 
-#: How many datagrams a second have their lines in the log.
-DEFAULT_RATE = 10
+#: How many datagrams a second get their lines in the log.
+DEFAULT_LOG_RATE = 10
 
 
 class IDatagramLines(Interface):
@@ -27,8 +27,8 @@ class IDatagramLines(Interface):
     def written(size: int, address: tuple[str, int]) -> None:
         """A datagram of C{size} bytes went to C{address}."""
 
-    def passed(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """So many came and went without lines of their own."""
+    def unlogged(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """The sum of the datagrams, and of their payload in bytes, that got no line."""
 
 
 @implementer(IDatagramLines)
@@ -36,15 +36,15 @@ class LoggedLines:
     """Lines in the log."""
 
     def received(self, size: int, address: tuple[str, int]) -> None:
-        """@see: L{IDatagramLines.received}"""
+        """Log a datagram that came in."""
         _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
 
     def written(self, size: int, address: tuple[str, int]) -> None:
-        """@see: L{IDatagramLines.written}"""
+        """Log a reply."""
         _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
 
-    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """@see: L{IDatagramLines.passed}"""
+    def unlogged(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """Log the sum of the others."""
         _log.info(
             "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
             received=received,
@@ -57,16 +57,16 @@ class LoggedLines:
 @implementer(IDatagramLog)
 class DatagramLog:
     """
-    Logs a line for a datagram that came in and one for its reply, for the first few datagrams of each second; what was left
-    out is summed up in one line a second.
+    Logs a line for a datagram that came in and one for its reply, for the first datagrams of each second. The others are added
+    up in one line a second.
     """
 
     def __init__(
-        self, rate: int | None = DEFAULT_RATE, clock: IReactorTime | None = None, lines: IDatagramLines | None = None
+        self, rate: int | None = DEFAULT_LOG_RATE, clock: IReactorTime | None = None, lines: IDatagramLines | None = None
     ) -> None:
         """
         @param rate: how many datagrams a second get their lines; C{None} for all of them.
-        @param clock: tells the time, and has the sum written when its second is over. Without one the sum is written with the
+        @param clock: measures the seconds, and calls for the sum at the end of each. Without one the sum is written with the
             next datagram, or on closing.
         @param lines: where the lines go; by default to the log.
         """
@@ -77,11 +77,11 @@ class DatagramLog:
         self._windowEnds: float | None = None
         self._left = 0
         self._timer: IDelayedCall | None = None
-        self._unwritten = [0, 0, 0, 0]
+        self._sums = [0, 0, 0, 0]
 
     def setRate(self, rate: int | None) -> None:
         """
-        Go on with another rate, from the next second on.
+        Change the rate, from the next second on.
 
         @param rate: how many datagrams a second get their lines; C{None} for all of them.
         """
@@ -90,61 +90,61 @@ class DatagramLog:
         self._windowEnds = None
 
     def received(self, size: int, address: tuple[str, int]) -> bool:
-        """@see: L{IDatagramLog.received}"""
+        """
+        Log a datagram that came in, or add it to the sum.
+
+        @return: whether it got its line.
+        """
         if not self.wantsLines():
-            self.passed(1, size, 0, 0)
+            self.addUnlogged(1, size, 0, 0)
             return False
         self._left -= 1
         self._lines.received(size, address)
         return True
 
     def written(self, size: int, address: tuple[str, int], wanted: bool) -> None:
-        """@see: L{IDatagramLog.written}"""
+        """Log a reply if a line is C{wanted}, or add it to the sum."""
         if wanted:
             self._lines.written(size, address)
         else:
-            self.passed(0, 0, 1, size)
+            self.addUnlogged(0, 0, 1, size)
 
     def wantsLines(self) -> bool:
-        """@see: L{IDatagramLog.wantsLines}"""
+        """Whether the next datagram would get its line."""
         if not self._rate:
             return self._rate is None
         now = self._seconds()
         # A window that ends more than its length ahead is from before the clock was set back.
         if self._windowEnds is None or not now < self._windowEnds <= now + 1:
-            self._sumUp()
+            self._writeSums()
             self._windowEnds = now + 1
             self._left = self._rate
         return self._left > 0
 
-    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """@see: L{IDatagramLog.passed}"""
+    def addUnlogged(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """Add to the sum."""
         if self._rate:
-            sums = self._unwritten
+            sums = self._sums
             sums[0] += received
             sums[1] += receivedBytes
             sums[2] += written
             sums[3] += writtenBytes
-            self._sumUpLater()
+            if self._timer is None and self._clock is not None and self._windowEnds is not None:
+                left = min(1.0, max(0.0, self._windowEnds - self._clock.seconds()))
+                self._timer = self._clock.callLater(left, self._secondEnded)
 
     def close(self) -> None:
-        """@see: L{IDatagramLog.close}"""
+        """Write the sum. May be called often."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        self._sumUp()
+        self._secondEnded()
 
-    def _sumUpLater(self) -> None:
-        if self._timer is None and self._clock is not None and self._windowEnds is not None:
-            left = min(1.0, max(0.0, self._windowEnds - self._clock.seconds()))
-            self._timer = self._clock.callLater(left, self._secondIsOver)
-
-    def _secondIsOver(self) -> None:
+    def _secondEnded(self) -> None:
         self._timer = None
-        self._sumUp()
+        self._writeSums()
 
-    def _sumUp(self) -> None:
-        received, receivedBytes, written, writtenBytes = self._unwritten
+    def _writeSums(self) -> None:
+        received, receivedBytes, written, writtenBytes = self._sums
         if received or written:
-            self._unwritten = [0, 0, 0, 0]
-            self._lines.passed(received, receivedBytes, written, writtenBytes)
+            self._sums = [0, 0, 0, 0]
+            self._lines.unlogged(received, receivedBytes, written, writtenBytes)

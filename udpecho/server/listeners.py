@@ -1,61 +1,328 @@
-"""Bind all sockets of a service, or none."""
+"""
+The ports of a service: all are bound, or none.
+
+A service serves in one of two ways, behind one interface, L{Listeners}: in this process, L{LocalListeners}, or in workers,
+L{WorkerListeners <udpecho.server.worker_pool.WorkerListeners>}.
+"""
 
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TypeGuard, cast
 
 from twisted.internet import defer, error
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort, IReactorUDP
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
-from udpecho.net.open import listen
+from udpecho.guard.guard import Guard
+from udpecho.guard.policy import GuardPolicy
+from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
+from udpecho.net.open import adopt, listen
 from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
-from udpecho.net.sockets import checkAdoptable
+from udpecho.net.sockets import checkAdoptable, hasBoth
+from udpecho.parsing import parseInterface
+from udpecho.server.counters import Counters, CountersView
+from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.guard_stats import GuardStats
+from udpecho.server.protocol import EchoServer, checkGuard
+from udpecho.server.settings import ServiceOptions, checkInteger
 
-#: Where only this machine reaches the server.
-LOOPBACK = ("127.0.0.1", "::1")
+#: The interfaces by default: only this machine reaches the server there.
+LOOPBACK_INTERFACES = ("127.0.0.1", "::1")
 #: Seconds in which to answer, at the stop, what is already queued.
 DRAIN_TIMEOUT = 1.0
 
 _portZeroTries = 10
 
+_log = Logger()
 
-async def _drain(ports: Sequence[object]) -> bool:
-    """@return: whether all is answered that was queued."""
-    ours = [port for port in ports if isinstance(port, DatagramPort)]
-    # A port that cannot be read any more is closed like the others.
-    return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
+#: What listens on an address: a port of a reactor, or sockets for the workers.
+BoundPort = IListeningPort | SocketGroup
 
 
-def _checkSockets(sockets: Sequence[socket.socket], interfaces: Sequence[str] | None) -> None:
-    if interfaces is not None:
-        raise ValueError("sockets are bound already: leave the interfaces out")
-    if not sockets:
-        raise ValueError("there are no sockets to serve on: leave them out to bind some")
-    for sock in sockets:
-        checkAdoptable(sock)
+@dataclass(frozen=True)
+class ListenAddresses:
+    """
+    Where to listen.
+
+    @ivar port: the port number, 0 for any free one.
+    @ivar interfaces: the local IP addresses; C{None} for the loopback ones.
+    @ivar sockets: bound sockets to listen on instead.
+    """
+
+    port: int
+    interfaces: Sequence[str] | None
+    sockets: Sequence[socket.socket] | None
+
+    def __post_init__(self) -> None:
+        checkInteger("port", self.port, 0, 65535)
+        interfaces, sockets = self.interfaces, self.sockets
+        if isinstance(interfaces, str):
+            raise TypeError(f"interfaces must be a list of IP addresses, got {interfaces!r}")
+        if interfaces is not None:
+            if not interfaces:
+                raise ValueError(f"interfaces must have an IP address, got {interfaces!r}: leave it out for the loopback ones")
+            for interface in interfaces:
+                parseInterface(interface)
+        if sockets is not None:
+            if interfaces is not None:
+                raise ValueError(f"interfaces must be left out with sockets, which are bound, got {interfaces!r}")
+            if not sockets:
+                raise ValueError(f"sockets must have a socket, got {sockets!r}: leave it out to bind some")
+            for sock in sockets:
+                checkAdoptable(sock)
 
 
-def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:
-    """Whether a port has a socket that can be asked."""
-    return isinstance(port, SocketGroup) or (isinstance(port, DatagramPort) and bool(port.connected))
+class Listeners(ABC):
+    """
+    The ports of a service, and whoever serves on them.
+
+    @ivar counters: what came in on all ports, and what became of it.
+    @ivar log: logs the datagrams.
+    @ivar guardStats: the statistics of the guard, or of those of all workers.
+    @ivar ports: the bound ports, in the order of the interfaces; none while the service is stopped.
+    """
+
+    counters: CountersView
+    log: IDatagramLog
+    guardStats: Guard | GuardStats
+
+    def __init__(self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions) -> None:
+        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider."""
+        self.reactor = reactor
+        self.where = where
+        self.options = options
+        self.ports: list[BoundPort] = []
+
+    @property
+    def addresses(self) -> list[DatagramAddress]:
+        """The bound addresses."""
+        return [boundAddress(port) for port in self.ports]
+
+    def bind(self) -> None:
+        """
+        Bind the ports, if they are not bound.
+
+        @raise error.CannotListenError: if the system refuses one; none is bound then.
+        """
+        tries = _portZeroTries if self.where.port == 0 else 1
+        while not self.ports:
+            tries -= 1
+            try:
+                self._bindAll()
+            except error.CannotListenError as e:
+                # What is free on one interface may be taken on the next.
+                if self.where.port != 0 or e.port == 0 or not tries:
+                    raise
+
+    def _bindAll(self) -> None:
+        interfaces, number = self.where.interfaces, self.where.port
+        try:
+            if self.where.sockets is not None:
+                for sock in self.where.sockets:
+                    self.ports.append(self._adopt(sock))
+                return
+            for interface in LOOPBACK_INTERFACES if interfaces is None else interfaces:
+                try:
+                    port = self._listen(interface, number)
+                except error.CannotListenError:
+                    if interfaces is None and self.ports and not _hasIPv6Loopback(self.reactor):
+                        continue
+                    raise
+                self.ports.append(port)
+                number = boundAddress(port).port
+        except BaseException:
+            self.abort()
+            raise
+
+    @abstractmethod
+    def _listen(self, interface: str, number: int) -> BoundPort:
+        """@raise error.CannotListenError: if the system refuses."""
+
+    def _adopt(self, sock: socket.socket) -> BoundPort:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close the ports at once."""
+        for port in self.ports:
+            port.abort() if isinstance(port, DatagramPort) else port.stopListening()
+        self.ports = []
+
+    async def close(self) -> None:
+        """Close the ports."""
+        ports, self.ports = self.ports, []
+        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
+
+    def kernelDrops(self) -> int | None:
+        """
+        How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None} if
+        it does not count them.
+        """
+        counts = [port.getKernelDrops() for port in self.ports if _isOpen(port)]
+        known = [number for number in counts if number is not None]
+        return sum(known) if known else None
+
+    def smallBuffers(self) -> list[tuple[DatagramAddress, int]]:
+        """The addresses that were granted less receive buffer than was requested, with the bytes that they were granted."""
+        wanted = self.options.receiveBuffer
+        if wanted is None:
+            return []
+        granted = [(boundAddress(port), port.getReceiveBuffer()) for port in self.ports if _isOpen(port)]
+        return [(address, size) for address, size in granted if size is not None and size < wanted]
+
+    @abstractmethod
+    def start(self) -> defer.Deferred[None]:
+        """
+        Serve on the bound ports.
+
+        @return: fires when all answer; never if they do not come to that.
+        """
+
+    @abstractmethod
+    async def drain(self) -> bool:
+        """
+        Answer what is queued, for L{DRAIN_TIMEOUT} seconds at most, and serve no more.
+
+        @return: whether all of it is answered.
+        """
+
+    @abstractmethod
+    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
+        """
+        Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
+        it is, since the ports are made for that.
+
+        @raise ValueError: if the guard is one that was made elsewhere.
+        """
+
+    @abstractmethod
+    def processes(self) -> int:
+        """How many processes answer."""
 
 
-def _boundAddress(port: IListeningPort | SocketGroup) -> DatagramAddress:
+class LocalListeners(Listeners):
+    """Ports on which this process serves."""
+
+    counters: Counters
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        where: ListenAddresses,
+        options: ServiceOptions,
+        guard: GuardLike | GuardPolicy,
+        counters: Counters | None = None,
+        log: IDatagramLog | None = None,
+    ) -> None:
+        """
+        @param guard: decides who is answered, or the policy of the guard that does.
+        @param counters: the counters to use; by default new ones.
+        @param log: logs the datagrams; by default a L{DatagramLog}.
+        """
+        super().__init__(reactor, where, options)
+        self._policy: GuardPolicy | None = None
+        if isinstance(guard, GuardPolicy):
+            self._policy = guard
+            guard = Guard(guard, dualStack=any(map(hasBoth, where.sockets or ())), seconds=IReactorTime(reactor).seconds)
+        else:
+            checkGuard(guard)
+        self._guard: GuardLike = guard
+        self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
+        self.counters = Counters() if counters is None else counters
+        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
+        self._answers = False
+
+    def bind(self) -> None:
+        """Bind the ports, and name them to the guard."""
+        super().bind()
+        if isinstance(self._guard, Guard):
+            self._guard.setOwnPorts(address.port for address in self.addresses)
+
+    def _listen(self, interface: str, number: int) -> BoundPort:
+        return listen(
+            self.reactor,
+            number,
+            self._makeServer(),
+            interface,
+            writeTimeout=self.options.writeTimeout,
+            receiveBuffer=self.options.receiveBuffer,
+            ipv6Only=True,
+            offload=self.options.offload,
+            decrementHopLimit=self._refusesLoops,
+        )
+
+    def _adopt(self, sock: socket.socket) -> BoundPort:
+        return adopt(
+            IReactorFDSet(self.reactor),
+            sock,
+            self._makeServer(),
+            writeTimeout=self.options.writeTimeout,
+            offload=self.options.offload,
+            decrementHopLimit=self._refusesLoops,
+        )
+
+    def _makeServer(self) -> EchoServer:
+        return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)
+
+    @property
+    def _refusesLoops(self) -> bool:
+        return self._policy is not None and self._policy.loops
+
+    def start(self) -> defer.Deferred[None]:
+        """Nothing: a bound port answers."""
+        self._answers = True
+        return defer.succeed(None)
+
+    async def drain(self) -> bool:
+        """Answer what is queued."""
+        self._answers = False
+        ours = [port for port in self.ports if isinstance(port, DatagramPort)]
+        # A port that cannot be read any more is closed like the others.
+        return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
+
+    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
+        """Change the guard and the log."""
+        if self._policy is None or not isinstance(self._guard, Guard):
+            raise ValueError(f"guard must be a GuardPolicy to be changed, got {self._guard!r}: configure that one")
+        self._policy = replace(policy, loops=self._policy.loops)
+        self._guard.configure(self._policy)
+        if isinstance(self.log, DatagramLog):
+            self.log.setRate(logDatagrams)
+
+    def processes(self) -> int:
+        """1 while this process answers."""
+        return int(self._answers)
+
+
+def warnUndrained() -> None:
+    """Log that the stop left datagrams unanswered."""
+    _log.warn("stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read", seconds=DRAIN_TIMEOUT)
+
+
+def boundAddress(port: BoundPort) -> DatagramAddress:
+    """The local address of a port."""
     host = cast("IPv4Address | IPv6Address", port.getHost())
     address = DatagramAddress((host.host, host.port))
     address.scopeID = int(getattr(host, "scopeID", 0))
     return address
 
 
-def _isLoopback(host: str) -> bool:
+def isLoopback(host: str) -> bool:
+    """Whether only this machine reaches an IP address."""
     return host == "::1" or (isIPAddress(host) and host.startswith("127."))
+
+
+def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:
+    """Whether a port has a socket to query."""
+    return isinstance(port, SocketGroup) or (isinstance(port, DatagramPort) and bool(port.connected))
 
 
 def _hasIPv6Loopback(reactor: IReactorUDP) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from twisted import __version__ as twistedVersion
 from udpecho._version import __version__
 from udpecho.interfaces import DROP_REASONS
-from udpecho.server.counters import BATCH_SIZES, Account, Counters
+from udpecho.server.counters import BATCH_SIZES, Counters, CountersView
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -30,7 +30,7 @@ class EchoCollector:
 
     def __init__(
         self,
-        account: Account,
+        account: CountersView,
         kernelDrops: Callable[[], int | None] | None = None,
         fill: Callable[[], float] | None = None,
         workers: Callable[[], int] | None = None,
@@ -130,7 +130,7 @@ def requireLibrary() -> None:
 
 
 def makeRegistry(
-    account: Account,
+    account: CountersView,
     kernelDrops: Callable[[], int | None] | None = None,
     fill: Callable[[], float] | None = None,
     workers: Callable[[], int] | None = None,

@@ -26,14 +26,24 @@ from udpecho.server.datagram_log import DatagramLog
 _log = Logger()
 
 
+def checkGuard(guard: object) -> None:
+    """@raise TypeError: if C{guard} is none."""
+    if not callable(getattr(guard, "refuse", None)):
+        raise TypeError(f"guard must have a method refuse(size, address), got {guard!r}")
+
+
 @implementer(IBatchReceiver, IDropReceiver)
 class EchoServer(DatagramProtocol):
     """
     Echoes, on a L{DatagramPort <udpecho.net.port.DatagramPort>}, on Twisted's own C{listenUDP}, and on any other
     C{IUDPTransport}.
 
-    What was sent to a broadcast or multicast address is not answered (RFC 1122 section 4.1.3.5 has UDP replies leave from a
-    unicast address, and one datagram would draw a reply from every host that hears it); it is counted as C{not_allowed}.
+    A datagram goes the same way whether it comes alone (L{datagramReceived}) or in a batch (L{datagramsReceived}): it is
+    counted and logged, then the limit and the guard decide whether it is dropped, then it is sent back, and the callback of the
+    sending counts what became of it. Nothing in the way of a batch is done for each datagram.
+
+    What was sent to a broadcast or multicast address is dropped as C{not_allowed}: RFC 1122 section 4.1.3.5 has UDP replies
+    leave from a unicast address, and one datagram would draw a reply from every host that receives it.
 
     @ivar counters: what came in and what became of it.
     """
@@ -45,74 +55,98 @@ class EchoServer(DatagramProtocol):
         guard: GuardLike | None = None,
         counters: Counters | None = None,
         maxPayload: int | None = None,
-        journal: IDatagramLog | None = None,
+        log: IDatagramLog | None = None,
     ) -> None:
         """
         @param guard: decides who is answered; without one, everybody is.
-        @param counters: the account to keep; by default a new one.
-        @param maxPayload: the longest payload to answer, in bytes; longer ones are counted as C{too_large}. By default there
-            is no limit but UDP's.
-        @param journal: writes down the datagrams; by default a L{DatagramLog} that logs 10 a second.
+        @param counters: the counters to use; by default new ones.
+        @param maxPayload: the longest payload to answer, in bytes; longer ones are dropped as C{too_large}. By default there is
+            no limit but UDP's.
+        @param log: logs the datagrams; by default a L{DatagramLog} that logs 10 a second.
         """
-        if guard is not None and not callable(getattr(guard, "refuse", None)):
-            raise TypeError(f"a guard has a method refuse(size, address), and {guard!r} has none")
+        if guard is not None:
+            checkGuard(guard)
         self.counters = Counters() if counters is None else counters
         self._guard = guard
         self._batchGuard = guard if IBatchGuard.providedBy(guard) else None
-        self._eachForItself = guard is not None and self._batchGuard is None
+        self._guardsEach = guard is not None and self._batchGuard is None
         self._maxPayload = maxPayload
-        self._journal = DatagramLog() if journal is None else journal
+        self._log = DatagramLog() if log is None else log
         self._send: Callable[[bytes, tuple[str, int], SendCallback], None] = self._write
-        self._cutAt: int | None = None
+        self._truncatedFrom: int | None = None
 
     def makeConnection(self, transport: IUDPTransport) -> None:
-        """Learn which transport to answer by."""
+        """Choose how to send on this transport."""
         if IDatagramTransport.providedBy(transport):
-            self._send, self._cutAt = transport.send, None
+            self._send, self._truncatedFrom = transport.send, None
         else:
-            # The stock port cuts what is longer, without a word.
-            self._send, self._cutAt = self._write, getattr(transport, "maxPacketSize", None)
+            # The stock port truncates longer datagrams silently.
+            self._send, self._truncatedFrom = self._write, getattr(transport, "maxPacketSize", None)
         super().makeConnection(transport)
 
     def stopProtocol(self) -> None:
-        """Say what is still to be said."""
-        self._journal.close()
+        """Log the sum of what was not logged yet."""
+        self._log.close()
+
+    # One datagram
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """Answer a datagram."""
         size = len(datagram)
         self.counters.receive(size)
-        logged = self._journal.received(size, addr)
+        logged = self._log.received(size, addr)
         try:
             reason = self._reasonToDrop(size, addr)
         except Exception:
-            # A guard that fails lets nobody in.
+            # A guard that fails admits nobody.
             self.counters.drop("not_allowed", size)
             raise
         if reason is not None:
             self.counters.drop(reason, size)
             return
 
-        def settled(reason: str | None) -> None:
+        def sent(reason: str | None) -> None:
             if reason is None:
                 self.counters.echo(size)
-                self._journal.written(size, addr, logged)
+                self._log.written(size, addr, logged)
             else:
                 self.counters.drop(reason, size)
 
-        self._send(datagram, addr, settled)
+        self._send(datagram, addr, sent)
+
+    def _reasonToDrop(self, size: int, address: tuple[str, int]) -> str | None:
+        if not getattr(address, "unicast", True):
+            return "not_allowed"
+        if self._truncatedFrom is not None and size >= self._truncatedFrom:
+            return "truncated"
+        if self._maxPayload is not None and size > self._maxPayload:
+            return "too_large"
+        return None if self._guard is None else self._guard.refuse(size, address)
+
+    def _write(self, datagram: bytes, address: tuple[str, int], callback: SendCallback) -> None:
+        """Send on a transport that raises what the system refuses."""
+        assert self.transport is not None
+        try:
+            self.transport.write(datagram, address)
+        except (OSError, error.MessageLengthError):
+            callback("send_failed")
+        else:
+            callback(None)
+
+    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
+        """Count a datagram that the transport dropped."""
+        self.counters.receive(size)
+        self.counters.drop(reason, size)
+
+    # A batch
 
     def datagramsReceived(self, batch: IDatagramBatch) -> None:
-        """
-        Answer a batch.
-
-        @see: L{IBatchReceiver.datagramsReceived}
-        """
-        if self._eachForItself or self._journal.wantsLines() or (self._maxPayload is not None and self._hasLongBursts(batch)):
-            self._oneByOne(batch)
+        """Answer a batch."""
+        if self._guardsEach or self._log.wantsLines() or (self._maxPayload is not None and self._hasMixedEntry(batch)):
+            self._receiveEach(batch)
             return
         self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
-        self._journal.passed(batch.datagrams, batch.size, 0, 0)
+        self._log.addUnlogged(batch.datagrams, batch.size, 0, 0)
         for entry in batch.nonUnicast():
             batch.drop(entry, "not_allowed")
         if self._maxPayload is not None and batch.size > self._maxPayload:
@@ -123,17 +157,25 @@ class EchoServer(DatagramProtocol):
             try:
                 self._batchGuard.refuseEntries(batch)
             except Exception:
-                # A guard that fails lets nobody in.
+                # A guard that fails admits nobody.
                 self.counters.drop("not_allowed", batch.size, batch.datagrams)
                 raise
-        batch.send(self._settledMany)
+        batch.send(self._batchSent)
 
-    def _hasLongBursts(self, batch: IDatagramBatch) -> bool:
-        """Whether a burst may have datagrams that are too long and one, the last, that is not."""
+    def _batchSent(self, reason: str | None, datagrams: int, size: int) -> None:
+        if reason is None:
+            self.counters.echo(size, datagrams)
+            self._log.addUnlogged(0, 0, datagrams, size)
+        else:
+            self.counters.drop(reason, size, datagrams)
+
+    def _hasMixedEntry(self, batch: IDatagramBatch) -> bool:
+        """Whether an entry may have segments that are too long, and a shorter last one that is not."""
         most = self._maxPayload
         return most is not None and batch.datagrams > batch.entries and max(batch.longest()) > most
 
-    def _oneByOne(self, batch: IDatagramBatch) -> None:
+    def _receiveEach(self, batch: IDatagramBatch) -> None:
+        """Handle the datagrams of a batch one by one."""
         self.counters.receiveBatch(batch.entries, 0, 0)
         for entry in range(batch.entries):
             address = batch.address(entry)
@@ -145,38 +187,3 @@ class EchoServer(DatagramProtocol):
                     self.datagramReceived(payload, address)
                 except Exception:
                     _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self)
-
-    def _settledMany(self, reason: str | None, datagrams: int, size: int) -> None:
-        if reason is None:
-            self.counters.echo(size, datagrams)
-            self._journal.passed(0, 0, datagrams, size)
-        else:
-            self.counters.drop(reason, size, datagrams)
-
-    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
-        """
-        Count what the transport did not hand over.
-
-        @see: L{IDropReceiver.datagramDropped}
-        """
-        self.counters.receive(size)
-        self.counters.drop(reason, size)
-
-    def _reasonToDrop(self, size: int, address: tuple[str, int]) -> str | None:
-        if not getattr(address, "unicast", True):
-            return "not_allowed"
-        if self._cutAt is not None and size >= self._cutAt:
-            return "truncated"
-        if self._maxPayload is not None and size > self._maxPayload:
-            return "too_large"
-        return None if self._guard is None else self._guard.refuse(size, address)
-
-    def _write(self, datagram: bytes, address: tuple[str, int], settled: SendCallback) -> None:
-        """Send on a transport that raises what the system refuses, and knows no more."""
-        assert self.transport is not None
-        try:
-            self.transport.write(datagram, address)
-        except (OSError, error.MessageLengthError):
-            settled("send_failed")
-        else:
-            settled(None)

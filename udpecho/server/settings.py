@@ -1,13 +1,23 @@
-"""The one table of options."""
+"""
+The one table of options. The command line, the configuration file, the settings of the workers and the tables in the
+documentation are made from it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from udpecho.guard.networks import parseNetwork
+from udpecho.guard.policy import GuardPolicy
+from udpecho.net.options import PortOptions
+from udpecho.net.sockets import MAX_DATAGRAM
 from udpecho.parsing import (
+    MAX_WORKERS,
+    checkTimeout,
     parseBytes,
     parseEndpoint,
     parseInterface,
@@ -18,6 +28,10 @@ from udpecho.parsing import (
     parseSeconds,
     parseWorkers,
 )
+from udpecho.server.datagram_log import DEFAULT_LOG_RATE
+
+#: The port that the server listens on by default.
+DEFAULT_PORT = 1234
 
 #: An option's value as the command line would have it: its text, those of an option that may be given several times, or whether
 #: a switch is on.
@@ -31,39 +45,195 @@ LIST = "list"
 SWITCH = "switch"
 
 
-@dataclass(frozen=True)
-class Setting:
+def checkInteger(name: str, value: int, lowest: int, highest: int) -> None:
     """
-    What an option takes.
+    @raise TypeError: if C{value} is not an integer.
+    @raise ValueError: if it is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} must be {lowest} to {highest}, got {value!r}")
 
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """
+    How an L{EchoService <udpecho.server.service.EchoService>} serves.
+
+    @ivar maxPayload: the longest payload to answer, in bytes; C{None} for UDP's own limit.
+    @ivar logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
+    @ivar writeTimeout: how many seconds a reply waits for a full send queue.
+    @ivar receiveBuffer: bytes of receive buffer to request for each interface, and for each worker; C{None} for the system's
+        default.
+    @ivar offload: whether the kernel may hand over, and take, segments of one flow as one batch entry (GRO, GSO).
+    @ivar workers: how many processes serve, 1 to 256; with 1 it is this process.
+    """
+
+    maxPayload: int | None = None
+    logDatagrams: int | None = DEFAULT_LOG_RATE
+    writeTimeout: float = PortOptions.writeTimeout
+    receiveBuffer: int | None = None
+    offload: bool = True
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.maxPayload is not None:
+            checkInteger("maxPayload", self.maxPayload, 0, MAX_DATAGRAM)
+        if self.logDatagrams is not None:
+            checkInteger("logDatagrams", self.logDatagrams, 0, sys.maxsize)
+        checkTimeout(self.writeTimeout)
+        if self.receiveBuffer is not None:
+            # setsockopt(2) takes a C int, and Linux doubles the value.
+            checkInteger("receiveBuffer", self.receiveBuffer, 1, 2**30 - 1)
+        checkInteger("workers", self.workers, 1, MAX_WORKERS)
+
+
+@dataclass(frozen=True)
+class Option:
+    """
+    An option of C{twistd udpecho}.
+
+    @ivar name: its name on the command line and in the configuration file.
     @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array
         of strings; L{SWITCH}, C{true} or C{false}.
-    @ivar parse: reads one text, and raises C{ValueError} with a sentence if it is wrong; C{None} if only the option can.
-    @ivar reloads: whether it can be applied while serving.
+    @ivar value: what the documentation calls the value.
+    @ivar default: the default as the command line would have it; C{None} if no text stands for it.
+    @ivar help: one or more sentences.
+    @ivar parse: reads the text, and raises C{ValueError} if it is wrong; C{None} if any text will do.
+    @ivar absent: what applies without the option, where there is no C{default}.
+    @ivar settings: the class whose field has the value, if one has. The field has the option's name, without C{no-}, unless
+        C{attribute} names it.
+    @ivar reloads: whether a reload applies it while the server answers.
+    @ivar toWorkers: whether the workers need it.
+    @ivar inFile: whether the configuration file may have it.
+    @ivar short: its letter.
     """
 
+    name: str
     kind: str
+    value: str = ""
+    default: str | None = None
+    help: str = ""
     parse: Callable[[str], object] | None = None
+    absent: str = ""
+    settings: type[ServiceOptions] | type[GuardPolicy] | None = None
+    attribute: str = ""
     reloads: bool = False
+    toWorkers: bool = False
+    inFile: bool = True
+    short: str | None = None
+
+    @property
+    def description(self) -> str:
+        """What the option does."""
+        return f"{self.help} May be given several times." if self.kind == LIST else self.help
+
+    @property
+    def field(self) -> str:
+        """The name of the field."""
+        first, *others = self.name.removeprefix("no-").split("-")
+        return self.attribute or first + "".join(map(str.capitalize, others))
+
+    def fieldValue(self, value: Any) -> Any:
+        """The value for the field, from the value that was read."""
+        if self.kind == LIST:
+            return tuple(value)
+        return bool(value) != self.name.startswith("no-") if self.kind == SWITCH else value
 
 
-#: The options of C{twistd udpecho} that a file may have.
-SETTINGS: Mapping[str, Setting] = {
-    "port": Setting(NUMBER, partial(parsePort, lowest=0)),
-    "interface": Setting(LIST, parseInterface),
-    "max-payload": Setting(NUMBER, parsePayloadSize),
-    "log-datagrams": Setting(NUMBER, parseLogRate, reloads=True),
-    "write-timeout": Setting(NUMBER, parseSeconds),
-    "receive-buffer": Setting(NUMBER, parseBytes),
-    "workers": Setting(NUMBER, parseWorkers),
-    "no-offload": Setting(SWITCH),
-    "allow": Setting(LIST, parseNetwork, reloads=True),
-    "trust": Setting(LIST, parseNetwork, reloads=True),
-    "rate": Setting(NUMBER, parseLimit, reloads=True),
-    "burst": Setting(NUMBER, partial(parseLimit, lowest=1), reloads=True),
-    "max-rate": Setting(NUMBER, parseLimit, reloads=True),
-    "no-loop-guard": Setting(SWITCH),
-    "dry-run": Setting(SWITCH, reloads=True),
-    "metrics": Setting(TEXT, parseEndpoint),
-    "socket-activation": Setting(LIST),
-}
+_port = partial(parsePort, lowest=0)
+_limit = partial(parseLimit, lowest=0)
+_burst = partial(parseLimit, lowest=1)
+_service = partial(Option, settings=ServiceOptions)
+_guard = partial(Option, settings=GuardPolicy, toWorkers=True)
+
+# One option in two lines, which the formatter would make eight.
+# fmt: off
+_options = (
+    Option("port", NUMBER, "N", str(DEFAULT_PORT), parse=_port, short="p",
+           help="The UDP port to listen on; 0 for any free one."),
+    Option("interface", LIST, "ADDR", absent="127.0.0.1 and ::1", parse=parseInterface, short="i",
+           help="A local IP address to listen on. 0.0.0.0 is all of IPv4, :: all of IPv6."),
+    _service("max-payload", NUMBER, "N", absent="no limit", parse=parsePayloadSize, toWorkers=True,
+             help="Drop datagrams of more than N bytes."),
+    _service("log-datagrams", NUMBER, "RATE", str(ServiceOptions.logDatagrams), parse=parseLogRate, reloads=True,
+             toWorkers=True, help="How many datagrams a second get their two lines in the log; 0 for none, or all."),
+    _service("write-timeout", NUMBER, "SECONDS", f"{ServiceOptions.writeTimeout:g}", parse=parseSeconds, toWorkers=True,
+             help="How long a reply waits for a full send queue."),
+    _service("receive-buffer", NUMBER, "BYTES", absent="the system's", parse=parseBytes,
+             help="Receive buffer to request from the system, as in 4M."),
+    _guard("allow", LIST, "NETWORK", absent="any", parse=parseNetwork, reloads=True,
+           help="A network to answer, as 192.0.2.0/24, an address, private, loopback or any."),
+    _guard("trust", LIST, "NETWORK", absent="loopback and private", parse=parseNetwork, reloads=True,
+           help="A network to answer without a limit."),
+    _guard("rate", NUMBER, "N", str(GuardPolicy.rate), parse=_limit, reloads=True,
+           help="Datagrams a second to answer to each source that is not trusted; 0 for no limit."),
+    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True,
+           help="How many of them may come at once."),
+    _guard("max-rate", NUMBER, "N", str(GuardPolicy.maxRate), parse=_limit, reloads=True,
+           help="Datagrams a second to answer to all sources together; 0 for no limit."),
+    _guard("no-loop-guard", SWITCH, attribute="loops",
+           help="Answer other servers and forged sources too, and do not limit the hops of replies."),
+    _guard("dry-run", SWITCH, reloads=True,
+           help="Count what the guard would drop, and drop nothing."),
+    _service("no-offload", SWITCH, toWorkers=True,
+             help="Receive and send each datagram separately: no GRO, no GSO."),
+    Option("metrics", TEXT, "ENDPOINT", absent="nowhere", parse=parseEndpoint,
+           help="Serve Prometheus metrics and health checks there, as tcp:9107:interface=127.0.0.1."),
+    Option("config", TEXT, "FILE", absent="none", inFile=False,
+           help="A TOML file with more of these options; SIGHUP reads it again."),
+    Option("check-config", TEXT, "FILE", inFile=False,
+           help="Print what is wrong with such a file, and exit."),
+    Option("socket-activation", LIST, "NAME", absent="none",
+           help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
+    _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,
+             help="Processes that share the port (Linux only); auto for one on each processor."),
+)
+# fmt: on
+#: All options by name, in the order of the documentation.
+OPTIONS: Mapping[str, Option] = {option.name: option for option in _options}
+#: The options that a configuration file may have.
+FILE_OPTIONS: Mapping[str, Option] = {name: option for name, option in OPTIONS.items() if option.inFile}
+
+
+def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
+    """
+    Make the settings objects.
+
+    @param values: the parsed value of each option, by the option's name. An empty list stands for the default.
+    """
+
+    def fields(settings: type) -> dict[str, Any]:
+        chosen = (option for option in _options if option.settings is settings and values[option.name] != [])
+        return {option.field: option.fieldValue(values[option.name]) for option in chosen}
+
+    return ServiceOptions(**fields(ServiceOptions)), GuardPolicy(**fields(GuardPolicy))
+
+
+def toWorkerSettings(options: ServiceOptions, policy: GuardPolicy) -> dict[str, Any]:
+    """What a worker needs, as JSON can carry it."""
+    chosen = (option.field for option in _options if option.toWorkers and option.settings is ServiceOptions)
+    return {"options": {field: getattr(options, field) for field in chosen}, "policy": policy.asSettings()}
+
+
+def fromWorkerSettings(settings: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
+    """Read what L{toWorkerSettings} made."""
+    return ServiceOptions(**settings["options"]), GuardPolicy.fromSettings(settings["policy"])
+
+
+def documentation(markup: str) -> list[str]:
+    """
+    The table of options for the documentation: the option, its default, and its help.
+
+    @param markup: C{"markdown"} or C{"rst"}.
+
+    @return: the lines.
+    """
+    rows = [
+        (f"--{option.name} {option.value}".rstrip(), option.default or option.absent, option.description) for option in _options
+    ]
+    if markup == "markdown":
+        head = ["| option | default | |", "|---|---|---|"]
+        return head + [f"| `{name}` | {default} | {text} |" for name, default, text in rows]
+    return [line.rstrip() for name, *cells in rows for line in (f"* - ``{name}``", *(f"  - {cell}" for cell in cells))]

@@ -12,15 +12,15 @@ from udpecho.server.counters import COUNTERS_SIZE, Counters
 
 class SharedCounters:
     """
-    Accounts in memory that processes share.
+    Counters in memory that processes share.
 
     @ivar descriptor: the memory, for the processes to map.
-    @ivar accounts: the accounts, in their order.
+    @ivar counters: those of each process.
     """
 
     def __init__(self, number: int) -> None:
         """
-        @param number: how many accounts.
+        @param number: of how many processes.
 
         @raise OSError: if there is no descriptor or no memory left.
         """
@@ -36,13 +36,13 @@ class SharedCounters:
             os.close(self.descriptor)
             raise
         whole = memoryview(self._memory)
-        self.accounts = [Counters(whole[at : at + COUNTERS_SIZE]) for at in range(0, len(whole), COUNTERS_SIZE)]
+        self.counters = [Counters(whole[at : at + COUNTERS_SIZE]) for at in range(0, len(whole), COUNTERS_SIZE)]
 
     def close(self) -> None:
-        """Give the memory back. The accounts stay as they are."""
-        for account in self.accounts:
-            account.detach()
-        # Where objects live on after their last use the memory does too.
+        """Release the memory. The counters keep their numbers."""
+        for counters in self.counters:
+            counters.detach()
+        # Where objects outlive their last use (PyPy), the memory does too.
         with suppress(BufferError):
             self._memory.close()
         os.close(self.descriptor)

@@ -1,16 +1,16 @@
 """
-What a worker and its parent say to each other, over pipes: JSON objects of one item, C{{kind: value}}, each in a line.
+The messages between a worker and its parent, over pipes: JSON objects of one item, C{{kind: value}}, each in a line.
 
 ===========  ===============================================  ==========================================================
-kind         value                                            what it says
+kind         value                                            meaning
 ===========  ===============================================  ==========================================================
-configure    an object                                        the parent: serve, and how
-change       an object                                        the parent: go on like this
-ready        C{True}                                          the worker: it answers
-guard        an object                                        the worker: what its guard tells
-received     size, host, port, scope                          a datagram came in, which is worth a line in the log
-written      size, host, port, scope                          a datagram went back, which is worth one too
-passed       received, bytes, written, bytes                  so many came and went that have no lines
+configure    an object                                        to the worker: serve with these settings
+change       an object                                        to the worker: go on with these settings
+ready        C{True}                                          from the worker: it answers
+guard        an object                                        from the worker: statistics of its guard
+received     size, host, port, scope                          a datagram came in, and gets a line in the log
+written      size, host, port, scope                          a datagram went back, and gets a line in the log
+unlogged     received, bytes, written, bytes                  the sum of the datagrams that got no line
 log          level, text                                      a warning, or worse
 ===========  ===============================================  ==========================================================
 """
@@ -18,18 +18,22 @@ log          level, text                                      a warning, or wors
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.logger import ILogObserver, LogLevel, eventAsText
+from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
+from udpecho.addresses import DatagramAddress
+from udpecho.interfaces import IDatagramLog
 from udpecho.server.datagram_log import IDatagramLines
 
-#: The longest line, in bytes; longer ones are not messages.
-MAX_LINE = 65536
 #: How many characters of one log event are passed on.
 MAX_TEXT = 8192
+#: How many datagrams of a worker may have a line in the log while their replies do not have theirs yet.
+_maxUnanswered = 1024
 
 
 def encode(kind: str, value: object) -> bytes:
@@ -47,57 +51,102 @@ def decode(line: bytes) -> tuple[str, Any]:
     """
     found = json.loads(line)
     if not isinstance(found, dict) or len(found) != 1:
-        raise ValueError(f"{line[:80]!r} is not a message")
+        raise ValueError(f"a message must be a JSON object of one item, got {line[:80]!r}")
     ((kind, value),) = found.items()
     return kind, value
 
 
-class LineBuffer:
-    """Takes bytes as they come and gives lines."""
+class MessageReceiver(LineOnlyReceiver):
+    """Calls the handler of each message."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    delimiter = b"\n"
+    #: Bytes of the longest message: all the networks that fit into a configuration file do.
+    MAX_LENGTH = 2**22
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def __init__(self, handlers: Mapping[str, Callable[[Any], object]], failed: Callable[[bytes], object]) -> None:
         """
-        Take bytes.
-
-        @return: the lines that are whole now, without their ends; one that grew longer than L{MAX_LINE} is cut there.
+        @param handlers: called with the value of a message, by its kind.
+        @param failed: called with a line that is no message, or whose handler raised, while the exception is being handled.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            lines.append(self._rest)
-            self._rest = b""
-        return lines
+        self._handlers = handlers
+        self._failed = failed
+
+    def lineReceived(self, line: bytes) -> None:
+        """Call the handler."""
+        try:
+            kind, value = decode(line)
+            self._handlers[kind](value)
+        except Exception:
+            self._failed(line)
 
 
 @implementer(IDatagramLines)
 class SentLines:
-    """The lines of a worker's datagrams, sent to its parent."""
+    """Sends the lines of a worker's datagrams to its parent."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         """@param write: takes the messages."""
         self._write = write
 
     def received(self, size: int, address: tuple[str, int]) -> None:
-        """@see: L{IDatagramLines.received}"""
+        """Send the line of a datagram that came in."""
         self._write(encode("received", [size, *address, getattr(address, "scopeID", 0)]))
 
     def written(self, size: int, address: tuple[str, int]) -> None:
-        """@see: L{IDatagramLines.written}"""
+        """Send the line of a reply."""
         self._write(encode("written", [size, *address, getattr(address, "scopeID", 0)]))
 
-    def passed(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """@see: L{IDatagramLines.passed}"""
-        self._write(encode("passed", [received, receivedBytes, written, writtenBytes]))
+    def unlogged(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        """Send the sum of the others."""
+        self._write(encode("unlogged", [received, receivedBytes, written, writtenBytes]))
+
+
+class LogForwarder:
+    """
+    Forwards the lines of one worker to the log of all.
+
+    A reply gets its line if its datagram did. The two have no more in common than peer and size; of many datagrams without a
+    reply the oldest are forgotten.
+
+    @ivar logsAll: whether all datagrams get their lines.
+    """
+
+    def __init__(self, log: IDatagramLog, logsAll: bool) -> None:
+        self.logsAll = logsAll
+        self._log = log
+        self._unanswered: OrderedDict[tuple[int, DatagramAddress], int] = OrderedDict()
+
+    def received(self, value: Sequence[Any]) -> None:
+        """A datagram came in: size, host, port and scope."""
+        size, address = self._read(value)
+        if self._log.received(size, address) and not self.logsAll:
+            self._unanswered[size, address] = self._unanswered.pop((size, address), 0) + 1
+            if len(self._unanswered) > _maxUnanswered:
+                self._unanswered.popitem(last=False)
+
+    def written(self, value: Sequence[Any]) -> None:
+        """A datagram went back: size, host, port and scope."""
+        size, address = self._read(value)
+        number = self._unanswered.pop((size, address), 0)
+        if number > 1:
+            self._unanswered[size, address] = number - 1
+        self._log.written(size, address, number > 0 or self.logsAll)
+
+    def unlogged(self, value: Sequence[int]) -> None:
+        """The arguments of L{IDatagramLog.addUnlogged}."""
+        self._log.addUnlogged(*value)
+
+    @staticmethod
+    def _read(value: Sequence[Any]) -> tuple[int, DatagramAddress]:
+        size, host, port, scopeID = value
+        address = DatagramAddress((host, port))
+        address.scopeID = scopeID
+        return size, address
 
 
 @implementer(ILogObserver)
 class SentLog:
-    """
-    Sends a worker's warnings, and what is worse, to its parent. The rest is about the worker's start and stop, of which the
-    parent knows.
-    """
+    """Sends a worker's warnings, and worse, to its parent, which logs the rest of a worker's life itself."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         """@param write: takes the messages."""

@@ -1,37 +1,151 @@
-"""The workers of a server: processes on one port, started, replaced when they die, heard, and stopped."""
+"""The workers of a server: processes on one port, started, replaced when they end, and stopped."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from twisted.internet import defer
+from twisted.application.internet import backoffPolicy
+from twisted.internet import defer, error
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from udpecho.interfaces import IDatagramLog
+from udpecho.guard.policy import GuardPolicy
+from udpecho.interfaces import IDatagramLog, Reactor
+from udpecho.net.reuseport import SocketGroup
+from udpecho.net.sockets import hasQueued
+from udpecho.server.counters import Counters, CountersView, SummedCounters
+from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.guard_stats import GuardStats
+from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners
+from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.shared_counters import SharedCounters
-from udpecho.server.worker_process import WorkerGuardStats, _cancel, _Slot
+from udpecho.server.worker_messages import LogForwarder
+from udpecho.server.worker_process import WorkerProcess, cancel, describeEnd
 
-#: Seconds beyond its time to drain that a worker has for starting and ending, before it is killed.
+#: Seconds that a worker has to start and end, in addition to those in which it answers what is queued, before it is killed.
 _grace = 5.0
-#: Seconds in which a killed process must be gone.
-_deathTimeout = 5.0
+#: Seconds until a killed process must have ended.
+_killTimeout = 5.0
+#: Seconds between the end of a process and the start of the next; also how long it must have lived to count as healthy again.
+_maxDelay = 10.0
+_delay = backoffPolicy(initialDelay=0.1, maxDelay=_maxDelay, factor=2, jitter=lambda: 0.0)
 
 _log = Logger()
+
+
+class WorkerSlot:
+    """
+    The place of one worker: its sockets and its counters, which the processes that succeed each other have in common.
+
+    @ivar name: its number, from 1.
+    @ivar process: its process, if it has one at the moment.
+    @ivar failed: whether its last process ended before it was ready.
+    @ivar drained: whether its last process ended because it was to, and did so well.
+    """
+
+    def __init__(self, pool: WorkerPool, index: int, sockets: Sequence[socket.socket], counters: Counters) -> None:
+        self.name = index + 1
+        self.process: WorkerProcess | None = None
+        self.failed = False
+        self.drained = False
+        self.counters = counters
+        self._pool = pool
+        self._index = index
+        self._sockets = sockets
+        self._forwarder = LogForwarder(pool.log, pool.logsAll)
+        self._restarts = 0
+        self._waiting: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Start a process."""
+        self._waiting = None
+        pool = self._pool
+        forwarder = self._forwarder = LogForwarder(pool.log, pool.logsAll)
+        # Set before it is started, since it may have ended before that has returned.
+        self.process = WorkerProcess(
+            pool.reactor,
+            self.name,
+            {
+                "ready": self._ready,
+                "received": forwarder.received,
+                "written": forwarder.written,
+                "unlogged": forwarder.unlogged,
+                "guard": lambda value: pool.guardStats.merge(self.name, **value),
+            },
+            self._ended,
+        )
+        descriptors = [pool.memory, *(sock.fileno() for sock in self._sockets)]
+        self.process.start(descriptors, {**pool.settings, "slot": self._index})
+
+    def change(self) -> None:
+        """Send the process the settings of the pool."""
+        self._forwarder.logsAll = self._pool.logsAll
+        if self.process is not None:
+            self.process.send("change", self._pool.settings)
+
+    def stop(self) -> None:
+        """Have the process end. If there is none, and something is queued, one is started to answer that."""
+        cancel(self._waiting)
+        self._waiting = None
+        if self.process is None and any(map(hasQueued, self._sockets)):
+            self.start()
+        if self.process is not None:
+            self.process.stop()
+
+    def isReady(self) -> bool:
+        """Whether a process answers."""
+        return self.process is not None and self.process.ready
+
+    def _ready(self, _: object) -> None:
+        assert self.process is not None
+        self.process.ready = True
+        self.failed = False
+        self._pool.workerReady()
+
+    def _ended(self, reason: BaseException) -> None:
+        process, self.process = self.process, None
+        assert process is not None
+        pending = self.counters.writeOffPending()
+        lost = f"; what it had in hand counts as send_failed: {pending}" if pending else ""
+        if self._pool.stopping:
+            self.drained = isinstance(reason, error.ProcessDone)
+            if not self.drained:
+                _log.warn("worker {worker} {how}{lost}", worker=self.name, how=describeEnd(reason), lost=lost)
+            self._pool.workerStopped()
+            return
+        self.failed = not process.ready
+        if self._pool.reactor.seconds() - process.started >= _maxDelay:
+            self._restarts = 0
+        delay = _delay(self._restarts - 1) if self._restarts else 0.0
+        self._restarts += 1
+        _log.warn(
+            "worker {worker} {how}{early}{lost}; another takes its place {when}",
+            worker=self.name,
+            how=describeEnd(reason),
+            early=" before it was ready" if self.failed else "",
+            lost=lost,
+            pending=pending,
+            when=f"in {delay:g} s" if delay else "at once",
+            delay=delay,
+        )
+        self._waiting = self._pool.reactor.callLater(delay, self.start)
+        self._pool.workerFailed()
 
 
 class WorkerPool:
     """
     Keeps a number of workers running.
 
-    @ivar reactor: starts the processes, and the next ones when it is time.
-    @ivar journal: gets their lines.
-    @ivar logsAll: whether all datagrams have their lines.
-    @ivar settings: what they are told.
-    @ivar memory: the descriptor of the memory of their accounts.
-    @ivar accounts: the account of each.
-    @ivar news: what their guards tell.
+    @ivar reactor: starts the processes.
+    @ivar log: gets their lines.
+    @ivar settings: what they are configured with, L{toWorkerSettings}.
+    @ivar memory: the descriptor of the memory of their counters.
+    @ivar counters: those of each worker.
+    @ivar guardStats: what their guards report.
+    @ivar started: whether they have been started.
     @ivar stopping: whether they are to end.
     """
 
@@ -39,36 +153,35 @@ class WorkerPool:
         self,
         reactor: Any,
         sockets: Sequence[Sequence[socket.socket]],
-        journal: IDatagramLog,
-        logDatagrams: int | None,
-        shared: SharedCounters | None = None,
-        **settings: object,
+        log: IDatagramLog,
+        settings: Mapping[str, Any],
     ) -> None:
         """
         @param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param sockets: for each worker the bound sockets that it serves on. They stay open here, so that what is queued on
             them outlives a worker.
-        @param journal: the journal of all workers.
-        @param logDatagrams: how many datagrams a second each of them tells the journal of, beside the sum of the rest;
-            C{None} for all.
-        @param shared: the accounts of the workers, one for each, which the pool closes; by default new ones.
-        @param settings: what else they are told: what JSON can carry.
+        @param log: the log of all workers.
+        @param settings: the result of L{toWorkerSettings}.
 
-        @raise OSError: if there is no descriptor or no memory left.
+        @raise OSError: if there is no memory or no descriptor left for the counters.
         """
         self.reactor = reactor
-        self.journal = journal
-        self.logsAll = logDatagrams is None
-        self.settings = {"logDatagrams": logDatagrams, **settings}
-        self.news = WorkerGuardStats()
-        self._shared = SharedCounters(len(sockets)) if shared is None else shared
+        self.log = log
+        self.settings = settings
+        self.guardStats = GuardStats()
+        self._shared = SharedCounters(len(sockets))
         self.memory = self._shared.descriptor
-        self.accounts = self._shared.accounts
-        self.stopping = False
+        self.counters = self._shared.counters
+        self.started = self.stopping = False
         self._ready: defer.Deferred[None] | None = defer.Deferred()
-        self._complained = False
+        self._logged = False
         self._stopped: defer.Deferred[None] | None = None
-        self._slots = [_Slot(self, *parts) for parts in zip(range(len(sockets)), sockets, self.accounts)]
+        self._slots = [WorkerSlot(self, *parts) for parts in zip(range(len(sockets)), sockets, self.counters)]
+
+    @property
+    def logsAll(self) -> bool:
+        """Whether all datagrams get their lines."""
+        return self.settings["options"]["logDatagrams"] is None
 
     def start(self) -> defer.Deferred[None]:
         """
@@ -78,28 +191,20 @@ class WorkerPool:
         """
         ready = self._ready
         assert ready is not None
+        self.started = True
         for slot in self._slots:
             slot.start()
         return ready
 
     def alive(self) -> int:
         """How many workers answer."""
-        return sum(slot.process is not None and slot.process.ready for slot in self._slots)
+        return sum(slot.isReady() for slot in self._slots)
 
-    def change(self, logDatagrams: int | None, **settings: object) -> None:
-        """
-        Have the workers, and those that come after them, go on with other settings.
-
-        @param logDatagrams: as at the beginning.
-        @param settings: the same.
-        """
-        self.logsAll = logDatagrams is None
-        changed = {"logDatagrams": logDatagrams, **settings}
-        self.settings.update(changed)
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Change the settings of the workers, and of those that replace them."""
+        self.settings = settings
         for slot in self._slots:
-            if slot.process is not None:
-                slot.process.relay.everything = self.logsAll
-                slot.process.say("change", changed)
+            slot.change()
 
     def undrained(self) -> list[int]:
         """After the stop, the indices of the workers that had no process to answer what was queued, or one that failed."""
@@ -111,16 +216,16 @@ class WorkerPool:
 
         @param timeout: how many seconds they have for what is queued.
 
-        @return: fires when all are over.
+        @return: fires when all have ended.
         """
         self.stopping = True
         self._ready = None
         stopped = self._stopped = defer.Deferred()
         killing = self.reactor.callLater(timeout + _grace, self._kill)
-        stopped.addBoth(lambda _: _cancel(killing))
+        stopped.addBoth(lambda _: cancel(killing))
         for slot in self._slots:
             slot.stop()
-        self.oneHasStopped()
+        self.workerStopped()
         return stopped
 
     def _kill(self) -> None:
@@ -128,36 +233,135 @@ class WorkerPool:
             if slot.process is not None:
                 _log.warn("worker {worker} does not end, and is killed", worker=slot.name)
                 slot.process.kill()
-        writeOffPending = self.reactor.callLater(_deathTimeout, self._giveUp)
+        abandoning = self.reactor.callLater(_killTimeout, self._abandon)
         assert self._stopped is not None
-        self._stopped.addBoth(lambda _: _cancel(writeOffPending))
+        self._stopped.addBoth(lambda _: cancel(abandoning))
 
-    def _giveUp(self) -> None:
+    def _abandon(self) -> None:
         _log.error(
             "workers cannot be killed: {workers}", workers=[slot.name for slot in self._slots if slot.process is not None]
         )
         self._finish()
 
-    def oneHasStopped(self) -> None:
-        """A worker's process is over, as it should."""
-        if not any(slot.process for slot in self._slots):
-            self._finish()
-
     def _finish(self) -> None:
         stopped, self._stopped = self._stopped, None
         if stopped is not None:
-            self._shared.close()
             stopped.callback(None)
 
-    def oneIsReady(self) -> None:
+    def close(self) -> None:
+        """Release the memory, when no process runs. The counters keep their numbers."""
+        self._shared.close()
+
+    # What a slot reports
+
+    def workerStopped(self) -> None:
+        """A process has ended, as it was to."""
+        if not any(slot.process for slot in self._slots):
+            self._finish()
+
+    def workerReady(self) -> None:
         """A worker answers."""
-        self._complained = False
-        if self._ready is not None and all(slot.process is not None and slot.process.ready for slot in self._slots):
+        self._logged = False
+        if self._ready is not None and all(slot.isReady() for slot in self._slots):
             ready, self._ready = self._ready, None
             ready.callback(None)
 
-    def oneHasDied(self) -> None:
-        """A worker's process is over, and was not to be."""
-        if not self._complained and all(slot.failed for slot in self._slots):
-            self._complained = True
+    def workerFailed(self) -> None:
+        """A process has ended, and was not to."""
+        if not self._logged and all(slot.failed for slot in self._slots):
+            self._logged = True
             _log.error("no worker can start: nothing is answered until one does, and they are tried again and again")
+
+
+class WorkerListeners(Listeners):
+    """Sockets on which workers serve, several on each address."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        where: ListenAddresses,
+        options: ServiceOptions,
+        policy: GuardPolicy,
+        log: IDatagramLog | None = None,
+    ) -> None:
+        """
+        @param policy: the policy of the guard of each worker.
+        @param log: gets the lines of all workers; by default a L{DatagramLog}.
+        """
+        super().__init__(reactor, where, options)
+        self.guardStats = GuardStats()
+        self._policy = policy
+        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
+        # Those of the workers that have ended first, then those of the workers.
+        self._past = Counters()
+        self._parts: list[CountersView] = [self._past]
+        self.counters = SummedCounters(self._parts)
+        self._pool: WorkerPool | None = None
+
+    def bind(self) -> None:
+        """Bind the sockets, and make the pool, since there may be no memory left for its counters."""
+        super().bind()
+        if self._pool is None:
+            sockets = list(zip(*(group.sockets for group in self._groups())))
+            try:
+                pool = self._pool = WorkerPool(self.reactor, sockets, self.log, self._settings())
+            except OSError as e:
+                host = self.addresses[0].host
+                self.abort()
+                raise error.CannotListenError(host, self.where.port, e) from None
+            self.guardStats = pool.guardStats
+            self._parts += pool.counters
+
+    def _groups(self) -> list[SocketGroup]:
+        return [port for port in self.ports if isinstance(port, SocketGroup)]
+
+    def _settings(self) -> dict[str, Any]:
+        return toWorkerSettings(self.options, self._policy)
+
+    def _listen(self, interface: str, number: int) -> BoundPort:
+        return SocketGroup(number, interface, self.options.workers, self.options.receiveBuffer)
+
+    def abort(self) -> None:
+        """Close the sockets at once, before a worker was started."""
+        super().abort()
+        self._closePool()
+
+    async def close(self) -> None:
+        """Close the sockets, when no worker runs."""
+        await super().close()
+        self._closePool()
+
+    def _closePool(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for counters in pool.counters:
+                self._parts.remove(counters)
+                self._past.add(counters)
+            pool.close()
+
+    def start(self) -> defer.Deferred[None]:
+        """Start the workers."""
+        assert self._pool is not None
+        return self._pool.start()
+
+    async def drain(self) -> bool:
+        """Stop the workers. They log themselves what they cannot answer."""
+        pool = self._pool
+        if pool is None or not pool.started:
+            return True
+        await pool.stop(DRAIN_TIMEOUT)
+        self.log.close()
+        return not any(group.hasQueued(index) for group in self._groups() for index in pool.undrained())
+
+    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
+        """Change the settings of the workers."""
+        self._policy = replace(policy, loops=self._policy.loops)
+        self.options = replace(self.options, logDatagrams=logDatagrams)
+        if isinstance(self.log, DatagramLog):
+            self.log.setRate(logDatagrams)
+        if self._pool is not None:
+            self._pool.change(self._settings())
+
+    def processes(self) -> int:
+        """How many workers answer."""
+        return 0 if self._pool is None else self._pool.alive()
