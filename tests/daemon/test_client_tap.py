@@ -222,8 +222,8 @@ class ClientTests:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ([], "--host: the server's name or IP address is missing"),
-            (["--host", ""], "--host: the server's name or IP address is missing"),
+            ([], "--host: the server's name or IP address must be given"),
+            (["--host", ""], "--host: the server's name or IP address must be given"),
             (["--host", "h", "--port", "0"], "--port: "),
             (["--host", "h", "--timeout", "nan"], "--timeout: "),
             (["--host", "h", "--bind", "nowhere"], "--bind: "),
