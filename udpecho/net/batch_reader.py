@@ -14,7 +14,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IBatchReceiver, SendCallback
 from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
-from udpecho.net.context import PortContext
+from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.gso import SegmentLimits
 from udpecho.net.reader import Delivery

@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter
 from typing import Any
 
 from twisted.internet import base, defer, error, udp
@@ -58,14 +57,13 @@ from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
-from udpecho.net.context import PortContext
-from udpecho.net.drain import drain
+from udpecho.net.endpoints import Endpoints, PortContext
+from udpecho.net.later import SingleCall, drain
 from udpecho.net.linux import sockopt
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.sender import Sender
-from udpecho.net.single_call import SingleCall
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, isConnected, receiveBuffer, socketAddress
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -119,9 +117,9 @@ class DatagramPort(udp.Port):
         @param options: how to receive and send.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
-        self._context = context = PortContext(self.reactor, proto, self.addressFamily, maxPacketSize, options)
-        self.dropped: Counter[str] = context.dropped
-        self._endpoints = context.endpoints
+        self._endpoints = Endpoints(self.addressFamily)
+        self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options)
+        self.dropped = context.dropped
         self._errors = NetworkErrors(context)
         self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty)
         self._delivery = Delivery(context, self.maxThroughput, self._sender.waiting)
