@@ -20,9 +20,9 @@ class DatagramAddress(tuple[str, int]):
 
     @ivar scopeID: for a link-local IPv6 host the index of the interface it is reached by, else 0 (RFC 4007).
     @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.
-    @ivar localHost: the local address that the datagram was sent to, or C{None} where the system does not tell.
+    @ivar localHost: the local address that the datagram was sent to, or C{None} where the system does not report it.
     @ivar unicast: whether the datagram was sent to this host alone; C{False} for broadcast and multicast.
-    @ivar hopLimit: what was left of the datagram's time to live, or IPv6 hop limit, where the transport asks for it; else
+    @ivar hopLimit: what was left of the datagram's time to live, or IPv6 hop limit, where the transport enables it; else
         C{None}. A reply has one less then.
     """
 

@@ -25,7 +25,7 @@ In OPEN and CONNECTED the reactor watches the socket for reading if and only if
 
     - the protocol wants datagrams (C{startReading}, C{stopReading}),
     - no datagram waits for the send queue (else the replies to what is read could only wait, too), and
-    - the last read has not failed in the last 0.1 seconds for want of something (memory, for example).
+    - no read has failed in the last 0.1 seconds, for example because there was no memory.
 
 It watches for writing if and only if a datagram waits for the send queue. The events of the reactor:
 
@@ -413,7 +413,7 @@ class DatagramPort(udp.Port):
     def _survives(self, reason: Failure) -> bool:
         """
         On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
-        another socket, closed in this very turn, whose descriptor this one has got.
+        another socket that was closed in this turn, if this one has got its descriptor.
         """
         if self._closing.scheduled or not self.reactor.running or not reason.check(error.ConnectionDone, error.ConnectionLost):
             return False

@@ -19,8 +19,8 @@ from udpecho.probe.io.batch_socket import BatchSocket
 from udpecho.probe.io.socket import IProbeReceiver, IProbeSocket, SocketOptions
 from udpecho.probe.io.transport_socket import TransportSocket
 
-#: How many bytes of receive buffer to ask for: what comes waits there together with the stamps of what was sent, each of which
-#: takes about 1 KiB of it, whatever its size.
+#: The receive buffer to request, in bytes. Replies wait in it together with the timestamps of sending, each of which takes about
+#: 1 KiB.
 RECEIVE_BUFFER = 64 * 1024 * 1024
 
 
@@ -39,16 +39,16 @@ def openSocket(
 
     @param reactor: a reactor with file descriptors, or one in memory.
     @param peer: the peer.
-    @param receiver: hears of what comes, if the socket has no descriptor to watch.
+    @param receiver: is called with what comes, if the socket has no descriptor to watch.
     @param size: the longest datagram to send.
     @param options: what to send with.
-    @param batches: send and receive by the batch where that works.
-    @param stamps: have the kernel stamp datagrams where it can.
+    @param batches: send and receive in batches where that works.
+    @param stamps: have the kernel make timestamps where it can.
 
     @raise error.CannotListenError: if the system refuses the local address.
-    @raise HostUnreachable: if it has no way to the peer.
+    @raise HostUnreachable: if it has no route to the peer.
     @raise OSError: if it refuses an option.
-    @raise ValueError: if options are asked for that a reactor in memory does not have.
+    @raise ValueError: if the options include some that a reactor in memory does not have.
     """
     try:
         if not IReactorFDSet.providedBy(reactor) or IDatagramReactor.providedBy(reactor):
@@ -82,7 +82,7 @@ def openSocket(
 
 def _openInMemory(reactor: Any, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
     if options._replace(bindAddress=None) != SocketOptions():
-        raise ValueError("this reactor has no sockets to set a traffic class, a hop limit or fragmentation of")
+        raise ValueError(f"options must be bindAddress only on a reactor without sockets, got {options!r}")
     found = TransportSocket(receiver)
     host, number = options.bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
     if IDatagramReactor.providedBy(reactor):

@@ -1,10 +1,9 @@
 """
-When to send the next probe, and which sockets have something to read.
+When to send the next probe, and which sockets can be read.
 
 A reactor's own delayed calls are up to a millisecond late on C{epoll} and C{poll}, whose timeouts are in milliseconds. And it
-takes the error queue of a socket, where stamps of what was sent come, for the end of a connection. So on Linux it watches one
-descriptor for all: an C{epoll(7)} instance that has the sockets in it, and a clock that rings at a time in ns
-(C{timerfd_create(2)}).
+takes an entry in the error queue of a socket, where timestamps of sending are, for the end of a connection. So on Linux it
+watches one descriptor for all: an C{epoll(7)} instance that has the sockets in it, and a timer in ns (C{timerfd_create(2)}).
 """
 
 from __future__ import annotations
