@@ -19,8 +19,8 @@ from udpecho.probe.io.batch_socket import BatchSocket
 from udpecho.probe.io.socket import IProbeReceiver, IProbeSocket, SocketOptions
 from udpecho.probe.io.transport_socket import TransportSocket
 
-#: The receive buffer to request, in bytes. Replies wait in it together with the timestamps of sending, each of which takes about
-#: 1 KiB.
+#: The receive buffer to request, in bytes. Replies wait in it together with the timestamps of sending, each of which takes
+#: about 1 KiB.
 RECEIVE_BUFFER = 64 * 1024 * 1024
 
 
