@@ -1,6 +1,4 @@
-"""
-How Sphinx and pydoctor build these pages.
-"""
+"""How Sphinx and pydoctor build these pages."""
 
 import pathlib
 import sys
@@ -20,6 +18,11 @@ intersphinx_mapping: dict[str, tuple[str, None]] = {}
 exclude_patterns = ["_build", "newsfragments"]
 html_theme = "furo"
 html_title = f"udpecho {__version__}"
+html_theme_options = {
+    "source_repository": "https://github.com/udpecho/udpecho/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 
 pydoctor_args = [
     "--project-name=udpecho",

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
+from tests.support.processes import Processes
 from tests.support.running import ALL_REACTORS, REACTORS, Run
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.support.isolation"]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Twice as many workers as processors, since many tests wait for processes; none for tests that are named one by one."""
+    if config.args and all("::" in argument for argument in config.args):
+        return 0
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @pytest.fixture(params=list(ALL_REACTORS))
@@ -28,6 +40,13 @@ def runOnce() -> Iterator[Run]:
     runner = Run("epoll" if "epoll" in REACTORS else "select")
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes in a directory of the test's own, and leaves none."""
+    with Processes(tmp_path) as started:
+        yield started
 
 
 @implementer(ILogObserver)

@@ -1,10 +1,9 @@
-"""Tests of L{tests.benchmarks}: that they measure what they say, and not how fast anything is."""
+"""Tests of L{tests.benchmarks}: that they measure what they should, not how fast anything is."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,10 +23,8 @@ from tests.benchmarks.running import Memory
 from tests.benchmarks.servers import SERVERS
 from tests.benchmarks.soak import Accounts, Sent
 from tests.benchmarks.workshop import HERE, ROOT, Missing, Processors, Workshop
+from tests.support.guards import needsCompiler, onlyLinux
 from tests.support.running import PATIENCE
-
-onlyLinux = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks run on Linux only")
-needsCompiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 
 
 def bench(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +43,7 @@ def bench(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def answering(answer: Callable[[bytes], list[bytes]]) -> Iterator[int]:
     """
-    A server that is not to be trusted.
+    A server that may answer wrongly.
 
     @param answer: what it sends back for a datagram.
 
@@ -119,10 +116,10 @@ class LoadTests:
 
     def test_right(self, tmp_path: Path) -> None:
         """A true echo is counted, and nothing else is."""
-        heard = self.run(lambda datagram: [datagram], tmp_path)
-        assert heard.echoed == heard.sent > 0
-        assert (heard.wrong, heard.lost, heard.late, heard.failed) == (0, 0, 0, 0)
-        assert 0 <= heard.idle <= heard.seconds
+        result = self.run(lambda datagram: [datagram], tmp_path)
+        assert result.echoed == result.sent > 0
+        assert (result.wrong, result.lost, result.late, result.failed) == (0, 0, 0, 0)
+        assert 0 <= result.idle <= result.seconds
 
     @pytest.mark.parametrize(
         "fault",
@@ -138,27 +135,27 @@ class LoadTests:
     )
     def test_wrong(self, fault: Callable[[bytes], list[bytes]], tmp_path: Path) -> None:
         """What comes back otherwise than it went out, or twice, is wrong, and is not an echo."""
-        heard = self.run(everyThird(fault), tmp_path)
-        assert heard.wrong > 0
-        assert 0 < heard.echoed <= heard.sent
+        result = self.run(everyThird(fault), tmp_path)
+        assert result.wrong > 0
+        assert 0 < result.echoed <= result.sent
 
     def test_lost(self, tmp_path: Path) -> None:
         """What does not come back is given up and sent again, so that the load goes on."""
-        heard = self.run(everyThird(lambda datagram: []), tmp_path)
-        assert heard.echoed > 8
-        assert heard.lost > 0
-        assert heard.sent == heard.echoed + heard.lost
-        assert heard.wrong == 0
+        result = self.run(everyThird(lambda datagram: []), tmp_path)
+        assert result.echoed > 8
+        assert result.lost > 0
+        assert result.sent == result.echoed + result.lost
+        assert result.wrong == 0
 
     def test_bursts(self, tmp_path: Path) -> None:
-        """The datagrams of a burst are counted one by one, where the server reads them one by one."""
+        """The datagrams of a GSO batch are counted one by one, where the server reads them one by one."""
         load = Load("test", "bursts", 1, 1, 64, 16)
         try:
-            heard = self.run(lambda datagram: [datagram], tmp_path, load)
+            result = self.run(lambda datagram: [datagram], tmp_path, load)
         except Missing as e:
             pytest.skip(str(e))
-        assert heard.echoed == heard.sent > 0
-        assert heard.sent % 16 == heard.wrong == heard.lost == 0
+        assert result.echoed == result.sent > 0
+        assert result.sent % 16 == result.wrong == result.lost == 0
 
 
 @onlyLinux
@@ -166,6 +163,7 @@ class CommandTests:
     """C{python -m tests.benchmarks}."""
 
     @needsCompiler
+    @pytest.mark.slow
     def test_quick(self, tmp_path: Path) -> None:
         """A short run ends with status 0, a table and JSON in which every datagram that came back was right."""
         path = tmp_path / "figures.json"
@@ -184,13 +182,13 @@ class CommandTests:
 
     @needsCompiler
     def test_skips(self, tmp_path: Path) -> None:
-        """What a server cannot bear is named with the reason, and is not a failure."""
+        """A load that a server cannot carry is named with the reason, and is not a failure."""
         ran = bench("tests.benchmarks", "--quick", "--servers", "socat", "--loads", "4x64", "--starts", "0")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "\nSkipped\n  socat" in ran.stdout
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "message"),
         [
             (["--servers", "ours,bogus"], f"no server is called 'bogus': there are {', '.join(SERVERS)}"),
             (["--loads", "heavy"], f"no load is called 'heavy': there are {', '.join(LOADS)}"),
@@ -200,14 +198,14 @@ class CommandTests:
         ],
         ids=lambda value: value[0] if isinstance(value, list) else "",
     )
-    def test_wrong(self, arguments: list[str], said: str) -> None:
-        """What cannot be is told in one line, before anything is measured; the status is 2."""
+    def test_wrong(self, arguments: list[str], message: str) -> None:
+        """A wrong argument ends with one line before anything is measured; the status is 2."""
         ran = bench("tests.benchmarks", *arguments)
-        assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"benchmarks: {said}\n")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"benchmarks: {message}\n")
 
     @needsCompiler
     def test_chart(self, tmp_path: Path) -> None:
-        """A chart is drawn where there is matplotlib; elsewhere one line says what is missing, and the status is 2."""
+        """A chart is drawn where there is matplotlib; elsewhere one line names what is missing, and the status is 2."""
         path = tmp_path / "chart.svg"
         ran = bench(
             "tests.benchmarks", "--quick", "--servers", "c-recvmmsg", "--loads", "4x64", "--starts", "0", "--chart", str(path)
@@ -271,7 +269,7 @@ class SoakTests:
             assert self.faults(**wrong) == 1, wrong
 
     def test_bursts(self) -> None:
-        """The kernel counts a burst that it drops once, where it would have been read as one; so much is not a fault."""
+        """The kernel counts a dropped GSO batch once, where it would have been read as one; so much is not a fault."""
         assert self.faults(sent=10 + 64, bursts=1, kernel=1) == 0
         assert self.faults(sent=10 + 65, bursts=1, kernel=1) == 1
         assert self.faults(sent=10 + 64, bursts=0, kernel=1) == 1
@@ -279,6 +277,7 @@ class SoakTests:
 
     @onlyLinux
     @needsCompiler
+    @pytest.mark.slow
     def test_short(self) -> None:
         """The accounts of a short run balance, with replies to all that was sent."""
         ran = bench("tests.benchmarks.soak", "--minutes", "0.01", "--rate", "3000", "--sources", "3000")
@@ -303,8 +302,8 @@ class ChaosTests:
 
     def test_pages(self) -> None:
         """
-        No number goes back from one page to the next, and what was received by one is settled by the next, but for what is in
-        hand.
+        No number goes back from one page to the next, and what was received by one is answered or dropped by the next, but
+        for what is in hand.
         """
         before = self.page(100, 90, 4)
         assert chaos.pageFaults(before, self.page(110, 98, 5), 0) == []
@@ -340,6 +339,7 @@ class ChaosTests:
 
     @onlyLinux
     @needsCompiler
+    @pytest.mark.slow
     def test_short(self) -> None:
         """The accounts of a short run balance."""
         periods = ["--kill-every", "1", "--reload-every", "3", "--ask-every", "2", "--look-every", "2"]
@@ -351,6 +351,7 @@ class ChaosTests:
 
 @onlyLinux
 @needsCompiler
+@pytest.mark.slow
 class PingTests:
     """The prober's benchmark."""
 

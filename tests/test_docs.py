@@ -46,7 +46,7 @@ class ExampleTests:
 
     def test_pytest(self, tmp_path: Path) -> None:
         """The example for pytest passes."""
-        assert "2 passed" in run(tmp_path, "pytest", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
+        assert "2 passed" in run(tmp_path, "pytest", "-n0", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
 
     def test_trial(self, tmp_path: Path) -> None:
         """The example for trial passes."""
@@ -59,7 +59,7 @@ class ExampleTests:
         found = {name for name, value in vars(pytest_plugin).items() if isinstance(value, type(pytest_plugin.udp_network))}
         assert found == {"udpecho_server", "udp_proxy", "udp_network", "udp_leaks"}
         assert not {name for name in found if name not in path.read_text()}
-        options = ("-W", "error", "-p", "no:cacheprovider", f"--reactor={reactor}")
+        options = ("-W", "error", "-n0", "-p", "no:cacheprovider", f"--reactor={reactor}")
         assert "3 passed" in run(tmp_path, "pytest", *options, str(path))
 
     def test_mixin(self, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """
-What nobody has thought of: any command line, any control message, any datagram.
+Any command line, any control message, any datagram: inputs that nobody has thought of.
 
 Configuration files are in L{tests.daemon.test_config_file}, socket activation in L{tests.daemon.test_systemd}.
 """
@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.python import usage
 
+from tests.support.guards import onlyLinux
 from tests.support.processes import Processes
 from tests.support.running import PATIENCE, udpSocket
 from udpecho.daemon.server_tap import Options
 from udpecho.net.linux import cmsg, errqueue, sockopt
 from udpecho.net.sockets import growReceiveBuffer
 from udpecho.server.settings import SETTINGS
-
-onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the messages and the options are Linux's")
 
 _values = st.one_of(
     st.text(max_size=8),
@@ -72,15 +69,15 @@ class OptionsTests:
     @settings(max_examples=300, deadline=None)
     def test_anyCommandLine(self, arguments: list[str]) -> None:
         """Any command line is read, or refused in a line, or it asks for help."""
-        said = "nothing is wrong"
+        message = "no error"
         try:
             with redirect_stdout(StringIO()):
                 Options().parseOptions(arguments)
         except usage.UsageError as e:
-            said = str(e)
+            message = str(e)
         except SystemExit:
             assert any(argument.startswith(("--h", "--v", "--ch")) for argument in arguments)
-        assert len(said.strip().splitlines()) == 1, said
+        assert len(message.strip().splitlines()) == 1, message
 
 
 @onlyLinux
@@ -89,7 +86,7 @@ class ControlMessageTests:
 
     @given(_messages)
     def test_anyMessages(self, messages: cmsg.Ancillary) -> None:
-        """Messages of any length are read or left out: one that was cut says nothing, and raises nothing."""
+        """Messages of any length are read or left out: a truncated one is left out, and raises nothing."""
         found = cmsg.readControls(messages)
         assert found.segment >= 0
         errqueue.readEntry(messages)
@@ -104,30 +101,23 @@ class ControlMessageTests:
         cmsg.readControls(cmsg.unpackControls(bytes(written[: data.draw(st.integers(0, len(written)))])))
 
     @pytest.mark.parametrize("length", range(12))
-    def test_cut(self, length: int) -> None:
-        """A destination that was cut off is one that the kernel did not tell."""
+    def test_truncated(self, length: int) -> None:
+        """A truncated destination counts as none."""
         whole = struct.pack("@I4s4s", 1, bytes([127, 0, 0, 2]), bytes([127, 0, 0, 2]))
         message = (socket.IPPROTO_IP, sockopt.IP_PKTINFO, whole[:length])
         assert cmsg.readControls([message]).local is None
         assert cmsg.readControls([(*message[:2], whole)]).local == "127.0.0.2"
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
-
-
 @onlyLinux
 class DatagramTests:
     """C{twistd udpecho}."""
 
-    @pytest.mark.parametrize("options", [[], ["--no-offload"]], ids=["bursts", "singly"])
+    @pytest.mark.parametrize("options", [[], ["--no-offload"]], ids=["batches", "singly"])
     def test_anyDatagrams(self, processes: Processes, options: list[str]) -> None:
         """
-        Datagrams of any length, alone and in bursts, with any time to live: each that has hops left for a reply comes back as
-        it went out, and the others are in the account.
+        Datagrams of any length, alone and as GSO segments, with any time to live: each that has hops left for a reply
+        comes back as it was sent, and the others are counted.
         """
         # On a busy machine all the datagrams of an example may have to wait in a receive buffer, on either side.
         server = processes.server("--interface", "127.0.0.1", "--log-datagrams", "0", "--receive-buffer", "4M", *options)
@@ -157,5 +147,5 @@ class DatagramTests:
                 assert sorted(replies) == sorted(wanted)
 
         check()
-        told = server.stop()
-        assert (told["received"], told["echoed"], told.get("loop_guard", 0)) == (sent, echoed, sent - echoed)
+        sums = server.stop()
+        assert (sums["received"], sums["echoed"], sums.get("loop_guard", 0)) == (sent, echoed, sent - echoed)

@@ -1,8 +1,9 @@
-"""Tests of the layout: a package imports from lower floors and from itself only, and nothing grows too large to read."""
+"""Tests of the layout: a package imports from lower layers and from itself only, and nothing grows too large to read."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from tests.support.source import ROOT, imports, inside, moduleName, outsideFunctions, sources
 
-#: The floor of each wing. The public names in C{udpecho} itself load from all floors, and nothing imports them.
-FLOORS = {
+#: The layer of each package. The public names in C{udpecho} itself are from all layers, and nothing imports them.
+LAYERS = {
     "_version": 1,
     "addresses": 1,
     "errors": 1,
@@ -27,7 +28,7 @@ FLOORS = {
     "daemon": 5,
     "testing": 5,
 }
-#: Modules that import public names: they stand above all floors.
+#: Modules that import public names: they are above all layers.
 FACE = {"udpecho", "udpecho.__main__"}
 
 MAX_FILE_LINES = 450
@@ -38,9 +39,19 @@ MAX_TEST_FILE_LINES = 600
 MAX_PACKAGE_LINES = 16_700
 
 
-def wingOf(module: str) -> str:
-    """The wing of a module: C{net} for C{udpecho.net.port}."""
+def packageOf(module: str) -> str:
+    """The package of a module: C{net} for C{udpecho.net.port}."""
     return module.split(".")[1]
+
+
+def filesOfTests() -> list[Path]:
+    """All Python files of the tests."""
+    return sorted((ROOT / "tests").rglob("*.py"))
+
+
+def relativeName(path: Path) -> str:
+    """A file below the root."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def importedModules(path: Path, modules: set[str]) -> set[str]:
@@ -66,10 +77,10 @@ def violation(importer: str, imported: str) -> str | None:
     """What is wrong with an import, if anything is."""
     if imported in FACE:
         return f"{importer} imports the public names"
-    wing, other = wingOf(importer), wingOf(imported)
-    if wing == other or FLOORS[other] < FLOORS[wing]:
+    package, other = packageOf(importer), packageOf(imported)
+    if package == other or LAYERS[other] < LAYERS[package]:
         return None
-    return f"{importer} (floor {FLOORS[wing]}) imports {imported} (floor {FLOORS[other]})"
+    return f"{importer} (layer {LAYERS[package]}) imports {imported} (layer {LAYERS[other]})"
 
 
 def circle(edges: dict[str, set[str]]) -> list[str]:
@@ -93,12 +104,12 @@ def circle(edges: dict[str, set[str]]) -> list[str]:
 class LayerTests:
     """The imports."""
 
-    def test_everyWingHasAFloor(self) -> None:
+    def test_everyPackageHasALayer(self) -> None:
         """The table has every module, and no other."""
-        assert {wingOf(module) for module in graph() if module not in FACE} == set(FLOORS)
+        assert {packageOf(module) for module in graph() if module not in FACE} == set(LAYERS)
 
-    def test_floors(self) -> None:
-        """A module imports from lower floors and from its own wing only."""
+    def test_layers(self) -> None:
+        """A module imports from lower layers and from its own package only."""
         found = [violation(module, other) for module, others in graph().items() if module not in FACE for other in others]
         assert not [text for text in found if text]
 
@@ -123,6 +134,17 @@ class LayerTests:
             names = set(imports(ast.parse(path.read_text()), "udpecho.guard"))
             assert not {name for name in names if inside(name, "twisted.internet") or name == "socket.socket"}, path
 
+    @pytest.mark.parametrize("path", filesOfTests(), ids=relativeName)
+    def test_testsStandAlone(self, path: Path) -> None:
+        """A test module imports from C{tests.support} what it shares with others, and nothing from them."""
+        names = imports(ast.parse(path.read_text()), "tests")
+        assert not [name for name in names if re.match(r"tests\.(.*\.)?test_", name)]
+
+    def test_publicNames(self) -> None:
+        """Only the package itself has C{__all__}: what is public elsewhere has no leading underscore."""
+        having = [path for path in [*sources(), *filesOfTests()] if re.search(r"^__all__", path.read_text(), re.MULTILINE)]
+        assert having == [ROOT / "udpecho/__init__.py"]
+
 
 class SizeTests:
     """What one has to read at once."""
@@ -134,7 +156,7 @@ class SizeTests:
         assert text.count("\n") <= MAX_FILE_LINES
         assert not list(oversized(ast.parse(text)))
 
-    @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
+    @pytest.mark.parametrize("path", filesOfTests(), ids=relativeName)
     def test_testFiles(self, path: Path) -> None:
         """Test files are, too."""
         assert path.read_text().count("\n") <= MAX_TEST_FILE_LINES
@@ -178,9 +200,9 @@ class RuleTests:
         assert set(imports(ast.parse(code), "udpecho.net")) == names
 
     def test_violations(self) -> None:
-        """An import from above, from the same floor or of the public names is wrong, any other is right."""
+        """An import from above, from the same layer or of the public names is wrong, any other is right."""
         assert violation("udpecho.net.port", "udpecho.server.service") == (
-            "udpecho.net.port (floor 3) imports udpecho.server.service (floor 4)"
+            "udpecho.net.port (layer 3) imports udpecho.server.service (layer 4)"
         )
         assert violation("udpecho.client.connect", "udpecho.server.service")
         assert violation("udpecho.client.connect", "udpecho")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import os
 import re
 import shutil
 import sys
@@ -20,16 +22,23 @@ from tests.support.processes import Processes, Server
 from tests.support.running import udpSocket
 from tests.support.source import ROOT, run
 
+#: What C{pyproject.toml} builds with.
+BACKEND = ".ci/build_backend.py"
 #: Files at the top of the source distribution.
-TOP = {"LICENSE", "MANIFEST.in", "NEWS.rst", "README.md", "pyproject.toml", "setup.cfg"}
+TOP = {BACKEND, "LICENSE", "MANIFEST.in", "NEWS.rst", "README.md", "pyproject.toml", "setup.cfg"}
 #: Directories that are whole in it.
 WHOLE = ("docs", "tests", "twisted", "udpecho")
+#: A time for builds: 2023-11-14 22:13:20 UTC.
+EPOCH = 1_700_000_000
 _generated = ("__pycache__", "_build", "_trial_temp*", "build", "dist", "*.egg-info", "dropin.cache", "twistd.*")
 
 
 def copyTree(destination: Path) -> Path:
     """Copy what a release is made from, without what tools leave behind."""
-    return Path(shutil.copytree(ROOT, destination, ignore=shutil.ignore_patterns(".*", *_generated)))
+    shutil.copytree(ROOT, destination, ignore=shutil.ignore_patterns(".*", *_generated))
+    (destination / BACKEND).parent.mkdir()
+    shutil.copy(ROOT / BACKEND, destination / BACKEND)
+    return destination
 
 
 # What is built
@@ -67,18 +76,26 @@ class Built:
         return message_from_string(self.wheelFiles[f"udpecho-{udpecho.__version__}.dist-info/METADATA"])
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The source distribution, and the wheel built from it."""
+def build(tree: Path, destination: Path, *options: str) -> str:
+    """
+    Build distributions of a tree.
+
+    @return: what that wrote.
+    """
     pytest.importorskip("build", reason="build is not installed here")
-    directory = tmp_path_factory.mktemp("build")
     try:
         suffices = int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
     except importlib.metadata.PackageNotFoundError:
         suffices = False
-    tree = copyTree(directory / "tree")
     how = ["--no-isolation"] if suffices else []
-    log = run([sys.executable, "-m", "build", *how, "--outdir", directory / "dist", tree], directory)
+    return run([sys.executable, "-m", "build", *how, *options, "--outdir", destination, tree], tree)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The source distribution, and the wheel built from it."""
+    directory = tmp_path_factory.mktemp("build")
+    log = build(copyTree(directory / "tree"), directory / "dist")
     return Built(directory / "dist", log)
 
 
@@ -126,6 +143,7 @@ class BuildTests:
             assert metadata["Name"] == "udpecho"
             assert metadata["Version"] == udpecho.__version__
             assert metadata["Requires-Python"] == ">=3.10"
+            assert metadata["License-Expression"] == "MIT"
             assert metadata["License-File"] == "LICENSE"
             assert metadata["Description-Content-Type"] == "text/markdown"
             assert metadata.get_payload() == (ROOT / "README.md").read_text()
@@ -160,6 +178,29 @@ class BuildTests:
         for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "udpecho/__init__.py"):
             assert f'"{udpecho.__version__}"' not in (ROOT / name).read_text(), name
             assert not re.search(rf"version\s*=\s*{re.escape(udpecho.__version__)}", (ROOT / name).read_text()), name
+
+    def test_reproducible(self, built: Built, tmp_path: Path) -> None:
+        """
+        With C{SOURCE_DATE_EPOCH} the source distribution has the same bytes wherever it is built: in a tree with other times
+        and permissions too. Every time in it is that one.
+        """
+        digests = []
+        for number, umask in enumerate((0o022, 0o077)):
+            tree = copyTree(tmp_path / str(number))
+            for path in tree.rglob("*"):
+                os.utime(path, (number, number))
+                path.chmod((0o755 if path.is_dir() else 0o644) & ~umask)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("SOURCE_DATE_EPOCH", str(EPOCH))
+                build(tree, tmp_path / f"dist{number}", "--sdist")
+            (sdist,) = (tmp_path / f"dist{number}").iterdir()
+            digests.append(hashlib.sha256(sdist.read_bytes()).hexdigest())
+            with tarfile.open(sdist) as tarball:
+                assert {member.mtime for member in tarball.getmembers()} == {EPOCH}
+                assert {member.name for member in tarball.getmembers() if member.isfile()} == {
+                    f"udpecho-{udpecho.__version__}/{name}" for name in built.sdistFiles
+                }
+        assert digests[0] == digests[1]
 
     def test_noWarnings(self, built: Built) -> None:
         """Building uses nothing that setuptools is about to drop."""

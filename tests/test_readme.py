@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.processes import Process, Processes, Server, command, eventually, logged, sums, tool
+from tests.support.guards import needsIPv6, needsRoot, tool
+from tests.support.processes import Process, Processes, Server, command, eventually, logged, sums
 from tests.support.running import hasIPv6, udpSocket, unusedPort
 from tests.support.source import LONG, ROOT, run
 from udpecho.cli import console
@@ -44,7 +45,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        """The file that a block of Python says it is."""
+        """The file name in the first line of a block of Python."""
         match = re.match(r"# (\S+)\n", self.text)
         return match[1] if match else f"line {self.line}"
 
@@ -83,13 +84,6 @@ def echoes(address: tuple[str, int]) -> None:
         assert peer[:2] == tuple(address)
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of their own."""
-    with Processes(tmp_path) as found:
-        yield found
-
-
 class BlockTests:
     """What kinds of blocks there are."""
 
@@ -125,10 +119,13 @@ class BlockTests:
             assert block.line < 24
 
     def test_links(self) -> None:
-        """Each file that is linked to is there."""
+        """Links work on a package index too, where there are no files: they are whole addresses, and their pages exist."""
         links = re.findall(r"\]\(([^)]+)\)", README)
-        assert "docs/index.rst" in links
-        assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+        assert not [link for link in links if not link.startswith("https://")]
+        pages = [re.sub(r"^https://udpecho\.readthedocs\.io/en/latest/(.*)\.html$", r"docs/\1.rst", link) for link in links]
+        files = [page.removeprefix("https://github.com/udpecho/udpecho/blob/main/") for page in pages]
+        assert "docs/index.rst" in files
+        assert [file for file in files if not (ROOT / file).is_file()] == ["https://twisted.org/"]
 
 
 class SessionTests:
@@ -178,13 +175,12 @@ class SessionTests:
         assert (done.status, done.stderr) == (0, "")
         assert shape(done.stdout.replace(f":{port}", f":{PORT}")) == shape(printed)
 
+    @needsIPv6
     def test_network(self, processes: Processes) -> None:
-        """The command that serves the network listens on all of IPv4 and IPv6, and says nothing of this machine only."""
+        """The command that serves the network listens on all addresses, and does not log that it serves this machine only."""
         arguments = SHELL[2].split()
         assert arguments[0] == ".venv/bin/twistd"
         assert PORT in arguments
-        if not hasIPv6():
-            pytest.skip("this machine has no IPv6 to serve")
         server = Server(processes.start("twistd", *["0" if word == PORT else word for word in arguments[1:]]))
         assert [host for host, _ in server.addresses] == ["0.0.0.0", "::"]
         for host in ("127.0.0.1", "::1"):
@@ -192,12 +188,12 @@ class SessionTests:
         server.stop()
         assert "only this machine" not in server.process.stdout
 
+    @needsRoot
+    @pytest.mark.isolated
     def test_portSeven(self, processes: Processes) -> None:
         """The command for port 7 binds it as root and answers as somebody else."""
         sudo, twistd, *arguments = SHELL[3].split()
         assert (sudo, twistd) == ("sudo", ".venv/bin/twistd")
-        if os.geteuid() != 0:
-            pytest.skip("only root can serve port 7")
         skipIfTaken(7)
         try:
             user = pwd.getpwnam(arguments[arguments.index("--uid") + 1])
@@ -254,7 +250,7 @@ class PythonTests:
 
     @pytest.mark.parametrize("name", ["once.py", "many.py", "probe.py"])
     def test_program(self, name: str, processes: Processes) -> None:
-        """A program prints what the README says that it prints."""
+        """A program prints what the README shows."""
         ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
         done = processes.run(sys.executable, "-W", "error", self._write(processes, name, port))
         assert done.stdout == after(name), done
@@ -262,7 +258,7 @@ class PythonTests:
         assert done.status == 0
 
     def test_programWithoutServer(self, processes: Processes) -> None:
-        """Where nothing listens the first program says so."""
+        """Where nothing listens the first program prints that."""
         port = unusedPort()
         done = processes.run(sys.executable, self._write(processes, "once.py", port))
         assert done.stdout == f"no echo: 127.0.0.1:{port} refused the datagram: nothing listens on that port\n", done
@@ -285,10 +281,10 @@ class PythonTests:
         ((_, port),) = processes.server("--interface", "127.0.0.1").addresses
         arguments = match[1].replace(PORT, str(port)).replace(":9000", ":0").split()
         proxy = processes.start(*arguments)
-        said = proxy.until(r"passing datagrams from (\S+):(\d+) to", "stderr")
+        listening = proxy.until(r"passing datagrams from (\S+):(\d+) to", "stderr")
         with udpSocket() as sock:
             for _ in range(20):
-                sock.sendto(b"hello", (said[1], int(said[2])))
+                sock.sendto(b"hello", (listening[1], int(listening[2])))
             assert sock.recv(100) == b"hello"
         proxy.signal(signal.SIGINT)
         proxy.finish()
@@ -302,12 +298,11 @@ class PythonTests:
         assert "PASSED (successes=1)" in done.stdout, done
         assert done.status == 0
 
+    @needsIPv6
     def test_interfaces(self, processes: Processes) -> None:
         """The call that serves the network, named in the text, does."""
         match = re.search(r'`EchoService\((reactor, 1234, \["0\.0\.0\.0", "::"\])\)` serves the network', README)
         assert match
-        if not hasIPv6():
-            pytest.skip("this machine has no IPv6 to serve")
         name = self._write(processes, "echo.tac")
         text = PYTHON[name].replace(f"reactor, {PORT}", match[1].replace(PORT, "0"))
         (processes.directory / name).write_text(text)
@@ -355,7 +350,7 @@ class TableTests:
         assert set(re.findall(r"(?<!\w)--([a-z-]+)", helped)) == {*self._rows("The client"), "help"}
 
     def test_statuses(self, processes: Processes) -> None:
-        """The exit statuses are those that the command's help tells."""
+        """The exit statuses are those in the command's help."""
         rows = re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE)
         assert rows
         helped = " ".join(processes.run("udpecho", "send", "--help").stdout.split())
@@ -374,7 +369,7 @@ class TableTests:
 
 
 def skipIfTaken(port: int) -> None:
-    """Skip a test whose port something else has, or may not be had."""
+    """Skip a test if its port is in use or forbidden."""
     for host in ("127.0.0.1", "::1") if hasIPv6() else ("127.0.0.1",):
         try:
             with udpSocket(host, port):
@@ -387,7 +382,7 @@ def clone(destination: Path) -> Path:
     """Copy what a clone would have, as it is in the working tree now."""
     git = tool("git")
     if not (ROOT / ".git").exists():
-        pytest.skip("this is not a clone: there is no telling which files belong to it")
+        pytest.skip("only a clone knows which files belong to it")
     listing = run([git, "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT)
     for name in listing.split("\0"):
         if name and (ROOT / name).is_file():

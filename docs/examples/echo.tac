@@ -1,6 +1,4 @@
-"""
-An echo server beside other services: twistd -ny echo.tac
-"""
+"""An echo server among other services: twistd -ny echo.tac"""
 
 from twisted.application.service import Application
 from twisted.internet import reactor

@@ -216,6 +216,3 @@ def _summary(server: str, load: str, rounds: Sequence[Measurement]) -> Summary:
         sum(one.lost for one in rounds),
         sum(one.wrong for one in rounds),
     )
-
-
-__all__ = ["BUSY", "Figures", "Gap", "Measurement", "Spread", "Start", "Summary", "Target", "ratios", "targets"]

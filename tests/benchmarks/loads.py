@@ -101,6 +101,3 @@ def run(load: Load, workshop: Workshop, processors: set[int], host: str, port: i
     if not heard.echoed:
         raise Broken(f"no echo under the load {load.name}")
     return heard
-
-
-__all__ = ["LOADS", "Heard", "Load", "run"]

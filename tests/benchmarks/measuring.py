@@ -145,6 +145,3 @@ def _measurement(server: str, load: str, number: int, heard: loads.Heard, before
     return Measurement(
         server, load, number, rate, cpu, busy, others, heard.idle / heard.seconds, heard.echoed, heard.lost, heard.wrong
     )
-
-
-__all__ = ["Bench"]

@@ -207,6 +207,3 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
-
-
-__all__ = ["asJSON", "chart", "drawing", "machine", "table"]

@@ -237,6 +237,3 @@ def _kilobytes(pid: int, file: str, names: str) -> list[int]:
     """@return: those lines of a file of C{/proc}, in bytes."""
     text = Path(f"/proc/{pid}/{file}").read_text()
     return [int(number) * 1024 for number in re.findall(rf"^(?:{names}):\s+(\d+) kB$", text, re.MULTILINE)]
-
-
-__all__ = ["Broken", "Memory", "Running", "Used", "freePort"]

@@ -99,6 +99,3 @@ SERVERS: dict[str, Server] = {
         Server("socat", _socat, loads=("single",), why="its pipe joins datagrams that wait in it"),
     )
 }
-
-
-__all__ = ["LOOPBACK", "SERVERS", "Server"]

@@ -155,6 +155,3 @@ def on(processors: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-__all__ = ["BARE", "HERE", "ROOT", "Missing", "Processors", "Workshop", "on"]

@@ -1,6 +1,6 @@
 """
-A stand-in for systemd: it holds sockets, starts a command with them as C{sd_listen_fds(3)} says, and hears what the command
-notifies of.
+A stand-in for systemd: it holds sockets, passes them to a command as in C{sd_listen_fds(3)}, and receives its
+notifications.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Manager:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a command has in its environment, besides the identifiers of its process."""
+        """What a command has in its environment, in addition to the identifiers of its process."""
         environment = {"NOTIFY_SOCKET": "@" + os.fsdecode(self._notified.getsockname()[1:])}
         if self.sockets:
             environment["LISTEN_FDS"] = str(len(self.sockets))
@@ -103,7 +103,7 @@ class Manager:
         raise Late(f"no {assignment} in {self.heard}")
 
     def pending(self) -> list[dict[str, str]]:
-        """What has been notified of and not waited for."""
+        """The notifications that nobody has waited for."""
         found = []
         while select.select([self._notified], [], [], 0)[0]:
             found.append(variables(self._notified.recv(65536)))
@@ -113,7 +113,7 @@ class Manager:
 
 def variables(notification: bytes) -> dict[str, str]:
     """
-    Take a notification apart, C{sd_notify(3)}.
+    Parse a notification, C{sd_notify(3)}.
 
     @raise ValueError: if it has a variable twice, or a line that is none.
     """
@@ -121,6 +121,3 @@ def variables(notification: bytes) -> dict[str, str]:
     if any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) != len(pairs):
         raise ValueError(f"not a notification: {notification!r}")
     return {pair[0]: pair[1] for pair in pairs}
-
-
-__all__ = ["Manager", "variables"]

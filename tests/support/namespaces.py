@@ -1,10 +1,10 @@
 """
-Hosts of their own, in network namespaces of this machine: for what needs a real network, and must not touch the one outside.
+Hosts in network namespaces of this machine, for tests that need a real network and must not touch the one outside.
 
-A L{Host} is a namespace; a L{Network} is a client and a server with a router between them. Nothing in them leads anywhere
-else: whatever is sent there stays there.
+A L{Host} is a namespace; a L{Network} is a client and a server with a router between them. They have no link to
+anything else.
 
-The code under test runs in the test's own process. A socket belongs for good to the namespace that it was opened in, so that
+The code under test runs in the test's own process. A socket stays in the namespace that it was opened in, so
 one reactor can hold the sockets of several hosts: see L{Host.call}.
 """
 
@@ -108,7 +108,7 @@ class Host:
     def __init__(self, role: str) -> None:
         """@param role: what it is, for people who look at a list of namespaces."""
         self.name = f"udpecho-{os.getpid()}-{next(_numbers)}-{role}"
-        _run(["ip", "netns", "add", self.name])
+        run(["ip", "netns", "add", self.name])
         try:
             self._prepare()
         except BaseException:
@@ -133,7 +133,7 @@ class Host:
 
         @return: what they print.
         """
-        return _run(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands) + "\n")
+        return run(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands) + "\n")
 
     def take(self, address: str, interface: str = "eth0") -> None:
         """
@@ -190,11 +190,11 @@ class Host:
             assert time.monotonic() < deadline, f"{self.name} does not get ready: {shown}"
 
     def giveUpSoon(self, interface: str) -> None:
-        """Have a neighbour that does not answer taken for absent after a twentieth of a second, not after three seconds."""
+        """Give up a neighbour that does not answer after 50 ms instead of 3 s."""
         self._probeNeighbours(interface, "retrans 50 mcast_probes 1")
 
     def neverGiveUp(self, interface: str) -> None:
-        """Have a neighbour that does not answer asked again for longer than any test takes."""
+        """Keep asking for a neighbour that does not answer, for more time than any test takes."""
         self._probeNeighbours(interface, "retrans 1000 mcast_probes 1000")
 
     def _probeNeighbours(self, interface: str, how: str) -> None:
@@ -218,7 +218,7 @@ class Host:
         with self.entered():
             if shutil.which("nft") is not None:
                 chain = "inet udpecho output"
-                _run(
+                run(
                     ["nft", "-f", "-"],
                     "add table inet udpecho\n"
                     f"add chain {chain} {{ type filter hook output priority 0; }}\n"
@@ -229,11 +229,11 @@ class Host:
             for command in commands:
                 if shutil.which(command) is None:
                     raise CommandFailed("there is neither nft(8) nor iptables(8) here, to make a firewall with")
-                _run([command, "-A", "OUTPUT", "-p", "udp", "--dport", str(port), "-j", verb.upper()])
+                run([command, "-A", "OUTPUT", "-p", "udp", "--dport", str(port), "-j", verb.upper()])
 
     def delete(self) -> None:
         """Remove the namespace and its interfaces, as soon as no socket belongs to it."""
-        _run(["ip", "netns", "delete", self.name])
+        run(["ip", "netns", "delete", self.name])
 
 
 class Network:
@@ -316,10 +316,10 @@ def whyNot() -> str | None:
 
 
 class CommandFailed(Exception):
-    """A command failed; the message is what it said."""
+    """A command failed; the message is what it wrote."""
 
 
-def _run(command: list[str], text: str = "") -> str:
+def run(command: list[str], text: str = "") -> str:
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode:
         raise CommandFailed(f"{' '.join(command)}: {done.stderr.strip()} ({text.strip()})")

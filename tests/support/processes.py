@@ -6,20 +6,19 @@ import os
 import re
 import select
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
-import pytest
-
 import udpecho
+from tests.support.guards import tool as tool
+from tests.support.guards import without as without
 from tests.support.running import PATIENCE
 
 _T = TypeVar("_T")
@@ -31,8 +30,8 @@ _mains = {
     "twist": "from twisted.application.twist._twist import Twist; sys.exit(Twist.main())",
 }
 
-#: Seconds between two looks at what cannot be waited for.
-_glance = 0.01
+#: Seconds between two polls for what has no event.
+_pollInterval = 0.01
 
 
 class Late(AssertionError):
@@ -40,40 +39,19 @@ class Late(AssertionError):
 
 
 def command(name: str) -> list[str]:
-    """How to run C{udpecho}, C{twistd} or C{twist}: by the script that was installed beside this Python, or without it."""
+    """How to run C{udpecho}, C{twistd} or C{twist}: by the script next to this Python, or without it."""
     script = Path(sys.executable).with_name(name)
     if os.access(script, os.X_OK):
         return [str(script)]
     return [sys.executable, "-c", f"import sys; sys.argv[0] = {name!r}; {_mains[name]}"]
 
 
-def tool(name: str) -> str:
-    """Find a program that other machines may not have; skip the test where it is missing."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed here")
-    return path
-
-
-def without(*capabilities: str) -> list[str]:
-    """How to run a command without some of root's privileges, as C{setpriv} names them; as anybody else it has none anyway."""
-    if os.geteuid() != 0:
-        return []
-    names = ",".join(f"-{name}" for name in capabilities)
-    prefix = [tool("setpriv"), f"--bounding-set={names}", f"--inh-caps={names}"]
-    left = subprocess.run([*prefix, prefix[0], "--dump"], capture_output=True, text=True, timeout=PATIENCE)
-    has = re.search(r"^Capability bounding set: (.*)$", left.stdout, re.MULTILINE)
-    if has is None or set(capabilities) & set(has[1].split(",")):
-        pytest.skip("setpriv cannot take privileges away here")
-    return prefix
-
-
 def eventually(look: Callable[[], _T | None], what: str) -> _T:
     """
-    Look again and again, for what cannot be waited for.
+    Poll for what has no event.
 
     @param look: returns something true when it has come.
-    @param what: names it.
+    @param what: its name, for the error message.
 
     @return: what C{look} returned.
 
@@ -87,11 +65,11 @@ def eventually(look: Callable[[], _T | None], what: str) -> _T:
                 return found
             if time.monotonic() >= deadline:
                 raise Late(f"{what}: not within {PATIENCE} s")
-            nothing.select(_glance)
+            nothing.select(_pollInterval)
 
 
 def isRunning(pid: int) -> bool:
-    """Whether there is such a process, and not only its remains, which nobody has collected yet."""
+    """Whether there is such a process, and it is not a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -105,12 +83,32 @@ def isRunning(pid: int) -> bool:
 
 
 def catches(pid: int, *numbers: int) -> bool:
-    """Whether a process has handlers of its own for these signals; where nothing tells, it is taken to have."""
+    """Whether a process has handlers for these signals; true where the system has no C{/proc}."""
     status = Path(f"/proc/{pid}/status")
     if not os.path.exists("/proc/self/status"):
         return True
     match = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
     return match is not None and all(int(match[1], 16) >> (number - 1) & 1 for number in numbers)
+
+
+@contextmanager
+def defaultSignals() -> Iterator[None]:
+    """
+    Start processes with the default actions of the signals that end a session.
+
+    C{&} in a script has C{SIGINT} and C{SIGQUIT} ignored by all descendants (POSIX, Shell Command Language, 2.11), C{nohup}
+    C{SIGHUP}.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        # A handler does not outlive exec(). Until then this one does what was done before: nothing.
+        signal.signal(number, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Process:
@@ -141,7 +139,7 @@ class Process:
         @param stdout: its standard output, by default watched.
         @param stderr: its standard error, by default watched.
         @param environment: what to add to the environment.
-        @param descriptors: what it inherits, besides the three.
+        @param descriptors: what it inherits in addition to the three.
         """
         # The processes run the same udpecho as the tests.
         roots = [str(Path(udpecho.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -149,17 +147,18 @@ class Process:
         if feed is not None:
             stdin = subprocess.PIPE
         self.arguments = list(arguments)
-        self._popen = subprocess.Popen(
-            self.arguments,
-            cwd=directory,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, roots)), **(environment or {})},
-            # An interrupt at the terminal is for the tests; they pass on what they want to.
-            start_new_session=True,
-            pass_fds=descriptors,
-        )
+        with defaultSignals():
+            self._popen = subprocess.Popen(
+                self.arguments,
+                cwd=directory,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={**inherited, "PYTHONPATH": os.pathsep.join(filter(None, roots)), **(environment or {})},
+                # An interrupt at the terminal is for the tests; they pass on what they want to.
+                start_new_session=True,
+                pass_fds=descriptors,
+            )
         self.pid = self._popen.pid
         self.status: int | None = None
         self._written = {"stdout": bytearray(), "stderr": bytearray()}
@@ -169,7 +168,7 @@ class Process:
             assert self._popen.stdin is not None
             os.set_blocking(self._popen.stdin.fileno(), False)
             self._selector.register(self._popen.stdin, selectors.EVENT_WRITE, "stdin")
-            self._bite(self._popen.stdin)
+            self._feedMore(self._popen.stdin)
         for name, pipe in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
             if pipe is not None:
                 self._selector.register(pipe, selectors.EVENT_READ, name)
@@ -264,7 +263,7 @@ class Process:
         return self.finish()
 
     def kill(self) -> None:
-        """End it, if it has not ended, and give back what it held here."""
+        """Kill it if it runs, and close its pipes."""
         if self._popen.poll() is None:
             self._popen.kill()
             self._popen.wait()
@@ -278,7 +277,7 @@ class Process:
 
     def _pump(self, deadline: float) -> bool:
         """
-        Wait for its next words, or for its next bite.
+        Wait until it writes, or reads what it is fed.
 
         @return: whether there was something before the deadline.
         """
@@ -286,7 +285,7 @@ class Process:
         for key, _ in ready:
             pipe: Any = key.fileobj
             if key.data == "stdin":
-                self._bite(pipe)
+                self._feedMore(pipe)
                 continue
             data = os.read(key.fd, 65536)
             self._written[key.data] += data
@@ -294,7 +293,7 @@ class Process:
                 self._selector.unregister(pipe)
         return bool(ready)
 
-    def _bite(self, pipe: IO[bytes]) -> None:
+    def _feedMore(self, pipe: IO[bytes]) -> None:
         try:
             self._feed = self._feed[os.write(pipe.fileno(), self._feed) :]
         except BrokenPipeError:
@@ -306,7 +305,7 @@ class Process:
 
 class Server:
     """
-    C{twistd -n udpecho}, or the same in another way, that has said where it answers.
+    C{twistd -n udpecho}, or the same in another way, that has logged where it answers.
 
     @ivar process: its process.
     @ivar addresses: where it answers, C{(host, port)} pairs.
@@ -314,8 +313,8 @@ class Server:
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        said = process.until(r'answering on ([^{"\n]+)$|"addresses": "([^"]+)"')
-        written = re.findall(r"(?:\[([^\]]+)\]|([^\s,\[\]]+)):([0-9]+)", said[1] or said[2])
+        ready = process.until(r'answering on ([^{"\n]+)$|"addresses": "([^"]+)"')
+        written = re.findall(r"(?:\[([^\]]+)\]|([^\s,\[\]]+)):([0-9]+)", ready[1] or ready[2])
         self.addresses = [(ipv6 or ipv4, int(port)) for ipv6, ipv4, port in written]
 
     def log(self) -> list[str]:
@@ -324,7 +323,7 @@ class Server:
 
     def stop(self) -> dict[str, int]:
         """
-        Stop it by C{SIGTERM}, and look that it has gone as it should.
+        Stop it by C{SIGTERM}, and check that it ended well.
 
         @return: the sums of its last line, by name, with those of the reasons to drop.
         """
@@ -335,12 +334,12 @@ class Server:
 
 
 def logged(text: str) -> list[str]:
-    """Take times and origins off the lines of a log."""
+    """The lines of a log without times and origins."""
     return re.findall(r"^[-0-9T:+]+ \[[^\]]*\] (.*)$", text, re.MULTILINE)
 
 
 def sums(text: str) -> dict[str, int]:
-    """Read the one line of sums in the log of a server that has stopped, and look that they add up."""
+    """Read the one line of sums in the log of a server that has stopped, and check that they add up."""
     lines = re.findall(r"stopped: (.*)$", text, re.MULTILINE)
     assert len(lines) == 1, text
     found = {name: int(number) for name, number in re.findall(r"([a-z_-]+)=([0-9]+)", lines[0])}
@@ -354,7 +353,7 @@ def sums(text: str) -> dict[str, int]:
 
 class Processes:
     """
-    Starts processes in a directory; as a context manager, kills at its end what is left of them.
+    Starts processes in a directory; as a context manager, kills at its end those that are left.
 
     @ivar directory: where they run.
     """
@@ -379,7 +378,7 @@ class Processes:
         """
         Start a command.
 
-        @param arguments: its name and its arguments; C{udpecho}, C{twistd} and C{twist} are those beside this Python.
+        @param arguments: its name and its arguments; C{udpecho}, C{twistd} and C{twist} are those next to this Python.
         @param how: more for L{Process}.
         """
         name, *rest = arguments
@@ -406,19 +405,3 @@ class Processes:
         path = self.directory / pidFile
         self._daemons.append(path)
         return path
-
-
-__all__ = [
-    "Late",
-    "Process",
-    "Processes",
-    "Server",
-    "catches",
-    "command",
-    "eventually",
-    "isRunning",
-    "logged",
-    "sums",
-    "tool",
-    "without",
-]

@@ -1,13 +1,15 @@
-"""What several tests stand on: reactors of each kind, run and checked for leftovers; processes; plain sockets."""
+"""Reactors of each kind, run and checked for leftovers; protocols that record; plain sockets."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import select
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -36,7 +38,7 @@ if hasattr(select, "epoll"):
 
     REACTORS["epoll"] = EPollReactor
 
-#: The same, and what C{twistd} has no name for.
+#: The same, and uvloop, which C{twistd} has no name for.
 ALL_REACTORS = dict(REACTORS)
 with suppress(ImportError):
     import uvloop
@@ -101,7 +103,7 @@ class Run:
         return outcome[0]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Give back what the reactor itself holds."""
+        """Close what the reactor itself holds."""
         for reader in list(self.reactor._internalReaders):
             self.reactor._internalReaders.remove(reader)
             self.reactor.removeReader(reader)
@@ -113,7 +115,7 @@ class Run:
 
 
 def openSockets() -> set[str]:
-    """The sockets that this process has open, by inode; none where the system does not tell."""
+    """The sockets that this process has open, by inode; none where the system has no C{/proc}."""
     found = set()
     if os.path.isdir("/proc/self/fd"):
         for descriptor in os.listdir("/proc/self/fd"):
@@ -177,7 +179,7 @@ class Recorder(DatagramProtocol):
         return self.until(lambda: len(self.datagrams) >= number)
 
     def changed(self) -> None:
-        """Look whether somebody has waited for this."""
+        """Fire what has waited for this."""
         for waiter in self._waiters[:]:
             condition, done = waiter
             if waiter in self._waiters and condition():
@@ -188,7 +190,7 @@ class Recorder(DatagramProtocol):
 @implementer(INetworkErrorReceiver, IDropReceiver)
 class CuriousRecorder(Recorder):
     """
-    Hears all that a port has to tell.
+    Records all that a port reports.
 
     @ivar errors: what C{networkError} was called with.
     @ivar drops: C{(reason, size)} pairs of what the transport dropped.
@@ -214,7 +216,7 @@ class CuriousRecorder(Recorder):
 
 
 def sleep(reactor: Any, seconds: float = 0) -> Deferred[None]:
-    """Let the reactor turn."""
+    """Let the reactor run for some seconds."""
     done: Deferred[None] = Deferred()
     reactor.callLater(seconds, done.callback, None)
     return done
@@ -230,11 +232,41 @@ def udpSocket(host: str = "127.0.0.1", port: int = 0) -> Iterator[socket.socket]
         yield sock
 
 
+def _reservedPorts() -> Iterator[int]:
+    """
+    Port numbers that the system gives to nobody who asks for any, ip(7); none where there are too few.
+
+    Other tests run at the same time: a port from the system's range could be one of theirs a moment later.
+    """
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return
+    if lowest < 32768:
+        return
+    # Above those of services that the guard knows. Each process begins somewhere else.
+    ports = range(28000, lowest)
+    for number in itertools.count(os.getpid() * 97):
+        yield ports[number % len(ports)]
+
+
+_candidates = _reservedPorts()
+
+
 def unusedPort(host: str = "127.0.0.1") -> int:
-    """A UDP port where nothing listens."""
-    with udpSocket(host) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """A port where nothing listens, of UDP or TCP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        port = next(_candidates, 0)
+        with (
+            socket.socket(family, socket.SOCK_DGRAM) as udp,
+            socket.socket(family, socket.SOCK_STREAM) as tcp,
+            suppress(OSError),
+        ):
+            udp.bind((host, port))
+            port = udp.getsockname()[1]
+            tcp.bind((host, port))
+            return int(port)
 
 
 def hasIPv6() -> bool:

@@ -59,7 +59,7 @@ class StockTransport:
 @implementer(IDatagramTransport)
 class PatientTransport(StockTransport):
     """
-    Keeps each datagram until the test says what becomes of it.
+    Keeps each datagram until the test calls back with its outcome.
 
     @ivar sent: C{(datagram, address, callback)} triples.
     """
