@@ -10,14 +10,14 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from tests.support.batches import bench, take, talker
-from tests.support.running import hasIPv6, udpSocket
+from tests.support.guards import needsIPv6
+from tests.support.running import udpSocket
 from udpecho.interfaces import IDatagramBatch
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SLOTS
 from udpecho.net.selftest import unsupportedReason
 
 pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class MessageBatchTests:

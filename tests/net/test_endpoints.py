@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet import error
 
+from tests.support.guards import needsIPv6, onlyLinux
 from tests.support.ports import address, open_, path, script  # noqa: F401
-from tests.support.running import Recorder, Run, hasIPv6, sleep, udpSocket
+from tests.support.running import Recorder, Run, sleep, udpSocket
 from udpecho.addresses import DatagramAddress
-from udpecho.net.linux import sockopt
 from udpecho.net.open import dial
-
-onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the local address is known on Linux only")
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class SourceAddressTests:

@@ -12,13 +12,12 @@ from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyClass, verifyObject
 
+from tests.support.guards import needsIPv6
 from tests.support.ports import address, open_, path, script  # noqa: F401
-from tests.support.running import CuriousRecorder, Recorder, Run, hasIPv6, sleep, udpSocket, unusedPort
+from tests.support.running import CuriousRecorder, Recorder, Run, sleep, udpSocket, unusedPort
 from udpecho.interfaces import IDatagramTransport
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class InterfaceTests:

@@ -13,12 +13,12 @@ import pytest
 from twisted.internet import error
 from twisted.internet.task import Clock
 
+from tests.support.guards import needsIPv6
 from tests.support.running import Recorder, Run, hasIPv6, openSockets, udpSocket
 from udpecho.net.linux import sockopt
 from udpecho.net.open import adopt, listen
 from udpecho.net.reuseport import SocketGroup, canShare
 
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 needsSharing = pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
 
 

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import HostUnreachable, unreachable
-from udpecho.interfaces import IDatagramReactor
+from udpecho.interfaces import IDatagramReactor, Reactor
 from udpecho.net import selftest
 from udpecho.net.open import dial
 from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket
@@ -25,7 +25,7 @@ RECEIVE_BUFFER = 64 * 1024 * 1024
 
 
 def openSocket(
-    reactor: Any,
+    reactor: Reactor,
     peer: DatagramAddress,
     receiver: IProbeReceiver,
     size: int,
@@ -80,7 +80,7 @@ def openSocket(
     return found
 
 
-def _openInMemory(reactor: Any, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
+def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
     if options._replace(bindAddress=None) != SocketOptions():
         raise ValueError(f"options must be bindAddress only on a reactor without sockets, got {options!r}")
     found = TransportSocket(receiver)
