@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable
 
 import pytest
 
 import udpecho
-from tests.support.source import ROOT, fresh, inside, loadedBy, moduleName, sources
+from tests.support.source import ROOT, fresh, inside, loadedBy, moduleName, run, sources
 
 
 class ImportTests:
@@ -65,65 +69,52 @@ class ImportTests:
         assert "twisted.internet.reactor" not in loaded
 
 
-PUBLIC = [
-    "ClientClosed",
-    "Counters",
-    "DatagramAddress",
-    "DatagramPort",
-    "EchoClient",
-    "EchoError",
-    "EchoServer",
-    "EchoService",
-    "FaultPlan",
-    "FaultProxy",
-    "Guard",
-    "GuardPolicy",
-    "HostUnreachable",
-    "MemoryNetwork",
-    "MessageTooLong",
-    "NetworkUnreachable",
-    "Plan",
-    "PortUnreachable",
-    "ProbeService",
-    "Prober",
-    "Reply",
-    "ResponseTimeout",
-    "RunningServer",
-    "Statistics",
-    "Target",
-    "__version__",
-    "connect",
-    "echo",
-    "listen",
-    "parseNetwork",
-]
+API = (ROOT / "docs" / "api.rst").read_text()
+#: What the page has of each public name: with its signature, if people call it.
+TERMS = dict(re.findall(r"^``(\w+)(.*)``$", API, re.MULTILINE))
+
+
+def signature(value: Callable[..., object]) -> str:
+    """The signature of a public name as the page has it: without annotations, and with C{...} for a long default."""
+    found = inspect.signature(value)
+    parameters = []
+    for parameter in found.parameters.values():
+        isLong = parameter.default is not parameter.empty and len(repr(parameter.default)) > 20
+        parameters.append(parameter.replace(annotation=parameter.empty, default=... if isLong else parameter.default))
+    return str(found.replace(parameters=parameters, return_annotation=found.empty)).replace("Ellipsis", "...")
 
 
 class ExportTests:
     """The public names."""
 
-    def test_names(self) -> None:
-        """They are these, and no name comes or goes by accident."""
-        assert udpecho.__all__ == PUBLIC
+    def test_page(self) -> None:
+        """The page of the public API has each name once, and no other."""
+        assert sorted(re.findall(r"^``(\w+).*``$", API, re.MULTILINE)) == sorted(udpecho.__all__)
 
-    @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "__version__"])
+    @pytest.mark.parametrize("name", [name for name, shown in TERMS.items() if shown])
+    def test_signature(self, name: str) -> None:
+        """The page has the signature of what people call."""
+        assert TERMS[name] == signature(getattr(udpecho, name))
+
+    @pytest.mark.parametrize("name", sorted(set(TERMS) - {"DROP_REASONS", "__version__"}))
     def test_documented(self, name: str) -> None:
-        """Each loads, is what it is called, and says what it is."""
+        """Each loads, has its name and a docstring, and every function its signature on the page."""
         value = getattr(udpecho, name)
         assert value.__name__ == name
         assert value.__doc__
         assert value.__doc__.strip()
         assert inside(value.__module__, "udpecho")
+        assert TERMS[name] or not inspect.isfunction(value)
 
     def test_dir(self) -> None:
         """C{dir()} lists them before they are loaded."""
-        assert set(PUBLIC) <= fresh("import udpecho", "dir(udpecho)")
+        assert set(udpecho.__all__) <= fresh("import udpecho", "dir(udpecho)")
 
     def test_star(self) -> None:
         """C{from udpecho import *} gives them all."""
         names: dict[str, object] = {}
         exec("from udpecho import *", names)
-        assert set(PUBLIC) <= set(names)
+        assert set(udpecho.__all__) <= set(names)
 
     def test_unknown(self) -> None:
         """A name that is not there is missed as in any module."""
@@ -142,6 +133,10 @@ class ExportTests:
             for alias in statement.names
         }
         assert declared == vars(udpecho)["_homes"]
+
+    def test_command(self) -> None:
+        """C{python -m udpecho} is the C{udpecho} command."""
+        assert run([sys.executable, "-m", "udpecho", "--version"], ROOT) == f"udpecho {udpecho.__version__}\n"
 
     def test_typed(self) -> None:
         """The package says that it is annotated (PEP 561)."""

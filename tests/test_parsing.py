@@ -1,23 +1,247 @@
-"""Tests of L{udpecho.parsing}: what people ask for on the command line."""
+"""Tests of L{udpecho.parsing}."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.python import usage
 
 from udpecho import parsing
-from udpecho.addresses import MAX_PAYLOAD_IPV6
+from udpecho.addresses import MAX_PAYLOAD_IPV6, formatAddress
 
 MS = 1_000_000
 sizes = st.integers(0, MAX_PAYLOAD_IPV6)
 
+#: Each parser, what its value must be, and texts that are not.
+WRONG: list[tuple[Callable[[str], Any], str, list[str]]] = [
+    (
+        parsing.parsePort,
+        "port must be 1 to 65535",
+        ["", "0", "65536", "-1", "+1", "echo", "1_2", "1.5", "80.", " 80", "٣", "9" * 30],
+    ),
+    (partial(parsing.parsePort, lowest=0), "port must be 0 to 65535", ["", "65536", "-1"]),
+    (
+        partial(parsing.parseNumber, lowest=2, highest=9, what="number of legs"),
+        "number of legs must be 2 to 9",
+        ["1", "10", "2k"],
+    ),
+    (
+        parsing.parseDuration,
+        "duration must be 1ns to 366 days, as in 0.5s or 500ms",
+        ["", "ms", "0", "-1", "1 s", "1d", "1S", "1e3", "1s1", "inf", "nan", "٣", "8785h", "9" * 30, "1\n"],
+    ),
+    (
+        parsing.parseSeconds,
+        "duration must be 0s to 366 days, as in 0.5s or 500ms",
+        ["", "-1", "nan", "inf", "1e400", "5 s", "5d", "x", "1_0", "٣", "9" * 400, "8784.1h"],
+    ),
+    (parsing.parseInterval, "duration must be 1us to 366 days, as in 0.5s or 500ms", ["0", "999ns", "0.0000009", "8785h"]),
+    (
+        parsing.parseBytes,
+        "size must be 1 byte to less than 1g, as in 65536 or 64k",
+        ["", "0", "-1", "1.5", "1.5k", "1g", "1048576k", "4MB", "x", "9999999999"],
+    ),
+    (parsing.parsePayloadSize, "payload size must be 0 to 65527 bytes", ["", "-1", "65528", "64k", "1.5", "x", "9" * 30]),
+    (partial(parsing.parsePayloadSize, lowest=1), "payload size must be 1 to 65527 bytes", ["0", "65528"]),
+    (parsing.parseShare, "share must be 0 to 1, as in 0.1 or 10%", ["", "1.1", "101%", "-1", "%", "1e-3", "10 %"]),
+    (
+        parsing.parseRate,
+        "rate must be 0.000001 to 1000000 probes a second, as in 0.5, 1000 or 50k",
+        ["", "0", "-5", "k", "1g", "1.1m", "50k/s", "1e3", "0.0000001", "inf"],
+    ),
+    (
+        parsing.parseLogRate,
+        "rate must be 0 to 1000000000 datagrams a second, or all",
+        ["", "-1", "1.5", "some", "ALL", "9" * 30],
+    ),
+    (
+        parsing.parseLimit,
+        "limit must be 1 to 1000000000 datagrams, or 0 for no limit",
+        ["", "-1", "1.5", "all", "1000000001", "1k", "٣", "9" * 30],
+    ),
+    (partial(parsing.parseLimit, lowest=1), "limit must be 1 to 1000000000 datagrams", ["0", "-1"]),
+    (parsing.parseWorkers, "workers must be 1 to 256, or auto", ["", "0", "257", "-1", "1.5", "Auto"]),
+    (
+        parsing.parseSizes,
+        "sizes must be bytes, as in 64, 0,64,1400 or 64-1400:100",
+        ["", ",", "64,", "-1", "1-", "1-2:", "64k", "1-2-3", "1:2", "٣", "6 4", "1.5", "999999"],
+    ),
+    (
+        parsing.parseTOS,
+        "TOS must be a DSCP name, as in EF or AF41, or 0 to 255",
+        ["", "AF44", "AF51", "CS8", "256", "0x100", "-1", "0x", "EF ", "1.0", "b8", "٣"],
+    ),
+    (
+        parsing.parseInterface,
+        "interface must be an IP address, as in 127.0.0.1, ::1 or 0.0.0.0",
+        ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]", "224.0.0.1", "ff02::1", "255.255.255.255"],
+    ),
+    (
+        parsing.parseLocalAddress,
+        "local address must be an IP address, as in 127.0.0.1",
+        ["localhost", "eth0", "1.2.3", "localhost:7", "224.0.0.1", "255.255.255.255:7", "[ff02::1]:7"],
+    ),
+    (
+        parsing.parseEndpoint,
+        "endpoint must be one to listen on, as in tcp:9107:interface=127.0.0.1 or tcp6:9107:interface=\\:\\:1",
+        ["unix:", "unix:address=", "stdio:", "tcp"],
+    ),
+]
+PARSERS = [parsing.parseAddress, *(parser for parser, _, _ in WRONG)]
+
+
+class ErrorTests:
+    """The message for a wrong value."""
+
+    @pytest.mark.parametrize(
+        ("parser", "rule", "text"), [(parser, rule, text) for parser, rule, texts in WRONG for text in texts]
+    )
+    def test_wrong(self, parser: Callable[[str], Any], rule: str, text: str) -> None:
+        """It says what the value must be, and what was given."""
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            parser(text)
+        assert str(caught.value) == f"{rule}, got {text!r}"
+
+    @given(st.sampled_from(PARSERS), st.text(max_size=30))
+    @settings(max_examples=1000)
+    def test_anything(self, parser: Callable[[str], Any], text: str) -> None:
+        """Every text is read, or refused with one line of this form."""
+        try:
+            parser(text)
+        except ValueError as e:
+            assert type(e) is ValueError  # noqa: PT017
+            assert " must " in str(e)  # noqa: PT017
+            assert ", got " in str(e)  # noqa: PT017
+            assert len(str(e).splitlines()) == 1  # noqa: PT017
+
+    def test_option(self) -> None:
+        """For C{twistd} it begins with the option's name."""
+        assert parsing.optionValue(parsing.parsePort, "port", "5") == 5
+        with pytest.raises(usage.UsageError) as caught:
+            parsing.optionValue(parsing.parsePort, "port", "x")
+        assert str(caught.value) == "--port: port must be 1 to 65535, got 'x'"
+
+
+class ValueTests:
+    """Values as people write them."""
+
+    @pytest.mark.parametrize(
+        ("parser", "text", "value"),
+        [
+            (parsing.parsePort, "1", 1),
+            (parsing.parsePort, "65535", 65535),
+            (partial(parsing.parsePort, lowest=0), "0", 0),
+            (parsing.parseSeconds, "5", 5.0),
+            (parsing.parseSeconds, "0", 0.0),
+            (parsing.parseSeconds, "0.5", 0.5),
+            (parsing.parseSeconds, ".5s", 0.5),
+            (parsing.parseSeconds, "250ms", 0.25),
+            (parsing.parseSeconds, "100us", 100e-6),
+            (parsing.parseSeconds, "2m", 120.0),
+            (parsing.parseSeconds, "1h", 3600.0),
+            (parsing.parseInterval, "1us", 1e-6),
+            (parsing.parseInterval, "20us", 20e-6),
+            (parsing.parseBytes, "1", 1),
+            (parsing.parseBytes, "64k", 65536),
+            (parsing.parseBytes, "4M", 4194304),
+            (parsing.parseBytes, "1023m", 1023 * 1024**2),
+            (parsing.parsePayloadSize, "0", 0),
+            (parsing.parsePayloadSize, "65527", 65527),
+            (parsing.parsePayloadSize, "1k", 1024),
+            (parsing.parseShare, "0", 0.0),
+            (parsing.parseShare, "0.1", 0.1),
+            (parsing.parseShare, "10%", 0.1),
+            (parsing.parseShare, "100%", 1.0),
+            (parsing.parseLogRate, "0", 0),
+            (parsing.parseLogRate, "10", 10),
+            (parsing.parseLogRate, "all", None),
+            (parsing.parseLimit, "0", 0),
+            (parsing.parseLimit, "1000000000", 10**9),
+            (parsing.parseWorkers, "1", 1),
+            (parsing.parseWorkers, "256", 256),
+            (parsing.parseRate, "1000", 1000.0),
+            (parsing.parseRate, "50k", 50_000.0),
+            (parsing.parseRate, "1.5K", 1500.0),
+            (parsing.parseRate, "0.000001", 1e-6),
+            (parsing.parseRate, "1m", 1e6),
+            (parsing.parseRate, "1M", 1e6),
+            (parsing.parseInterface, "0.0.0.0", "0.0.0.0"),
+            (parsing.parseInterface, "::", "::"),
+            (parsing.parseAddress, "localhost:7", ("localhost", 7)),
+            (parsing.parseAddress, "127.0.0.1:65535", ("127.0.0.1", 65535)),
+            (parsing.parseAddress, "[::1]:1234", ("::1", 1234)),
+            (parsing.parseAddress, "[fe80::1%eth0]:1", ("fe80::1%eth0", 1)),
+            (parsing.parseLocalAddress, "127.0.0.1", ("127.0.0.1", 0)),
+            (parsing.parseLocalAddress, "127.0.0.1:7", ("127.0.0.1", 7)),
+            (parsing.parseLocalAddress, "127.0.0.1:0", ("127.0.0.1", 0)),
+            (parsing.parseLocalAddress, "::1", ("::1", 0)),
+            (parsing.parseLocalAddress, "[::1]:7", ("::1", 7)),
+            (parsing.parseLocalAddress, "[::1]", ("::1", 0)),
+        ],
+    )
+    def test_value(self, parser: Callable[[str], Any], text: str, value: Any) -> None:
+        """Each parser, with the limits of its range and every way to write a value."""
+        found = parser(text)
+        assert found == value
+        assert type(found) is type(value)
+
+    def test_autoWorkers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """C{auto} is the number of processors that this process may use, within the limit."""
+        monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+        assert parsing.parseWorkers("auto") == 3
+        monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(300)), raising=False)
+        assert parsing.parseWorkers("auto") == 256
+
+
+class AddressTests:
+    """L{parsing.parseAddress} and L{parsing.parseLocalAddress}."""
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("localhost", "address must be HOST:PORT, as in localhost:1234, got 'localhost'"),
+            ("[::1]", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1]'"),
+            (":7", "address must be HOST:PORT, as in localhost:1234, got ':7'"),
+            ("", "address must be HOST:PORT, as in localhost:1234, got ''"),
+            ("h:0", "port must be 1 to 65535, got '0'"),
+            ("h:", "port must be 1 to 65535, got ''"),
+            ("::1:1234", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '::1:1234'"),
+            ("::1", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '::1'"),
+            ("2001:db8::1:echo", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '2001:db8::1:echo'"),
+            ("udp://h:5", "address must be HOST:PORT, as in localhost:1234, got 'udp://h:5'"),
+            ("[::1]1234", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1]1234'"),
+            ("[::1", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1'"),
+            ("[localhost]:7", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[localhost]:7'"),
+        ],
+    )
+    def test_wrong(self, text: str, message: str) -> None:
+        """Each mistake has its own message."""
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            parsing.parseAddress(text)
+        assert str(caught.value) == message
+
+    @pytest.mark.parametrize("text", ["127.0.0.1:x", "127.0.0.1:65536", "[::1]:-1"])
+    def test_localPort(self, text: str) -> None:
+        """A local port may be 0."""
+        port = text.rpartition(":")[2]
+        with pytest.raises(ValueError, match=f"port must be 0 to 65535, got '{port}'"):
+            parsing.parseLocalAddress(text)
+
+    @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.integers(1, 65535))
+    def test_roundTrip(self, host: Any, port: int) -> None:
+        """A formatted address is read again."""
+        assert parsing.parseAddress(formatAddress((str(host), port))) == (str(host), port)
+
 
 class DurationTests:
-    """L{options.parseDuration} and L{options.formatDuration}."""
+    """L{parsing.parseDuration} and L{parsing.formatDuration}."""
 
     @pytest.mark.parametrize(
         ("text", "nanoseconds"),
@@ -34,33 +258,19 @@ class DurationTests:
             ("2m", 120_000 * MS),
             ("1h", 3600_000 * MS),
             ("0.0000001", 100),
-            ("8784h", parsing.LONGEST),
+            ("8784h", parsing.MAX_DURATION),
         ],
     )
-    def test_good(self, text: str, nanoseconds: int) -> None:
+    def test_units(self, text: str, nanoseconds: int) -> None:
         """Seconds, and numbers with units, to the nanosecond."""
         assert parsing.parseDuration(text) == nanoseconds
 
-    @pytest.mark.parametrize("text", ["", "ms", "-1", "1 s", "1d", "1e3", "1s1", "inf", "nan", "٣", "8785h", "9" * 30, "1\n"])
-    def test_bad(self, text: str) -> None:
-        """Anything else is told what would be right."""
-        with pytest.raises(ValueError, match=r"is not a duration: seconds are, as in 1 or 0\.5, or a number with a unit"):
-            parsing.parseDuration(text)
-
     def test_least(self) -> None:
-        """No time at all is right only where the caller says so."""
+        """The caller says which is the shortest."""
         assert parsing.parseDuration("0", least=0) == 0
-        with pytest.raises(ValueError, match="'0' is too short: 1ns or more is right"):
-            parsing.parseDuration("0")
-        with pytest.raises(ValueError, match="'9us' is too short: 10us or more is right"):
+        assert parsing.parseDuration("10us", least=10_000) == 10_000
+        with pytest.raises(ValueError, match=r"duration must be 10us to 366 days, as in 0.5s or 500ms, got '9us'"):
             parsing.parseDuration("9us", least=10_000)
-
-    def test_interval(self) -> None:
-        """An interval is a microsecond or more, unless the caller says that none at all is right; it is in seconds."""
-        assert parsing.parseInterval("20us") == 20e-6
-        assert parsing.parseInterval("0", 0) == 0
-        with pytest.raises(ValueError, match="'0' is too short: 1us or more is right"):
-            parsing.parseInterval("0")
 
     @pytest.mark.parametrize(
         ("nanoseconds", "text"),
@@ -70,14 +280,14 @@ class DurationTests:
         """The unit is the largest of which there is one."""
         assert parsing.formatDuration(nanoseconds) == text
 
-    @given(st.integers(0, parsing.LONGEST))
+    @given(st.integers(0, parsing.MAX_DURATION))
     def test_roundTrip(self, nanoseconds: int) -> None:
-        """What is written is read again, without loss."""
+        """A formatted duration is read again without loss."""
         assert parsing.parseDuration(parsing.formatDuration(nanoseconds), least=0) == nanoseconds
 
 
 class SizesTests:
-    """L{options.parseSizes}."""
+    """L{parsing.parseSizes}."""
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -91,37 +301,33 @@ class SizesTests:
             ("64-264:100", (64, 164, 264)),
             ("7-7", (7,)),
             ("0,10-12,65527", (0, 10, 11, 12, 65527)),
+            ("0-65527", tuple(range(65528))),
         ],
+        ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_good(self, text: str, expected: tuple[int, ...]) -> None:
+    def test_forms(self, text: str, expected: tuple[int, ...]) -> None:
         """Sizes, lists, ranges, and lists of ranges, in their order."""
         assert parsing.parseSizes(text) == expected
 
-    @pytest.mark.parametrize("text", ["", ",", "64,", "-1", "1-", "1-2:", "64k", "1-2-3", "1:2", "٣", "6 4", "1.5", "999999"])
-    def test_bad(self, text: str) -> None:
-        """What is none of these is told what would be right."""
-        with pytest.raises(ValueError, match="is not a size: bytes are, as in 64, or a list or range of them"):
-            parsing.parseSizes(text)
-
     @pytest.mark.parametrize(
-        ("text", "sentence"),
+        ("text", "message"),
         [
-            ("65528", "65528 is not a datagram's size: a number of bytes from 0 to 65527 is"),
-            ("0-65528", "65528 is not a datagram's size: a number of bytes from 0 to 65527 is"),
-            ("0,9-5", "'9-5' is not a range: one that goes up is, as in 5-9"),
-            ("5-9:0", "'5-9:0' is not a range: one with a step of 1 or more is, as in 5-9:100"),
-            ("0-65527,1", "'0-65527,1' has too many sizes: up to 65528 are right"),
+            ("65528", "payload size must be 0 to 65527 bytes, got '65528'"),
+            ("0-65528", "payload size must be 0 to 65527 bytes, got '65528'"),
+            ("0,9-5", "range of sizes must go up, as in 5-9, got '9-5'"),
+            ("5-9:0", "step of a range must be 1 or more, as in 5-9:100, got '5-9:0'"),
+            ("0-65527,1", "number of sizes must be 1 to 65528, got '0-65527,1'"),
         ],
     )
-    def test_wrong(self, text: str, sentence: str) -> None:
-        """What no datagram has, and what is no range, has a sentence of its own."""
+    def test_wrong(self, text: str, message: str) -> None:
+        """Wrong sizes and ranges have messages of their own."""
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             parsing.parseSizes(text)
-        assert str(caught.value) == sentence
+        assert str(caught.value) == message
 
     @given(st.lists(sizes, min_size=1, max_size=50).map(tuple))
     def test_list(self, some: tuple[int, ...]) -> None:
-        """Whatever sizes there are, a list of them is read as these."""
+        """A list is read in its order."""
         assert parsing.parseSizes(",".join(map(str, some))) == some
 
     @given(sizes, sizes, st.integers(1, 9000))
@@ -132,33 +338,18 @@ class SizesTests:
 
 
 class RateTests:
-    """L{options.parseRate}."""
-
-    @pytest.mark.parametrize(
-        ("text", "rate"),
-        [("1000", 1000.0), ("50k", 50_000.0), ("50K", 50_000.0), ("1.5k", 1500.0), ("0.5", 0.5), ("1m", 1e6), ("1M", 1e6)],
-    )
-    def test_good(self, text: str, rate: float) -> None:
-        """Probes a second, in units of 1000 too."""
-        assert parsing.parseRate(text) == rate
-
-    @pytest.mark.parametrize("text", ["", "0", "-5", "k", "1g", "1.1m", "50k/s", "1e3", "0.0000001", "inf"])
-    def test_bad(self, text: str) -> None:
-        """No rate at all, and one that no machine keeps, are told what would be right."""
-        with pytest.raises(ValueError, match="is not a rate: probes a second are, as in 1000 or 50k, above 0 and up to 1m"):
-            parsing.parseRate(text)
+    """L{parsing.parseRate}."""
 
     @given(st.integers(1, 10**9))
     def test_exact(self, thousandths: int) -> None:
         """The result is the number nearest to what was written, whatever the unit."""
         nearest = float(Fraction(thousandths, 1000))
-        if nearest <= parsing.HIGHEST_RATE:
-            assert parsing.parseRate(f"{thousandths // 1000}.{thousandths % 1000:03}") == nearest
-            assert parsing.parseRate(f"{thousandths // 10**6}.{thousandths % 10**6:06}k") == nearest
+        assert parsing.parseRate(f"{thousandths // 1000}.{thousandths % 1000:03}") == nearest
+        assert parsing.parseRate(f"{thousandths // 10**6}.{thousandths % 10**6:06}k") == nearest
 
 
 class TOSTests:
-    """L{options.parseTOS}."""
+    """L{parsing.parseTOS}."""
 
     @pytest.mark.parametrize(
         ("text", "tos"),
@@ -174,25 +365,14 @@ class TOSTests:
             ("LE", 0x04),
             ("DF", 0),
             ("BE", 0),
-            ("184", 0xB8),
             ("0xb8", 0xB8),
             ("0XB8", 0xB8),
-            ("0", 0),
-            ("255", 255),
             ("3", 3),
         ],
     )
-    def test_good(self, text: str, tos: int) -> None:
+    def test_forms(self, text: str, tos: int) -> None:
         """Names are the upper six bits, numbers the whole byte; the values are those of the RFCs."""
         assert parsing.parseTOS(text) == tos
-
-    @pytest.mark.parametrize("text", ["", "AF44", "AF51", "CS8", "256", "0x100", "-1", "0x", "EF ", "1.0", "b8", "٣"])
-    def test_bad(self, text: str) -> None:
-        """What is neither is told what would be right."""
-        with pytest.raises(
-            ValueError, match="is not a TOS byte: a DSCP's name is, as in EF, AF41 or CS6, or a number from 0 to 255"
-        ):
-            parsing.parseTOS(text)
 
     @given(st.integers(0, 255))
     def test_number(self, tos: int) -> None:
@@ -200,17 +380,23 @@ class TOSTests:
         assert parsing.parseTOS(str(tos)) == parsing.parseTOS(f"0x{tos:x}") == tos
 
 
-class SentenceTests:
-    """What is said of bad input."""
+class TimeoutTests:
+    """L{parsing.checkTimeout}."""
 
-    @given(
-        st.sampled_from([parsing.parseDuration, parsing.parseSizes, parsing.parseRate, parsing.parseTOS]),
-        st.text(max_size=30),
-    )
-    def test_anything(self, parser: Callable[[str], object], text: str) -> None:
-        """Whatever is written, it is read, or there is one line that says what would be right."""
-        try:
-            parser(text)
-        except ValueError as e:
-            assert len(str(e).splitlines()) == 1  # noqa: PT017
-            assert " right" in str(e) or " is" in str(e) or " are" in str(e)  # noqa: PT017
+    @pytest.mark.parametrize("timeout", [0, 0.5, 5, 1e308])
+    def test_right(self, timeout: float) -> None:
+        """Any finite number of seconds, from 0, is a timeout."""
+        parsing.checkTimeout(timeout)
+
+    @pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, math.inf, -math.inf, 10**400])
+    def test_wrong(self, timeout: float) -> None:
+        """A negative, infinite or undefined number is refused."""
+        with pytest.raises(ValueError, match=r"^timeout must be a number of seconds, 0 or more, got "):
+            parsing.checkTimeout(timeout)
+
+    @pytest.mark.parametrize("timeout", ["5", b"5", None, True])
+    def test_type(self, timeout: Any) -> None:
+        """Another type is a C{TypeError}."""
+        with pytest.raises(TypeError) as caught:
+            parsing.checkTimeout(timeout)
+        assert str(caught.value) == f"timeout must be a number of seconds, 0 or more, got {timeout!r}"

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from udpecho.addresses import DatagramAddress
     from udpecho.client.connect import connect, echo
     from udpecho.client.protocol import EchoClient, Reply
+    from udpecho.daemon.drop_log import DropLog
+    from udpecho.daemon.health import SelfEcho
+    from udpecho.daemon.http_pages import MetricsService
     from udpecho.errors import (
         ClientClosed,
         EchoError,
@@ -24,55 +27,67 @@ if TYPE_CHECKING:
         PortUnreachable,
         ResponseTimeout,
     )
+    from udpecho.faults.decision import Decision
+    from udpecho.faults.models import GilbertElliott, Jitter
     from udpecho.faults.plan import FaultPlan
     from udpecho.faults.proxy import FaultProxy
     from udpecho.guard.guard import Guard
     from udpecho.guard.networks import parseNetwork
     from udpecho.guard.policy import GuardPolicy
+    from udpecho.interfaces import DROP_REASONS, GuardLike, IBatchReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
     from udpecho.net.open import listen
+    from udpecho.net.options import PortOptions
     from udpecho.net.port import DatagramPort
+    from udpecho.probe.flow import Flow
+    from udpecho.probe.io.socket import SocketOptions
+    from udpecho.probe.outcomes import Event, Outcome
     from udpecho.probe.prober import Prober
     from udpecho.probe.schedule import Plan
     from udpecho.probe.service import ProbeService
     from udpecho.probe.stats.summary import Statistics
     from udpecho.probe.target import Target
     from udpecho.server.counters import Counters
+    from udpecho.server.metrics import makeRegistry
     from udpecho.server.protocol import EchoServer
     from udpecho.server.service import EchoService
-    from udpecho.testing.memory_network import MemoryNetwork
-    from udpecho.testing.trial import RunningServer
+    from udpecho.testing.memory_network import MemoryHost, MemoryNetwork
+    from udpecho.testing.trial import RunningServer, UDPEchoMixin
 else:
-    _homes = {
-        "ClientClosed": "errors",
-        "Counters": "server.counters",
-        "DatagramAddress": "addresses",
-        "DatagramPort": "net.port",
-        "EchoClient": "client.protocol",
-        "EchoError": "errors",
-        "EchoServer": "server.protocol",
-        "EchoService": "server.service",
-        "FaultPlan": "faults.plan",
-        "FaultProxy": "faults.proxy",
-        "Guard": "guard.guard",
-        "GuardPolicy": "guard.policy",
-        "HostUnreachable": "errors",
-        "MemoryNetwork": "testing.memory_network",
-        "MessageTooLong": "errors",
-        "NetworkUnreachable": "errors",
-        "Plan": "probe.schedule",
-        "PortUnreachable": "errors",
-        "ProbeService": "probe.service",
-        "Prober": "probe.prober",
-        "Reply": "client.protocol",
-        "ResponseTimeout": "errors",
-        "RunningServer": "testing.trial",
-        "Statistics": "probe.stats.summary",
-        "Target": "probe.target",
-        "connect": "client.connect",
-        "echo": "client.connect",
-        "listen": "net.open",
-        "parseNetwork": "guard.networks",
+    _modules = {
+        "addresses": "DatagramAddress",
+        "client.connect": "connect echo",
+        "client.protocol": "EchoClient Reply",
+        "daemon.drop_log": "DropLog",
+        "daemon.health": "SelfEcho",
+        "daemon.http_pages": "MetricsService",
+        "errors": "ClientClosed EchoError HostUnreachable MessageTooLong NetworkUnreachable PortUnreachable ResponseTimeout",
+        "faults.decision": "Decision",
+        "faults.models": "GilbertElliott Jitter",
+        "faults.plan": "FaultPlan",
+        "faults.proxy": "FaultProxy",
+        "guard.guard": "Guard",
+        "guard.networks": "parseNetwork",
+        "guard.policy": "GuardPolicy",
+        "interfaces": "DROP_REASONS GuardLike IBatchReceiver IDatagramBatch IDropReceiver INetworkErrorReceiver",
+        "net.open": "listen",
+        "net.options": "PortOptions",
+        "net.port": "DatagramPort",
+        "probe.flow": "Flow",
+        "probe.io.socket": "SocketOptions",
+        "probe.outcomes": "Event Outcome",
+        "probe.prober": "Prober",
+        "probe.schedule": "Plan",
+        "probe.service": "ProbeService",
+        "probe.stats.summary": "Statistics",
+        "probe.target": "Target",
+        "server.counters": "Counters",
+        "server.metrics": "makeRegistry",
+        "server.protocol": "EchoServer",
+        "server.service": "EchoService",
+        "testing.memory_network": "MemoryHost MemoryNetwork",
+        "testing.trial": "RunningServer UDPEchoMixin",
     }
+    _homes = {name: module for module, names in _modules.items() for name in names.split()}
 
     def __getattr__(name):
         if name not in _homes:
@@ -86,34 +101,54 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "DROP_REASONS",
     "ClientClosed",
     "Counters",
     "DatagramAddress",
     "DatagramPort",
+    "Decision",
+    "DropLog",
     "EchoClient",
     "EchoError",
     "EchoServer",
     "EchoService",
+    "Event",
     "FaultPlan",
     "FaultProxy",
+    "Flow",
+    "GilbertElliott",
     "Guard",
+    "GuardLike",
     "GuardPolicy",
     "HostUnreachable",
+    "IBatchReceiver",
+    "IDatagramBatch",
+    "IDropReceiver",
+    "INetworkErrorReceiver",
+    "Jitter",
+    "MemoryHost",
     "MemoryNetwork",
     "MessageTooLong",
+    "MetricsService",
     "NetworkUnreachable",
+    "Outcome",
     "Plan",
+    "PortOptions",
     "PortUnreachable",
     "ProbeService",
     "Prober",
     "Reply",
     "ResponseTimeout",
     "RunningServer",
+    "SelfEcho",
+    "SocketOptions",
     "Statistics",
     "Target",
+    "UDPEchoMixin",
     "__version__",
     "connect",
     "echo",
     "listen",
+    "makeRegistry",
     "parseNetwork",
 ]

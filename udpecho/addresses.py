@@ -1,29 +1,29 @@
-"""Addresses of datagrams: the pair that Twisted hands around, what it leaves out, and how people write it."""
+"""Addresses of datagrams: the pair that Twisted uses, what it leaves out, and how people write it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import ip_address
 
-#: The most payload a datagram can carry: 65535 bytes less the UDP header, and less the IPv4 header (RFC 791, RFC 768),
-#: which an IPv6 payload length does not include (RFC 8200 section 3).
+#: The longest payload of a datagram, in bytes: 65535 less the UDP header (RFC 768), and less the IPv4 header (RFC 791). The
+#: IPv6 payload length does not include the IPv6 header (RFC 8200 section 3).
 MAX_PAYLOAD_IPV4 = 65507
 MAX_PAYLOAD_IPV6 = 65527
 
 
 class DatagramAddress(tuple[str, int]):
     """
-    Where a datagram came from: equal to, and usable as, the C{(host, port)} pair that Twisted hands to
-    C{datagramReceived}, and it remembers what is needed to answer well (the wish of Twisted's ticket 6826).
+    The source of a datagram. It equals the C{(host, port)} pair that Twisted passes to C{datagramReceived}, and has in addition
+    what a correct reply needs (as Twisted's ticket 6826 wishes).
 
-    Write to this object, rather than to a copy of its two items, and the reply leaves from the address that was asked.
+    Write to this object, not to a copy of its two items, and the reply leaves from the address that was asked.
 
-    @ivar scopeID: for a link-local IPv6 host the index of the interface it is reached by, else 0 (RFC 4007).
+    @ivar scopeID: the index of the interface for a link-local IPv6 host, else 0 (RFC 4007).
     @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.
-    @ivar localHost: the local address that the datagram was sent to, or C{None} where the system does not report it.
-    @ivar unicast: whether the datagram was sent to this host alone; C{False} for broadcast and multicast.
-    @ivar hopLimit: what was left of the datagram's time to live, or IPv6 hop limit, where the transport enables it; else
-        C{None}. A reply has one less then.
+    @ivar localHost: the local address that the datagram was sent to, or C{None} if the system does not report it.
+    @ivar unicast: whether the datagram was sent to this host only; C{False} for broadcast and multicast.
+    @ivar hopLimit: the IPv4 time to live or IPv6 hop limit as received, if the transport asks for it, else C{None}. The reply
+        then has one less.
     """
 
     scopeID: int = 0
@@ -63,5 +63,5 @@ def formatAddress(address: tuple[str, int]) -> str:
 
 @lru_cache(4096)
 def isGroup(host: str) -> bool:
-    """Whether an IP address is that of a multicast group, or the broadcast address."""
+    """Whether an IP address is a multicast group or the limited broadcast address."""
     return host == "255.255.255.255" or ip_address(host).is_multicast

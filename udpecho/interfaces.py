@@ -6,7 +6,7 @@ The contracts between the packages of udpecho, and what a protocol may implement
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.interfaces import IListeningPort, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
@@ -24,6 +24,16 @@ Reactor: TypeAlias = Any
 BatchSendCallback = Callable[["str | None", int, int], None]
 #: Called with the outcome of a datagram: C{None} if the system took it, else the reason why not.
 SendCallback = Callable[["str | None"], None]
+
+
+class GuardLike(Protocol):
+    """
+    What a guard must have: L{IGuard} for parameters of the public API, since a type checker without plugins takes an object for
+    no provider of an interface of zope's.
+    """
+
+    def refuse(self, size: int, address: tuple[str, int], /) -> str | None:
+        """Decide about one datagram, as L{IGuard.refuse} does."""
 
 
 class IDatagramTransport(IUDPTransport, Interface):

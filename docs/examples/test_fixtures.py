@@ -4,25 +4,24 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from udpecho.client.connect import echo
-from udpecho.errors import ResponseTimeout
-from udpecho.faults.plan import FaultPlan
-from udpecho.server.protocol import EchoServer
+from udpecho import EchoServer, FaultPlan, ResponseTimeout, echo
 
 pytestmark = pytest.mark.usefixtures("udp_leaks")
 
 
 @pytest_twisted.ensureDeferred
 async def test_server(udpecho_server):
-    assert await echo(reactor, *udpecho_server.address, b"hello") == 5
+    host, port = udpecho_server.address
+    assert await echo(reactor, host, port, b"hello") == 5
     assert udpecho_server.counters.echoed == 1
 
 
 @pytest_twisted.ensureDeferred
 async def test_proxy(udpecho_server, udp_proxy):
     proxy = udp_proxy(udpecho_server.address, seed=7, loss=1)
+    host, port = proxy.address
     with pytest.raises(ResponseTimeout):
-        await echo(reactor, *proxy.address, b"hello", timeout=0.1)
+        await echo(reactor, host, port, b"hello", timeout=0.1)
     assert proxy.up.fates["lost"] == 1
 
 

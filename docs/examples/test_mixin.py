@@ -3,10 +3,7 @@
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from udpecho.client.connect import echo
-from udpecho.errors import ResponseTimeout
-from udpecho.server.protocol import EchoServer
-from udpecho.testing.trial import UDPEchoMixin
+from udpecho import EchoServer, ResponseTimeout, UDPEchoMixin, echo
 
 
 class RealTests(UDPEchoMixin, TestCase):

@@ -4,25 +4,23 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from udpecho.client.connect import echo
-from udpecho.errors import ResponseTimeout
-from udpecho.server.service import EchoService
+from udpecho import EchoService, ResponseTimeout, echo
 
 
 @pytest_twisted.async_yield_fixture
-async def server():
+async def port():
     service = EchoService(reactor, 0, ["127.0.0.1"])
     service.startService()
-    yield service.addresses[0]
+    yield service.addresses[0].port
     await service.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_echo(server):
-    assert await echo(reactor, *server, b"hello") == 5
+async def test_echo(port):
+    assert await echo(reactor, "127.0.0.1", port, b"hello") == 5
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_late(server):
+async def test_too_late(port):
     with pytest.raises(ResponseTimeout):
-        await echo(reactor, *server, b"hello", timeout=0)
+        await echo(reactor, "127.0.0.1", port, b"hello", timeout=0)

@@ -1,13 +1,9 @@
 """trial test_with_trial.py"""
 
 from twisted.internet import reactor
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from udpecho.client.connect import echo
-from udpecho.client.protocol import EchoClient
-from udpecho.errors import ResponseTimeout
-from udpecho.server.service import EchoService
+from udpecho import EchoServer, EchoService, FaultPlan, MemoryNetwork, ResponseTimeout, echo
 
 
 class EchoTests(TestCase):
@@ -22,13 +18,9 @@ class EchoTests(TestCase):
 
 class DeadlineTests(SynchronousTestCase):
     def test_inVirtualTime(self):
-        class Nowhere:
-            def write(self, datagram, address):
-                pass
-
-        clock = Clock()
-        client = EchoClient(clock)
-        client.makeConnection(Nowhere())
-        waiting = client.echo(b"hello", timeout=3600)
-        clock.advance(3600)
+        network = MemoryNetwork(FaultPlan(loss=1))
+        here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
+        there.listenUDP(7, EchoServer())
+        waiting = echo(here, "192.0.2.2", 7, b"hello", timeout=3600)
+        network.advance(3600)
         self.failureResultOf(waiting, ResponseTimeout)

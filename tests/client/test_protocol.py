@@ -351,8 +351,8 @@ class VirtualTests:
         ):
             failure = Outcome(deferred).failure
             assert isinstance(failure, ValueError)
-            assert "a timeout is a number of seconds, 0 or more" in str(failure)
-        with pytest.raises(ValueError, match="a timeout is a number of seconds"):
+            assert "timeout must be a number of seconds, 0 or more" in str(failure)
+        with pytest.raises(ValueError, match="timeout must be a number of seconds"):
             EchoClient(self.clock, timeout)
         assert self.transport.written == []
         assert self.clock.getDelayedCalls() == []
@@ -362,7 +362,7 @@ class VirtualTests:
         """So does one that is no number at all."""
         failure = Outcome(self.client.echo(b"hello", timeout)).failure
         assert isinstance(failure, TypeError)
-        assert "a timeout is a number of seconds" in str(failure)
+        assert "timeout must be a number of seconds" in str(failure)
 
     @pytest.mark.parametrize("payload", ["hello", None, 5, ["hello"]])
     def test_wrongPayload(self, payload: Any) -> None:
@@ -641,14 +641,14 @@ class EchoTests:
         async def test(reactor: Any) -> None:
             heard = Recorder()
             server = listen(reactor, 0, heard)
-            number: int = server.getHost().port  # type: ignore[attr-defined]
+            number: int = server.getHost().port
             waiting = echo(reactor, "127.0.0.1", number, b"hello", 0.01, bindAddress=("127.0.0.4", 0))
             with pytest.raises(ResponseTimeout):
                 await waiting
             assert heard.datagrams[0][1][0] == "127.0.0.4"
             with udpSocket() as taken, pytest.raises(error.CannotListenError):
                 await echo(reactor, "127.0.0.1", number, b"hello", bindAddress=taken.getsockname())
-            await server.stopListening()  # type: ignore[misc]
+            await server.stopListening()
 
         run(test)
 
@@ -718,7 +718,7 @@ class ConnectTests:
             server = listen(reactor, number, EchoServer())
             assert await client.echo(b"hello") == 5
             await client.close()
-            await server.stopListening()  # type: ignore[misc]
+            await server.stopListening()
 
         run(test)
 

@@ -161,9 +161,9 @@ class GuardTests:
         [
             (["--allow", "10.0.0.1/8"], "has bits set beyond its prefix length: 10.0.0.0/8"),
             (["--trust", "everybody"], "is not a network"),
-            (["--rate", "many"], "--rate: 'many' is not a limit"),
-            (["--burst", "0"], "--burst: '0' is not a limit"),
-            (["--max-rate", "-1"], "--max-rate: '-1' is not a limit"),
+            (["--rate", "many"], "--rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got 'many'"),
+            (["--burst", "0"], "--burst: limit must be 1 to 1000000000 datagrams, got '0'"),
+            (["--max-rate", "-1"], "--max-rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got '-1'"),
         ],
     )
     def test_wrong(self, processes: Processes, arguments: list[str], complaint: str) -> None:

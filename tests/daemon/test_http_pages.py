@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import os
+import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -171,12 +172,9 @@ class ParseEndpointTests:
     )
     def test_bad(self, text: str) -> None:
         """What is none has one line that says what would be right."""
-        with pytest.raises(ValueError, match=r"tcp:9107:interface=127\.0\.0\.1") as caught:
+        with pytest.raises(ValueError, match=r"(endpoint|port) must be .*, got '[^']*'$") as caught:
             parseEndpoint(text)
-        message = str(caught.value)
-        assert message.startswith(f"{text!r} is nowhere to listen: ")
-        assert "\n" not in message
-        with pytest.raises(ValueError, match="is nowhere to listen"):
+        with pytest.raises(ValueError, match=re.escape(str(caught.value))):
             MetricsService(Clock(), text, makeRegistry(Counters()), lambda: defer.succeed({}))
 
 

@@ -287,7 +287,7 @@ class TwistTests:
         """A wrong option gets its sentence."""
         refused = processes.run("twist", "udpecho", "--port", "x")
         assert refused.status not in (0, None)
-        assert everything(refused).count("--port: 'x' is not a port: a number from 0 to 65535 is") == 1
+        assert everything(refused).count("--port: port must be 0 to 65535, got 'x'") == 1
         assert "Traceback" not in everything(refused)
 
     def test_portInUse(self, processes: Processes) -> None:
@@ -518,12 +518,12 @@ class UsageTests:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
+            *[(["--port", text], f"--port: port must be 0 to 65535, got {text!r}") for text in ("99999", "-1", "x", "", "1.5")],
             *[
-                (["--port", text], f"--port: {text!r} is not a port: a number from 0 to 65535 is")
-                for text in ("99999", "-1", "x", "", "1.5")
-            ],
-            *[
-                (["--interface", text], f"--interface: {text!r} is not an interface: an IP address is")
+                (
+                    ["--interface", text],
+                    f"--interface: interface must be an IP address, as in 127.0.0.1, ::1 or 0.0.0.0, got {text!r}",
+                )
                 for text in ("localhost", "127.0.0.1:1234", "[::1]", "")
             ],
             (
@@ -536,19 +536,28 @@ class UsageTests:
                 "--interface: 127.0.0.1 is in 0.0.0.0 already: one of them is enough",
             ),
             *[
-                (["--log-datagrams", text], f"--log-datagrams: {text!r} is not a rate: a whole number of datagrams a second")
+                (
+                    ["--log-datagrams", text],
+                    f"--log-datagrams: rate must be 0 to 1000000000 datagrams a second, or all, got {text!r}",
+                )
                 for text in ("-1", "1.5", "some")
             ],
             *[
-                (["--write-timeout", text], f"--write-timeout: {text!r} is not a duration: seconds are")
+                (
+                    ["--write-timeout", text],
+                    f"--write-timeout: duration must be 0s to 366 days, as in 0.5s or 500ms, got {text!r}",
+                )
                 for text in ("nan", "-1", "inf", "x", "99999999999999999999")
             ],
             *[
-                (["--receive-buffer", text], f"--receive-buffer: {text!r} is not a size: a number of bytes is")
+                (
+                    ["--receive-buffer", text],
+                    f"--receive-buffer: size must be 1 byte to less than 1g, as in 65536 or 64k, got {text!r}",
+                )
                 for text in ("0", "-1", "4x", "1g")
             ],
             *[
-                (["--max-payload", text], f"--max-payload: {text!r} is not a payload's length: a number of bytes from 0")
+                (["--max-payload", text], f"--max-payload: payload size must be 0 to 65527 bytes, got {text!r}")
                 for text in ("70000", "-1", "x")
             ],
             (["--nonsense"], "nonsense"),
@@ -566,10 +575,13 @@ class UsageTests:
         [
             ([], "--host: the server's name or IP address is missing"),
             (["--host", ""], "--host: the server's name or IP address is missing"),
-            (["--host", "h", "--port", "0"], "--port: '0' is not a port: a number from 1 to 65535 is"),
-            (["--host", "h", "--timeout", "nan"], "--timeout: 'nan' is not a duration: seconds are"),
-            (["--host", "h", "--bind", "nowhere"], "--bind: 'nowhere' is not a local address"),
-            (["--host", "h", "--chunk", "0"], "--chunk: '0' is not a payload's length: a number of bytes from 1 to 65527 is"),
+            (["--host", "h", "--port", "0"], "--port: port must be 1 to 65535, got '0'"),
+            (["--host", "h", "--timeout", "nan"], "--timeout: duration must be 0s to 366 days, as in 0.5s or 500ms, got 'nan'"),
+            (
+                ["--host", "h", "--bind", "nowhere"],
+                "--bind: local address must be an IP address, as in 127.0.0.1, got 'nowhere'",
+            ),
+            (["--host", "h", "--chunk", "0"], "--chunk: payload size must be 1 to 65527 bytes, got '0'"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )

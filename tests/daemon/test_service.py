@@ -263,7 +263,7 @@ class ReloadTests:
     @pytest.mark.parametrize(
         ("text", "complaint"),
         [
-            ("port = 99999", ":1: port: '99999' is not a port"),
+            ("port = 99999", ":1: port: port must be 0 to 65535, got '99999'"),
             ("prot = 7\n", ":1: prot: .*port"),
             ("port = ", ":1"),
             ("interface = 7", "interface"),

@@ -139,9 +139,9 @@ class OptionTests:
         ("arguments", "sentence"),
         [
             ([], "--target: whom to probe is missing, HOST:PORT"),
-            (["-t", "a"], "--target: 'a' has no port: write HOST:PORT, as in a:1234"),
+            (["-t", "a"], "--target: address must be HOST:PORT, as in localhost:1234, got 'a'"),
             (["-t", "a:7", "-t", "a:7"], "--target: a:7 is given twice: once is enough"),
-            (["-t", "a:7", "--interval", "0"], "--interval: '0' is too short: 1us or more is right"),
+            (["-t", "a:7", "--interval", "0"], "--interval: duration must be 1us to 366 days, as in 0.5s or 500ms, got '0'"),
             (["-t", "a:7", "--size", "0", "--interval", "0.1"], "of 10 probes of 0 bytes that may be under way at once"),
         ],
     )

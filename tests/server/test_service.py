@@ -496,7 +496,7 @@ class WorkersTests:
             EchoService(reactor, workers="auto")  # type: ignore[arg-type]
         monkeypatch.setattr("udpecho.server.service.canShare", True)
         with pytest.raises(TypeError, match="starts processes"):
-            EchoService(Clock(), workers=2)  # type: ignore[arg-type]
+            EchoService(Clock(), workers=2)
         with pytest.raises(ValueError, match="counters and several workers exclude each other"):
             EchoService(reactor, workers=2, counters=Counters())
         monkeypatch.setattr("udpecho.server.service.canShare", False)

@@ -862,7 +862,7 @@ class WorkersTests:
         """A wrong number gets one line."""
         said = processes.run("twistd", "-n", "udpecho", "--port", "0", "--workers", text)
         written = said.stdout + said.stderr
-        sentence = f"--workers: {text!r} is not a number of workers: a number from 1 to 256 is, or auto"
+        sentence = f"--workers: workers must be 1 to 256, or auto, got {text!r}"
         assert len([line for line in written.splitlines() if sentence in line]) == 1
         assert "Traceback" not in written
         assert logged(written) == []

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReactorUDP
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.client.protocol import TIMEOUT, EchoClient, checkPayload, elapsedSince
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, unreachable
+from udpecho.interfaces import Reactor
 from udpecho.net.open import dial
 from udpecho.net.resolver import resolve
 from udpecho.net.sockets import MAX_DATAGRAM
@@ -25,7 +26,7 @@ _exhausted = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def connect(
-    reactor: IReactorTime,
+    reactor: Reactor,
     host: str,
     port: int,
     timeout: float = TIMEOUT,
@@ -37,7 +38,7 @@ def connect(
     Open a client: resolve the host, open a socket and C{connect(2)} it before anything can be queued on it; if the system
     refuses one address, try the next.
 
-    @param reactor: the reactor to run on.
+    @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
     @param host: a name or an IP address.
     @param port: the peer's port, 1 to 65535.
     @param timeout: the seconds that resolving may take, and that each of the client's calls has by default.
@@ -99,7 +100,7 @@ def _open(
 
 
 def echo(
-    reactor: IReactorTime,
+    reactor: Reactor,
     host: str,
     port: int,
     payload: bytes,
@@ -111,7 +112,7 @@ def echo(
     """
     Send one payload to an echo server and wait for the reply.
 
-    @param reactor: the reactor to run on; its C{callLater} enforces the deadline.
+    @param reactor: an C{IReactorUDP} and C{IReactorTime} provider; its C{callLater} enforces the deadline.
     @param host: a name or an IP address.
     @param port: the server's port, 1 to 65535.
     @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
 from udpecho.errors import ClientClosed, EchoError, HostUnreachable, MessageTooLong, ResponseTimeout, unreachable
-from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver
+from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, Reactor
 from udpecho.parsing import checkTimeout
 
 #: Seconds to wait for a reply, as in the seed.
@@ -75,13 +75,13 @@ class EchoClient(DatagramProtocol):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Reactor,
         timeout: float = TIMEOUT,
         verify: bool = True,
         now: Callable[[], float] | None = None,
     ) -> None:
         """
-        @param reactor: enforces the deadlines.
+        @param reactor: an C{IReactorTime} provider; enforces the deadlines.
         @param timeout: the seconds that a call without a timeout of its own has.
         @param verify: whether a reply must be the payload that was sent; if not, the first datagram from the peer answers the
             oldest payload on its way, unless it is the same bytes as another.

@@ -64,9 +64,7 @@ class Options(usage.Options):
         self["interval"] = optionValue(parseInterval, "interval", self["interval"])
         self["timeout"] = optionValue(parseInterval, "timeout", self["timeout"])
         self["size"] = optionValue(parseSizes, "size", self["size"])
-        self["sources"] = optionValue(
-            lambda text: parseNumber(text, 1, 1024, "a number of sources"), "sources", self["sources"]
-        )
+        self["sources"] = optionValue(lambda text: parseNumber(text, 1, 1024, "number of sources"), "sources", self["sources"])
         for name, parse in (("bind", parseLocalAddress), ("tos", parseTOS)):
             if self[name] is not None:
                 self[name] = optionValue(parse, name, self[name])

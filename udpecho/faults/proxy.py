@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from itertools import count
 from typing import Any, cast
 
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime, IReactorUDP
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
@@ -18,7 +18,7 @@ from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import EchoError
 from udpecho.faults.decision import Decision, Plan
 from udpecho.faults.plan import FaultPlan
-from udpecho.interfaces import INetworkErrorReceiver
+from udpecho.interfaces import INetworkErrorReceiver, Reactor
 from udpecho.net.linux import icmp
 from udpecho.net.open import dial, listen
 from udpecho.net.port import DatagramPort
@@ -158,7 +158,7 @@ class FaultProxy(DatagramProtocol):
 
     def __init__(
         self,
-        reactor: IReactorUDP,
+        reactor: Reactor,
         upstream: tuple[str, int],
         up: Plan | None = None,
         down: Plan | None = None,
@@ -167,7 +167,7 @@ class FaultProxy(DatagramProtocol):
         watcher: Watcher | None = None,
     ) -> None:
         """
-        @param reactor: the reactor to run on.
+        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
         @param upstream: the IP address and port that the clients' datagrams go to.
         @param up: the faults of the direction from the clients; by default none.
         @param down: the faults of the direction to the clients; by default none.

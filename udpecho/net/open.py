@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import cast
 
-from twisted.internet.interfaces import IListeningPort, IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress
@@ -94,10 +94,12 @@ def listen(
     batches: bool = PortOptions.batches,
     offload: bool = PortOptions.offload,
     decrementHopLimit: bool = PortOptions.decrementHopLimit,
-) -> IListeningPort:
+) -> DatagramPort:
     """
-    Listen on a L{DatagramPort}; on a reactor that has no file descriptors (one in memory, or Windows' IOCP), on that reactor's
-    own UDP port. The options from C{writeTimeout} on are those of L{PortOptions}.
+    Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
+
+    On a reactor without file descriptors (one in memory, or Windows' IOCP) it is that reactor's own UDP port, whatever the
+    annotation says: it has no more than C{IListeningPort} and C{IUDPTransport}.
 
     @param reactor: an C{IReactorUDP} provider; a L{DatagramPort} needs C{IReactorFDSet} and C{IReactorTime}, too.
     @param port: the port number, 0 for any free one.
@@ -124,9 +126,9 @@ def listen(
         decrementHopLimit=decrementHopLimit,
     )
     if IDatagramReactor.providedBy(reactor):
-        return reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only)
+        return cast(DatagramPort, reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only))
     if not IReactorFDSet.providedBy(reactor):
-        return cast(IListeningPort, reactor.listenUDP(port, protocol, interface, maxPacketSize))
+        return cast(DatagramPort, reactor.listenUDP(port, protocol, interface, maxPacketSize))
     listening = DatagramPort(port, protocol, interface, maxPacketSize, reactor, options)
     listening.startListening()
     return listening

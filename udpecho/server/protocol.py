@@ -11,13 +11,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.interfaces import (
+    GuardLike,
     IBatchGuard,
     IBatchReceiver,
     IDatagramBatch,
     IDatagramLog,
     IDatagramTransport,
     IDropReceiver,
-    IGuard,
     SendCallback,
 )
 from udpecho.server.counters import Counters
@@ -42,7 +42,7 @@ class EchoServer(DatagramProtocol):
 
     def __init__(
         self,
-        guard: IGuard | None = None,
+        guard: GuardLike | None = None,
         counters: Counters | None = None,
         maxPayload: int | None = None,
         journal: IDatagramLog | None = None,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorFDSet, IReactorProcess, IReactorTime, IReactorUDP
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorFDSet, IReactorProcess, IReactorTime
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.guard.guard import Guard
 from udpecho.guard.policy import GuardPolicy
-from udpecho.interfaces import IDatagramLog, IGuard
+from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.open import adopt, listen
 from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
@@ -66,11 +66,11 @@ class EchoService(Service):
 
     def __init__(
         self,
-        reactor: IReactorUDP,
+        reactor: Reactor,
         port: int = DEFAULT_PORT,
         interfaces: Sequence[str] | None = None,
         *,
-        guard: IGuard | GuardPolicy | None = None,
+        guard: GuardLike | GuardPolicy | None = None,
         counters: Counters | None = None,
         maxPayload: int | None = None,
         logDatagrams: int | None = DEFAULT_RATE,
@@ -134,7 +134,7 @@ class EchoService(Service):
             guard = Guard(self._policy, dualStack=any(map(hasBoth, sockets or ())), seconds=IReactorTime(reactor).seconds)
         elif not callable(getattr(guard, "refuse", None)):
             raise TypeError(f"a guard has a method refuse(size, address), and {guard!r} has none: give one, or a GuardPolicy")
-        self._guard: IGuard = guard
+        self._guard: GuardLike = guard
         self._offload = offload
         self._maxPayload = maxPayload
         self._logDatagrams = logDatagrams

@@ -251,10 +251,10 @@ class PingTests:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (["127.0.0.1"], "'127.0.0.1' has no port: write HOST:PORT, as in 127.0.0.1:1234"),
-            (["-c", "0", "127.0.0.1:7"], "'0' is not a number of probes: a whole number from 1 to 1000000000000000 is"),
-            (["-i", "1x", "127.0.0.1:7"], "'1x' is not a duration"),
-            (["--tos", "EG", "127.0.0.1:7"], "'EG' is not a TOS byte"),
+            (["127.0.0.1"], "address must be HOST:PORT, as in localhost:1234, got '127.0.0.1'"),
+            (["-c", "0", "127.0.0.1:7"], "number of probes must be 1 to 1000000000000000, got '0'"),
+            (["-i", "1x", "127.0.0.1:7"], "duration must be 1us to 366 days, as in 0.5s or 500ms, got '1x'"),
+            (["--tos", "EG", "127.0.0.1:7"], "TOS must be a DSCP name, as in EF or AF41, or 0 to 255, got 'EG'"),
             (["-p", "zz", "127.0.0.1:7"], "'zz' is not a pattern"),
             (["-6", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
             (["-s", "2", "-i", "1ms", "127.0.0.1:7"], "no more than 256 can be told apart"),

@@ -68,8 +68,7 @@ class ParseTests:
             ),
             (
                 "p99=20mm",
-                "'20mm' is not a duration: seconds are, as in 1 or 0.5, or a number with a unit, as in 1s, 10ms or 100us, up to"
-                " a year",
+                "duration must be 0s to 366 days, as in 0.5s or 500ms, got '20mm'",
             ),
         ],
     )

@@ -9,7 +9,16 @@ from udpecho.cli.ping.consent import POLITE_RATE
 from udpecho.cli.ping.formats import _Document, _FpingLines, _JSONLines, _Rows
 from udpecho.cli.ping.plot import parsePlotFile
 from udpecho.cli.ping.thresholds import RTT_FIGURES, parseLossLimit, parseRttLimit
-from udpecho.parsing import parseAddress, parseInterval, parseLocalAddress, parseNumber, parseRate, parseSizes, parseTOS
+from udpecho.parsing import (
+    parseAddress,
+    parseInterval,
+    parseLocalAddress,
+    parseNumber,
+    parseRate,
+    parseSeconds,
+    parseSizes,
+    parseTOS,
+)
 from udpecho.probe.packet import DEFAULT_PATTERN, parsePattern
 from udpecho.probe.schedule import Plan
 
@@ -19,7 +28,7 @@ _mostProbes = 10**15
 
 def _addSchedule(ping: argparse.ArgumentParser) -> None:
     group = ping.add_argument_group("when")
-    count = argument(lambda text: parseNumber(text, 1, _mostProbes, "a number of probes"))
+    count = argument(lambda text: parseNumber(text, 1, _mostProbes, "number of probes"))
     group.add_argument("-c", "--count", metavar="N", type=count, help="stop after N probes to each target")
     speed = group.add_mutually_exclusive_group()
     speed.add_argument(
@@ -32,7 +41,7 @@ def _addSchedule(ping: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"allow --flood, and more than {POLITE_RATE} probes a second, to others than this machine and private networks",
     )
-    seconds = argument(lambda text: parseInterval(text, 0))
+    seconds = argument(parseSeconds)
     group.add_argument("-w", "--duration", metavar="TIME", type=seconds, help="stop to send after so long")
     group.add_argument(
         "-W", "--timeout", metavar="TIME", type=argument(parseInterval), default=1.0, help="a later reply is late [1s]"
@@ -65,7 +74,7 @@ def _addDatagrams(ping: argparse.ArgumentParser) -> None:
         type=argument(parseLocalAddress),
         help="the local address to send from, ADDR or ADDR:PORT",
     )
-    sources = argument(lambda text: parseNumber(text, 1, _mostSources, "a number of sources"))
+    sources = argument(lambda text: parseNumber(text, 1, _mostSources, "number of sources"))
     group.add_argument(
         "--sources", metavar="N", type=sources, default=1, help="send from N ports, so that N paths are covered, each reported"
     )
@@ -76,7 +85,7 @@ def _addDatagrams(ping: argparse.ArgumentParser) -> None:
         type=argument(parseTOS),
         help="traffic class (type of service): a byte, or the name of a code point, as in EF",
     )
-    ttl = argument(lambda text: parseNumber(text, 1, 255, "a time to live"))
+    ttl = argument(lambda text: parseNumber(text, 1, 255, "time to live"))
     group.add_argument("-t", "--ttl", metavar="N", type=ttl, help="time to live (IPv6: hop limit)")
     group.add_argument("--dont-fragment", action="store_true", help="send each probe whole or not at all")
     family = group.add_mutually_exclusive_group()
