@@ -61,7 +61,7 @@ def openSocket(
             except BaseException:
                 sock.close()
                 raise
-        found = TransportSocket(receiver)
+        found = TransportSocket(receiver, peer)
         port = dial(reactor, found, peer, options.bindAddress, RECEIVE_BUFFER)
         try:
             options.apply(port.socket)
@@ -83,7 +83,7 @@ def openSocket(
 def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
     if options._replace(bindAddress=None) != SocketOptions():
         raise ValueError(f"options must be bindAddress only on a reactor without sockets, got {options!r}")
-    found = TransportSocket(receiver)
+    found = TransportSocket(receiver, peer)
     host, number = options.bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
     if IDatagramReactor.providedBy(reactor):
         port: Any = reactor.listenDatagrams(number, found, host, MAX_DATAGRAM, False)

@@ -32,8 +32,9 @@ class TransportSocket(DatagramProtocol):
     most = 1
     source: DatagramAddress
 
-    def __init__(self, receiver: IProbeReceiver) -> None:
+    def __init__(self, receiver: IProbeReceiver, peer: DatagramAddress) -> None:
         self._receiver = receiver
+        self._peer = str(peer)
         self._slots: dict[int, bytearray] = {}
         self._current = bytearray()
         self._closed = False
@@ -100,9 +101,7 @@ class TransportSocket(DatagramProtocol):
 
     def connectionRefused(self) -> None:
         """Hand a refusal over."""
-        transport: Any = self.transport
-        peer = getattr(transport, "_peer", None)
-        self.networkError(unreachable(errno.ECONNREFUSED, "the peer" if peer is None else str(peer)))
+        self.networkError(unreachable(errno.ECONNREFUSED, self._peer))
 
     def networkError(self, reason: EchoError) -> None:
         """Hand over what the network reported."""
