@@ -62,7 +62,7 @@ class DrainTests:
         """It looks until everything is done, or gives up in time, and leaves no delayed call."""
         clock = Clock()
         outcomes: list[tuple[bool, float]] = []
-        done = drain(clock, lambda: clock.seconds() >= readyAt, 1)
+        done = drain(clock, lambda: clock.seconds() >= readyAt, lambda: 0.01, 1)
         done.addCallback(lambda drained: outcomes.append((drained, clock.seconds())))
         clock.pump([0.0, *[0.01] * 200])
         ((drained, seconds),) = outcomes

@@ -471,7 +471,7 @@ class SocketsTests:
         """None, unbound ones, interfaces beside them, and several workers, are refused with a sentence."""
         with pytest.raises(ValueError, match="no sockets to serve on"):
             EchoService(runOnce.reactor, sockets=[])
-        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="not bound"):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="must be bound"):
             EchoService(runOnce.reactor, sockets=[sock])
         with udpSocket() as sock:
             with pytest.raises(ValueError, match="leave the interfaces out"):

@@ -9,9 +9,6 @@ from twisted.internet.interfaces import IDelayedCall
 
 from udpecho.interfaces import Reactor
 
-#: Seconds between two looks while draining.
-_interval = 0.01
-
 
 class SingleCall:
     """Calls a function later. To schedule it again while it is scheduled changes nothing."""
@@ -43,9 +40,9 @@ class SingleCall:
         self._function()
 
 
-def drain(reactor: Reactor, isDrained: Callable[[], bool], timeout: float) -> defer.Deferred[bool]:
+def drain(reactor: Reactor, isDrained: Callable[[], bool], pause: Callable[[], float], timeout: float) -> defer.Deferred[bool]:
     """
-    Look in turns of the reactor whether everything is done.
+    Look in turns of the reactor whether everything is done, with pauses between them, in seconds.
 
     @return: fires with whether that happened within C{timeout} seconds. Fails with an C{OSError} of C{isDrained}.
     """
@@ -61,7 +58,7 @@ def drain(reactor: Reactor, isDrained: Callable[[], bool], timeout: float) -> de
         if drained or reactor.seconds() >= deadline:
             done.callback(drained)
         else:
-            reactor.callLater(_interval, turn)
+            reactor.callLater(pause(), turn)
 
     reactor.callLater(0, turn)
     return done

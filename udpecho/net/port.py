@@ -71,6 +71,8 @@ _nothingToRead = TRY_AGAIN | {errno.EINTR}
 _badDescriptor = frozenset({errno.EBADF, errno.ENOTSOCK})
 #: Seconds to wait before reading again when the system failed to read.
 _readPause = 0.1
+#: Seconds between two looks at a full send queue while draining.
+_drainPause = 0.01
 
 _log = Logger()
 
@@ -351,7 +353,8 @@ class DatagramPort(udp.Port):
 
         @return: fires with whether that happened in time. Fails with C{OSError} if the socket is broken.
         """
-        return drain(self.reactor, self._isDrained, timeout)
+        # When nothing waits, look again in the next turn: a flood leaves a queue empty for a moment only, which means nothing.
+        return drain(self.reactor, self._isDrained, lambda: _drainPause if self._sender.waiting else 0, timeout)
 
     def _isDrained(self) -> bool:
         waiting = self._sender.waiting
