@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
@@ -15,6 +16,10 @@ from tests.support.processes import Processes
 from tests.support.running import ALL_REACTORS, REACTORS, Run
 
 pytest_plugins = ["pytester", "tests.support.isolation"]
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("udpecho", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("udpecho")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

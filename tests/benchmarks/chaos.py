@@ -227,8 +227,8 @@ def _logFaults(log: str, done: Done) -> list[str]:
     found = []
     for what, pattern, wanted in (
         ("workers killed", r"worker \d+ was killed by SIGKILL", done.killed),
-        ("files read again", r"the configuration is read again", done.applied),
-        ("files refused", r"the configuration stays as it is", done.refused),
+        ("files read again", r"configuration reloaded", done.applied),
+        ("files refused", r"cannot reload", done.refused),
         ("sums asked for", r"\] counters: ", done.asked),
     ):
         number = len(re.findall(pattern, log))

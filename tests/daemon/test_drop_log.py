@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.conftest import CaughtErrors
-from udpecho.daemon.drop_log import LINE_EVERY, DropLog, LogThrottle
+from udpecho.daemon.drop_log import LINE_INTERVAL, DropLog, LogThrottle
 from udpecho.guard.guard import Guard
 from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
@@ -21,11 +21,11 @@ from udpecho.server.counters import Counters
 
 class Watched:
     """
-    A log of drops on a clock, and what it has logged.
+    A log of drops on a clock.
 
     @ivar clock: the clock.
-    @ivar counters: the account.
-    @ivar events: what was logged.
+    @ivar counters: the counters that it reads.
+    @ivar events: the logged events.
     """
 
     def __init__(self, events: Any) -> None:
@@ -61,7 +61,7 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    """An account, a clock, and what is logged."""
+    """Counters, a clock, and the logged events."""
     with capturedLogs() as events:
         yield Watched(events)
 
@@ -90,7 +90,7 @@ class DropLogTests:
         assert event["log_level"] is LogLevel.info
 
     def test_thenSeldom(self, watched: Watched) -> None:
-        """What follows is summed up every 30 s, each reason for itself."""
+        """The next line of each reason comes after 30 s, with the sum."""
         watched.log()
         watched.drop("truncated", 1)
         assert watched.turn(1) == ["datagrams-dropped: reason=truncated datagrams=1 in 1 s"]
@@ -103,16 +103,16 @@ class DropLogTests:
         assert watched.turn(1) == ["datagrams-dropped: reason=truncated datagrams=50 in 30 s"]
         assert watched.turn(100) == []
 
-    def test_afterRest(self, watched: Watched) -> None:
-        """After 30 s without a drop the next one is logged soon again."""
+    def test_afterIdleTime(self, watched: Watched) -> None:
+        """After 30 s without a drop the next one is logged at once again."""
         watched.log()
         watched.drop("truncated", 1)
         watched.turn(61)
         watched.drop("truncated", 4)
         assert watched.turn(1) == ["datagrams-dropped: reason=truncated datagrams=4 in 1 s"]
 
-    def test_whatWasThere(self, watched: Watched) -> None:
-        """What was dropped before the start is not told."""
+    def test_earlierDrops(self, watched: Watched) -> None:
+        """Drops before the start are not logged."""
         watched.drop("truncated", 7)
         watched.log()
         assert watched.turn(2) == []
@@ -120,7 +120,7 @@ class DropLogTests:
         assert watched.turn(1) == ["datagrams-dropped: reason=truncated datagrams=1 in 1 s"]
 
     def test_stop(self, watched: Watched) -> None:
-        """At the stop the rest is logged at once, and nothing later; starting twice and stopping twice are once."""
+        """At the stop the rest is logged at once, and nothing later; it may be started twice and stopped twice."""
         log = watched.log()
         log.start()
         watched.drop("truncated", 1)
@@ -135,29 +135,29 @@ class DropLogTests:
         assert not watched.clock.getDelayedCalls()
 
     def test_busiest(self, watched: Watched) -> None:
-        """A guard's drops have the busiest prefixes with them, those too that were asked for when another reason was due."""
+        """A guard's drops have the busiest prefixes, also those that were read when another reason was due."""
         guard = Guard(GuardPolicy(allow=parseNetwork("192.0.2.0/24")), seconds=lambda: 0.0)
         watched.log(busiest=guard.busiest)
 
-        def come(host: str, port: int, datagrams: int) -> None:
+        def receive(host: str, port: int, datagrams: int) -> None:
             for _ in range(datagrams):
                 reason = guard.refuse(5, (host, port))
                 assert reason is not None
                 watched.drop(reason, 1)
 
-        come("203.0.113.1", 40000, 2)
-        come("198.51.100.7", 40000, 5)
+        receive("203.0.113.1", 40000, 2)
+        receive("198.51.100.7", 40000, 5)
         assert watched.turn(1) == [
             "datagrams-dropped: reason=not_allowed datagrams=7 in 1 s; busiest 198.51.100.7/32 (5), 203.0.113.1/32 (2)"
         ]
-        come("203.0.113.9", 40000, 3)
-        come("192.0.2.1", 7, 1)
+        receive("203.0.113.9", 40000, 3)
+        receive("192.0.2.1", 7, 1)
         assert watched.turn(1) == ["datagrams-dropped: reason=loop_guard datagrams=1 in 1 s; busiest 192.0.2.1/32 (1)"]
-        come("203.0.113.9", 40000, 1)
+        receive("203.0.113.9", 40000, 1)
         assert watched.turn(29) == ["datagrams-dropped: reason=not_allowed datagrams=4 in 30 s; busiest 203.0.113.9/32 (4)"]
 
     def test_fixedMemory(self, watched: Watched) -> None:
-        """However many prefixes a guard names, no more of them are kept than the counters there are."""
+        """However many prefixes a guard returns, the number of those that are kept is bounded."""
         numbers = iter(range(10**6))
 
         def busiest(most: int) -> dict[str, list[tuple[str, int]]]:
@@ -167,38 +167,38 @@ class DropLogTests:
         for _ in range(500):
             watched.drop("too_large", 1)
             watched.turn(31)
-        assert sum(len(known._counts) for known in log._prefixes.values()) <= 64
+        assert sum(len(counts._counts) for counts in log._prefixes.values()) <= 64
 
     def test_dryRun(self, watched: Watched) -> None:
-        """What a guard would have dropped has lines of its own."""
+        """The drops of a dry run have lines of their own."""
         guard = Guard(GuardPolicy(dryRun=True), seconds=lambda: 0.0)
         watched.log(busiest=guard.busiest, wouldDrop=lambda: guard.wouldDrop)
         assert guard.refuse(5, ("192.0.2.1", 7)) is None
         assert watched.turn(1) == ["datagrams-would-drop: reason=loop_guard datagrams=1 in 1 s; busiest 192.0.2.1/32 (1)"]
 
     def test_kernel(self, watched: Watched) -> None:
-        """What the kernel dropped is a warning with the option that helps, every 30 s at the most; a new socket counts anew."""
-        lost: list[int | None] = [3]
-        watched.log(kernelDrops=lambda: lost[0])
+        """The kernel's drops are a warning with the option that helps, every 30 s at the most; a new socket starts at 0."""
+        kernelDrops: list[int | None] = [3]
+        watched.log(kernelDrops=lambda: kernelDrops[0])
         assert watched.turn(1) == []
-        lost[0] = 10
+        kernelDrops[0] = 10
         watched.clock.advance(1)
         assert [event["log_level"] for event in watched.events] == [LogLevel.warn]
         assert watched.lines() == [
             "the kernel dropped 7 datagrams in 1 s before they were received: --receive-buffer helps against bursts"
         ]
-        lost[0] = 12
+        kernelDrops[0] = 12
         assert watched.turn(29) == []
         assert [line.partition(" before")[0] for line in watched.turn(1)] == ["the kernel dropped 2 datagrams in 30 s"]
-        lost[0] = 0
+        kernelDrops[0] = 0
         assert watched.turn(60) == []
-        lost[0] = 1
+        kernelDrops[0] = 1
         assert [line.partition(" before")[0] for line in watched.turn(1)] == ["the kernel dropped 1 datagrams in 1 s"]
-        lost[0] = None
+        kernelDrops[0] = None
         assert watched.turn(60) == []
 
     def test_counters(self, watched: Watched) -> None:
-        """The account is logged on demand, as at the stop, with what the kernel dropped where that is known."""
+        """The counters are logged on demand, as at the stop, with the kernel's drops where they are known."""
         watched.drop("truncated", 2)
         watched.log().logCounters()
         watched.log(kernelDrops=lambda: 5).logCounters()
@@ -207,41 +207,41 @@ class DropLogTests:
         assert watched.lines() == [sums, f"{sums} kernel-dropped=5"]
 
     def test_failure(self, watched: Watched, caught: CaughtErrors) -> None:
-        """If the numbers cannot be read, that is logged, once, and the log can be stopped."""
+        """If the counters cannot be read, that is logged once, and the log can be stopped."""
         log = watched.log(kernelDrops=iter([1]).__next__)
         watched.turn(3)
         assert len(caught.flush(StopIteration)) == 1
         log.stop()
 
 
-class PaceTests:
+class LogThrottleTests:
     """L{LogThrottle}."""
 
     @given(st.lists(st.tuples(st.floats(-100, 100), st.integers(0, 1000))))
     def test_all(self, steps: list[tuple[float, int]]) -> None:
-        """Whatever the clock does, all that has grown is told in the end, and nothing twice; of the times none is negative."""
-        now, value, told = 0.0, 0, 0
-        pace = LogThrottle(now, value)
-        for seconds, grown in steps:
-            now, value = now + seconds, value + grown
-            found = pace.look(now, value)
-            if found is not None:
-                assert found[0] > 0
-                assert found[1] >= 0
-                told += found[0]
-            assert told <= value
-        rest = pace.look(now, value, atOnce=True)
-        assert told + (rest[0] if rest else 0) == value
+        """Whatever the clock does, all growth is reported in the end, and none twice; no time span is negative."""
+        now, value, reported = 0.0, 0, 0
+        throttle = LogThrottle(now, value)
+        for seconds, growth in steps:
+            now, value = now + seconds, value + growth
+            report = throttle.update(now, value)
+            if report is not None:
+                assert report[0] > 0
+                assert report[1] >= 0
+                reported += report[0]
+            assert reported <= value
+        rest = throttle.update(now, value, atOnce=True)
+        assert reported + (rest[0] if rest else 0) == value
 
     @given(st.lists(st.booleans(), min_size=100, max_size=400))
     def test_seldom(self, grows: list[bool]) -> None:
-        """Looked at once a second, two tellings are 30 s apart, and none is later than that."""
-        pace, value, told, waiting = LogThrottle(0, 0), 0, [-LINE_EVERY], 0
+        """Updated once a second, two reports are 30 s apart, and no growth waits for longer than that."""
+        throttle, value, reportTime, waiting = LogThrottle(0, 0), 0, -LINE_INTERVAL, 0
         for second, more in enumerate(grows, 1):
             value += more
             waiting = waiting + 1 if more or waiting else 0
-            if pace.look(second, value) is not None:
-                assert second - told[-1] >= LINE_EVERY
-                told.append(second)
+            if throttle.update(second, value) is not None:
+                assert second - reportTime >= LINE_INTERVAL
+                reportTime = second
                 waiting = 0
-            assert waiting <= LINE_EVERY
+            assert waiting <= LINE_INTERVAL

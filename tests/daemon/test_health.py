@@ -39,7 +39,7 @@ class TargetTests:
         ],
     )
     def test_target(self, address: DatagramAddress, host: str) -> None:
-        """A wildcard address is asked at the loopback address, a link-local one with its scope."""
+        """A wildcard address is checked at the loopback address, a link-local one with its scope."""
         assert target(address) == host
 
 
@@ -49,7 +49,7 @@ class SelfEchoTests:
     @pytest.mark.parametrize("interfaces", [None, ["0.0.0.0"], ["0.0.0.0", "::"]])
     def test_healthy(self, interfaces: list[str] | None, run: Run) -> None:
         """
-        Of a server that answers each address is well; each has been asked with one datagram, which is counted as any other.
+        Each address of a server that answers works; it has received one datagram, which is counted like any other.
         """
         if interfaces == ["0.0.0.0", "::"] and not hasIPv6():
             pytest.skip("no IPv6 here")
@@ -57,18 +57,18 @@ class SelfEchoTests:
         async def check(reactor: Any) -> None:
             service = EchoService(reactor, 0, interfaces)
             service.startService()
-            asked = [str(address) for address in service.addresses]
+            addresses = [str(address) for address in service.addresses]
             found = await SelfEcho(reactor, lambda: service.addresses).check()
-            assert found == dict.fromkeys(asked)
+            assert found == dict.fromkeys(addresses)
             await service.stopService()
-            assert (service.counters.received, service.counters.echoed) == (len(asked), len(asked))
+            assert (service.counters.received, service.counters.echoed) == (len(addresses), len(addresses))
 
         run(check)
 
     def test_failures(self, runOnce: Run) -> None:
-        """Each address that does not answer has its own sentence: nothing listens, it is silent, it answers something else."""
+        """Each address that does not answer has its own reason: nothing listens, no reply, another payload."""
 
-        class Liar(DatagramProtocol):
+        class WrongPayload(DatagramProtocol):
             noisy = False
 
             def datagramReceived(self, datagram: bytes, addr: Any) -> None:
@@ -76,23 +76,23 @@ class SelfEchoTests:
                 self.transport.write(b"something else", addr)
 
         async def check(reactor: Any) -> None:
-            ports: list[Any] = [listen(reactor, 0, protocol) for protocol in (EchoServer(), Recorder(), Liar())]
-            nobody = unusedPort()
-            numbers = [port.getHost().port for port in ports] + [nobody]
+            ports: list[Any] = [listen(reactor, 0, protocol) for protocol in (EchoServer(), Recorder(), WrongPayload())]
+            unused = unusedPort()
+            numbers = [port.getHost().port for port in ports] + [unused]
             health = SelfEcho(reactor, lambda: [at("127.0.0.1", number) for number in numbers], timeout=0.2)
-            well, silent, liar, refused = (await health.check()).values()
-            assert well is None
+            echoed, silent, wrong, refused = (await health.check()).values()
+            assert echoed is None
             assert silent == f"no reply from 127.0.0.1:{numbers[1]} within 0.2 s"
-            assert liar == f"no reply from 127.0.0.1:{numbers[2]} within 0.2 s; 1 other datagram from it ignored"
+            assert wrong == f"no reply from 127.0.0.1:{numbers[2]} within 0.2 s; 1 other datagram from it ignored"
             assert refused is not None
-            assert f"127.0.0.1:{nobody}" in refused
+            assert f"127.0.0.1:{unused}" in refused
             for port in ports:
                 await port.stopListening()
 
         runOnce(check)
 
     def test_guarded(self, runOnce: Run) -> None:
-        """A guard that does not allow the machine itself makes the check fail: the datagram is one like any other."""
+        """A guard that does not allow this machine makes the check fail: the datagram is like any other."""
 
         async def check(reactor: Any) -> None:
             guard = Guard(GuardPolicy(allow=parseNetwork("192.0.2.0/24")))
@@ -105,7 +105,7 @@ class SelfEchoTests:
 
         runOnce(check)
 
-    def test_nowhere(self, runOnce: Run) -> None:
+    def test_notListening(self, runOnce: Run) -> None:
         """A server that does not listen has no addresses."""
 
         async def check(reactor: Any) -> None:
@@ -114,7 +114,7 @@ class SelfEchoTests:
         runOnce(check)
 
     def test_shared(self, runOnce: Run) -> None:
-        """However many ask at a time, and soon after, there is one datagram; later there is another, with another payload."""
+        """Simultaneous checks, and one soon after, share one datagram; a later one has another payload."""
 
         async def check(reactor: Any) -> None:
             recorder = Echoing()
@@ -135,15 +135,15 @@ class SelfEchoTests:
 
     def test_cancel(self, run: Run) -> None:
         """
-        Who cancels waits no more; the others have their answer. When all have cancelled nothing is left, and the next one asks
-        anew.
+        A check that is cancelled leaves the others their result. When all are cancelled nothing is left, and the next check is
+        a new one.
         """
 
         async def check(reactor: Any) -> None:
             silent = Recorder()
             port: Any = listen(reactor, 0, silent)
-            nobody = unusedPort()
-            health = SelfEcho(reactor, lambda: [at("127.0.0.1", port.getHost().port), at("127.0.0.1", nobody)], timeout=0.1)
+            unused = unusedPort()
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", port.getHost().port), at("127.0.0.1", unused)], timeout=0.1)
             one, other = health.check(), health.check()
             one.cancel()
             with pytest.raises(defer.CancelledError):
@@ -154,7 +154,7 @@ class SelfEchoTests:
             alone.cancel()
             with pytest.raises(defer.CancelledError):
                 await alone
-            # The patience of the test itself.
+            # The timeout of the test itself.
             assert len(reactor.getDelayedCalls()) == 1
             assert all((await health.check()).values())
             assert len(silent.datagrams) == 3
@@ -164,7 +164,7 @@ class SelfEchoTests:
 
 
 class Echoing(Recorder):
-    """Keeps what comes, and sends it back."""
+    """Keeps the datagrams, and sends them back."""
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         super().datagramReceived(datagram, addr)

@@ -573,8 +573,8 @@ class UsageTests:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ([], "--host: the server's name or IP address is missing"),
-            (["--host", ""], "--host: the server's name or IP address is missing"),
+            ([], "--host: the server's name or IP address must be given"),
+            (["--host", ""], "--host: the server's name or IP address must be given"),
             (["--host", "h", "--port", "0"], "--port: port must be 1 to 65535, got '0'"),
             (["--host", "h", "--timeout", "nan"], "--timeout: duration must be 0s to 366 days, as in 0.5s or 500ms, got 'nan'"),
             (

@@ -1,31 +1,26 @@
 """
-Every system call that the server makes fails in turn, by the hand of C{strace}: it starts whole or not at all, serves on, and
-accounts for what it received.
+Every system call that the server makes fails in turn, injected by C{strace}: it starts completely or not at all, continues to
+serve, and accounts for every datagram.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Late, Process, Processes, command, sums, tool
+from tests.support.guards import onlyLinux, tool
+from tests.support.processes import Late, Process, Processes, command, sums
 from tests.support.running import udpSocket
-from udpecho.net.linux import sockopt
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not sockopt.available, reason="the system calls are Linux's"),
-]
+pytestmark = [pytest.mark.slow, onlyLinux]
 
-#: No call is made so often in the life of a server that gets a few datagrams, but for the reactor's waiting.
+#: No call is made more often in the life of a server that receives a few datagrams, except the reactor's waiting.
 _each = range(1, 17)
-#: The calls in the life of one process, each with an error of its man page, which of them fail in turn, and whether a traceback
-#: is Twisted's, whose reactor and whose signal handlers there are before or beside the service.
+#: The calls in the life of one process, each with an error of its man page, which of them fail in turn, and whether Twisted's
+#: reactor makes them too: it reports its own failures with a traceback.
 _calls = [
     ("socket", "EMFILE", _each, False),
     ("bind", "EADDRINUSE", _each, False),
@@ -41,12 +36,12 @@ _calls = [
     ("sendmmsg", "EPERM", _each, False),
     ("epoll_create1", "EMFILE", _each, True),
     ("pipe2", "EMFILE", _each, True),
-    # The rest of them take a socket out, for which there is no error but of the program.
+    # The rest remove a socket, for which there is no error except of the program.
     ("epoll_ctl", "ENOMEM", range(1, 4), True),
     ("epoll_wait", "EINTR", range(1, 5), False),
     ("getrandom", "ENOSYS", _each, False),
 ]
-#: The same for the parent of two workers, with metrics, as far as it makes other calls.
+#: The same for the parent of two workers, with metrics: the calls that it makes in addition.
 _callsOfParent = [
     ("socket", "EMFILE", _each, False),
     ("getsockname", "ENOBUFS", _each, False),
@@ -56,7 +51,7 @@ _callsOfParent = [
     # The first for a worker; one that cannot be started is tried again.
     ("pipe2", "EMFILE", range(3, 4), False),
 ]
-#: What may happen again and again while it serves, and how many of twelve datagrams are answered then at the least.
+#: The errors that may be repeated while it serves, and the least number of twelve datagrams that are answered then.
 _serving = [
     ("recvmmsg", "EINTR", 12),
     ("recvmmsg", "ENOMEM", 12),
@@ -75,15 +70,12 @@ _serving = [
 ]
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
+@pytest.fixture(autouse=True)
+def _needsStrace() -> None:
     tool("strace")
-    with Processes(tmp_path) as started:
-        yield started
 
 
-class Asking:
+class Client:
     """
     Sends datagrams and counts the replies.
 
@@ -96,16 +88,16 @@ class Asking:
         sock.settimeout(0.3)
         sock.connect(address)
 
-    def ask(self, times: int) -> None:
-        """Send so many, one after the other. One that has no reply for a while does not keep the next one back."""
+    def send(self, times: int) -> None:
+        """Send so many, one after the other, each when the one before has a reply or has waited for a while."""
         for number in range(times):
             self._socket.send(b"%d" % number)
             with suppress(TimeoutError):
                 self._socket.recv(100)
                 self.replies += 1
 
-    def hearRest(self) -> None:
-        """Count what came late; the server is gone."""
+    def countLate(self) -> None:
+        """Count the late replies of a server that has stopped."""
         self._socket.setblocking(False)
         with suppress(OSError):
             while True:
@@ -120,11 +112,11 @@ def failing(
     Start a server one of whose system calls fails.
 
     @param when: which of the calls, as C{inject=} of C{strace(1)} has it.
-    @param children: whether those of its children fail too, counted for each anew.
+    @param children: whether those of its children fail too; the calls of each are counted separately.
     @param lacking: a call that this system does not have.
     """
     return processes.start(
-        # The tracer stands aside: the process is the server itself, with its signals and its exit status.
+        # The tracer is not the parent: the process is the server itself, with its signals and its exit status.
         *["strace", "--daemonize", "--quiet=all", "-o", str(processes.directory / "calls")],
         *(["--follow-forks", "--seccomp-bpf"] if children else []),
         *["-e", f"trace={','.join(filter(None, [call, lacking]))}", "-e", f"inject={call}:error={error}:when={when}"],
@@ -153,7 +145,7 @@ def live(process: Process, times: int) -> dict[str, int] | None:
     """
     Send a server datagrams, if it starts, and have it stop.
 
-    @return: the sums of its last line, which agree with the replies; C{None} if it has not started.
+    @return: the counters in its last line, which agree with the replies; C{None} if it did not start.
     """
     try:
         address = addressOf(process)
@@ -161,70 +153,81 @@ def live(process: Process, times: int) -> dict[str, int] | None:
         process.finish()
         return None
     with udpSocket() as sock:
-        asking = Asking(sock, address)
-        asking.ask(times)
+        client = Client(sock, address)
+        client.send(times)
         process.stop()
-        asking.hearRest()
-    told = sums(process.stdout)
-    assert told["received"] == times, process
-    assert told["echoed"] == asking.replies, process
-    return told
+        client.countLate()
+    counts = sums(process.stdout)
+    assert counts["received"] == times, process
+    assert counts["echoed"] == client.replies, process
+    return counts
 
 
-def checkLife(processes: Processes, call: str, error: str, which: range, mayTrace: bool, *options: str) -> None:
+def checkOutput(process: Process, started: bool, ofReactor: bool) -> None:
     """
-    Let one of the calls fail, then the next one, while there are more: the server answers, or it ends and says why in a line.
+    Check what a server wrote: one line if it could not start, and no traceback, unless Twisted's reactor could not be made or
+    could not have its signal handlers.
     """
+    output = process.stdout + process.stderr
+    assert ofReactor or "Traceback" not in output, process
+    ours = re.findall(r'^\s*File "[^"]*/udpecho/[^"]*", line \d+, in \w+\n\s*(.*)$', output, re.MULTILINE)
+    if started:
+        assert ours == [], process
+    else:
+        lines = ["cannot"] * output.count("] udpecho: cannot ")
+        assert [*ours, *lines] in (["from twisted.internet import reactor"], ["cannot"]), process
+
+
+def checkLife(processes: Processes, call: str, error: str, which: range, ofReactor: bool, *options: str) -> None:
+    """Let one of the calls fail, then the next one, and so on: the server answers, or it ends with a line that says why."""
     for number in which:
         process = failing(processes, call, error, str(number), *options, children=not options)
-        told = live(process, 3)
+        counts = live(process, 3)
         if not hasFailed(processes):
-            assert told is not None
+            assert counts is not None
             assert number > which.start, f"no {call} was made"
             return
-        if told is None:
+        checkOutput(process, counts is not None, ofReactor)
+        if counts is None:
             assert process.status == 1, process
             assert "answering on" not in process.stdout, process
-            assert mayTrace or process.stdout.count("] udpecho: cannot ") == 1, process
         else:
-            assert told["echoed"] >= 2, process
-        assert mayTrace or "Traceback" not in process.stdout + process.stderr, process
+            assert counts["echoed"] >= 2, process
 
 
 class SystemCallTests:
     """C{twistd udpecho} on a system that fails."""
 
-    @pytest.mark.parametrize(("call", "error", "which", "mayTrace"), _calls)
-    def test_inTurn(self, processes: Processes, call: str, error: str, which: range, mayTrace: bool) -> None:
-        """Whichever of its calls fails, it starts, answers and stops, or it ends with an error; nothing hangs half started."""
-        checkLife(processes, call, error, which, mayTrace)
+    @pytest.mark.parametrize(("call", "error", "which", "ofReactor"), _calls)
+    def test_inTurn(self, processes: Processes, call: str, error: str, which: range, ofReactor: bool) -> None:
+        """Whichever of its calls fails, it starts, answers and stops, or it ends with an error."""
+        checkLife(processes, call, error, which, ofReactor)
 
-    @pytest.mark.parametrize(("call", "error", "which", "mayTrace"), _callsOfParent)
-    def test_parent(self, processes: Processes, call: str, error: str, which: range, mayTrace: bool) -> None:
+    @pytest.mark.parametrize(("call", "error", "which", "ofReactor"), _callsOfParent)
+    def test_parent(self, processes: Processes, call: str, error: str, which: range, ofReactor: bool) -> None:
         """The same holds for a parent of workers that serves metrics."""
-        checkLife(processes, call, error, which, mayTrace, "--workers", "2", "--metrics", "tcp:0:interface=127.0.0.1")
+        checkLife(processes, call, error, which, ofReactor, "--workers", "2", "--metrics", "tcp:0:interface=127.0.0.1")
 
     @pytest.mark.parametrize(("call", "error", "least"), _serving)
     def test_serving(self, processes: Processes, call: str, error: str, least: int) -> None:
         """
-        What fails now and then while it serves does not stop it: the datagrams whose own call failed are accounted for, and
-        there is no traceback.
+        Errors while it serves do not stop it: the datagrams of a failed call are accounted for, and there is no traceback.
         """
         process = failing(processes, call, error, "3+5")
-        told = live(process, 12)
+        counts = live(process, 12)
         assert hasFailed(processes)
-        assert told is not None
-        assert told["echoed"] >= least
+        assert counts is not None
+        assert counts["echoed"] >= least
         assert "Traceback" not in process.stdout + process.stderr
 
     @pytest.mark.parametrize(("call", "error", "least"), [("recvmmsg", "ENOMEM", 12), ("sendmmsg", "EPERM", 9)])
     def test_workers(self, processes: Processes, call: str, error: str, least: int) -> None:
         """That holds for workers too."""
         process = failing(processes, call, error, "3+5", "--workers", "2")
-        told = live(process, 12)
+        counts = live(process, 12)
         assert hasFailed(processes)
-        assert told is not None
-        assert told["echoed"] >= least
+        assert counts is not None
+        assert counts["echoed"] >= least
         assert "Traceback" not in process.stdout + process.stderr
 
     @pytest.mark.parametrize(
@@ -233,9 +236,9 @@ class SystemCallTests:
     def test_withoutBatches(self, processes: Processes, call: str, error: str, least: int) -> None:
         """That holds where the system has no batches, and datagrams are received and sent one by one."""
         process = failing(processes, call, error, "3+5", lacking="recvmmsg")
-        told = live(process, 12)
+        counts = live(process, 12)
         assert "datagrams are received one by one: Function not implemented" in process.stdout
         assert re.search(rf"{call}\(.*\(INJECTED\)", (processes.directory / "calls").read_text())
-        assert told is not None
-        assert told["echoed"] >= least
+        assert counts is not None
+        assert counts["echoed"] >= least
         assert "Traceback" not in process.stdout + process.stderr

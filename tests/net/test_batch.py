@@ -10,14 +10,13 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from tests.support.batches import bench, take, talker
-from tests.support.guards import needsIPv6
+from tests.support.guards import needsBatches, needsIPv6
 from tests.support.running import udpSocket
 from udpecho.interfaces import IDatagramBatch
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SLOTS
-from udpecho.net.selftest import unsupportedReason
 
-pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
+pytestmark = needsBatches
 
 
 class MessageBatchTests:

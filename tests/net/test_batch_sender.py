@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.batches import SEND_ERRORS, bench, burst, segmentsOf, take, talker
+from tests.support.guards import needsBatches
 from tests.support.running import udpSocket
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.mmsg import SLOTS
-from udpecho.net.selftest import unsupportedReason
 
-pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
+pytestmark = needsBatches
 
 #: A datagram's size, and why it is dropped, if it is.
 _entries = st.tuples(st.integers(0, 2000), st.sampled_from([None, None, None, "loop_guard", "too_large"]))
@@ -107,6 +107,7 @@ class BatchSenderTests:
                 bed.send()
                 assert take(sock, 2) == [b"one", b"two"]
 
+    @pytest.mark.isolated
     def test_sourcePort0(self) -> None:
         """A datagram from port 0, which nobody can answer, does not keep the others from being answered."""
         try:

@@ -147,7 +147,7 @@ class ConnectTests:
             port = open_(reactor, protocol)
             # The broadcast address wants an option that is never set.
             with pytest.raises(OSError, match="Permission"):
-                port.connect("255.255.255.255", 9)
+                port.connect("127.255.255.255", 9)
             # Linux connects to port 0, and is not connected then.
             with pytest.raises(OSError, match=r"."):
                 port.connect("127.0.0.1", 0)
@@ -197,7 +197,7 @@ class ConnectTests:
 
         async def test(reactor: Any) -> None:
             with pytest.raises(OSError, match="Permission"):
-                dial(reactor, Recorder(), DatagramAddress(("255.255.255.255", 9)))
+                dial(reactor, Recorder(), DatagramAddress(("127.255.255.255", 9)))
             with udpSocket() as taken, pytest.raises(error.CannotListenError):
                 dial(reactor, Recorder(), DatagramAddress(("127.0.0.1", 9)), taken.getsockname())
 

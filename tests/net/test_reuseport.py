@@ -13,13 +13,10 @@ import pytest
 from twisted.internet import error
 from twisted.internet.task import Clock
 
-from tests.support.guards import needsIPv6
+from tests.support.guards import needsIPv6, needsSharing, onlyLinux
 from tests.support.running import Recorder, Run, hasIPv6, openSockets, udpSocket
-from udpecho.net.linux import sockopt
 from udpecho.net.open import adopt, listen
-from udpecho.net.reuseport import SocketGroup, canShare
-
-needsSharing = pytest.mark.skipif(not canShare, reason="only Linux shares out datagrams among sockets")
+from udpecho.net.reuseport import SocketGroup
 
 
 @pytest.fixture
@@ -143,7 +140,7 @@ class AdoptTests:
 
         run(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="the local address is known on Linux only")
+    @onlyLinux
     @needsSharing
     def test_earlyDestination(self, runOnce: Run) -> None:
         """What came to a group on all addresses before anybody read is answered from the address that was asked."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.guards import needsBatches
 from udpecho.net import batch as module
 from udpecho.net.linux.mmsg import SystemCalls, systemCalls
 from udpecho.net.selftest import unsupportedReason
 
-pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
+pytestmark = needsBatches
 
 
 class SystemCallsTests:

@@ -1,23 +1,27 @@
-"""Tests of the service that probes for ever, and of what it exports."""
+"""Tests of L{udpecho.probe.service} and L{udpecho.probe.metrics}, and of C{twistd udpecho-probe}."""
 
 from __future__ import annotations
 
+import errno
+import gzip
 import re
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
+from twisted.internet import error
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python import usage
 
 from tests.support.processes import Processes, Server, eventually
 from tests.support.running import PATIENCE
 from udpecho.daemon.probe_tap import Options
+from udpecho.errors import PortUnreachable
 from udpecho.faults.plan import FaultPlan
 from udpecho.net.open import listen
 from udpecho.probe.outcomes import Outcome
+from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.service import RETRY, ProbeService
 from udpecho.probe.stats.distribution import Distribution
@@ -28,10 +32,10 @@ prometheus: Any = pytest.importorskip("prometheus_client", reason="prometheus-cl
 
 
 class BucketTests:
-    """How round trips get into buckets."""
+    """L{udpecho.probe.metrics.cumulated}."""
 
     def test_cumulated(self) -> None:
-        """Each bucket has all values up to its end, the last has all."""
+        """Each bucket has all values up to its upper bound, the last one all values."""
         from udpecho.probe.metrics import BUCKETS, cumulated
 
         times = Distribution()
@@ -50,7 +54,7 @@ class ServiceTests:
 
     def world(self, *targets: str, faults: FaultPlan | None = None) -> tuple[MemoryNetwork, ProbeService, Any, Any]:
         """
-        @return: a network, a service on one of its hosts, the other host, and the registry that has what the service exports.
+        @return: a network, a service on one of its hosts, the other host, and the registry with the metrics of the service.
         """
         from udpecho.probe.metrics import ProbeMetrics
 
@@ -81,8 +85,8 @@ class ServiceTests:
         service.stopService()
         assert not service.flows
 
-    def test_onlyGrows(self) -> None:
-        """What was lost stays counted so when its reply comes late: a counter never sinks."""
+    def test_neverDecreases(self) -> None:
+        """A lost probe stays in the counter when its reply arrives late: a counter never decreases."""
         network, service, _, registry = self.world("there:7", faults=FaultPlan(1, delay=0.75))
         service.startService()
         labels = {"target": "there:7", "source": "0", "outcome": "lost"}
@@ -97,7 +101,7 @@ class ServiceTests:
         service.stopService()
 
     def test_triedAgain(self, caught: Any) -> None:
-        """A target that cannot be looked up is tried again, and is down until then."""
+        """A target that cannot be resolved is tried again, and is down until then."""
         network, service, _, registry = self.world("later:7")
         service.startService()
         network.advance(1)
@@ -112,16 +116,58 @@ class ServiceTests:
         assert service.flows == []
 
     def test_stoppedEarly(self) -> None:
-        """A service that is stopped at once leaves nothing."""
+        """A service that is stopped at once leaves nothing in the reactor."""
         network, service, _, _ = self.world("there:7", "nowhere:7")
         service.startService()
         service.stopService()
         assert not network.clock.getDelayedCalls()
 
-    @pytest.mark.parametrize(("targets", "plan"), [([], Plan()), (["x:7"], Plan(count=3)), (["x:7"], Plan(duration=3))])
-    def test_wrong(self, targets: list[str], plan: Plan) -> None:
-        """A service has targets, and no end."""
-        with pytest.raises(ValueError, match=r"target|for ever"):
+    @pytest.mark.parametrize(
+        ("reason", "message"),
+        [
+            (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+            (
+                error.CannotListenError("203.0.113.1", 5, OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")),
+                "cannot send from 203.0.113.1:5: Cannot assign requested address",
+            ),
+            (error.DNSLookupError("there has no address"), "there has no address"),
+            (PortUnreachable("192.0.2.2:7 refused"), "192.0.2.2:7 refused"),
+        ],
+    )
+    def test_cannotOpen(self, reason: Exception, message: str) -> None:
+        """A failure to open the sockets is logged as one line, and the target is tried again."""
+        network, _, _, _ = self.world("there:7")
+        here = network.host("other", "192.0.2.9")
+        opened = []
+
+        def fail(*arguments: Any, **options: Any) -> Prober:
+            opened.append(network.clock.seconds())
+            raise reason
+
+        service = ProbeService(here, ["there:7"], open=fail)
+        service.startService()
+        with capturedLogs() as events:
+            network.advance(1)
+        assert [formatEvent(event) for event in events] == [f"cannot probe there:7: {message}"]
+        network.advance(RETRY)
+        assert [later - earlier for earlier, later in pairwise(opened)] == [RETRY]
+        service.stopService()
+
+    @pytest.mark.parametrize(
+        ("targets", "plan", "message"),
+        [
+            ([], Plan(), "targets must have one target or more, got none"),
+            (
+                ["x:7"],
+                Plan(count=3),
+                "the plan .* must have neither count nor duration, got count=3 and duration=None",
+            ),
+            (["x:7"], Plan(duration=3), "got count=None and duration=3"),
+        ],
+    )
+    def test_wrong(self, targets: list[str], plan: Plan, message: str) -> None:
+        """A service has targets, and a plan without an end."""
+        with pytest.raises(ValueError, match=f"{message}$"):
             ProbeService(None, targets, plan)
 
 
@@ -129,61 +175,57 @@ class OptionTests:
     """The command line."""
 
     def test_values(self) -> None:
-        """Values are read."""
+        """Values are parsed."""
         options = Options()
         options.parseOptions(["--target", "[::1]:7", "-t", "a:1", "--interval", "10ms", "--size", "64,80", "--tos", "EF"])
         assert options.targets == ["[::1]:7", "a:1"]
         assert (options.plan.interval, options.plan.sizes, options["tos"]) == (0.01, (64, 80), 184)
 
     @pytest.mark.parametrize(
-        ("arguments", "sentence"),
+        ("arguments", "message"),
         [
-            ([], "--target: whom to probe is missing, HOST:PORT"),
+            ([], "--target: one target or more must be given, as HOST:PORT, got none"),
             (["-t", "a"], "--target: address must be HOST:PORT, as in localhost:1234, got 'a'"),
-            (["-t", "a:7", "-t", "a:7"], "--target: a:7 is given twice: once is enough"),
+            (["-t", "a:7", "-t", "a:7"], "--target: each target must be given once, got 'a:7' twice"),
             (["-t", "a:7", "--interval", "0"], "--interval: duration must be 1us to 366 days, as in 0.5s or 500ms, got '0'"),
             (["-t", "a:7", "--size", "0", "--interval", "0.1"], "of 10 probes of 0 bytes that may be under way at once"),
         ],
     )
-    def test_wrong(self, arguments: list[str], sentence: str) -> None:
-        """What is wrong is said in one sentence."""
-        with pytest.raises(usage.UsageError, match=re.escape(sentence)):
+    def test_wrong(self, arguments: list[str], message: str) -> None:
+        """A wrong value is a usage error."""
+        with pytest.raises(usage.UsageError, match=re.escape(message)):
             Options().parseOptions(arguments)
 
 
 class CommandTests:
     """C{twistd -n udpecho-probe}."""
 
-    @pytest.fixture
-    def processes(self, tmp_path: Path) -> Iterator[Processes]:
-        """Starts processes in a directory of the test's own."""
-        with Processes(tmp_path) as started:
-            yield started
-
     def test_runs(self, processes: Processes) -> None:
-        """It probes, answers Prometheus, and sums up at its stop."""
+        """It probes, serves the same pages as the server, and logs the results at its stop."""
         server: Server = processes.server("--log-datagrams", "0")
         targets = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in server.addresses]
-        told = [option for target in targets for option in ("--target", target)]
+        options = [option for target in targets for option in ("--target", target)]
         probe = processes.start(
-            *("twistd", "-n", "--pidfile=", "udpecho-probe", *told, "--interval", "10ms"),
+            *("twistd", "-n", "--pidfile=", "udpecho-probe", *options, "--interval", "10ms"),
             *("--metrics", "tcp:0:interface=127.0.0.1"),
         )
-        port = probe.until(r"Site starting on (\d+)")[1]
+        pages = f"http://{probe.until(r'metrics on (.+)$')[1]}"
 
         def page() -> str:
-            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
-                return str(answer.read().decode())
+            with urlopen(f"{pages}/metrics", timeout=PATIENCE) as response:
+                return str(response.read().decode())
 
         name = 'udpecho_probe_outcomes_total{outcome="answered",source="0",target="%s"}'
         eventually(lambda: all(re.search(re.escape(name % target) + r" [1-9]", page()) for target in targets), "an answer")
+        assert "process_resident_memory_bytes" in page()
+        for path in ("/-/healthy", "/-/ready"):
+            with urlopen(pages + path, timeout=PATIENCE) as response:
+                assert (response.status, response.read()) == (200, b"prober: ok\n")
+        compressed = Request(f"{pages}/metrics?name[]=udpecho_probe_sent_total", headers={"Accept-Encoding": "gzip"})
+        with urlopen(compressed, timeout=PATIENCE) as response:
+            lines = gzip.decompress(response.read()).decode().splitlines()
+        assert {line.partition("{")[0] for line in lines if line[0] != "#"} == {"udpecho_probe_sent_total"}
         probe.stop()
         assert probe.stdout.count("stopped probing") == len(targets)
         assert "Traceback" not in probe.stdout
         server.stop()
-
-    def test_wrongEndpoint(self, processes: Processes) -> None:
-        """An endpoint that is none is said to be none."""
-        done = processes.run("twistd", "-n", "udpecho-probe", "-t", "127.0.0.1:7", "--metrics", "nonsense")
-        assert "'nonsense' is not a server endpoint" in done.stdout + done.stderr
-        assert done.status == 1

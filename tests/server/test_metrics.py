@@ -7,8 +7,6 @@ import platform
 import re
 import socket
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -21,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import twisted
 import udpecho
-from tests.support.processes import Processes, eventually, tool
+from tests.support.guards import tool
+from tests.support.processes import Processes, eventually
 from tests.support.running import PATIENCE, udpSocket
 from tests.support.source import ROOT
 from udpecho.guard.guard import Guard
@@ -31,20 +30,21 @@ from udpecho.net.linux import mmsg
 from udpecho.server.counters import BATCH_SIZES, Counters
 from udpecho.server.metrics import EchoCollector, makeRegistry, requireLibrary
 
-#: A server with its pages, as C{twistd} has them: on the installed reactor.
+#: A server with its pages, on the installed reactor as with C{twistd}.
 SERVER = """
 import sys
 from twisted.internet import reactor
 from twisted.python import log
 from udpecho import EchoService
-from udpecho.health import SelfEcho
-from udpecho.metrics import makeRegistry
-from udpecho.web import MetricsService
+from udpecho.daemon.health import SelfEcho
+from udpecho.daemon.http_pages import MetricsService
+from udpecho.server.metrics import makeRegistry
 
 log.startLogging(sys.stdout)
 echo = EchoService(reactor, 0, ["127.0.0.1"])
 health = SelfEcho(reactor, lambda: echo.addresses)
-pages = MetricsService(reactor, "tcp:0:interface=127.0.0.1", makeRegistry(echo.counters, lambda: 0, lambda: 0.0), health.check)
+registry = makeRegistry(echo.counters, lambda: 0, lambda: 0.0)
+pages = MetricsService(reactor, "tcp:0:interface=127.0.0.1", registry, health.check)
 for service in (echo, pages):
     service.privilegedStartService()
     service.startService()
@@ -54,7 +54,6 @@ reactor.run()
 
 
 def page(registry: CollectorRegistry) -> str:
-    """What is served."""
     return generate_latest(registry).decode()
 
 
@@ -67,26 +66,19 @@ def samples(text: str) -> dict[str, float]:
     }
 
 
-def own(account: Counters, **how: Any) -> dict[str, float]:
-    """The values that a collector has, without those of the process."""
+def collected(account: Counters, **state: Any) -> dict[str, float]:
+    """The values of a collector, without those of the process."""
     registry = CollectorRegistry()
-    registry.register(EchoCollector(account, **how))
+    registry.register(EchoCollector(account, **state))
     return samples(page(registry))
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Processes in an empty directory."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 class CollectorTests:
     """L{EchoCollector}."""
 
     def test_empty(self) -> None:
-        """A new account has all its metrics, each at 0, and of the drops each reason; what is not known has none."""
-        found = own(Counters())
+        """New counters have all their metrics, each at 0, and the drops of every reason; what is unknown has no metric."""
+        found = collected(Counters())
         (build,) = (name for name in found if name.startswith("udpecho_build_info"))
         version, python = udpecho.__version__, platform.python_version()
         assert build == f"udpecho_build_info{{python={python}}}{{twisted={twisted.__version__}}}{{version={version}}}"
@@ -107,7 +99,7 @@ class CollectorTests:
         )
 
     def test_values(self) -> None:
-        """The numbers are those of the account, each time anew."""
+        """The values are the current ones of the counters."""
         counters = Counters()
         registry = CollectorRegistry()
         registry.register(EchoCollector(counters))
@@ -125,34 +117,39 @@ class CollectorTests:
 
     @given(st.lists(st.integers(1, mmsg.SLOTS)))
     def test_batches(self, sizes: list[int]) -> None:
-        """The histogram has how many batches held at most so many entries, how many there were, and what all of them held."""
+        """The histogram has the number of batches with at most so many entries, their number, and their sum."""
         counters = Counters()
         for size in sizes:
             counters.receiveBatch(size, 0, size)
-        found = own(counters)
+        found = collected(counters)
         for limit in BATCH_SIZES:
             assert found[f"udpecho_batch_entries_bucket{{le={limit}.0}}"] == sum(size <= limit for size in sizes)
         assert found["udpecho_batch_entries_bucket{le=+Inf}"] == found["udpecho_batch_entries_count"] == len(sizes)
         assert found["udpecho_batch_entries_sum"] == sum(sizes)
 
-    def test_surroundings(self) -> None:
-        """What else is known of the server is there: the kernel's drops, if it tells, the limiter's fill, the workers."""
+    def test_state(self) -> None:
+        """The state of the server has metrics: the kernel's drops where known, the limiter's fill, workers, a dry run."""
         guard = Guard(GuardPolicy(rate=1), seconds=lambda: 0.0)
         guard.refuse(5, ("192.0.2.1", 40000))
-        found = own(Counters(), kernelDrops=lambda: 7, fill=lambda: guard.fill, workers=lambda: 2)
+        found = collected(Counters(), kernelDrops=lambda: 7, fill=lambda: guard.fill, workers=lambda: 2)
         assert found["udpecho_kernel_dropped_datagrams_total"] == 7
         assert 0 < found["udpecho_limiter_fill_ratio"] == guard.fill < 1
         assert found["udpecho_workers"] == 2
-        assert "udpecho_kernel_dropped_datagrams_total" not in own(Counters(), kernelDrops=lambda: None)
+        assert "udpecho_kernel_dropped_datagrams_total" not in collected(Counters(), kernelDrops=lambda: None)
+        found = collected(Counters(), wouldDrop=lambda: {"not_allowed": 3})
+        would = {name: value for name, value in found.items() if name.startswith("udpecho_would_drop_datagrams_total")}
+        assert would == {
+            "udpecho_would_drop_datagrams_total{reason=loop_guard}": 0,
+            "udpecho_would_drop_datagrams_total{reason=not_allowed}": 3,
+            "udpecho_would_drop_datagrams_total{reason=rate_limited}": 0,
+        }
 
 
 class RegistryTests:
     """L{makeRegistry}."""
 
-    def test_ofItsOwn(self) -> None:
-        """
-        Each registry is a new one, and has the metrics of the process, but nothing that others have put in the global one.
-        """
+    def test_separate(self) -> None:
+        """Each registry is a new one, with the metrics of the process, and without those of the global registry."""
         one, other = Counters(), Counters()
         one.receive(1)
         pages = [samples(page(makeRegistry(counters))) for counters in (one, other)]
@@ -163,10 +160,10 @@ class RegistryTests:
         assert not {name for found in pages for name in found if not name.startswith(("udpecho_", "process_"))}
 
     def test_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the library there is one sentence that says what to install."""
+        """Without the library the message says what to install."""
         monkeypatch.setitem(sys.modules, "prometheus_client", None)
         for call in (requireLibrary, lambda: makeRegistry(Counters())):
-            with pytest.raises(ImportError, match=r"^metrics need prometheus-client: install udpecho\[metrics\], or .*$"):
+            with pytest.raises(ImportError, match=r"^metrics need prometheus-client: install udpecho\[metrics\]$"):
                 call()
 
     def test_lazy(self, processes: Processes) -> None:
@@ -175,14 +172,14 @@ class RegistryTests:
         assert processes.run(sys.executable, "-c", code).stdout == "False\n"
 
     def test_promtool(self, processes: Processes) -> None:
-        """C{promtool check metrics} finds nothing to say."""
+        """C{promtool check metrics} accepts the page."""
         promtool = tool("promtool")
         counters = Counters()
         counters.receiveBatch(3, 30, 3)
         text = page(makeRegistry(counters, lambda: 1, lambda: 0.5, lambda: 2))
         checked = processes.run(promtool, "check", "metrics", feed=text.encode())
         assert (checked.status, checked.stdout, checked.stderr) == (0, "", "")
-        # It does find what is wrong.
+        # It does find errors.
         assert processes.run(promtool, "check", "metrics", feed=b"# TYPE a counter\na 1\n").status != 0
 
 
@@ -192,12 +189,14 @@ class PageTests:
     text = (ROOT / "docs" / "metrics.rst").read_text()
 
     def test_table(self) -> None:
-        """The table has every metric that is exported, with its type, and no other."""
-        told = set(re.findall(r"^``(udpecho_\w+?)(?:_total)?(?:{.*})?`` +(counter|gauge|histogram) ", self.text, re.MULTILINE))
-        assert told == {(family.name, family.type) for family in EchoCollector(Counters()).describe()}
+        """The table has every exported metric with its type, and no other."""
+        documented = set(
+            re.findall(r"^``(udpecho_\w+?)(?:_total)?(?:{.*})?`` +(counter|gauge|histogram) ", self.text, re.MULTILINE)
+        )
+        assert documented == {(family.name, family.type) for family in EchoCollector(Counters()).describe()}
 
     def test_queries(self, processes: Processes) -> None:
-        """Prometheus understands the queries."""
+        """Prometheus can parse the queries."""
         promtool = tool("promtool")
         _, _, section = self.text.partition("Some questions")
         blocks = re.findall(r"^.. code-block:: text\n\n((?:   .*\n)+)", section.partition("\nHealth\n")[0], re.MULTILINE)
@@ -209,9 +208,9 @@ class PageTests:
         assert (checked.status, checked.stderr) == (0, ""), checked
 
 
-def ask(address: str, path: str) -> Any:
+def fromAPI(address: str, path: str) -> Any:
     """
-    Ask Prometheus's API, which may not listen yet.
+    Query Prometheus's API, which may not listen yet.
 
     @return: the data; C{None} if there are none.
     """
@@ -233,7 +232,7 @@ class PrometheusTests:
     """A real Prometheus scrapes a server."""
 
     def test_scrape(self, processes: Processes) -> None:
-        """The target is up, its numbers are those of the server, and no sample was refused."""
+        """The target is up, its values are those of the server, and no sample was refused."""
         prometheus = tool("prometheus")
         server = processes.start(sys.executable, "-c", SERVER)
         host, port = server.until(r"answering on ([0-9.]+):([0-9]+)").groups()
@@ -255,11 +254,11 @@ class PrometheusTests:
         )
 
         def value(query: str) -> float | None:
-            found = ask(address, f"query?query={quote(query)}")
+            found = fromAPI(address, f"query?query={quote(query)}")
             return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
         eventually(lambda: value("up == 1"), "a scrape")
-        (target,) = ask(address, "targets")["activeTargets"]
+        (target,) = fromAPI(address, "targets")["activeTargets"]
         assert (target["health"], target["lastError"]) == ("up", "")
         assert value("udpecho_received_datagrams_total") == 3
         assert value("udpecho_echoed_bytes_total") == 15
@@ -267,8 +266,8 @@ class PrometheusTests:
         assert value("count(udpecho_dropped_datagrams_total)") == len(DROP_REASONS)
         assert value(f'udpecho_build_info{{version="{udpecho.__version__}"}}') == 1
         assert value("histogram_quantile(1, udpecho_batch_entries_bucket)") is not None
-        types = ask(address, "metadata")
-        # In OpenMetrics, which Prometheus asks for, the family has no suffix.
+        types = fromAPI(address, "metadata")
+        # In OpenMetrics, which Prometheus prefers, the family has no suffix.
         (counter,) = types.keys() & {"udpecho_received_datagrams", "udpecho_received_datagrams_total"}
         assert types[counter][0]["type"] == "counter"
         assert types["udpecho_batch_entries"][0]["type"] == "histogram"

@@ -13,12 +13,14 @@ import pytest
 from tests.support.running import PATIENCE, hasIPv6
 from udpecho.net import reuseport
 from udpecho.net.linux import sockopt
+from udpecho.net.selftest import unsupportedReason
 
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 #: For a test that runs once for each family.
 loopbacks = pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needsIPv6)], ids=["IPv4", "IPv6"])
 onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the socket options are Linux's")
 needsSharing = pytest.mark.skipif(not reuseport.canShare, reason="only Linux distributes datagrams among sockets of one port")
+needsBatches = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches here: {unsupportedReason()}")
 needsRoot = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may do this")
 needsFIFOs = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 needsQuit = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has no SIGQUIT")

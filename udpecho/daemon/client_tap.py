@@ -1,25 +1,28 @@
-"""C{twistd udpecho-client}: standard input to a peer, its replies to the log, then the reactor stops."""
+"""C{twistd udpecho-client}: sends standard input to a server, logs its replies, and stops the reactor."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet import defer, error
 from twisted.internet.abstract import isIPv6Address
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.client.protocol import TIMEOUT
-from udpecho.client.transfer import Transfer, _log, explain
+from udpecho.client.transfer import Transfer, explain
 from udpecho.errors import ResponseTimeout
+from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
 from udpecho.parsing import optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
 from udpecho.server.service import DEFAULT_PORT
+
+_log = Logger()
 
 
 class Options(usage.Options):
@@ -36,26 +39,28 @@ class Options(usage.Options):
         ["port", "p", str(DEFAULT_PORT), "The server's UDP port."],
         ["timeout", "t", f"{TIMEOUT:g}", "Seconds to wait for each reply."],
         ["bind", "b", None, "The local address to send from: ADDR, ADDR:PORT or [ADDR]:PORT. [default: the system's choice]"],
-        ["chunk", "c", None, "Send datagrams of so many bytes. [default: the whole input as one]"],
+        ["chunk", "c", None, "Bytes in each datagram. [default: the whole input in one datagram]"],
     ]
-    optFlags = [["no-verify", None, "Take the first datagram from the server, whatever is in it."]]
+    optFlags = [["no-verify", None, "Accept the first datagram from the server as the reply, whatever its payload."]]
 
     def postOptions(self) -> None:
         """
-        Read the values.
+        Parse the values.
 
         @raise usage.UsageError: if one is wrong.
         """
         if not self["host"]:
-            raise usage.UsageError("--host: the server's name or IP address is missing")
+            raise usage.UsageError("--host: the server's name or IP address must be given")
         if self["host"].startswith("[") or (":" in self["host"] and not isIPv6Address(self["host"])):
-            raise usage.UsageError(f"--host: {self['host']!r} is no host: a name or an IP address is, without a port")
-        self["port"] = optionValue(parsePort, "port", self["port"])
-        self["timeout"] = optionValue(parseSeconds, "timeout", self["timeout"])
-        if self["bind"] is not None:
-            self["bind"] = optionValue(parseLocalAddress, "bind", self["bind"])
-        if self["chunk"] is not None:
-            self["chunk"] = optionValue(lambda text: parsePayloadSize(text, lowest=1), "chunk", self["chunk"])
+            raise usage.UsageError(f"--host: a host must be a name or an IP address, without a port, got {self['host']!r}")
+        for name, parse in (
+            ("port", parsePort),
+            ("timeout", parseSeconds),
+            ("bind", parseLocalAddress),
+            ("chunk", lambda text: parsePayloadSize(text, lowest=1)),
+        ):
+            if self[name] is not None:
+                self[name] = optionValue(parse, name, self[name])
         if sys.stdin is None:
             raise usage.UsageError("standard input is closed: there is nothing to send")
         if self.parent is not None and not self.parent.get("nodaemon", True):
@@ -63,31 +68,29 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """Make the client that the command line asks for."""
+    """Make the service for a command line."""
     from twisted.internet import reactor
 
-    service: IService = ClientService(
-        reactor,
-        Transfer(
-            options["host"],
-            options["port"],
-            options["timeout"],
-            not options["no-verify"],
-            options["bind"],
-            options["chunk"],
-        ),
+    transfer = Transfer(
+        options["host"],
+        options["port"],
+        options["timeout"],
+        not options["no-verify"],
+        options["bind"],
+        options["chunk"],
     )
+    service: IService = ClientService(reactor, transfer)
     return service
 
 
 class ClientService(Service):
-    """Does one L{Transfer} and stops the reactor."""
+    """Runs one L{Transfer} and stops the reactor."""
 
-    def __init__(self, reactor: Any, transfer: Transfer, descriptor: int = 0) -> None:
+    def __init__(self, reactor: Reactor, transfer: Transfer, descriptor: int = 0) -> None:
         """
-        @param reactor: the reactor to run on, and to stop.
-        @param transfer: what to do.
-        @param descriptor: the input.
+        @param reactor: an C{IReactorCore}, C{IReactorTime}, C{IReactorUDP} and C{IReactorFDSet} provider; it is stopped.
+        @param transfer: the transfer.
+        @param descriptor: the file descriptor of the input.
         """
         self._reactor = reactor
         self._transfer = transfer
@@ -95,12 +98,12 @@ class ClientService(Service):
         self._running: defer.Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Begin as soon as the reactor runs."""
+        """Start the transfer when the reactor runs."""
         super().startService()
         self._reactor.callWhenRunning(self._begin)
 
     def stopService(self) -> defer.Deferred[None] | None:
-        """Give up what is not done."""
+        """Cancel the transfer."""
         super().stopService()
         if self._running is not None:
             self._running.cancel()
@@ -110,9 +113,9 @@ class ClientService(Service):
         if not self.running:
             return
         source = InputReader(self._reactor, self._descriptor)
-        work = defer.Deferred.fromCoroutine(self._transfer.run(self._reactor, source.read, self))
-        work.addCallbacks(lambda sums: _log.info("{sums}", sums=str(sums), **asdict(sums)), self._failed)
-        self._running = work.addBoth(self._over)
+        running = defer.Deferred.fromCoroutine(self._transfer.run(self._reactor, source.read, self))
+        running.addCallbacks(lambda sums: _log.info("{sums}", sums=str(sums), **asdict(sums)), self._failed)
+        self._running = running.addBoth(self._finished)
 
     def written(self, size: int) -> None:
         """@see: L{Report.written}"""
@@ -136,7 +139,7 @@ class ClientService(Service):
         else:
             _log.error("{reason}", reason=sentence)
 
-    def _over(self, _: object) -> None:
+    def _finished(self, _: object) -> None:
         self._running = None
         with suppress(error.ReactorNotRunning):
             self._reactor.stop()

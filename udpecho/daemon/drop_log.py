@@ -1,182 +1,166 @@
-"""
-What an operator reads of datagrams that are not answered: a line for each reason, soon after the first and then at long
-intervals, however many they are.
-"""
+"""The log of drops: one line for each reason, soon after the first drop and then at long intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from udpecho.guard.heavy_hitters import HeavyHitters
+from udpecho.interfaces import Reactor
+from udpecho.server.counters import Account
 
-#: Seconds between two looks at the account; so late may a first line be.
-LOOK_EVERY = 1.0
-#: Seconds between two lines of one reason.
-LINE_EVERY = 30.0
-#: How many prefixes a line names.
+#: Seconds between two readings of the counters, and the longest delay of a first line.
+READ_INTERVAL = 1.0
+#: The least time between two lines of one reason, in seconds.
+LINE_INTERVAL = 30.0
+#: The largest number of prefixes in a line.
 PREFIXES = 3
 
 _log = Logger()
 
-#: Says the prefixes from which most was dropped since it was last asked, by reason, each with a count.
+#: Returns at most so many prefixes with the most drops since the last call, by reason, each with its number of drops.
 BusiestPrefixes = Callable[[int], Mapping[str, "list[tuple[str, int]]"]]
-
-
-class DropAccount(Protocol):
-    """What is read of an account, besides C{str()} of it: L{Counters <udpecho.server.counters.Counters>} has it."""
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """Datagrams that were not answered, by reason."""
-
-    def asFields(self) -> dict[str, object]:
-        """The numbers as a log event's fields."""
 
 
 class LogThrottle:
     """
-    Decides when a number that grows is told: as soon as it has grown after a time of rest, and then once in each
-    L{LINE_EVERY} seconds, until it has not grown in one of those.
+    Decides when to report a growing number: at once if L{LINE_INTERVAL} seconds have passed without growth, else once in that
+    time.
     """
 
     def __init__(self, now: float, value: int) -> None:
         """
         @param now: the time, in seconds.
-        @param value: the number, as far as it has been told.
+        @param value: the number as it was last reported.
         """
-        self._told = value
+        self._reported = value
         self._since = now
-        self._resting = True
+        self._idle = True
 
-    def look(self, now: float, value: int, atOnce: bool = False) -> tuple[int, float] | None:
+    def update(self, now: float, value: int, atOnce: bool = False) -> tuple[int, float] | None:
         """
-        Look at the number.
+        Take a new value.
 
-        @param now: the time, in seconds; it may have been set back.
-        @param value: the number. If it is less than it was, somebody has begun to count anew.
-        @param atOnce: tell it, even if it is not time.
+        @param now: the time, in seconds; less than before if the clock was set back.
+        @param value: the number; less than before if its source started again.
+        @param atOnce: report now, whatever the time.
 
-        @return: what it has grown by and in how many seconds, if that is to be told now.
+        @return: the growth since the last report and the seconds since then, if they are to be reported now.
         """
-        self._told = min(self._told, value)
-        grown, seconds = value - self._told, max(0.0, now - self._since)
-        if not self._resting and not atOnce and 0 <= now - self._since < LINE_EVERY:
+        self._reported = min(self._reported, value)
+        growth, seconds = value - self._reported, max(0.0, now - self._since)
+        if not self._idle and not atOnce and 0 <= now - self._since < LINE_INTERVAL:
             return None
-        self._since, self._told, self._resting = now, value, not grown
-        return (grown, seconds) if grown else None
+        self._since, self._reported, self._idle = now, value, not growth
+        return (growth, seconds) if growth else None
 
 
 class DropLog:
     """
-    Logs the datagrams that an account has as dropped, those that a guard would have dropped in a dry run, and those that the
-    system dropped before they came in. It looks at the numbers once a second; a datagram costs nothing.
+    Logs drops: the server's, those that a guard in a dry run would have made, and the kernel's. It reads the counters once a
+    second; nothing runs per datagram.
     """
 
     def __init__(
         self,
-        clock: IReactorTime,
-        account: DropAccount,
+        reactor: Reactor,
+        account: Account,
         busiest: BusiestPrefixes | None = None,
         kernelDrops: Callable[[], int | None] | None = None,
         wouldDrop: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """
-        @param clock: tells the time, and when to look.
-        @param account: the account.
-        @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}; nobody else may call it, since it forgets what it
-            has returned.
-        @param kernelDrops: says how many datagrams the system has dropped, C{None} where it does not tell.
-        @param wouldDrop: says how many datagrams would have been dropped, by reason: L{Guard.wouldDrop
-            <udpecho.guard.guard.Guard.wouldDrop>}.
+        @param reactor: an C{IReactorTime} provider.
+        @param account: the server's counters.
+        @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}. Nothing else may call it: it returns each drop
+            once.
+        @param kernelDrops: returns the number of datagrams that the kernel dropped, C{None} where that is unknown.
+        @param wouldDrop: returns the drops of a dry run by reason: L{Guard.wouldDrop <udpecho.guard.guard.Guard.wouldDrop>}.
         """
-        self._clock = clock
+        self._reactor = reactor
         self._account = account
         self._busiest = busiest
         self._kernelDrops = kernelDrops
         self._wouldDrop = wouldDrop
-        self._paces: dict[tuple[str, str], LogThrottle] = {}
+        self._throttles: dict[tuple[str, str], LogThrottle] = {}
         self._prefixes: dict[str, HeavyHitters[str]] = {}
-        self._looking: LoopingCall | None = None
-        self._lookedAt = 0.0
+        self._reading: LoopingCall | None = None
+        self._readTime = 0.0
 
     def start(self) -> None:
-        """Begin to look. What is in the account already is not told."""
-        if self._looking is not None:
+        """Begin to log. Earlier drops are not logged."""
+        if self._reading is not None:
             return
-        now = self._lookedAt = self._clock.seconds()
-        self._paces = {key: LogThrottle(now, value) for key, value in self._numbers().items()}
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = self._clock
-        self._looking.start(LOOK_EVERY, now=False).addErrback(self._cannotLook)
+        now = self._readTime = self._reactor.seconds()
+        self._throttles = {key: LogThrottle(now, value) for key, value in self._counts().items()}
+        self._reading = LoopingCall(self._read)
+        self._reading.clock = self._reactor
+        self._reading.start(READ_INTERVAL, now=False).addErrback(self._failed)
 
     def stop(self) -> None:
-        """Tell what has not been told yet, and look no more. May be called twice."""
-        if self._looking is None:
-            return
-        looking, self._looking = self._looking, None
-        if looking.running:
-            looking.stop()
-            self._look(atOnce=True)
+        """Log the drops since the last line, and stop. May be called twice."""
+        reading, self._reading = self._reading, None
+        if reading is not None and reading.running:
+            reading.stop()
+            self._read(atOnce=True)
 
     def logCounters(self) -> None:
-        """Log the account now: for SIGUSR1."""
-        lost = None if self._kernelDrops is None else self._kernelDrops()
+        """Log the counters now: for SIGUSR1."""
+        kernelDrops = None if self._kernelDrops is None else self._kernelDrops()
         _log.info(
-            "counters: {counters}{lost}",
+            "counters: {counters}{suffix}",
             counters=str(self._account),
-            lost="" if lost is None else f" kernel-dropped={lost}",
-            kernelDropped=lost,
+            suffix="" if kernelDrops is None else f" kernel-dropped={kernelDrops}",
+            kernelDropped=kernelDrops,
             **self._account.asFields(),
         )
 
-    def _cannotLook(self, reason: Failure) -> None:
-        _log.failure("cannot look at the account any more: drops are not logged", failure=reason)
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("cannot read the counters: drops are not logged any more", failure)
 
-    def _numbers(self) -> dict[tuple[str, str], int]:
-        """All numbers that are looked at, by the name of their event and their reason."""
-        numbers = {("datagrams-dropped", reason): number for reason, number in self._account.dropped.items()}
+    def _counts(self) -> dict[tuple[str, str], int]:
+        """All counts, by the name of their event and their reason."""
+        counts = {("datagrams-dropped", reason): count for reason, count in self._account.dropped.items()}
         if self._wouldDrop is not None:
-            numbers.update({("datagrams-would-drop", reason): number for reason, number in self._wouldDrop().items()})
-        lost = None if self._kernelDrops is None else self._kernelDrops()
-        if lost is not None:
-            numbers["kernel", ""] = lost
-        return numbers
+            counts.update({("datagrams-would-drop", reason): count for reason, count in self._wouldDrop().items()})
+        kernelDrops = None if self._kernelDrops is None else self._kernelDrops()
+        if kernelDrops is not None:
+            counts["kernel", ""] = kernelDrops
+        return counts
 
-    def _look(self, atOnce: bool = False) -> None:
-        now, before = self._clock.seconds(), self._lookedAt
-        self._lookedAt = now
+    def _read(self, atOnce: bool = False) -> None:
+        now, before = self._reactor.seconds(), self._readTime
+        self._readTime = now
         due: list[tuple[str, str, int, float]] = []
-        for key, number in self._numbers().items():
-            # A reason has no number before its first datagram.
-            pace = self._paces.setdefault(key, LogThrottle(before, 0))
-            grown = pace.look(now, number, atOnce)
-            if grown is not None:
-                due.append((*key, *grown))
+        for key, count in self._counts().items():
+            # A reason has no count before its first drop.
+            throttle = self._throttles.setdefault(key, LogThrottle(before, 0))
+            growth = throttle.update(now, count, atOnce)
+            if growth is not None:
+                due.append((*key, *growth))
         if any(event != "kernel" for event, *_ in due):
-            self._askForPrefixes()
+            self._readPrefixes()
         for event, reason, datagrams, seconds in due:
             if event == "kernel":
-                self._logLost(datagrams, seconds)
+                self._logKernelDrops(datagrams, seconds)
             else:
-                self._logDropped(event, reason, datagrams, seconds)
+                self._logDrops(event, reason, datagrams, seconds)
 
-    def _askForPrefixes(self) -> None:
-        """Keep the prefixes of the reasons whose line is not due yet too: they are told only once."""
-        if self._busiest is not None:
-            for reason, found in self._busiest(PREFIXES).items():
-                known = self._prefixes.setdefault(reason, HeavyHitters())
-                for prefix, datagrams in found:
-                    known.add(prefix, datagrams)
+    def _readPrefixes(self) -> None:
+        if self._busiest is None:
+            return
+        # Each is returned once: keep those of the reasons that are not due yet.
+        for reason, prefixes in self._busiest(PREFIXES).items():
+            counts = self._prefixes.setdefault(reason, HeavyHitters())
+            for prefix, datagrams in prefixes:
+                counts.add(prefix, datagrams)
 
-    def _logDropped(self, event: str, reason: str, datagrams: int, seconds: float) -> None:
-        found = self._prefixes[reason].take(PREFIXES) if reason in self._prefixes else []
-        busiest = ", ".join(f"{prefix} ({count})" for prefix, count in found)
+    def _logDrops(self, event: str, reason: str, datagrams: int, seconds: float) -> None:
+        prefixes = self._prefixes[reason].take(PREFIXES) if reason in self._prefixes else []
+        busiest = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes)
         _log.info(
             "{event}: reason={reason} datagrams={datagrams} in {seconds:.0f} s{sources}",
             event=event,
@@ -184,10 +168,10 @@ class DropLog:
             datagrams=datagrams,
             seconds=seconds,
             sources=busiest and f"; busiest {busiest}",
-            busiest=dict(found),
+            busiest=dict(prefixes),
         )
 
-    def _logLost(self, datagrams: int, seconds: float) -> None:
+    def _logKernelDrops(self, datagrams: int, seconds: float) -> None:
         _log.warn(
             "the kernel dropped {kernelDropped} datagrams in {seconds:.0f} s before they were received:"
             " --receive-buffer helps against bursts",

@@ -1,22 +1,23 @@
-"""Whether a server answers: it is asked, as anybody would ask it, with one datagram through each address it listens on."""
+"""The health of a server: one datagram, sent as any client sends it, through each address that the server listens on."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.client.connect import echo
+from udpecho.interfaces import Reactor
 
-#: Seconds in which the datagram must be back.
+#: Seconds until the reply must arrive.
 TIMEOUT = 1.0
-#: Seconds for which an answer holds: who asks again at once is told the same.
+#: Seconds for which a result is valid: checks in that time share it.
 AGE = 0.1
-#: Bytes of random payload. Few, so that servers for short datagrams take it.
+#: Bytes of random payload. Few, so that a server with a low maximum answers them.
 SIZE = 8
 
 _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -24,100 +25,81 @@ _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 class SelfEcho:
     """
-    Has a server echo one datagram through each of its addresses. However many ask at a time, there is one self-echo.
+    Has a server echo one datagram through each of its addresses. Checks at the same time share one self-echo.
 
-    Its datagrams are datagrams like any other: they are counted and logged, and a guard that does not allow the machine itself
-    refuses them.
+    Its datagrams are like any others: the server counts and logs them, and a guard that does not allow this machine drops them.
     """
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Reactor,
         addresses: Callable[[], Iterable[DatagramAddress]],
         timeout: float = TIMEOUT,
         size: int = SIZE,
-        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """
-        @param reactor: the reactor to run on.
-        @param addresses: says what the server listens on now.
-        @param timeout: seconds until the deadline of each datagram.
+        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
+        @param addresses: returns the addresses that the server listens on now.
+        @param timeout: seconds until the deadline of each reply.
         @param size: bytes of payload; no more than the server answers.
-        @param entropy: gives so many random bytes.
         """
         self._reactor = reactor
         self._addresses = addresses
         self._timeout = timeout
         self._size = size
-        self._entropy = entropy
         self._waiting: list[defer.Deferred[dict[str, str | None]]] = []
-        self._asking: defer.Deferred[None] | None = None
-        self._found: dict[str, str | None] = {}
-        self._foundAt: float | None = None
+        self._checking: defer.Deferred[Any] | None = None
+        self._result: dict[str, str | None] = {}
+        self._resultTime: float | None = None
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """
-        Ask the server.
+        Check the server.
 
-        @return: fires, within the timeout, with a mapping of each address, as people write it, to C{None} if the datagram came
-            back, else to a sentence that says why it did not. It is empty if the server does not listen. May be cancelled; when
-            all who wait have cancelled, the self-echo is over.
+        @return: fires, within the timeout, with a mapping of each address, as in C{"[::1]:1234"}, to C{None} if the reply
+            arrived, else to the reason why not. It is empty if the server does not listen. May be cancelled; the self-echo ends
+            when all of its checks are cancelled.
         """
-        if self._foundAt is not None and 0 <= self._reactor.seconds() - self._foundAt < AGE:
-            return defer.succeed(dict(self._found))
-        waiter: defer.Deferred[dict[str, str | None]] = defer.Deferred(self._leave)
+        if self._resultTime is not None and 0 <= self._reactor.seconds() - self._resultTime < AGE:
+            return defer.succeed(dict(self._result))
+        waiter: defer.Deferred[dict[str, str | None]] = defer.Deferred(self._cancelOne)
         self._waiting.append(waiter)
-        if self._asking is None:
-            self._ask()
+        if self._checking is None:
+            checking = defer.Deferred.fromCoroutine(self._run())
+            checking.addErrback(lambda failure: failure.trap(defer.CancelledError, defer.FirstError))
+            # It may have finished already.
+            self._checking = checking if self._waiting else None
         return waiter
 
-    def _ask(self) -> None:
+    async def _run(self) -> None:
         addresses = list(self._addresses())
-        echoes = [self._echo(address) for address in addresses]
-        asked = defer.gatherResults(echoes, consumeErrors=True)
-
-        def over(reasons: list[str | None]) -> None:
-            self._asking = None
-            self._tell(dict(zip(map(formatAddress, addresses), reasons)))
-
-        # It may be over at once.
-        asking: defer.Deferred[list[str | None]] = defer.Deferred(lambda _: asked.cancel())
-        self._asking = asking.addCallbacks(over, self._cancelled)
-        asked.addCallbacks(asking.callback, asking.errback)
-
-    def _echo(self, address: DatagramAddress) -> defer.Deferred[str | None]:
-        echoed = echo(self._reactor, target(address), address.port, self._entropy(self._size), self._timeout)
-        return echoed.addCallbacks(lambda _: None, _sentence)
-
-    def _tell(self, found: dict[str, str | None]) -> None:
-        self._found, self._foundAt = found, self._reactor.seconds()
+        reasons = await defer.gatherResults(map(self._echo, addresses), consumeErrors=True)
+        self._checking = None
+        self._result, self._resultTime = dict(zip(map(formatAddress, addresses), reasons)), self._reactor.seconds()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            waiter.callback(dict(found))
+            waiter.callback(dict(self._result))
 
-    def _leave(self, waiter: defer.Deferred[dict[str, str | None]]) -> None:
+    def _echo(self, address: DatagramAddress) -> defer.Deferred[str | None]:
+        echoed = echo(self._reactor, target(address), address.port, os.urandom(self._size), self._timeout)
+        return echoed.addCallbacks(lambda _: None, _reason)
+
+    def _cancelOne(self, waiter: defer.Deferred[dict[str, str | None]]) -> None:
         self._waiting.remove(waiter)
-        asking = self._asking
-        if asking is not None and not self._waiting:
-            self._asking = None
-            asking.cancel()
-
-    def _cancelled(self, reason: Failure) -> None:
-        """Nobody waits any more."""
-        reason.trap(defer.CancelledError, defer.FirstError)
+        checking = self._checking
+        if checking is not None and not self._waiting:
+            self._checking = None
+            checking.cancel()
 
 
 def target(address: DatagramAddress) -> str:
-    """
-    Where to reach a server from its own machine: a wildcard address at the loopback address of its family, a link-local one
-    with its scope.
-    """
+    """@return: the host at which this machine reaches an address of its own: for a wildcard address that is loopback."""
     host = _loopbackOf.get(address.host, address.host)
     return f"{host}%{address.scopeID}" if address.scopeID else host
 
 
-def _sentence(reason: Failure) -> Failure | str:
-    """Say why a datagram did not come back; a cancel is none of the server's."""
-    if reason.check(defer.CancelledError):
-        return reason
-    return str(reason.value) or type(reason.value).__name__
+def _reason(failure: Failure) -> Failure | str:
+    # A cancel is not the server's fault.
+    if failure.check(defer.CancelledError):
+        return failure
+    return str(failure.value) or type(failure.value).__name__

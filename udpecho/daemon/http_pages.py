@@ -1,8 +1,8 @@
 """
-The pages of a server over HTTP: C{/metrics} for Prometheus, C{/-/healthy} and C{/-/ready} for who watches over it.
+The HTTP pages of a daemon: C{/metrics} for Prometheus, C{/-/healthy} and C{/-/ready} for a supervisor.
 
-It is made to cost little, whoever asks: a request has no body and must be complete in time, there are only so many in a second,
-and of the connections, which are few, the oldest makes room for a new one.
+No client can make them expensive. A request has no body and must be complete in time, the number of requests in a second is
+limited, and so is the number of connections: a new one replaces the oldest.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
 from udpecho.addresses import formatAddress
+from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.guard.limiter import Ceiling, Elapsed
+from udpecho.interfaces import Reactor
 from udpecho.parsing import parseEndpoint
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-#: Asks a server whether it answers: see L{SelfEcho.check <udpecho.daemon.health.SelfEcho.check>}.
+#: Checks a daemon. Fires with a mapping of each part of it, say an address, to C{None} if it works, else to the reason why not.
 Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 
-#: Seconds in which a request must have come, from when the connection was made or the last answer given; more than a minute,
-#: so that a connection lasts from one scrape to the next.
+#: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
+#: connection lasts from one scrape to the next.
 REQUEST_TIMEOUT = 75
-#: How many connections there are at a time.
+#: The largest number of connections at a time.
 CONNECTIONS = 64
-#: How many requests are answered in a second.
+#: The largest number of requests that are answered in a second.
 REQUESTS = 100
 
 _methods = (b"GET", b"HEAD")
@@ -48,18 +50,18 @@ class MetricsService(Service):
     """
     Serves the pages.
 
-    The endpoint is bound in C{privilegedStartService}, so that C{twistd --uid} can serve a low port, or else in
-    C{startService}. When C{stopService} is over no connection is open.
+    C{privilegedStartService} binds the endpoint, so that C{twistd --uid} can serve a port below 1024; C{startService} does if
+    that was not called. When C{stopService} has finished no connection is open.
     """
 
-    def __init__(self, reactor: IReactorTime, description: str, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, reactor: Reactor, description: str, registry: CollectorRegistry, health: Health) -> None:
         """
-        @param reactor: a reactor with all that the endpoint needs.
+        @param reactor: an C{IReactorTime} provider, and what the endpoint needs, as C{IReactorTCP}.
         @param description: the endpoint: see L{parseEndpoint <udpecho.parsing.parseEndpoint>}.
-        @param registry: what to show: see L{udpecho.server.metrics.makeRegistry}.
-        @param health: asks the server whether it answers.
+        @param registry: the metrics: see L{udpecho.server.metrics.makeRegistry}.
+        @param health: checks the daemon.
 
-        @raise ValueError: if C{description} is not of an endpoint.
+        @raise ValueError: if C{description} does not describe an endpoint.
         """
         self._reactor = reactor
         self._description = parseEndpoint(description)
@@ -69,94 +71,89 @@ class MetricsService(Service):
 
     @property
     def address(self) -> IAddress | None:
-        """Where the pages are; C{None} while they are not served."""
+        """The bound address; C{None} while the pages are not served."""
         return None if self._port is None else self._port.getHost()
 
     def privilegedStartService(self) -> None:
-        """
-        Bind the endpoint.
-
-        @raise error.CannotListenError: if the system refuses it.
-        """
+        """@raise CannotServeMetrics: if the system refuses the endpoint."""
         super().privilegedStartService()
         self._bind()
 
     def startService(self) -> None:
-        """
-        Serve. The endpoint is bound first, if C{privilegedStartService} has not been called.
-
-        @raise error.CannotListenError: if the system refuses it.
-        """
+        """@raise CannotServeMetrics: if the endpoint was not bound before, and the system refuses it."""
         self._bind()
         super().startService()
 
     def stopService(self) -> defer.Deferred[None]:
-        """
-        Stop to serve, and cut all connections. May be called often.
-
-        @return: fires when all are closed.
-        """
+        """@return: fires when all connections are aborted and closed. May be called repeatedly."""
         super().stopService()
         binding, self._binding = self._binding, None
         port, self._port = self._port, None
         if binding is not None:
             binding.cancel()
         closed = defer.succeed(None) if port is None else defer.maybeDeferred(port.stopListening)
-        return closed.addCallback(lambda _: self._site.cutAll())
+        return closed.addCallback(lambda _: self._site.abortAll())
 
     def _bind(self) -> None:
         if self._binding is not None:
             return
-        refused: list[Failure] = []
+        # Twisted's own endpoints have bound when listen() returns; one of a plug-in may fail later.
+        failures: list[Failure] = []
         binding = serverFromString(self._reactor, self._description).listen(self._site)
         binding.addCallback(self._bound)
-        binding.addErrback(lambda reason: refused.append(reason) if self._binding is None else self._failed(reason))
-        if refused:
-            port, self._port = self._port, None
-            if port is not None:
-                port.stopListening()
-            if isinstance(refused[0].value, OSError):
-                # What the stock port lets out as it is: bound, it could not listen, or not say where.
-                raise error.CannotListenError(self._description, None, refused[0].value) from None
-            refused[0].raiseException()
-        self._binding = binding
+        binding.addErrback(lambda failure: failures.append(failure) if self._binding is None else self._failed(failure))
+        if not failures:
+            self._binding = binding
+            return
+        port, self._port = self._port, None
+        if port is not None:
+            port.stopListening()
+        failures[0].trap(error.CannotListenError, OSError)
+        # The stock port passes an OSError on as it is if it is bound and cannot listen, or has no address.
+        reason: Any = failures[0].value
+        raise CannotServeMetrics(self._description, getattr(reason, "socketError", reason)) from None
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
-        _log.info("metrics on {address}", address=_where(port.getHost()))
+        _log.info("metrics on {address}", address=_addressText(port.getHost()))
 
-    def _failed(self, reason: Failure) -> None:
-        if not reason.check(defer.CancelledError):
-            _log.failure("cannot serve metrics on {description}", reason, description=self._description)
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(defer.CancelledError):
+            _log.failure("cannot serve metrics on {description}", failure, description=self._description)
 
 
-def _where(address: IAddress) -> str:
+def _addressText(address: IAddress) -> str:
     if isinstance(address, (IPv4Address, IPv6Address)):
         return formatAddress((address.host, address.port))
     return str(getattr(address, "name", address))
 
 
 class _Channel(http.HTTPChannel):
-    """A connection, which must bring a request in time: not every byte buys it more."""
+    """A connection on which a request must be complete in time."""
 
     maxHeaders = 64
     totalHeadersSize = 8192
     factory: _Site
     transport: Any
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: defer.Deferred[None] = defer.Deferred()
+
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.factory.opened(self)
+        self.factory.connectionOpened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        self.factory.closed(self)
+        self.factory.connectionClosed(self)
+        self.closed.callback(None)
 
     def resetTimeout(self) -> None:
-        """Go on as before."""
+        """Called for data: it does not extend the timeout."""
 
     def timeoutConnection(self) -> None:
-        self.cut()
+        self.transport.abortConnection()
 
     def allHeadersReceived(self) -> None:
         if self.length != 0:
@@ -166,12 +163,8 @@ class _Channel(http.HTTPChannel):
         else:
             super().allHeadersReceived()
 
-    def cut(self) -> None:
-        """Close it now."""
-        self.transport.abortConnection()
-
     def _refuse(self, status: bytes) -> None:
-        # One byte that is missing, so that Twisted does not take the request for a complete one.
+        # One missing byte, so that Twisted does not consider the request complete.
         self.length = 1
         self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         self.loseConnection()
@@ -182,78 +175,59 @@ class _Channel(http.HTTPChannel):
 
 
 class _Site(server.Site):
-    """Knows its connections."""
+    """Keeps a list of its connections, the oldest first."""
 
     noisy = False
 
     def __init__(self, pages: resource.Resource, reactor: IReactorTime) -> None:
         super().__init__(pages, timeout=REQUEST_TIMEOUT, reactor=reactor)
-        # HTTP/1 alone: that is what Prometheus speaks.
+        # No HTTP/2: Prometheus does not need it.
         self.protocol = _Channel  # type: ignore[assignment]
         self._open: dict[_Channel, None] = {}
-        self._cut: set[_Channel] = set()
-        self._waiting: list[defer.Deferred[None]] = []
-        self._ceiling = Ceiling(REQUESTS)
+        self._aborting: set[_Channel] = set()
+        self._limit = Ceiling(REQUESTS)
         self._now = Elapsed(reactor.seconds).now
 
     def logPrefix(self) -> str:
         return "metrics"
 
-    def startFactory(self) -> None:
-        """Open no log of requests."""
+    # There is no log of requests.
 
-    def stopFactory(self) -> None:
-        """Close none."""
+    def startFactory(self) -> None: ...
 
-    def log(self, request: http.Request) -> None:
-        """Log no request."""
+    def stopFactory(self) -> None: ...
+
+    def log(self, request: http.Request) -> None: ...
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]
 
     def mayAnswer(self) -> bool:
-        """Whether one more request is not too many."""
-        return not self._ceiling.refuse((1,), self._now())
+        return not self._limit.refuse((1,), self._now())
 
-    def opened(self, channel: _Channel) -> None:
-        """A connection was made. If it is one too many, the oldest goes."""
+    def connectionOpened(self, channel: _Channel) -> None:
         if len(self._open) >= CONNECTIONS:
-            self._cutOldest()
+            self._abortOldest()
         self._open[channel] = None
 
-    def closed(self, channel: _Channel) -> None:
-        """A connection is no more."""
+    def connectionClosed(self, channel: _Channel) -> None:
         self._open.pop(channel, None)
-        self._cut.discard(channel)
-        if not self._open and not self._cut:
-            waiting, self._waiting = self._waiting, []
-            for one in waiting:
-                one.callback(None)
+        self._aborting.discard(channel)
 
-    def cutAll(self) -> defer.Deferred[None]:
-        """
-        Close all connections.
-
-        @return: fires when they are closed.
-        """
+    def abortAll(self) -> defer.Deferred[None]:
+        """@return: fires when all connections are aborted and closed."""
         while self._open:
-            self._cutOldest()
-        if not self._cut:
-            return defer.succeed(None)
-        done: defer.Deferred[None] = defer.Deferred()
-        self._waiting.append(done)
-        return done
+            self._abortOldest()
+        return defer.gatherResults([channel.closed for channel in self._aborting]).addCallback(lambda _: None)
 
-    def _cutOldest(self) -> None:
+    def _abortOldest(self) -> None:
         oldest = next(iter(self._open))
         del self._open[oldest]
-        self._cut.add(oldest)
-        oldest.cut()
+        self._aborting.add(oldest)
+        oldest.transport.abortConnection()
 
 
 class _Pages(resource.Resource):
-    """All pages by their paths."""
-
     isLeaf = True
 
     def __init__(self, registry: CollectorRegistry, health: Health) -> None:
@@ -271,20 +245,16 @@ class _Pages(resource.Resource):
     def render(self, request: server.Request) -> int:
         page = self._pages.get(request.path)
         if page is None:
-            return _answer(request, http.NOT_FOUND, "not found: there are /metrics, /-/healthy and /-/ready\n")
+            return _answer(request, http.NOT_FOUND, "the path must be /metrics, /-/healthy or /-/ready\n")
         if request.method not in _methods:
             request.setHeader(b"Allow", b", ".join(_methods))
-            return _answer(request, http.NOT_ALLOWED, "only GET and HEAD\n")
+            return _answer(request, http.NOT_ALLOWED, "the method must be GET or HEAD\n")
         return page(request)
 
     def _metrics(self, request: server.Request) -> int:
-        """
-        Answer with the library's page.
-
-        C{prometheus_client.twisted} is this same application, called in a thread of the installed reactor. There, a scrape that
-        is under way when the reactor stops waits for the reactor, which waits for the thread, for ever; and neither a UNIX
-        socket nor C{HEAD} will do. A page takes about a millisecond, so it is written here.
-        """
+        # prometheus_client.twisted calls this same application in a thread of the installed reactor. It deadlocks with a
+        # reactor that stops during a scrape, and supports neither UNIX sockets nor HEAD. A page takes about a millisecond, so
+        # it is made in the reactor.
         _, _, query = request.uri.partition(b"?")
         environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query.decode("latin-1")}
         for name in ("Accept", "Accept-Encoding"):
@@ -301,31 +271,29 @@ class _Pages(resource.Resource):
 
     def _healthy(self, request: server.Request) -> int:
         checking = self._health()
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: checking.cancel())
+        request.notifyFinish().addErrback(lambda _: checking.cancel())
 
-        def found(reasons: dict[str, str | None]) -> None:
+        def checked(reasons: dict[str, str | None]) -> None:
             healthy = bool(reasons) and not any(reasons.values())
-            lines = [f"{address}: {reason or 'ok'}\n" for address, reason in reasons.items()] or ["not listening\n"]
+            lines = [f"{part}: {reason or 'ok'}\n" for part, reason in reasons.items()] or ["not listening\n"]
             _answer(request, http.OK if healthy else http.SERVICE_UNAVAILABLE, "".join(lines))
 
-        def failed(reason: Failure) -> None:
-            if not reason.check(defer.CancelledError):
-                request.processingFailed(reason)
+        def failed(failure: Failure) -> None:
+            if not failure.check(defer.CancelledError):
+                request.processingFailed(failure)
 
-        checking.addCallback(found).addErrback(failed)
+        checking.addCallback(checked).addErrback(failed)
         return server.NOT_DONE_YET
 
 
 def _answer(request: server.Request, code: int, text: str) -> int:
-    """Answer with a text."""
     request.setResponseCode(code)
     request.setHeader(b"Content-Type", _text)
     return _finish(request, text.encode())
 
 
 def _finish(request: server.Request, body: bytes) -> int:
-    """Answer; to C{HEAD} with the body's length alone."""
+    # Of the response to HEAD, Twisted sends the headers only.
     request.setHeader(b"Content-Length", b"%d" % len(body))
     request.setHeader(b"Cache-Control", b"no-store")
     request.write(body)

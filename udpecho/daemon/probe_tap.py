@@ -1,16 +1,22 @@
-"""C{twistd udpecho-probe}: from the command line to probes that go on for ever, and to the page that Prometheus fetches."""
+"""C{twistd udpecho-probe}: continuous probes, and an HTTP page for Prometheus."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Any
-
-from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService
-from twisted.internet import endpoints
+from twisted.internet import defer
 from twisted.python import usage
 
-from udpecho.parsing import optionValue, parseAddress, parseInterval, parseLocalAddress, parseNumber, parseSizes, parseTOS
+from udpecho.daemon.start_errors import CannotServeMetrics
+from udpecho.parsing import (
+    optionValue,
+    parseAddress,
+    parseEndpoint,
+    parseInterval,
+    parseLocalAddress,
+    parseNumber,
+    parseSizes,
+    parseTOS,
+)
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.schedule import Plan
 from udpecho.probe.service import ProbeService
@@ -21,23 +27,18 @@ class Options(usage.Options):
 
     synopsis = "--target HOST:PORT [--target HOST:PORT ...] [--metrics tcp:9108] [options]"
     longdesc = (
-        "Probes UDP echo servers (RFC 862) for ever, and exports round trips and outcomes for Prometheus at /metrics. Times are"
-        " seconds or have a unit, as in 100ms."
+        "Probes UDP echo servers (RFC 862) continuously, and exports round trips and outcomes for Prometheus at /metrics. Times"
+        " are seconds or have a unit, as in 100ms."
     )
 
     optParameters = [
         ["interval", "i", "1", "Time between two probes to a target."],
-        ["timeout", "W", "1", "A later reply is late, and the probe lost until it comes."],
-        ["size", "s", "64", "Bytes in each probe, a list 64,512 or a range 64-1400:8, gone through again and again."],
-        ["sources", None, "1", "Probe each target from so many ports."],
+        ["timeout", "W", "1", "Time until a probe without a reply is lost; a reply after that is late."],
+        ["size", "s", "64", "Bytes of payload: a size, a list 64,512 or a range 64-1400:8, used in turn."],
+        ["sources", None, "1", "Number of local ports to probe each target from."],
         ["bind", "b", None, "The local address to send from: ADDR or ADDR:PORT. [default: the system's choice]"],
         ["tos", "Q", None, "The traffic class: a byte, or the name of a code point, as in EF. [default: the system's]"],
-        [
-            "metrics",
-            "m",
-            None,
-            "Where to answer Prometheus: a server endpoint, as in tcp:9108 or tcp:9108:interface=127.0.0.1.",
-        ],
+        ["metrics", "m", None, "Serve metrics at an endpoint, as in tcp:9108:interface=127.0.0.1. [default: nowhere]"],
     ]
 
     def __init__(self) -> None:
@@ -45,69 +46,79 @@ class Options(usage.Options):
         self.targets: list[str] = []
 
     def opt_target(self, target: str) -> None:
-        """Whom to probe, HOST:PORT or [ADDR]:PORT; may be given several times."""
+        """A server to probe, HOST:PORT or [ADDR]:PORT; may be given several times."""
         optionValue(parseAddress, "target", target)
         if target in self.targets:
-            raise usage.UsageError(f"--target: {target} is given twice: once is enough")
+            raise usage.UsageError(f"--target: each target must be given once, got {target!r} twice")
         self.targets.append(target)
 
     opt_t = opt_target
 
     def postOptions(self) -> None:
         """
-        Read the values.
+        Parse the values.
 
         @raise usage.UsageError: if one is wrong.
         """
         if not self.targets:
-            raise usage.UsageError("--target: whom to probe is missing, HOST:PORT")
-        self["interval"] = optionValue(parseInterval, "interval", self["interval"])
-        self["timeout"] = optionValue(parseInterval, "timeout", self["timeout"])
-        self["size"] = optionValue(parseSizes, "size", self["size"])
-        self["sources"] = optionValue(lambda text: parseNumber(text, 1, 1024, "number of sources"), "sources", self["sources"])
-        for name, parse in (("bind", parseLocalAddress), ("tos", parseTOS)):
+            raise usage.UsageError("--target: one target or more must be given, as HOST:PORT, got none")
+        for name, parse in (
+            ("interval", parseInterval),
+            ("timeout", parseInterval),
+            ("size", parseSizes),
+            ("sources", lambda text: parseNumber(text, 1, 1024, "number of sources")),
+            ("bind", parseLocalAddress),
+            ("tos", parseTOS),
+            ("metrics", parseEndpoint),
+        ):
             if self[name] is not None:
                 self[name] = optionValue(parse, name, self[name])
         try:
             self.plan = Plan(interval=self["interval"], timeout=self["timeout"], sizes=self["size"])
         except ValueError as e:
             raise usage.UsageError(str(e)) from None
-        if self["metrics"] is not None and find_spec("prometheus_client") is None:
-            raise usage.UsageError("--metrics needs the package prometheus-client: install udpecho[metrics]")
+        if self["metrics"] is not None:
+            from udpecho.server.metrics import requireLibrary
+
+            try:
+                requireLibrary()
+            except ImportError as e:
+                raise usage.UsageError(f"--metrics: {e}") from None
+
+
+class _ProbeDaemon(MultiService):
+    """The prober and its pages. The failure to serve these is one line and an exit status."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except CannotServeMetrics as e:
+            from udpecho.daemon.server_tap import CannotStart
+
+            raise CannotStart(f"udpecho-probe: {e}; choose another --metrics") from None
 
 
 def makeService(options: Options) -> IService:
-    """
-    Make the service that the command line asks for.
-
-    @raise usage.UsageError: if C{--metrics} is no endpoint.
-    """
+    """Make the service for a command line."""
     from twisted.internet import reactor
 
-    running: Any = reactor
-    both = MultiService()
-    metrics: Any = None
+    daemon = _ProbeDaemon()
+    metrics = None
     if options["metrics"] is not None:
-        from twisted.web.resource import Resource
-        from twisted.web.server import Site
-
-        from udpecho.probe.metrics import MetricsPage, ProbeMetrics
+        from udpecho.daemon.http_pages import MetricsService
+        from udpecho.probe.metrics import ProbeMetrics, makeRegistry
 
         metrics = ProbeMetrics()
-        root = Resource()
-        root.putChild(b"metrics", MetricsPage([metrics]))
-        try:
-            endpoint = endpoints.serverFromString(running, options["metrics"])
-        except (ValueError, TypeError, KeyError) as e:
-            raise usage.UsageError(f"--metrics: {options['metrics']!r} is not a server endpoint, as tcp:9108 is: {e}") from None
-        StreamServerEndpointService(endpoint, Site(root)).setServiceParent(both)
+        # Targets that do not answer do not make the prober unhealthy: a restart would not help. They are in the metrics.
+        pages = MetricsService(reactor, options["metrics"], makeRegistry(metrics), lambda: defer.succeed({"prober": None}))
+        pages.setServiceParent(daemon)
     ProbeService(
-        running,
+        reactor,
         options.targets,
         options.plan,
         sources=options["sources"],
         options=SocketOptions(options["bind"], options["tos"]),
         metrics=metrics,
-    ).setServiceParent(both)
-    service: IService = both
+    ).setServiceParent(daemon)
+    service: IService = daemon
     return service

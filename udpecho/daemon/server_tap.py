@@ -15,8 +15,9 @@ from twisted.internet import error
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress
-from udpecho.daemon.service import CannotServeMetrics, Daemon, Reloaded
+from udpecho.daemon.service import Daemon, NewSettings
 from udpecho.daemon.socket_activation import ActivationError, activatedSockets
+from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, Network, parseNetwork
 from udpecho.guard.policy import DEFAULT_BURST, GuardPolicy
 from udpecho.guard.policy import DEFAULT_RATE as DEFAULT_LIMIT
@@ -285,7 +286,7 @@ class _Reload:
         self._arguments = options.arguments
         self._known = options.commandLine.values
 
-    def __call__(self) -> Reloaded:
+    def __call__(self) -> NewSettings:
         """
         Read.
 
@@ -304,4 +305,4 @@ class _Reload:
         # What needs a restart is told each time until there was one.
         kept = {name: value for name, value in self._known.items() if name in changes.needRestart}
         self._known = {**{name: value for name, value in found.values.items() if name not in changes.needRestart}, **kept}
-        return Reloaded(options.policy, options["log-datagrams"], changes.applicable, changes.needRestart)
+        return NewSettings(options.policy, options["log-datagrams"], changes.applicable, changes.needRestart)

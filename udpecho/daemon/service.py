@@ -1,4 +1,4 @@
-"""The server as a daemon: beside the echo its metrics, its log of drops, its signals, and what systemd is told."""
+"""The server as a daemon: the echo service with HTTP pages, a log of drops, signals and systemd's protocol."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from twisted.logger import Logger
 from udpecho.daemon.drop_log import DropLog
 from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
 from udpecho.guard.policy import GuardPolicy
+from udpecho.interfaces import Reactor
 from udpecho.server.service import EchoService
 
 if TYPE_CHECKING:
     from udpecho.daemon.health import SelfEcho
+    from udpecho.daemon.http_pages import MetricsService
 
-#: Drops that the guard decides: a self-echo that met one of these was received, looked at and dropped by a server that works.
-_decided = ("loop_guard", "not_allowed", "rate_limited", "too_large")
+#: Drops by decision: a server that drops a self-echo for one of these reasons has received it, and works.
+_deliberateDrops = ("loop_guard", "not_allowed", "rate_limited", "too_large")
 
 _log = Logger()
 
 
-class CannotServeMetrics(Exception):
-    """The page with the metrics cannot be served where it was to be; the message says why."""
-
-
-class Reloaded(NamedTuple):
+class NewSettings(NamedTuple):
     """
-    What the configuration says when it is read again.
+    The outcome of a reload.
 
     @ivar policy: the policy of the guard.
-    @ivar logDatagrams: how many datagrams a second have their lines in the log; C{None} for all.
-    @ivar applied: the names of the options that are applied.
-    @ivar needRestart: those that have changed, and cannot be applied while serving.
+    @ivar logDatagrams: how many datagrams to log in a second; C{None} for all.
+    @ivar applied: the names of the options that changed and are applied.
+    @ivar needRestart: the names of those that changed and need a restart.
     """
 
     policy: GuardPolicy
@@ -47,36 +45,35 @@ class Reloaded(NamedTuple):
 
 class Daemon(Service):
     """
-    An L{EchoService}, and what a daemon has around it.
+    An L{EchoService} as a daemon.
 
-    C{SIGUSR1} logs the sums; C{SIGHUP} reads the configuration again. Without one it changes nothing, unless it may come from a
-    terminal that hangs up: then it ends the process, as it does any.
+    C{SIGUSR1} logs the counters. C{SIGHUP} reloads the configuration. Without one it changes nothing, except at a terminal: a
+    hangup of that ends the process, as usual.
 
     @ivar echo: the service.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         echo: EchoService,
         environment: MutableMapping[str, str],
         *,
         metrics: str | None = None,
-        reload: Callable[[], Reloaded] | None = None,
+        reload: Callable[[], NewSettings] | None = None,
         payloadSize: int | None = None,
     ) -> None:
         """
-        @param reactor: the reactor.
+        @param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider that C{echo} can run on too.
         @param echo: the service.
-        @param environment: the process's, where systemd says how to be told; what it says there is taken out.
-        @param metrics: the endpoint where metrics are served, as in C{tcp:9107:interface=127.0.0.1}.
-        @param reload: reads the configuration again; raises C{ValueError} with a sentence if that cannot be used.
+        @param environment: the environment of the process; systemd's variables are removed from it.
+        @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
+        @param reload: reads the configuration again; raises C{ValueError} with a sentence if it is wrong.
         @param payloadSize: the longest payload that the service answers, in bytes; C{None} for any.
         """
         self.echo = echo
         self._reactor = reactor
         self._reload = reload
-        self._metrics = metrics
         self._notifier = Notifier(environment)
         self._payloadSize = payloadSize
         self._health: SelfEcho | None = None
@@ -86,7 +83,7 @@ class Daemon(Service):
         self._watchdog = None if interval is None else Watchdog(reactor, interval, self._requireHealthy, self._notifier)
         self._handlers: dict[int, Any] = {}
 
-    def _makePages(self, metrics: str) -> Any:
+    def _makePages(self, metrics: str) -> MetricsService:
         from udpecho.daemon.http_pages import MetricsService
         from udpecho.server.metrics import makeRegistry
 
@@ -97,12 +94,7 @@ class Daemon(Service):
     # Starting and stopping
 
     def privilegedStartService(self) -> None:
-        """
-        Bind all ports.
-
-        @raise error.CannotListenError: if the system refuses one; none is bound then.
-        @raise CannotServeMetrics: if it refuses the endpoint of the metrics; the same.
-        """
+        """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
         super().privilegedStartService()
         self._bind()
 
@@ -111,24 +103,18 @@ class Daemon(Service):
         if self._pages is not None:
             try:
                 self._pages.privilegedStartService()
-            except (error.CannotListenError, OSError) as e:
+            except error.CannotListenError:
                 self.echo.abort()
-                reason = getattr(e, "socketError", e)
-                why = getattr(reason, "strerror", None) or reason
-                raise CannotServeMetrics(f"cannot serve metrics on {self._metrics}: {why}") from None
+                raise
 
     def startService(self) -> None:
-        """
-        Serve.
-
-        @raise error.CannotListenError: if the system refuses a port; none is bound then.
-        """
+        """@raise CannotListenError: as L{privilegedStartService}, if that was not called."""
         self._bind()
         super().startService()
-        # Before anybody is told that there is a server who may be sent signals.
-        self._listen("SIGUSR1", self._drops.logCounters)
+        # Before the server is announced: a supervisor may send a signal at once.
+        self._handleSignal("SIGUSR1", self._drops.logCounters)
         if self._reload is not None or not _isAtTerminal():
-            self._listen("SIGHUP", self.reload)
+            self._handleSignal("SIGHUP", self.reload)
         self.echo.startService()
         if self._pages is not None:
             self._pages.startService()
@@ -138,9 +124,9 @@ class Daemon(Service):
         if not self.running:
             return
         self._drops.start()
-        self.echo.whenServing().addCallback(lambda _: self._serves())
+        self.echo.whenServing().addCallback(lambda _: self._notifyReady())
 
-    def _serves(self) -> None:
+    def _notifyReady(self) -> None:
         if self.running:
             self._notifier.ready(self._status())
             if self._watchdog is not None:
@@ -150,11 +136,7 @@ class Daemon(Service):
         return "answering on " + ", ".join(map(str, self.echo.addresses))
 
     def stopService(self) -> defer.Deferred[None]:
-        """
-        Answer what is already queued, and stop.
-
-        @return: fires when all ports are closed.
-        """
+        """@return: fires when the queued datagrams are answered and all ports are closed."""
         super().stopService()
         self._notifier.stopping()
         for number, handler in self._handlers.items():
@@ -163,25 +145,25 @@ class Daemon(Service):
         if self._watchdog is not None:
             self._watchdog.stop()
         self._drops.stop()
-        # The last line is about the rest.
+        # The drop log has reported these: the service's last line reports the rest.
         self.echo.kernelDropsTold = self.echo.kernelDrops() or 0
         stopping = [self.echo.stopService()]
         if self._pages is not None:
             stopping.append(self._pages.stopService())
-        self._sayWouldDrop()
+        self._logWouldDrop()
         return defer.gatherResults(stopping).addCallback(lambda _: None)
 
-    def _sayWouldDrop(self) -> None:
+    def _logWouldDrop(self) -> None:
         wouldDrop = self.echo.wouldDrop()
         if wouldDrop:
             reasons = " ".join(f"{reason}={number}" for reason, number in sorted(wouldDrop.items()))
             number = sum(wouldDrop.values())
-            _log.info("a dry run: {datagrams} would have been dropped ({reasons})", datagrams=number, reasons=reasons)
+            _log.info("dry run: {datagrams} datagrams would have been dropped ({reasons})", datagrams=number, reasons=reasons)
 
     # Signals
 
-    def _listen(self, name: str, react: Callable[[], object]) -> None:
-        """Have a signal call something in the reactor; whoever had it before hears it too."""
+    def _handleSignal(self, name: str, callback: Callable[[], object]) -> None:
+        """Call something in the reactor at a signal, after the handler that the signal has already."""
         number = getattr(signal, name, None)
         if number is None:
             return
@@ -190,66 +172,62 @@ class Daemon(Service):
         def handler(received: int, frame: Any) -> None:
             if callable(before):
                 before(received, frame)
-            self._reactor.callFromThread(react)
+            self._reactor.callFromThread(callback)
 
         try:
             signal.signal(number, handler)
         except ValueError:
-            # Signals are for the main thread.
+            # Only the main thread may have handlers.
             return
         self._handlers[number] = before
 
     def reload(self) -> None:
-        """
-        Read the configuration again, and apply what can be applied while serving. One that cannot be used changes nothing.
-        """
+        """Reload the configuration, and apply what can be applied while serving. A wrong one changes nothing."""
         if self._reload is None:
-            _log.warn("there is no configuration to read again: --config FILE names one")
+            _log.warn("cannot reload: the server was started without --config FILE")
             return
         self._notifier.reloading()
         try:
-            found = self._reload()
+            settings = self._reload()
         except ValueError as e:
-            _log.error("the configuration stays as it is: {reason}", reason=str(e))
+            _log.error("cannot reload, the configuration is unchanged: {reason}", reason=str(e))
         else:
-            self.echo.configure(found.policy, found.logDatagrams)
-            _log.info("the configuration is read again: {applied}", applied=", ".join(found.applied) or "nothing has changed")
-            if found.needRestart:
-                _log.warn("a restart is needed for {options}", options=", ".join(found.needRestart))
+            self.echo.configure(settings.policy, settings.logDatagrams)
+            _log.info("configuration reloaded: {applied}", applied=", ".join(settings.applied) or "no changes")
+            if settings.needRestart:
+                _log.warn("a restart is needed for {options}", options=", ".join(settings.needRestart))
         self._notifier.ready(self._status())
 
     # Health
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """
-        Have the service echo a datagram through each of its addresses. One that its guard drops is a sign of life too.
+        Have the service echo a datagram through each of its addresses. A drop by decision is a sign of life too.
 
-        @return: fires with each address, and C{None} or a sentence that says what is wrong.
+        @return: fires with a mapping of each address to C{None} if it works, else to the reason why not.
         """
-        before = self._decisions()
+        before = self._countDrops()
 
-        def judge(found: dict[str, str | None]) -> dict[str, str | None]:
-            if self._decisions() > before:
-                return dict.fromkeys(found)
-            return found
+        def judge(reasons: dict[str, str | None]) -> dict[str, str | None]:
+            return dict.fromkeys(reasons) if self._countDrops() > before else reasons
 
         if self._health is None:
-            # Few servers are asked, and the others start sooner.
+            # Imported late: most servers are never checked.
             from udpecho.daemon.health import SIZE, SelfEcho
 
             size = SIZE if self._payloadSize is None else min(SIZE, self._payloadSize)
             self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size)
         return self._health.check().addCallback(judge)
 
-    def _decisions(self) -> int:
+    def _countDrops(self) -> int:
         dropped = self.echo.counters.dropped
-        return sum(dropped[reason] for reason in _decided)
+        return sum(dropped[reason] for reason in _deliberateDrops)
 
     def _requireHealthy(self) -> defer.Deferred[object]:
-        def judge(found: dict[str, str | None]) -> None:
-            ill = [f"{address}: {why}" for address, why in found.items() if why is not None]
-            if ill or not found:
-                raise RuntimeError("; ".join(ill) or "it does not listen")
+        def judge(reasons: dict[str, str | None]) -> None:
+            failures = [f"{address}: {reason}" for address, reason in reasons.items() if reason is not None]
+            if failures or not reasons:
+                raise RuntimeError("; ".join(failures) or "not listening")
 
         return self.check().addCallback(judge)
 

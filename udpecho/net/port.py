@@ -27,11 +27,11 @@ In OPEN and CONNECTED the reactor watches the socket for reading if and only if
     - no datagram waits for the send queue (else the replies to what is read could only wait, too), and
     - no read has failed in the last 0.1 seconds, for example because there was no memory.
 
-It watches for writing if and only if a datagram waits for the send queue. The events of the reactor:
+It watches for writing if and only if a datagram waits for the send queue. The events of the reactor::
 
-    doRead          One turn: the L{Reader} receives and hands over until the queue is empty, or the turn has read as many
+    doRead          One turn: the Reader receives and hands over until the queue is empty, or the turn has read as many
                     datagrams or bytes as it may. If there was nothing to read, there are network errors to take.
-    doWrite         The L{Sender} sends what waits.
+    doWrite         The Sender sends what waits.
     connectionLost  On poll and epoll a network error looks like the end of a connection. So the port takes the errors, notifies
                     the protocol and goes on. It closes if the reactor itself stops.
 

@@ -1,10 +1,10 @@
-"""Probes that go on for ever, as a service."""
+"""Continuous probes, as a service."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
@@ -12,129 +12,125 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError
+from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
-from udpecho.probe.outcomes import Event, Outcome
+from udpecho.probe.outcomes import Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import findTarget
 
-#: Seconds in which a name must be looked up, and after which a target that could not be probed is tried again.
-LOOK_UP_TIMEOUT = 5.0
+if TYPE_CHECKING:
+    from udpecho.probe.metrics import ProbeMetrics
+
+#: Seconds until the deadline of resolving a name.
+RESOLVE_TIMEOUT = 5.0
+#: Seconds until a target that could not be probed is tried again.
 RETRY = 10.0
 
 _log = Logger()
 
 
-class Metrics(Protocol):
-    """What L{udpecho.probe.metrics.ProbeMetrics} is for a service."""
-
-    def expect(self, target: str, source: int) -> object:
-        """There will be a flow."""
-
-    def add(self, flow: Flow, source: int) -> object:
-        """There is a flow."""
-
-    def event(self, flow: Flow, event: Event) -> object:
-        """Something happened."""
-
-
 @dataclass
-class _Running:
+class _TargetState:
     """
     One target.
 
-    @ivar prober: what probes it now, C{None} before.
-    @ivar work: looks the name up.
-    @ivar retry: begins, again.
+    @ivar prober: its prober, C{None} until the name is resolved.
+    @ivar starting: resolves the name and starts the prober.
+    @ivar nextStart: the delayed call of the next start.
     """
 
     name: str
     prober: Prober | None = None
-    work: defer.Deferred[None] | None = None
-    retry: IDelayedCall | None = field(default=None)
+    starting: defer.Deferred[None] | None = None
+    nextStart: IDelayedCall | None = None
 
 
 class ProbeService(Service):
     """
-    Probes targets from the start to the stop of the service. A target that cannot be looked up or reached is tried again every
-    ten seconds. At the stop there is one line in the log for each flow.
+    Probes targets from the start to the stop of the service. A target that cannot be resolved or reached is tried again every
+    ten seconds. At the stop the log has one line for each flow.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         targets: Sequence[str],
         plan: Plan | None = None,
         *,
         sources: int = 1,
         options: SocketOptions | None = None,
-        metrics: Metrics | None = None,
+        metrics: ProbeMetrics | None = None,
         open: Callable[..., Prober] = Prober,
     ) -> None:
         """
-        @param reactor: the reactor to run on.
-        @param targets: C{HOST:PORT} of each.
-        @param plan: what to send, and when, to each; it has no end.
-        @param sources: from how many ports to probe each.
-        @param options: what to send with.
-        @param metrics: is told of all that happens.
-        @param open: makes a prober.
+        @param reactor: an C{IReactorTime}, C{IReactorFDSet} and C{IReactorPluggableNameResolver} provider.
+        @param targets: the servers, each as C{HOST:PORT} or C{[ADDR]:PORT}.
+        @param plan: the schedule and the sizes of the probes to each target.
+        @param sources: the number of local ports to probe each target from.
+        @param options: the socket options.
+        @param metrics: collects the outcomes.
+        @param open: makes a prober; for tests.
 
-        @raise ValueError: if there is no target, or the plan has an end.
+        @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
         self._plan = plan or Plan()
         if not targets:
-            raise ValueError("there is no target: one or more are needed")
+            raise ValueError("targets must have one target or more, got none")
         if self._plan.count is not None or self._plan.duration is not None:
-            raise ValueError("a service probes for ever: a plan without a count and a duration is for it")
+            raise ValueError(
+                "the plan of a service must have neither count nor duration,"
+                f" got count={self._plan.count!r} and duration={self._plan.duration!r}"
+            )
         self._reactor = reactor
         self._sources = sources
         self._options = options
         self._metrics = metrics
         self._open = open
-        self._targets = [_Running(name) for name in targets]
+        self._targets = [_TargetState(name) for name in targets]
 
     @property
     def flows(self) -> list[Flow]:
-        """The flows of those targets that are probed now."""
+        """The flows of the targets that are probed now."""
         return [flow for target in self._targets if target.prober is not None for flow in target.prober.flows]
 
     def startService(self) -> None:
-        """Begin with each target, one after the other within an interval."""
+        """Start to probe the targets, one after the other, all within an interval."""
         super().startService()
         shift = self._plan.interval / len(self._targets)
         for number, target in enumerate(self._targets):
             if self._metrics is not None:
                 for source in range(self._sources):
                     self._metrics.expect(target.name, source)
-            target.retry = self._reactor.callLater(number * shift, self._begin, target)
+            target.nextStart = self._reactor.callLater(number * shift, self._start, target)
 
     def stopService(self) -> None:
-        """Stop, and log the sums."""
+        """Stop, and log the results."""
         super().stopService()
         for target in self._targets:
-            if target.retry is not None:
-                target.retry.cancel()
-                target.retry = None
-            if target.work is not None:
-                target.work.cancel()
+            if target.nextStart is not None:
+                target.nextStart.cancel()
+                target.nextStart = None
+            if target.starting is not None:
+                target.starting.cancel()
             prober, target.prober = target.prober, None
             if prober is not None:
                 prober.stop()
                 for flow in prober.flows:
-                    _logSums(flow)
+                    _logResults(flow)
 
-    def _begin(self, target: _Running) -> None:
-        target.retry = None
-        work = defer.Deferred.fromCoroutine(self._probe(target))
-        target.work = work
-        work.addErrback(self._failed, target)
-        work.addBoth(lambda _: setattr(target, "work", None))
+    def _start(self, target: _TargetState) -> None:
+        target.nextStart = None
+        # It may have finished already.
+        target.starting = starting = defer.Deferred.fromCoroutine(self._openProber(target))
+        starting.addErrback(self._failed, target)
+        starting.addBoth(lambda _: setattr(target, "starting", None))
 
-    async def _probe(self, target: _Running) -> None:
-        found = await findTarget(self._reactor, target.name, LOOK_UP_TIMEOUT)
+    async def _openProber(self, target: _TargetState) -> None:
+        found = await findTarget(self._reactor, target.name, RESOLVE_TIMEOUT)
         metrics = self._metrics
         prober = self._open(
             self._reactor,
@@ -144,30 +140,37 @@ class ProbeService(Service):
             options=self._options,
             listener=None if metrics is None else metrics.event,
         )
-        over = prober.start()
+        finished = prober.start()
         if not prober.flows:
-            await over
+            # It could not open its sockets: this raises the reason.
+            await finished
         target.prober = prober
-        for number, flow in enumerate(prober.flows):
+        for source, flow in enumerate(prober.flows):
             if metrics is not None:
-                metrics.add(flow, number)
+                metrics.add(flow, source)
             _log.info(
                 "probing {target} at {peer} from {source}", target=target.name, peer=str(found.address), source=str(flow.source)
             )
 
-    def _failed(self, failure: Failure, target: _Running) -> None:
+    def _failed(self, failure: Failure, target: _TargetState) -> None:
         if failure.check(defer.CancelledError):
             return
-        reason: Any = failure.value
-        if failure.check(EchoError, error.DNSLookupError, error.CannotListenError, OSError, ValueError) is None:
+        if failure.check(EchoError, error.CannotListenError, OSError, ValueError) is None:
             _log.failure("cannot probe {target}", failure, target=target.name)
         else:
-            _log.warn("cannot probe {target}: {reason}", target=target.name, reason=str(reason.args[0]))
+            _log.warn("cannot probe {target}: {reason}", target=target.name, reason=_explain(failure.value))
         if self.running:
-            target.retry = self._reactor.callLater(RETRY, self._begin, target)
+            target.nextStart = self._reactor.callLater(RETRY, self._start, target)
 
 
-def _logSums(flow: Flow) -> None:
+def _explain(reason: Any) -> str:
+    if isinstance(reason, error.CannotListenError):
+        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {_explain(reason.socketError)}"
+    # A DNSLookupError is an OSError with a message and no strerror.
+    return getattr(reason, "strerror", None) or str(reason.args[0])
+
+
+def _logResults(flow: Flow) -> None:
     statistics = flow.statistics
     counts = {outcome.value: statistics.count(outcome) for outcome in Outcome if statistics.count(outcome)}
     median = statistics.roundTrips.median()

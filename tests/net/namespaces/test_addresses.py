@@ -35,6 +35,8 @@ from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
 from udpecho.server.service import EchoService
 
+pytestmark = pytest.mark.namespaces
+
 
 class SourceAddressTests:
     """The reply leaves from the address that was asked: a connected client receives no other."""

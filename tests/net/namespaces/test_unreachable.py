@@ -37,6 +37,8 @@ from udpecho.client.connect import connect, echo
 from udpecho.errors import EchoError, HostUnreachable, NetworkUnreachable, PortUnreachable, ResponseTimeout
 from udpecho.server.protocol import EchoServer
 
+pytestmark = pytest.mark.namespaces
+
 
 class UnreachableTests:
     """L{echo} to where nobody is."""
