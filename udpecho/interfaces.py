@@ -1,6 +1,6 @@
 """
-What the rooms of udpecho expect of each other, and what a protocol may implement to hear more from a L{DatagramPort
-<udpecho.net.port.DatagramPort>} than Twisted's own interfaces tell.
+The contracts between the packages of udpecho, and what a protocol may implement to be notified of more by a L{DatagramPort
+<udpecho.net.port.DatagramPort>} than Twisted's own interfaces have.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from udpecho.errors import EchoError
 #: module to a type checker without plugins, so that no interface fits; docstrings name the interfaces that are needed.
 Reactor: TypeAlias = Any
 
-#: Hears what became of some datagrams of a batch: C{None} that the system took them, else the reason why not; how many they
+#: Called with the outcome of some datagrams of a batch: C{None} if the system took them, else the reason why not; how many they
 #: are; and their payload in bytes, altogether.
 BatchSendCallback = Callable[["str | None", int, int], None]
-#: Hears what became of a datagram: C{None} that the system took it, else the reason why not.
+#: Called with the outcome of a datagram: C{None} if the system took it, else the reason why not.
 SendCallback = Callable[["str | None"], None]
 
 
@@ -37,20 +37,20 @@ class GuardLike(Protocol):
 
 
 class IDatagramTransport(IUDPTransport, Interface):
-    """A UDP transport that says what became of each datagram it was asked to send."""
+    """A UDP transport that reports the outcome of each datagram that it sends."""
 
     def send(datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
         """
-        Send a datagram, now or as soon as the send queue has room.
+        Send a datagram, now or as soon as the send queue has space.
 
         @param datagram: the payload.
         @param address: the peer; C{None} in connected mode.
         @param callback: called exactly once, perhaps before this method returns: with C{None} when the system has taken the
-            datagram, else with the reason that it never will, C{"send_failed"} or C{"send_timeout"}.
+            datagram, else with the reason why it never will, C{"send_failed"} or C{"send_timeout"}.
         """
 
     def abort() -> None:
-        """Stop and close at once: when this returns, the socket is closed and the reactor knows nothing of it any more."""
+        """Stop and close at once: when this returns, the socket is closed and the reactor does not watch it any more."""
 
 
 class IDatagramReactor(Interface):
@@ -64,8 +64,7 @@ class IDatagramReactor(Interface):
 
 class INetworkErrorReceiver(Interface):
     """
-    A protocol that wants to know what the network said about datagrams it sent in connected mode, beyond
-    C{connectionRefused}.
+    A protocol that is notified of network errors about datagrams that it sent in connected mode, beyond C{connectionRefused}.
     """
 
     def networkError(reason: EchoError) -> None:
@@ -79,7 +78,7 @@ class INetworkErrorReceiver(Interface):
 
 
 class IDropReceiver(Interface):
-    """A protocol that keeps account of datagrams which its transport dropped before handing them over."""
+    """A protocol that counts datagrams which its transport dropped before handing them over."""
 
     def datagramDropped(reason: str, size: int, address: tuple[str, int]) -> None:
         """
@@ -95,7 +94,7 @@ class IDatagramBatch(Interface):
     """
     What one receive call returned. It is good until C{datagramsReceived} returns, since the next batch takes its place.
 
-    An I{entry} is one datagram, or a burst of datagrams of one flow that the kernel kept together: all of one length, but for
+    An I{entry} is one datagram, or a GRO batch: datagrams of one flow that the kernel kept together, all of one length, but for
     the last one, which may be shorter.
     """
 
@@ -108,7 +107,7 @@ class IDatagramBatch(Interface):
     isIPv6: bool = Attribute("Whether the sources are IPv6 addresses; else all are IPv4.")
 
     def sizes() -> list[int]:
-        """The payload of each entry, in bytes; of a burst that of all its datagrams."""
+        """The payload of each entry, in bytes; of a GRO batch that of all its datagrams."""
 
     def counts() -> list[int]:
         """How many datagrams each entry is."""
@@ -129,7 +128,7 @@ class IDatagramBatch(Interface):
         """The entries that were sent to a broadcast or multicast address, and not to this host alone."""
 
     def address(entry: int) -> DatagramAddress:
-        """Where an entry came from, and what it was sent to."""
+        """Where an entry came from, and the local address that it was sent to."""
 
     def payloads(entry: int) -> list[bytes]:
         """The payload of each datagram of an entry."""
@@ -147,8 +146,8 @@ class IDatagramBatch(Interface):
         """
         Send what is not dropped back to where it came from, from the address that was asked.
 
-        @param callback: hears of all datagrams, of those that were dropped too; called as often as needed, perhaps after this
-            method has returned.
+        @param callback: called with the outcome of all datagrams, also of those that were dropped; as often as needed, perhaps
+            after this method has returned.
         """
 
 

@@ -33,7 +33,7 @@ class MessageBatchTests:
     )
     def test_everySize(self, bound: str, host: str) -> None:
         """
-        Datagrams of every size come back with the same bytes, from the address that was asked, and what a batch says of them
+        Datagrams of every size come back with the same bytes, from the address that was asked, and what a batch reports of them
         is true.
         """
         most = 65527 if ":" in host else 65507
@@ -58,8 +58,8 @@ class MessageBatchTests:
                 assert (address.localHost, address.unicast, address.hopLimit) == (host, True, None)
                 bed.send()
                 assert take(sock, len(sizes)) == payloads
-                assert bed.fates.pop(None) == [len(sizes), sum(sizes)]
-                assert not bed.fates
+                assert bed.outcomes.pop(None) == [len(sizes), sum(sizes)]
+                assert not bed.outcomes
 
     def test_nothingThere(self) -> None:
         """An empty queue is C{EAGAIN}, and leaves an empty batch."""
@@ -137,9 +137,9 @@ class MessageBatchTests:
                 bed.batch.drop(entry, "loop_guard")
             bed.send()
             for expected in (254, 63, 1):
-                (told,) = [data for at, what, data in sock.recvmsg(100, 100)[1] if (at, what) == (level, kind)]
-                assert int.from_bytes(told, "little") == expected
-            # What is sent apart later is told of the hop limit that came.
+                (received,) = [data for at, what, data in sock.recvmsg(100, 100)[1] if (at, what) == (level, kind)]
+                assert int.from_bytes(received, "little") == expected
+            # What is sent separately later has the hop limit that came.
             assert bed.batch.address(0).hopLimit == 255
 
     def test_memory(self) -> None:

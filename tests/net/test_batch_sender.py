@@ -44,8 +44,8 @@ class BatchSenderTests:
     )
     def test_accounts(self, entries: list[tuple[int, str | None]], script: list[int], numbers: list[int]) -> None:
         """
-        Whatever is dropped, however short the counts that the system returns, and whatever it fails with, each datagram is told
-        of once, and what was sent arrives unharmed and in order.
+        Whatever is dropped, however short the counts that the system returns, and whatever it fails with, each datagram is
+        reported once, and what was sent arrives unharmed and in order.
         """
         with bench() as bed, talker(bed, "127.0.0.1") as sock:
             payloads = [bytes([number]) * size for number, (size, _) in enumerate(entries)]
@@ -57,12 +57,12 @@ class BatchSenderTests:
                     bed.batch.drop(number, reason)
             bed.limitCalls([-numbers[result] if result < 0 else max(result, 1) for result in script])
             bed.send()
-            assert sum(count for count, _ in bed.fates.values()) == len(entries)
-            assert sum(size for _, size in bed.fates.values()) == sum(map(len, payloads))
+            assert sum(count for count, _ in bed.outcomes.values()) == len(entries)
+            assert sum(size for _, size in bed.outcomes.values()) == sum(map(len, payloads))
             for reason in ("loop_guard", "too_large"):
-                assert bed.fates.get(reason, [0])[0] == sum(why == reason for _, why in entries)
-            assert bed.failures["send_failed"] == bed.fates.get("send_failed", [0])[0]
-            came = take(sock, bed.fates.get(None, [0])[0])
+                assert bed.outcomes.get(reason, [0])[0] == sum(why == reason for _, why in entries)
+            assert bed.failures["send_failed"] == bed.outcomes.get("send_failed", [0])[0]
+            came = take(sock, bed.outcomes.get(None, [0])[0])
             wanted = iter([payload for payload, (_, reason) in zip(payloads, entries, strict=True) if reason is None])
             assert all(payload in wanted for payload in came)
 
@@ -76,7 +76,7 @@ class BatchSenderTests:
             bed.receive()
             asked = bed.limitCalls(([at] if at else []) + [-number])
             bed.send()
-            assert bed.fates == {None: [SLOTS - 1, SLOTS - 1], "send_failed": [1, 1]}
+            assert bed.outcomes == {None: [SLOTS - 1, SLOTS - 1], "send_failed": [1, 1]}
             assert take(sock, SLOTS - 1) == [bytes([entry]) for entry in range(SLOTS) if entry != at]
             assert len(asked) <= 3
 
@@ -90,14 +90,14 @@ class BatchSenderTests:
             bed.keeps = True
             bed.limitCalls(([at] if at else []) + [-errno.EAGAIN])
             bed.send()
-            assert bed.apart == [bytes([entry]) for entry in range(at, SLOTS)]
-            assert bed.fates == ({None: [at, at]} if at else {})
-            for settled in bed.waiting:
-                settled("send_timeout")
-            assert bed.fates.pop("send_timeout") == [SLOTS - at, SLOTS - at]
+            assert bed.separate == [bytes([entry]) for entry in range(at, SLOTS)]
+            assert bed.outcomes == ({None: [at, at]} if at else {})
+            for callback in bed.waiting:
+                callback("send_timeout")
+            assert bed.outcomes.pop("send_timeout") == [SLOTS - at, SLOTS - at]
 
     def test_interrupted(self) -> None:
-        """A call that a signal interrupts is made again; one that sends nothing and says nothing is not made for ever."""
+        """A call that a signal interrupts is made again; one that sends nothing without an error is not."""
         with bench() as bed, talker(bed, "127.0.0.1") as sock:
             for script in ([-errno.EINTR, -errno.EINTR], [1, 0]):
                 sock.send(b"one")
@@ -121,7 +121,7 @@ class BatchSenderTests:
             sock.send(b"after")
             assert bed.receive() == 3
             bed.send()
-            assert bed.fates == {None: [2, 11], "send_failed": [1, 4]}
+            assert bed.outcomes == {None: [2, 11], "send_failed": [1, 4]}
             assert take(sock, 2) == [b"before", b"after"]
 
     def test_closed(self) -> None:
@@ -131,7 +131,7 @@ class BatchSenderTests:
             bed.receive()
             bed.batch.close()
             bed.send()
-            assert bed.fates == {"send_failed": [1, 5]}
+            assert bed.outcomes == {"send_failed": [1, 5]}
             assert take(sock, 0) == []
 
 
@@ -150,7 +150,7 @@ class SegmentationTests:
     ) -> None:
         """
         Random bursts between single datagrams, with a shorter last one or not, come back as the same datagrams, also when the
-        system refuses to send some of them as one; the account says how many there were.
+        system refuses to send some of them as one; the report has how many there were.
         """
         with bench(bound, segmentation=True, hopLimits=hopLimits) as bed, talker(bed, "127.0.0.1") as sock:
             sent: list[bytes] = []
@@ -180,16 +180,16 @@ class SegmentationTests:
                 bed.send()
             assert came == sent
             assert datagrams == len(sent)
-            assert sum(count for count, _ in bed.fates.values()) == len(sent)
-            assert sum(size for _, size in bed.fates.values()) == sum(map(len, sent))
-            failed = bed.fates.get("send_failed", [0])[0]
+            assert sum(count for count, _ in bed.outcomes.values()) == len(sent)
+            assert sum(size for _, size in bed.outcomes.values()) == sum(map(len, sent))
+            failed = bed.outcomes.get("send_failed", [0])[0]
             replies = Counter(take(sock, len(sent) - failed))
             assert not replies - Counter(sent)
 
     def test_notTooMany(self) -> None:
         """
-        After a batch of bursts the next takes fewer of them, so that whoever looks at each datagram is not kept for long; after
-        one of single datagrams it takes as many as ever.
+        After a batch of bursts the next takes fewer of them, so that a guard that looks at each datagram is not busy for
+        long; after one of single datagrams it takes as many as ever.
         """
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
             for _ in range(12):
@@ -216,7 +216,7 @@ class SegmentationTests:
             asked = bed.limitCalls([])
             bed.send()
             assert asked == [1]
-            assert bed.apart == []
+            assert bed.separate == []
             assert take(sock, 65) == segmentsOf(payload, 64)
 
     def test_wildcard(self) -> None:
@@ -228,7 +228,7 @@ class SegmentationTests:
             assert bed.batch.address(1).localHost == "127.0.0.3"
             bed.send()
             assert take(sock, 4) == [b"single", b"x" * 100, b"x" * 100, b"x" * 50]
-            assert bed.apart == []
+            assert bed.separate == []
 
     @pytest.mark.parametrize(
         ("number", "again", "other"),
@@ -242,13 +242,13 @@ class SegmentationTests:
                 payload = b"x" * 10 * segment
                 burst(sock, payload, segment)
                 bed.receive()
-                bed.apart.clear()
+                bed.separate.clear()
                 bed.send()
-                assert bool(bed.apart) is not bool(together)
+                assert bool(bed.separate) is not bool(together)
                 assert take(sock, 10) == segmentsOf(payload, segment)
 
     def test_notRemembered(self) -> None:
-        """A burst whose datagrams are refused one by one too says nothing of bursts."""
+        """A burst whose datagrams are refused one by one too means nothing for bursts."""
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
             bed.keeps = True
             bed.limitCalls([-errno.EINVAL])
@@ -256,7 +256,7 @@ class SegmentationTests:
                 burst(sock, b"x" * 100, 10)
                 bed.receive()
                 bed.send()
-            assert len(bed.apart) == 10
+            assert len(bed.separate) == 10
             assert take(sock, 10) == [b"x" * 10] * 10
 
     @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
@@ -271,7 +271,7 @@ class SegmentationTests:
             assert bed.batch.datagrams == 4
             bed.send()
             assert [hopLimit for _, _, hopLimit in replies(sock, 4)] == [63, 63, 63, 8]
-            assert bed.apart == []
+            assert bed.separate == []
 
     def test_joined(self) -> None:
         """Replies of one flow and one length that follow each other are sent with one header."""

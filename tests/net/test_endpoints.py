@@ -9,7 +9,7 @@ import pytest
 from twisted.internet import error
 
 from tests.support.guards import needsIPv6, onlyLinux
-from tests.support.ports import FailingSocket, address, open_, path, script  # noqa: F401
+from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import Recorder, Run, sleep, udpSocket
 from udpecho.addresses import DatagramAddress
 from udpecho.net.open import dial
@@ -29,7 +29,7 @@ class SourceAddressTests:
         ],
     )
     def test_wildcard(self, run: Run, interface: str, asked: str, options: dict[str, Any]) -> None:
-        """On a wildcard bind a connected client hears the reply, at once or written later to the address object."""
+        """On a wildcard bind a connected client receives the reply, at once or written later to the address object."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
@@ -120,14 +120,14 @@ class SourceAddressTests:
 class ConnectTests:
     """L{DatagramPort.connect} and L{dial}."""
 
-    def test_strangerBeforeConnect(self, run: Run) -> None:
-        """What a stranger sent before the port was connected is not delivered; what the peer sent is."""
+    def test_queuedBeforeConnect(self, run: Run) -> None:
+        """What a other sent before the port was connected is not delivered; what the peer sent is."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
             port = open_(reactor, protocol)
-            with udpSocket() as peer, udpSocket() as stranger, udpSocket("127.0.0.2", peer.getsockname()[1]) as alike:
-                for sock in (stranger, peer, alike):
+            with udpSocket() as peer, udpSocket() as other, udpSocket("127.0.0.2", peer.getsockname()[1]) as alike:
+                for sock in (other, peer, alike):
                     sock.sendto(b"before", address(port))
                 port.connect(*peer.getsockname())
                 peer.sendto(b"after", address(port))
@@ -170,7 +170,7 @@ class ConnectTests:
         run(test)
 
     def test_dial(self, run: Run) -> None:
-        """L{dial} opens a port that hears its peer only, from the local address that was asked for."""
+        """L{dial} opens a port that receives from its peer only, from the local address that was asked for."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
@@ -180,11 +180,11 @@ class ConnectTests:
                 port.write(b"hello")
                 datagram, sender = peer.recvfrom(100)
                 assert (datagram, sender) == (b"hello", address(port))
-                with udpSocket() as stranger:
-                    stranger.connect(address(port))
-                    stranger.send(b"from a stranger")
+                with udpSocket() as other:
+                    other.connect(address(port))
+                    other.send(b"from a other")
                     with pytest.raises(ConnectionRefusedError):
-                        stranger.recv(100)
+                        other.recv(100)
                 peer.sendto(b"from the peer", sender)
                 await protocol.count(1)
                 assert protocol.datagrams == [(b"from the peer", peer.getsockname())]
@@ -193,7 +193,7 @@ class ConnectTests:
         run(test)
 
     def test_dialFails(self, runOnce: Run) -> None:
-        """Where the system refuses an address, L{dial} says so and leaves no socket."""
+        """Where the system refuses an address, L{dial} raises and leaves no socket."""
 
         async def test(reactor: Any) -> None:
             with pytest.raises(OSError, match="Permission"):

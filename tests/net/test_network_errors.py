@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import gatherResults, maybeDeferred
 
-from tests.support.ports import FailingSocket, address, open_, path, script  # noqa: F401
+from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import CuriousRecorder, Recorder, Run, sleep, udpSocket, unusedPort
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, NetworkUnreachable
 from udpecho.net.open import listen
@@ -20,7 +20,7 @@ class RefusalTests:
     """Connected, and nothing listens at the peer."""
 
     def test_survives(self, run: Run) -> None:
-        """The protocol is told of each of three refusals, the port lives through them, and works once the peer is there."""
+        """The protocol is notified of each of three refusals, the port lives through them, and works once the peer is there."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
@@ -46,7 +46,7 @@ class RefusalTests:
 
     def test_neverFromWrite(self, run: Run) -> None:
         """
-        C{connectionRefused} is not called from inside C{write}, though the system tells by failing the second one, and that
+        C{connectionRefused} is not called from inside C{write}, though the system fails the second one, and that
         one is sent all the same.
         """
 
@@ -105,7 +105,7 @@ class RefusalTests:
         run(test)
 
     def test_notATracebackWhenTheProtocolFails(self, run: Run, caught: Any) -> None:
-        """A protocol that raises on being told does not close the port."""
+        """A protocol that raises when it is notified does not close the port."""
 
         class Protocol(Recorder):
             def connectionRefused(self) -> None:
@@ -126,7 +126,7 @@ class RefusalTests:
 
 
 class NetworkErrorTests:
-    """What the system says about a peer, other than that it refuses."""
+    """What the system reports about a peer, other than that it refuses."""
 
     @pytest.mark.parametrize(
         ("number", "kind"),
@@ -136,9 +136,9 @@ class NetworkErrorTests:
             (errno.EACCES, HostUnreachable),
         ],
     )
-    def test_toldApart(self, runOnce: Run, number: int, kind: type[EchoError]) -> None:
+    def test_kinds(self, runOnce: Run, number: int, kind: type[EchoError]) -> None:
         """
-        A connected protocol is told, from the reactor, that the host or the network cannot be reached, and the datagram is
+        A connected protocol is notified, from the reactor, that the host or the network cannot be reached, and the datagram is
         counted.
         """
 
@@ -159,7 +159,7 @@ class NetworkErrorTests:
         runOnce(test)
 
     def test_protocolThatKnowsRefusalsOnly(self, runOnce: Run) -> None:
-        """A protocol that has no C{networkError} is told of an unreachable peer by C{connectionRefused}."""
+        """A protocol that has no C{networkError} is notified of an unreachable peer by C{connectionRefused}."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
@@ -174,7 +174,7 @@ class NetworkErrorTests:
         runOnce(test)
 
     def test_pathIsNarrower(self, runOnce: Run) -> None:
-        """That the path carries less (ICMP fragmentation needed) is told with how much it carries."""
+        """That the path carries less (ICMP fragmentation needed) is reported with how much it carries."""
 
         async def test(reactor: Any) -> None:
             protocol = CuriousRecorder()

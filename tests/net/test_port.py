@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyClass, verifyObject
 
 from tests.support.guards import needsIPv6
-from tests.support.ports import FailingSocket, address, open_, path, script  # noqa: F401
+from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import CuriousRecorder, Recorder, Run, sleep, udpSocket, unusedPort
 from udpecho.interfaces import IDatagramTransport
 from udpecho.net.open import listen
@@ -49,12 +49,12 @@ class InterfaceTests:
                 return arguments
 
         protocol = Recorder()
-        heard: Any = listen(Reactor(), 7, protocol, "::1", maxPacketSize=9)
-        assert heard == (7, protocol, "::1", 9)
+        result: Any = listen(Reactor(), 7, protocol, "::1", maxPacketSize=9)
+        assert result == (7, protocol, "::1", 9)
 
 
 class WholeTests:
-    """Nothing is cut."""
+    """Nothing is truncated."""
 
     @pytest.mark.parametrize(
         ("host", "longest"), [("127.0.0.1", 65507), pytest.param("::1", 65527, marks=needsIPv6)], ids=["IPv4", "IPv6"]
@@ -77,7 +77,7 @@ class WholeTests:
         runOnce(test)
 
     def test_tooLongForTheLimit(self, run: Run) -> None:
-        """With a limit, a datagram that fits is delivered whole, and one that does not is dropped, counted and told of."""
+        """With a limit, a datagram that fits is delivered whole, and one that does not is dropped, counted and reported."""
 
         async def test(reactor: Any) -> None:
             protocol = CuriousRecorder()
@@ -151,7 +151,7 @@ class TroubleTests:
         run(test)
 
     def test_reactorCannotWatch(self, runOnce: Run) -> None:
-        """A port that the reactor has no room for is none: the error says so, and the socket is closed."""
+        """A port that the reactor cannot watch is none: it raises, and the socket is closed."""
 
         async def test(reactor: Any) -> None:
             def full(reader: object) -> None:
@@ -170,8 +170,8 @@ class TroubleTests:
 
         runOnce(test)
 
-    def test_addressIsNotTold(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """So is one whose address the system does not tell; once it has, the port knows."""
+    def test_addressUnknown(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So is one whose address the system does not report; once it has, the port knows."""
 
         async def test(reactor: Any) -> None:
             def refused(self: object) -> None:
@@ -351,7 +351,7 @@ class StopTests:
         assert len(stops) == 1
 
     def test_drain(self, run: Run) -> None:
-        """L{DatagramPort.drain} reads on until the queue is empty, and says so; or gives up in time."""
+        """L{DatagramPort.drain} reads on until the queue is empty, and fires with C{True}; or gives up in time."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()

@@ -62,7 +62,7 @@ class SocketGroupTests:
         assert all(shares[0])
 
     def test_addresses(self, group: SocketGroup) -> None:
-        """All are on the address that it tells; closed, they are closed."""
+        """All are on the address that it reports; closed, they are closed."""
         host = group.getHost()
         sockets = group.sockets
         assert {sock.getsockname() for sock in sockets} == {(host.host, host.port)}
@@ -107,7 +107,7 @@ class SocketGroupTests:
         group.close()
 
     def test_kernelDrops(self) -> None:
-        """What the kernel dropped is told of all sockets together, and what is queued of one."""
+        """What the kernel dropped is reported of all sockets together, and what is queued of one."""
         group = SocketGroup(0, "127.0.0.1", 2, receiveBuffer=4096)
         assert [group.hasQueued(index) for index in (0, 1)] == [False, False]
         with udpSocket() as sock:

@@ -24,7 +24,7 @@ class SystemCallsTests:
 
     @pytest.mark.parametrize(("name", "value"), [("byteorder", "big"), ("maxsize", 2**31 - 1)])
     def test_otherLayouts(self, monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
-        """Where the layouts are others there are no batches, and the reason is told."""
+        """Where the layouts are others there are no batches, and there is a reason."""
         monkeypatch.setattr(sys, name, value)
         systemCalls.cache_clear()
         unsupportedReason.cache_clear()

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import errno
+import socket
 from typing import Any
 
 import pytest
 from twisted.internet import error
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import Clock
 
-from tests.support.ports import FailingSocket, address, open_, path, script  # noqa: F401
+from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import Recorder, Run, sleep, udpSocket
+from udpecho.net.endpoints import Endpoints, PortContext
+from udpecho.net.network_errors import NetworkErrors
+from udpecho.net.options import PortOptions
+from udpecho.net.sender import Sender
 
 
 class SendQueueTests:
     """The send queue is full, or the system refuses."""
 
     def test_waits(self, run: Run) -> None:
-        """A datagram waits until there is room, later ones behind it in order, reading pauses, and all are told of."""
+        """A datagram waits until there is space, later ones behind it in order, reading pauses, and all are reported."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
             port = open_(reactor, protocol)
             script(port, [errno.EAGAIN])
-            fates: list[Any] = []
+            outcomes: list[Any] = []
             with udpSocket() as sock:
                 for number in (1, 2, 3):
-                    port.send(b"%d" % number, sock.getsockname(), fates.append)
-                assert fates == []
+                    port.send(b"%d" % number, sock.getsockname(), outcomes.append)
+                assert outcomes == []
                 assert port not in reactor.getReaders()
                 sock.sendto(b"meanwhile", address(port))
                 await sleep(reactor, 0.01)
                 assert [sock.recv(100) for _ in range(3)] == [b"1", b"2", b"3"]
-                assert fates == [None, None, None]
+                assert outcomes == [None, None, None]
                 await protocol.count(1)
             assert port not in reactor.getWriters()
             await port.stopListening()
@@ -55,20 +62,20 @@ class SendQueueTests:
         runOnce(test)
 
     def test_timeout(self, runOnce: Run) -> None:
-        """What did not get out in time is counted and told of, and reading goes on."""
+        """What did not get out in time is counted and reported, and reading goes on."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
             port = open_(reactor, protocol, writeTimeout=0.02, maxWaiting=2)
             failing = script(port, [errno.EAGAIN] * 1_000_000)
-            fates: list[Any] = []
+            outcomes: list[Any] = []
             with udpSocket() as sock:
                 for _ in range(3):
-                    port.send(b"stuck", sock.getsockname(), fates.append)
-                assert fates == ["send_timeout"]
+                    port.send(b"stuck", sock.getsockname(), outcomes.append)
+                assert outcomes == ["send_timeout"]
                 sock.sendto(b"meanwhile", address(port))
                 await protocol.count(1)
-                assert fates == ["send_timeout"] * 3
+                assert outcomes == ["send_timeout"] * 3
                 assert port.dropped == {"send_timeout": 3}
                 failing.sends.clear()
                 port.write(b"again", sock.getsockname())
@@ -78,33 +85,33 @@ class SendQueueTests:
         runOnce(test)
 
     def test_stopWhileWaiting(self, run: Run) -> None:
-        """What still waits when the port stops is told of."""
+        """What still waits when the port stops is reported."""
 
         async def test(reactor: Any) -> None:
             port = open_(reactor, Recorder())
             script(port, [errno.EAGAIN] * 1_000_000)
-            fates: list[Any] = []
-            port.send(b"stuck", ("127.0.0.1", 9), fates.append)
+            outcomes: list[Any] = []
+            port.send(b"stuck", ("127.0.0.1", 9), outcomes.append)
             await port.stopListening()
-            assert fates == ["send_timeout"]
-            port.send(b"too late", ("127.0.0.1", 9), fates.append)
-            assert fates == ["send_timeout", "send_failed"]
+            assert outcomes == ["send_timeout"]
+            port.send(b"too late", ("127.0.0.1", 9), outcomes.append)
+            assert outcomes == ["send_timeout", "send_failed"]
 
         run(test)
 
     @pytest.mark.parametrize("number", [errno.EPERM, errno.ENETUNREACH, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM])
     def test_refusedBySystem(self, runOnce: Run, number: int) -> None:
-        """A datagram that the system refuses is counted and told of, and costs nothing else."""
+        """A datagram that the system refuses is counted and reported, and costs nothing else."""
 
         async def test(reactor: Any) -> None:
             port = open_(reactor, Recorder())
             script(port, [number])
-            fates: list[Any] = []
+            outcomes: list[Any] = []
             with udpSocket() as sock:
-                port.send(b"refused", sock.getsockname(), fates.append)
-                port.send(b"sent", sock.getsockname(), fates.append)
+                port.send(b"refused", sock.getsockname(), outcomes.append)
+                port.send(b"sent", sock.getsockname(), outcomes.append)
                 assert sock.recv(100) == b"sent"
-            assert fates == ["send_failed", None]
+            assert outcomes == ["send_failed", None]
             assert port.dropped == {"send_failed": 1}
             await port.stopListening()
 
@@ -141,8 +148,8 @@ class SendQueueTests:
 
         run(test)
 
-    def test_settledRaises(self, run: Run, caught: Any) -> None:
-        """One that raises on being told what became of its datagram hurts nothing else."""
+    def test_callbackRaises(self, run: Run, caught: Any) -> None:
+        """A callback that raises hurts nothing else."""
 
         async def test(reactor: Any) -> None:
             port = open_(reactor, Recorder())
@@ -161,22 +168,99 @@ class SendQueueTests:
         run(test)
         assert len(caught.flush(ZeroDivisionError)) == 2
 
-    def test_sendsWhenToldOfATimeout(self, runOnce: Run) -> None:
-        """A datagram that is sent on being told that another was given up leaves no call behind."""
+    def test_sendsFromACallback(self, runOnce: Run) -> None:
+        """A datagram that a callback sends when another was given up leaves no delayed call behind."""
 
         async def test(reactor: Any) -> None:
             port = open_(reactor, Recorder(), writeTimeout=0.01)
             script(port, [errno.EAGAIN] * 1_000_000)
-            fates: list[Any] = []
+            outcomes: list[Any] = []
 
             def again(reason: str | None) -> None:
-                fates.append(reason)
-                port.send(b"again", ("127.0.0.1", 9), fates.append)
+                outcomes.append(reason)
+                port.send(b"again", ("127.0.0.1", 9), outcomes.append)
 
             for _ in range(2):
                 port.send(b"stuck", ("127.0.0.1", 9), again)
-            while len(fates) < 4:
+            while len(outcomes) < 4:
                 await sleep(reactor, 0.005)
             await port.stopListening()
 
         runOnce(test)
+
+
+class FullSocket:
+    """A socket whose send queue is full as long as a test says."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.sent: list[bytes] = []
+
+    def sendto(self, datagram: bytes, destination: object) -> None:
+        if self.full:
+            raise BlockingIOError(errno.EAGAIN, "full")
+        self.sent.append(datagram)
+
+    def getsockopt(self, *arguments: int) -> int:
+        return 0
+
+    def recvmsg(self, *arguments: int) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no errors")
+
+
+class SenderTests:
+    """L{Sender}, in virtual time, on a socket that a test fills."""
+
+    def sender(self, clock: Clock, **options: Any) -> tuple[Sender, FullSocket, list[str]]:
+        """@return: a sender, its socket, and the calls of C{onFull} and C{onEmpty}."""
+        context = PortContext(clock, DatagramProtocol(), Endpoints(socket.AF_INET), 65535, PortOptions(**options))
+        sock: Any = FullSocket()
+        context.socket = sock
+        calls: list[str] = []
+        found = Sender(context, NetworkErrors(context), lambda: calls.append("full"), lambda: calls.append("empty"))
+        found.open()
+        return found, sock, calls
+
+    def test_deadlines(self) -> None:
+        """Each datagram waits for its own deadline and no longer, and the last one ends the waiting."""
+        clock = Clock()
+        sender, _, calls = self.sender(clock, writeTimeout=2)
+        outcomes: list[tuple[str | None, float]] = []
+        for _ in range(2):
+            sender.send(b"x", ("127.0.0.1", 9), lambda reason: outcomes.append((reason, clock.seconds())))
+            clock.advance(1)
+        assert (outcomes, calls) == ([("send_timeout", 2)], ["full"])
+        clock.advance(1)
+        assert outcomes == [("send_timeout", 2), ("send_timeout", 3)]
+        assert calls == ["full", "empty"]
+        assert not clock.getDelayedCalls()
+
+    def test_flush(self) -> None:
+        """What waits goes out in order when there is space, and its deadline is forgotten."""
+        clock = Clock()
+        sender, sock, calls = self.sender(clock)
+        outcomes: list[str | None] = []
+        for number in range(3):
+            sender.send(b"%d" % number, ("127.0.0.1", 9), outcomes.append)
+        sender.flush()
+        assert (sock.sent, outcomes, calls) == ([], [], ["full"])
+        sock.full = False
+        sender.flush()
+        assert (sock.sent, outcomes, calls) == ([b"0", b"1", b"2"], [None] * 3, ["full", "empty"])
+        assert not clock.getDelayedCalls()
+
+    def test_close(self) -> None:
+        """What waits is given up, and what is sent then fails; nothing is left."""
+        clock = Clock()
+        sender, _, calls = self.sender(clock)
+        outcomes: list[str | None] = []
+
+        def again(reason: str | None) -> None:
+            outcomes.append(reason)
+            sender.send(b"y", ("127.0.0.1", 9), outcomes.append)
+
+        sender.send(b"x", ("127.0.0.1", 9), again)
+        sender.close()
+        assert outcomes == ["send_timeout", "send_failed"]
+        assert calls == ["full"]
+        assert not clock.getDelayedCalls()

@@ -49,45 +49,45 @@ class Bench:
     """
     A batch on a real socket, and a plain socket that talks to it.
 
-    @ivar fates: what became of the datagrams: C{reason: [datagrams, bytes]}.
-    @ivar apart: payloads that were sent one by one.
+    @ivar outcomes: what became of the datagrams: C{reason: [datagrams, bytes]}.
+    @ivar separate: payloads that were sent one by one.
     @ivar keeps: have single sends wait instead of going out.
     """
 
     def __init__(self, sock: socket.socket, options: BatchOptions) -> None:
         self.sock = sock
-        self.fates: dict[str | None, list[int]] = {}
-        self.apart: list[bytes] = []
+        self.outcomes: dict[str | None, list[int]] = {}
+        self.separate: list[bytes] = []
         self.waiting: list[SendCallback] = []
         self.keeps = False
         self.failures: Counter[str] = Counter()
         self.options = options
         self.batch = MessageBatch(options, BatchSender(options, self.sendOne, self.failures).send)
 
-    def sendOne(self, payload: bytes, address: DatagramAddress, settled: SendCallback) -> None:
-        self.apart.append(payload)
+    def sendOne(self, payload: bytes, address: DatagramAddress, callback: SendCallback) -> None:
+        self.separate.append(payload)
         if self.keeps:
-            self.waiting.append(settled)
+            self.waiting.append(callback)
             return
         ancillary = cmsg.replyControls(self.batch.isIPv6, address.localHost, None)
         destination = (*address, 0, address.scopeID) if self.batch.isIPv6 else tuple(address)
         self.sock.sendmsg([payload], ancillary if self.options.destinations else [], 0, destination)
-        settled(None)
+        callback(None)
 
     def receive(self) -> int:
         return self.batch.receive(self.sock.fileno())
 
     def send(self) -> None:
-        def settled(reason: str | None, datagrams: int, size: int) -> None:
-            fate = self.fates.setdefault(reason, [0, 0])
-            fate[0] += datagrams
-            fate[1] += size
+        def callback(reason: str | None, datagrams: int, size: int) -> None:
+            outcome = self.outcomes.setdefault(reason, [0, 0])
+            outcome[0] += datagrams
+            outcome[1] += size
 
-        self.batch.send(settled)
+        self.batch.send(callback)
 
     def limitCalls(self, results: list[int]) -> list[int]:
         """
-        Have C{sendmmsg} do what a script says.
+        Have C{sendmmsg} follow a script.
 
         @param results: for each call in turn how many entries to send at the most, or, below zero, the error number to fail
             with; then all goes through.

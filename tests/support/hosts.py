@@ -125,9 +125,9 @@ class Trouble:
 
     @ivar name: what it is.
     @ivar target: which address of the L{Plan} cannot be reached.
-    @ivar reason: what a caller is told.
+    @ivar reason: what a call fails with.
     @ivar errno: the system's error number for it.
-    @ivar reasonIPv6: what a caller is told over IPv6, where that is something else.
+    @ivar reasonIPv6: what a call fails with over IPv6, where that is something else.
     @ivar errnoIPv6: its number.
     @ivar client: what C{ip(8)} does on the client to have it so; the address is filled in.
     @ivar router: what it does on the router.
@@ -157,7 +157,7 @@ class Trouble:
         return address
 
     def check(self, plan: Plan, address: str, reason: EchoError) -> None:
-        """Look at what a caller was told."""
+        """Check what a call failed with."""
         kind, number = self.reason, self.errno
         if plan is IPV6:
             kind, number = self.reasonIPv6 or kind, self.errnoIPv6 or number
@@ -165,8 +165,8 @@ class Trouble:
         assert str(reason) == f"{formatAddress((address, PORT))} cannot be reached: {os.strerror(number)}"
 
 
-#: What the network says, some time after the datagram was sent.
-TOLD = [
+#: What the network reports, some time after the datagram was sent.
+REPORTED = [
     Trouble("no such host on the link", "nearNobody", HostUnreachable, errno.EHOSTUNREACH),
     Trouble("the router finds no such host", "farNobody", HostUnreachable, errno.EHOSTUNREACH),
     Trouble("the router has no route", "nowhere", NetworkUnreachable, errno.ENETUNREACH),
@@ -191,7 +191,7 @@ TOLD = [
 ]
 
 
-#: What the machine itself says, at connect(2).
+#: What the machine itself reports, at connect(2).
 OWN = [
     Trouble("no route", "lost", NetworkUnreachable, errno.ENETUNREACH),
     Trouble("an unreachable route", "nowhere", HostUnreachable, errno.EHOSTUNREACH, client="route add unreachable {address}"),

@@ -18,9 +18,9 @@ from udpecho.net.selftest import unsupportedReason
 
 @pytest.fixture(autouse=True, params=["batch", "recvmsg"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How datagrams are received: by the batch, where the machine can, or one by one."""
+    """How datagrams are received: in batches, where the machine can, or one by one."""
     if request.param == "recvmsg":
-        monkeypatch.setattr(batch_reader, "unsupportedReason", lambda: "the test wants it so")
+        monkeypatch.setattr(batch_reader, "unsupportedReason", lambda: "switched off by the test")
     elif unsupportedReason() is not None:
         pytest.skip(f"no batches: {unsupportedReason()}")
     return cast(str, request.param)
@@ -28,7 +28,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 class FailingSocket:
     """
-    A socket whose sends and receives fail as a script says.
+    A socket whose sends and receives fail as in a script.
 
     @ivar sends: for each call in turn the error number to fail with, 0 to let it through; then all go through.
     @ivar receives: the same.
@@ -70,7 +70,7 @@ class FailingSocket:
 
 
 class FailingCalls:
-    """System calls on batches that fail as a L{FailingSocket}'s script says."""
+    """System calls on batches that fail as a L{FailingSocket}'s script."""
 
     def __init__(self, real: SystemCalls, failing: FailingSocket) -> None:
         self._real = real

@@ -90,7 +90,7 @@ class MessageBatch:
         self.segmentSizes: dict[int, int] = {}
         self.unusual: dict[int, cmsg.Controls] = {}
         self.prepared = False
-        layout = cmsg.ControlLayout(options.isIPv6, options.destinations, options.hopLimits)
+        layout = cmsg.controlLayout(options.isIPv6, options.destinations, options.hopLimits)
         self.slots = BatchSlots(options.isIPv6, layout, bool(layout.size) or options.segments is not None)
         self.fields: Fields | None = None
 

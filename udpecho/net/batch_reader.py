@@ -14,7 +14,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IBatchReceiver, SendCallback
 from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
-from udpecho.net.context import PortContext
+from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.gso import SegmentLimits
 from udpecho.net.reader import Delivery
@@ -52,7 +52,7 @@ class SplittingReader:
         self._delivery = delivery
 
     def receive(self) -> bool:
-        """Receive a batch. If it could have been larger, the reactor says when there is more."""
+        """Receive a batch. If it could have been larger, the reactor calls again when there is more."""
         batch = self.batch
         entries = batch.receive(self._socket.fileno())
         self.datagrams, self.size = batch.datagrams, batch.size
@@ -130,7 +130,7 @@ def openBatchReader(
     @return: C{None} to receive one by one.
     """
     sock, endpoints, options = context.socket, context.endpoints, context.options
-    # Whoever has bound an adopted socket may have enabled more than is wanted.
+    # An adopted socket may have more enabled than is wanted.
     hopLimits = sockopt.enableRecvHopLimit(sock, options.decrementHopLimit)
     wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None

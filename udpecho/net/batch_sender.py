@@ -198,7 +198,7 @@ class BatchSender:
                 first += 1
             if first == len(groups):
                 return
-            # A short count does not say why: the call that begins there does.
+            # A short count has no reason with it. A call that begins there returns the reason.
             sent = batch.calls.sendmmsg(batch.descriptor, address + first * HEADER_SIZE, len(groups) - first, _dontWait)
 
     def _refused(self, batch: MessageBatch, group: range, number: int, callback: BatchSendCallback) -> None:

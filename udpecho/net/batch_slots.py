@@ -35,21 +35,10 @@ class ControlFields(NamedTuple):
 
 class Fields(NamedTuple):
     """
-    What is read and written in the plain case, of the first so many slots, and what to write there.
+    What is read and written in the plain case, of the first so many slots. The fields C{all...}, C{usual...} and C{no...} have
+    what to write to others: the whole length of each slot, the length of just the usual control messages, interface 0.
 
-    @ivar lengths: how long the payloads are.
-    @ivar iovLengths: how much of the payloads to receive or send.
-    @ivar allIovLengths: the whole payloads.
-    @ivar controlLengths: how long the control messages are.
-    @ivar allControlLengths: the whole space for control messages.
-    @ivar usualControlLengths: how long the control messages are when there are just the usual ones.
-    @ivar hosts4: the hosts of IPv4 names.
-    @ivar ports: the ports of the names.
-    @ivar interfaces: see L{ControlFields}.
-    @ivar noInterfaces: interface 0 for each.
-    @ivar locals4: see L{ControlFields}.
-    @ivar destinations4: see L{ControlFields}.
-    @ivar hopLimits: see L{ControlFields}.
+    @see: L{Slots}, L{BatchSlots} and L{ControlFields} for the others.
     """
 
     lengths: memoryview

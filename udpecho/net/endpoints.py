@@ -1,15 +1,20 @@
-"""The two ends of a port: what is known of its addresses, and what an address means to C{sendmsg(2)}."""
+"""What the parts of a port share: among it the addresses of both ends, and what an address means to C{sendmsg(2)}."""
 
 from __future__ import annotations
 
 import socket
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet import abstract, error
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.interfaces import Reactor
 from udpecho.net.linux import cmsg
+from udpecho.net.options import PortOptions
 from udpecho.net.sockets import datagramAddress, socketAddress
 
 #: A socket address, C{None} on a connected socket; and the control messages to send with.
@@ -102,3 +107,23 @@ class Endpoints:
         if family != self.family:
             own, other = ("IPv4", "IPv6") if family == socket.AF_INET6 else ("IPv6", "IPv4")
             raise error.InvalidAddressError(host, f"{own} port {what} called with {other} address")
+
+
+@dataclass
+class PortContext:
+    """
+    What the parts of one port share.
+
+    @ivar reactor: an C{IReactorTime} provider.
+    @ivar maxPacketSize: the longest datagram to hand over, in bytes.
+    @ivar dropped: how many datagrams were dropped, by reason.
+    @ivar socket: the socket, set when it is open.
+    """
+
+    reactor: Reactor
+    protocol: DatagramProtocol
+    endpoints: Endpoints
+    maxPacketSize: int
+    options: PortOptions
+    dropped: Counter[str] = field(default_factory=Counter)
+    socket: socket.socket = field(init=False)

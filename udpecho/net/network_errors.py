@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import INetworkErrorReceiver
-from udpecho.net.context import PortContext
+from udpecho.net.endpoints import PortContext
+from udpecho.net.later import SingleCall
 from udpecho.net.linux import errqueue, sockopt
-from udpecho.net.single_call import SingleCall
 
 _log = Logger()
 

@@ -1,4 +1,4 @@
-"""Reading an input, a file or a pipe or a terminal, without keeping the reactor waiting."""
+"""Read a file, a pipe or a terminal without blocking the reactor."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from contextlib import suppress
 
 from twisted.internet import defer
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IReactorFDSet
 from twisted.python.failure import Failure
+
+from udpecho.interfaces import Reactor
 
 
 class InputReader(FileDescriptor):
     """
-    Takes bytes from a file descriptor when they are asked for.
+    Reads bytes from a file descriptor on request.
 
     The descriptor stays in blocking mode, since it may be a terminal that other programs share: it is read only when the
-    reactor says that there is something. It is never closed here.
+    reactor reports that there is something. It is never closed here.
     """
 
-    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
+    def __init__(self, reactor: Reactor, descriptor: int) -> None:
         """
-        @param reactor: tells when there is something to read.
+        @param reactor: an C{IReactorFDSet} provider.
         @param descriptor: a file descriptor, open for reading.
         """
         super().__init__(reactor)
@@ -84,7 +85,7 @@ class InputReader(FileDescriptor):
     def _finish(self) -> tuple[defer.Deferred[bytes] | None, bytes]:
         self.stopReading()
         if self._blocks:
-            # uvloop has changed that, for whoever else has the terminal too.
+            # uvloop has changed that, also for other programs on the terminal.
             with suppress(OSError):
                 os.set_blocking(self._descriptor, True)
         done, self._done = self._done, None

@@ -25,7 +25,7 @@ In OPEN and CONNECTED the reactor watches the socket for reading if and only if
 
     - the protocol wants datagrams (C{startReading}, C{stopReading}),
     - no datagram waits for the send queue (else the replies to what is read could only wait, too), and
-    - the last read has not failed in the last 0.1 seconds for want of something (memory, for example).
+    - no read has failed in the last 0.1 seconds, for example because there was no memory.
 
 It watches for writing if and only if a datagram waits for the send queue. The events of the reactor::
 
@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter
 from typing import Any
 
 from twisted.internet import base, defer, error, udp
@@ -58,14 +57,13 @@ from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
-from udpecho.net.context import PortContext
-from udpecho.net.drain import drain
+from udpecho.net.endpoints import Endpoints, PortContext
+from udpecho.net.later import SingleCall, drain
 from udpecho.net.linux import sockopt
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.sender import Sender
-from udpecho.net.single_call import SingleCall
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, isConnected, receiveBuffer, socketAddress
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -73,6 +71,8 @@ _nothingToRead = TRY_AGAIN | {errno.EINTR}
 _badDescriptor = frozenset({errno.EBADF, errno.ENOTSOCK})
 #: Seconds to wait before reading again when the system failed to read.
 _readPause = 0.1
+#: Seconds between two looks at a full send queue while draining.
+_drainPause = 0.01
 
 _log = Logger()
 
@@ -119,9 +119,9 @@ class DatagramPort(udp.Port):
         @param options: how to receive and send.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
-        self._context = context = PortContext(self.reactor, proto, self.addressFamily, maxPacketSize, options)
-        self.dropped: Counter[str] = context.dropped
-        self._endpoints = context.endpoints
+        self._endpoints = Endpoints(self.addressFamily)
+        self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options)
+        self.dropped = context.dropped
         self._errors = NetworkErrors(context)
         self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty)
         self._delivery = Delivery(context, self.maxThroughput, self._sender.waiting)
@@ -353,7 +353,8 @@ class DatagramPort(udp.Port):
 
         @return: fires with whether that happened in time. Fails with C{OSError} if the socket is broken.
         """
-        return drain(self.reactor, self._isDrained, timeout)
+        # When nothing waits, look again in the next turn: a flood leaves a queue empty for a moment only, which means nothing.
+        return drain(self.reactor, self._isDrained, lambda: _drainPause if self._sender.waiting else 0, timeout)
 
     def _isDrained(self) -> bool:
         waiting = self._sender.waiting
@@ -415,7 +416,7 @@ class DatagramPort(udp.Port):
     def _survives(self, reason: Failure) -> bool:
         """
         On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
-        another socket, closed in this very turn, whose descriptor this one has got.
+        another socket that was closed in this turn, if this one has got its descriptor.
         """
         if self._closing.scheduled or not self.reactor.running or not reason.check(error.ConnectionDone, error.ConnectionLost):
             return False

@@ -12,9 +12,9 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
-from udpecho.net.context import PortContext
+from udpecho.net.endpoints import PortContext
+from udpecho.net.later import SingleCall
 from udpecho.net.linux import cmsg
-from udpecho.net.single_call import SingleCall
 from udpecho.net.sockets import datagramAddress
 
 #: Windows reports a datagram that is longer than the buffer as an error of reading.

@@ -103,16 +103,8 @@ def resolve(
     resolver = IReactorPluggableNameResolver(reactor).nameResolver
     done: defer.Deferred[list[DatagramAddress]] = defer.Deferred()
 
-    def expire() -> None:
-        if not done.called:
-            done.errback(ResponseTimeout(f"no address for {host} within {timeout:g} s"))
-
-    deadline = reactor.callLater(timeout, expire)
-
-    def settled(result: list[DatagramAddress]) -> list[DatagramAddress]:
-        if deadline.active():
-            deadline.cancel()
-        return result
+    def expired(_: object, seconds: float) -> None:
+        raise ResponseTimeout(f"no address for {host} within {seconds:g} s")
 
     def check(addresses: list[DatagramAddress]) -> list[DatagramAddress]:
         if not addresses:
@@ -122,7 +114,7 @@ def resolve(
             )
         return addresses
 
-    done.addBoth(settled)
+    done.addTimeout(timeout, reactor, expired)
     done.addCallback(check)
     resolver.resolveHostName(_Receiver(port, done), host, port, addressTypes, "UDP")
     return done
@@ -130,7 +122,7 @@ def resolve(
 
 def _checkName(host: str) -> None:
     """
-    Refuse what C{getaddrinfo} would choke on: Twisted's resolver says nothing at all about those names.
+    Refuse a name that C{getaddrinfo} fails for: Twisted's resolver reports nothing then.
 
     @raise error.DNSLookupError: if C{host} cannot be a name.
     """

@@ -20,8 +20,8 @@ class SocketGroup:
     Several sockets on one address, all open for as long as the group is. The kernel chooses among them by a hash of a
     datagram's addresses and ports, so that a flow keeps to one of them (C{SO_REUSEPORT} in C{socket(7)}).
 
-    The sockets are bound with all options that must be set before the first datagram comes, so that whoever reads them later
-    finds none without its destination.
+    All options that must be set before the first datagram comes are set when a socket is bound, so that each datagram has its
+    destination, however late it is read.
 
     @ivar sockets: the sockets.
     """

@@ -36,5 +36,5 @@ class ControlsTests:
         ("host", "expected"), [("127.0.0.1", False), ("127.255.255.255", True), ("224.0.0.1", True), ("ff02::1", True)]
     )
     def test_isGroup(self, host: str, expected: bool) -> None:
-        """Groups and broadcast addresses are told from this host's own."""
+        """Groups and broadcast addresses are distinguished from this host's own."""
         assert sockopt.isNonUnicast(host) is expected

@@ -29,5 +29,5 @@ class SegmentLimitsTests:
 
     @given(st.integers(1, 65535), st.integers(1, 65535))
     def test_countSegments(self, size: int, segment: int) -> None:
-        """A burst is cut into so many datagrams."""
+        """A GSO batch has so many datagrams."""
         assert countSegments(size, segment) == len(segmentsOf(bytes(size), segment))

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.namespaces
 
 
 class SourceAddressTests:
-    """The reply leaves from the address that was asked: a connected client hears no other."""
+    """The reply leaves from the address that was asked: a connected client receives no other."""
 
     @bothFamilies
     @pytest.mark.parametrize("asked", ["server", "second"])
@@ -183,7 +183,7 @@ class LinkLocalTests:
         assert server.stop()["echoed"] == 4
 
     def test_wrongScope(self, net: Network, processes: Processes) -> None:
-        """An interface that there is not is told in one line."""
+        """An interface that does not exist is reported in one line."""
         sent = net.client.call(processes.run, "udpecho", "send", f"[{LINK_LOCAL_ROUTER}%eth9]:{PORT}", feed=b"hello")
         assert sent.status == 2
         assert sent.stderr == f"udpecho: this machine has no interface 'eth9' to reach {LINK_LOCAL_ROUTER} by\n"
@@ -196,7 +196,7 @@ class BroadcastTests:
         """
         @param interface: where the router listens.
         @param asked: its address, for a request that is answered.
-        @param datagrams: sends from a client's socket what is not, and says how many.
+        @param datagrams: sends from a client's socket what is not, and returns how many.
         """
 
         async def test(reactor: Any) -> None:

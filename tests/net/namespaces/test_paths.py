@@ -90,8 +90,8 @@ class NarrowPathTests:
 
     def test_wayBack(self, net: Network, runOnce: Run) -> None:
         """
-        Over IPv4, where routers cut what is too long for the next link, a reply does not get lost because the way back is
-        narrow: the server has nobody to tell.
+        Over IPv4, where routers fragment what is too long for the next link, a reply does not get lost because the way back is
+        narrow: the server can notify nobody.
         """
         net.router.ip("link set eth0 mtu 1400")
         net.client.ip("link set eth0 mtu 1400")
@@ -134,9 +134,9 @@ class SendQueueTests:
             protocol = Recorder()
             port = listenOn(net.client, reactor, plan.client, protocol, writeTimeout=0.3)
             self._stuck(net, port)
-            fates: list[str | None] = []
+            outcomes: list[str | None] = []
             for _ in range(20):
-                port.send(b"stuck", (plan.nearNobody, 9), fates.append)
+                port.send(b"stuck", (plan.nearNobody, 9), outcomes.append)
             assert not port.dropped
             assert port not in reactor.getReaders()
             assert port in reactor.getWriters()
@@ -147,8 +147,8 @@ class SendQueueTests:
             await protocol.count(1)
             assert set(port.dropped) == {"send_timeout"}
             assert 0 < port.dropped["send_timeout"] < 20
-            assert fates.count("send_timeout") == port.dropped["send_timeout"]
-            assert fates.count(None) == 20 - port.dropped["send_timeout"]
+            assert outcomes.count("send_timeout") == port.dropped["send_timeout"]
+            assert outcomes.count(None) == 20 - port.dropped["send_timeout"]
             assert port not in reactor.getWriters()
             await stop(port)
 
@@ -156,7 +156,7 @@ class SendQueueTests:
 
     @bothFamilies
     def test_timeoutOfWrite(self, net: Network, runOnce: Run, plan: Plan) -> None:
-        """The same holds of C{write}, which tells nobody but the port's own account."""
+        """The same holds of C{write}, which is counted by the port only."""
 
         async def test(reactor: Any) -> None:
             port = listenOn(net.client, reactor, plan.client, Recorder(), writeTimeout=0.1)
@@ -182,16 +182,16 @@ class SendQueueTests:
             # A host that takes what is sent to it, and does not answer questions for its link address.
             net.router.take(plan.nearNobody, "lo")
             net.router.ip("link set eth0 arp off")
-            fates: list[str | None] = []
+            outcomes: list[str | None] = []
             with socketOn(net.router, plan.nearNobody) as peer:
                 for number in range(20):
-                    port.send(b"%d" % number, peer.getsockname()[:2], fates.append)
-                waiting = 20 - len(fates)
+                    port.send(b"%d" % number, peer.getsockname()[:2], outcomes.append)
+                waiting = 20 - len(outcomes)
                 assert waiting > 5
                 assert received(peer) == []
                 link = net.router.hardwareAddress("eth0")
                 net.client.ip(f"neigh replace {plan.nearNobody} dev eth0 lladdr {link} nud permanent")
-                await until(reactor, lambda: len(fates) == 20, "the fate of all")
+                await until(reactor, lambda: len(outcomes) == 20, "the outcome of all")
                 got: list[bytes] = []
 
                 def all_() -> bool:
@@ -200,7 +200,7 @@ class SendQueueTests:
 
                 await until(reactor, all_, "twenty datagrams")
             assert got == [b"%d" % number for number in range(20)]
-            assert fates == [None] * 20
+            assert outcomes == [None] * 20
             assert not port.dropped
             assert port in reactor.getReaders()
             assert port not in reactor.getWriters()
@@ -249,7 +249,7 @@ class SendQueueTests:
     @bothFamilies
     def test_hostGivenUpMeanwhile(self, net: Network, run: Run, plan: Plan) -> None:
         """
-        When the system gives the neighbour up while datagrams wait, a connected port tells its protocol, lives, and accounts
+        When the system gives the neighbour up while datagrams wait, a connected port notifies its protocol, lives, and accounts
         for each of them.
         """
 
@@ -257,23 +257,23 @@ class SendQueueTests:
             protocol = CuriousRecorder()
             port = connected(reactor, protocol, plan, plan.nearNobody)
             self._stuck(net, port)
-            fates: list[str | None] = []
+            outcomes: list[str | None] = []
             for number in range(20):
-                port.send(b"%d" % number, None, fates.append)
-            assert len(fates) < 20
+                port.send(b"%d" % number, None, outcomes.append)
+            assert len(outcomes) < 20
             # Only now: on a busy machine the neighbour could be given up before all are sent.
             net.client.giveUpSoon("eth0")
-            await until(reactor, lambda: len(fates) == 20, "the fate of all")
+            await until(reactor, lambda: len(outcomes) == 20, "the outcome of all")
             # All were refused as soon as the neighbour was given up, and none waited for its deadline.
-            assert "send_timeout" not in fates
+            assert "send_timeout" not in outcomes
             await protocol.until(lambda: bool(protocol.errors))
             assert {(type(reason), reason.errno) for reason in protocol.errors} == {(HostUnreachable, errno.EHOSTUNREACH)}
-            assert sum(port.dropped.values()) == 20 - fates.count(None)
+            assert sum(port.dropped.values()) == 20 - outcomes.count(None)
             net.router.take(f"{plan.nearNobody}/{plan.prefix}")
             peer = listenOn(net.router, reactor, plan.nearNobody, EchoServer())
 
             def helloComesBack() -> bool:
-                # Some may share the fate of what the system still keeps for the neighbour.
+                # Some may share the outcome of what the system still keeps for the neighbour.
                 port.write(b"hello")
                 return b"hello" in [datagram for datagram, _ in protocol.datagrams]
 
@@ -321,7 +321,7 @@ class FirewallTests:
 
     @bothFamilies
     def test_clientDropped(self, net: Network, run: Run, plan: Plan) -> None:
-        """A client whose own firewall drops what it sends is told so at once, since the system says it."""
+        """A client whose own firewall drops what it sends is notified at once, since the system reports it."""
         self.forbid(net.client, PORT, "drop")
 
         async def test(reactor: Any) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from tests.support.hosts import (
     OWN,
     PORT,
-    TOLD,
+    REPORTED,
     Trouble,
     bothFamilies,
     connected,
@@ -44,9 +44,9 @@ class UnreachableTests:
     """L{echo} to where nobody is."""
 
     @bothFamilies
-    @pytest.mark.parametrize("trouble", TOLD, ids=lambda trouble: trouble.name)
-    def test_told(self, net: Network, run: Run, plan: Plan, trouble: Trouble) -> None:
-        """What the network says ends the call at once, by its class and number, and nothing is left."""
+    @pytest.mark.parametrize("trouble", REPORTED, ids=lambda trouble: trouble.name)
+    def test_reported(self, net: Network, run: Run, plan: Plan, trouble: Trouble) -> None:
+        """What the network reports ends the call at once, by its class and number, and nothing is left."""
         address = trouble.make(net, plan)
 
         async def test(reactor: Any) -> None:
@@ -57,7 +57,7 @@ class UnreachableTests:
     @bothFamilies
     @pytest.mark.parametrize("trouble", OWN, ids=lambda trouble: trouble.name)
     def test_own(self, net: Network, runOnce: Run, plan: Plan, trouble: Trouble) -> None:
-        """So does what the machine's own routing table says."""
+        """So does what the machine's own routing table reports."""
         address = trouble.make(net, plan)
 
         async def test(reactor: Any) -> None:
@@ -79,7 +79,7 @@ class UnreachableTests:
 
     @bothFamilies
     def test_routerSaysNothing(self, net: Network, run: Run, plan: Plan) -> None:
-        """Where the router has a black hole nobody says anything, and the deadline ends the call."""
+        """Where the router has a black hole nothing is reported, and the deadline ends the call."""
         net.router.ip(f"route add blackhole {plan.nowhere}")
 
         async def test(reactor: Any) -> None:
@@ -91,8 +91,8 @@ class UnreachableTests:
 
     @bothFamilies
     def test_manyOnTheirWay(self, net: Network, runOnce: Run, plan: Plan) -> None:
-        """All that a client has on its way to a host that is not there fails for the one reason; each is told once."""
-        trouble = TOLD[1]
+        """All that a client has on its way to a host that is not there fails for the one reason; each is reported once."""
+        trouble = REPORTED[1]
         address = trouble.make(net, plan)
 
         async def test(reactor: Any) -> None:
@@ -122,7 +122,7 @@ class UnreachableTests:
 
     @needsIPv6
     def test_linkLocalWithoutScope(self, net: Network, runOnce: Run) -> None:
-        """A link-local address without a scope fails, with a sentence that says what is missing."""
+        """A link-local address without a scope fails, with a message that has what is missing."""
 
         async def test(reactor: Any) -> None:
             with pytest.raises(Exception, match=r"interface|scope"):
@@ -133,7 +133,7 @@ class UnreachableTests:
     def test_everyICMP(self, net: Network, runOnce: Run) -> None:
         """
         Each ICMP message about a datagram (RFC 792, RFC 1812 section 5.2.7) ends the call by its class and number, but the one
-        that only says that a path is narrow.
+        that only reports a narrow path.
         """
         net.router.ip(f"route add blackhole {IPV4.nowhere}")
         unreachable = 3
@@ -193,24 +193,24 @@ class RecoveryTests:
     @pytest.mark.parametrize("protocolClass", [Recorder, CuriousRecorder])
     def test_hostComesBack(self, net: Network, run: Run, plan: Plan, protocolClass: type[Recorder]) -> None:
         """
-        The protocol is told of each of two failures, by C{connectionRefused} if it knows nothing better; the port lives, and
+        The protocol is notified of each of two failures, by C{connectionRefused} if it has nothing better; the port lives, and
         works when the host is there.
         """
-        address = TOLD[1].make(net, plan)
+        address = REPORTED[1].make(net, plan)
 
         async def test(reactor: Any) -> None:
             protocol = protocolClass()
             port = connected(reactor, protocol, plan, address)
-            told = (lambda: len(protocol.errors)) if isinstance(protocol, CuriousRecorder) else (lambda: protocol.refusals)
+            notified = (lambda: len(protocol.errors)) if isinstance(protocol, CuriousRecorder) else (lambda: protocol.refusals)
             for times in (1, 2):
                 port.write(b"anybody there?")
-                await protocol.until(lambda: told() == times)  # noqa: B023
+                await protocol.until(lambda: notified() == times)  # noqa: B023
             net.server.take(f"{address}/{plan.prefix}")
             peer = listenOn(net.server, reactor, address, EchoServer())
             port.write(b"hello")
             await protocol.count(1)
             assert protocol.datagrams == [(b"hello", (address, PORT))]
-            assert told() == 2
+            assert notified() == 2
             assert not port.dropped
             if isinstance(protocol, CuriousRecorder):
                 assert protocol.refusals == 0
@@ -243,7 +243,7 @@ class RecoveryTests:
     @bothFamilies
     def test_ownRouteComesBack(self, net: Network, run: Run, plan: Plan) -> None:
         """
-        When the machine itself loses its route, what is written then is counted, the protocol is told from the reactor, and
+        When the machine itself loses its route, what is written then is counted, the protocol is notified from the reactor, and
         the port works when the route is back.
         """
 
@@ -270,8 +270,8 @@ class RecoveryTests:
 
     @bothFamilies
     def test_clientLivesOn(self, net: Network, run: Run, plan: Plan) -> None:
-        """A client whose calls have failed for want of the host answers the next, when the host is there."""
-        trouble = TOLD[1]
+        """A client whose calls have failed because there was no host answers the next, when the host is there."""
+        trouble = REPORTED[1]
         address = trouble.make(net, plan)
 
         async def test(reactor: Any) -> None:

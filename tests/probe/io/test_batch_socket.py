@@ -73,7 +73,7 @@ class BatchSocketTests:
             far.sendto(datagram + b"more" * 20, client)
         assert tuple(near.source) == client
         received = near.receive()
-        # As much more is received as tells that it is more.
+        # As much more is received as shows that it is more.
         assert [bytes(datagram) for datagram in received.datagrams] == [(each + b"more" * 20)[:132] for each in payloads]
         assert near.receive().datagrams == ()
         near.close()
@@ -150,13 +150,13 @@ class BatchSocketTests:
         assert near.drops() is None
 
     def test_full(self) -> None:
-        """That the send queue is full is told apart."""
+        """That the send queue is full is recognised."""
         assert Taken(3, errno.EAGAIN).full
         assert not Taken(3, errno.EPERM).full
         assert not Taken(3).full
 
     def test_reasons(self) -> None:
-        """What a router says of the path's width says how wide it is."""
+        """What a router reports of the path has how much it carries."""
         reason = failureOf(errqueue.QueuedError(errno.EMSGSIZE, 1400), "192.0.2.1:7")
         assert isinstance(reason, MessageTooLong)
         assert str(reason) == "the path to 192.0.2.1:7 carries 1400 bytes at the most, with headers"

@@ -86,7 +86,7 @@ class StepWatchTests:
         assert not watch.stepped()
 
     def test_realClocks(self) -> None:
-        """This machine's own clocks are not said to be set all the time."""
+        """This machine's own clocks are not seen as set all the time."""
         watch = StepWatch(Clocks())
         assert sum(watch.stepped() for _ in range(10_000)) < 10
 
@@ -95,10 +95,10 @@ class StampIdsTests:
     """L{StampIds} and L{StampNumbers}."""
 
     @given(st.lists(st.booleans(), max_size=60))
-    def test_gaps(self, fates: list[bool]) -> None:
+    def test_gaps(self, outcomes: list[bool]) -> None:
         """Whichever probes could not be sent, the datagrams of the others have their numbers."""
         ids = StampIds()
-        sent = [sequence for sequence, taken in enumerate(fates) if taken]
+        sent = [sequence for sequence, taken in enumerate(outcomes) if taken]
         for sequence in sent:
             ids.sent(sequence)
         assert [ids.sequenceOf(number) for number in range(len(sent))] == sent
@@ -121,7 +121,7 @@ class StampIdsTests:
 
     @given(st.integers(1, 2**40), st.integers(0, 2**31))
     def test_wraps(self, taken: int, ago: int) -> None:
-        """The low 32 bits tell which datagram it was, of those of late."""
+        """The low 32 bits identify the datagram, among the latest."""
         numbers = StampNumbers()
         numbers.taken = taken
         number = taken - 1 - ago
@@ -159,6 +159,6 @@ class KernelTests:
                 assert cmsg.readTimestamp(far.recvmsg(100, 512)[1]) >= stamp.time
 
     def test_notThere(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A kernel that refuses is told in one sentence."""
+        """A kernel that refuses is reported in one sentence."""
         monkeypatch.setattr(sockopt, "SO_TIMESTAMPING", 9999)
         assert timestamps.waitForTimestamping() == "the kernel knows no stamps in software"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from udpecho.net.linux.sockopt import (
@@ -149,49 +148,31 @@ def replyControls(isIPv6: bool, local: str | None, hopLimit: int | None, segment
     return ancillary
 
 
-@dataclass(frozen=True)
-class ControlLayout:
+class ControlLayout(NamedTuple):
     """
     Where the kernel writes the usual control messages: the destination first, then the hop limit (C{ip_cmsg_recv_offset} and
-    C{ip6_datagram_recv_ctl} in Linux), each after a C{struct cmsghdr} of 16 bytes (C{cmsg(3)}).
+    C{ip6_datagram_recv_ctl} in Linux), each after a C{struct cmsghdr}. All in bytes.
 
-    @ivar isIPv6: whether the socket's family is IPv6.
-    @ivar destinations: whether C{IP_PKTINFO} is enabled.
-    @ivar hopLimits: whether C{IP_RECVTTL} is enabled.
+    @ivar size: the length of all.
+    @ivar interfaceAt: the offset of the interface index.
+    @ivar localAt: the offset of the local address.
+    @ivar destinationAt: the offset of the IPv4 header's destination.
+    @ivar hopLimitAt: the offset of the lowest byte of the hop limit.
     """
 
-    isIPv6: bool
-    destinations: bool
-    hopLimits: bool
+    size: int
+    interfaceAt: int
+    localAt: int
+    destinationAt: int
+    hopLimitAt: int
 
-    @property
-    def _pktinfoSpace(self) -> int:
-        return _space(_pktinfo6.size if self.isIPv6 else _pktinfo4.size) if self.destinations else 0
 
-    @property
-    def size(self) -> int:
-        """The bytes of all."""
-        return self._pktinfoSpace + (_space(_int.size) if self.hopLimits else 0)
-
-    @property
-    def localAt(self) -> int:
-        """Where the local address begins."""
-        return _cmsghdr.size + (0 if self.isIPv6 else 4)
-
-    @property
-    def destinationAt(self) -> int:
-        """Where the destination of the IPv4 header is."""
-        return _cmsghdr.size + 8
-
-    @property
-    def interfaceAt(self) -> int:
-        """Where the interface index is."""
-        return _cmsghdr.size + (16 if self.isIPv6 else 0)
-
-    @property
-    def hopLimitAt(self) -> int:
-        """Where the lowest byte of the hop limit is."""
-        return self._pktinfoSpace + _cmsghdr.size
+def controlLayout(isIPv6: bool, destinations: bool, hopLimits: bool) -> ControlLayout:
+    """The layout for a family, with C{IP_PKTINFO} enabled or not, and with C{IP_RECVTTL} or not."""
+    data = _cmsghdr.size
+    pktinfoSpace = _space(_pktinfo6.size if isIPv6 else _pktinfo4.size) if destinations else 0
+    size = pktinfoSpace + (_space(_int.size) if hopLimits else 0)
+    return ControlLayout(size, data + (16 if isIPv6 else 0), data + (0 if isIPv6 else 4), data + 8, pktinfoSpace + data)
 
 
 def unpackControls(data: bytes) -> Ancillary:

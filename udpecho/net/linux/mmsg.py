@@ -184,7 +184,7 @@ class Slots:
         Write a header.
 
         @param at: where to write it.
-        @param slot: whose name and control messages it has.
+        @param slot: the slot with its name and control messages.
         @param count: how many payloads it has, from that slot on.
         """
         base = self.headersAddress

@@ -26,7 +26,7 @@ _errorSizes = (_stampSize + 48, _stampSize + 64)
 
 
 class StampSlots(Slots):
-    """L{Slots} whose control messages begin with a timestamp: how to read it, for all slots at once."""
+    """L{Slots} whose control messages begin with a timestamp, which is read for all slots at once."""
 
     def __init__(self, payloadSize: int) -> None:
         super().__init__(payloadSize)

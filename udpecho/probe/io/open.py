@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import HostUnreachable, unreachable
-from udpecho.interfaces import IDatagramReactor
+from udpecho.interfaces import IDatagramReactor, Reactor
 from udpecho.net import selftest
 from udpecho.net.open import dial
 from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket
@@ -19,13 +19,13 @@ from udpecho.probe.io.batch_socket import BatchSocket
 from udpecho.probe.io.socket import IProbeReceiver, IProbeSocket, SocketOptions
 from udpecho.probe.io.transport_socket import TransportSocket
 
-#: How many bytes of receive buffer to ask for: what comes waits there together with the stamps of what was sent, each of which
-#: takes about 1 KiB of it, whatever its size.
+#: The receive buffer to request, in bytes. Replies wait in it together with the timestamps of sending, each of which takes
+#: about 1 KiB.
 RECEIVE_BUFFER = 64 * 1024 * 1024
 
 
 def openSocket(
-    reactor: Any,
+    reactor: Reactor,
     peer: DatagramAddress,
     receiver: IProbeReceiver,
     size: int,
@@ -39,16 +39,16 @@ def openSocket(
 
     @param reactor: a reactor with file descriptors, or one in memory.
     @param peer: the peer.
-    @param receiver: hears of what comes, if the socket has no descriptor to watch.
+    @param receiver: is called with what comes, if the socket has no descriptor to watch.
     @param size: the longest datagram to send.
     @param options: what to send with.
-    @param batches: send and receive by the batch where that works.
-    @param stamps: have the kernel stamp datagrams where it can.
+    @param batches: send and receive in batches where that works.
+    @param stamps: have the kernel make timestamps where it can.
 
     @raise error.CannotListenError: if the system refuses the local address.
-    @raise HostUnreachable: if it has no way to the peer.
+    @raise HostUnreachable: if it has no route to the peer.
     @raise OSError: if it refuses an option.
-    @raise ValueError: if options are asked for that a reactor in memory does not have.
+    @raise ValueError: if the options include some that a reactor in memory does not have.
     """
     try:
         if not IReactorFDSet.providedBy(reactor) or IDatagramReactor.providedBy(reactor):
@@ -61,7 +61,7 @@ def openSocket(
             except BaseException:
                 sock.close()
                 raise
-        found = TransportSocket(receiver)
+        found = TransportSocket(receiver, peer)
         port = dial(reactor, found, peer, options.bindAddress, RECEIVE_BUFFER)
         try:
             options.apply(port.socket)
@@ -80,10 +80,10 @@ def openSocket(
     return found
 
 
-def _openInMemory(reactor: Any, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
+def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
     if options._replace(bindAddress=None) != SocketOptions():
-        raise ValueError("this reactor has no sockets to set a traffic class, a hop limit or fragmentation of")
-    found = TransportSocket(receiver)
+        raise ValueError(f"options must be bindAddress only on a reactor without sockets, got {options!r}")
+    found = TransportSocket(receiver, peer)
     host, number = options.bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
     if IDatagramReactor.providedBy(reactor):
         port: Any = reactor.listenDatagrams(number, found, host, MAX_DATAGRAM, False)

@@ -143,4 +143,4 @@ def explain(number: int) -> str:
     """Why the system did not send a datagram, by the error number."""
     if number == errno.EMSGSIZE:
         return "too long for the path, or for any datagram"
-    return os.strerror(number) if number else "the system does not say why"
+    return os.strerror(number) if number else "unknown error"

@@ -1,10 +1,9 @@
 """
-When to send the next probe, and which sockets have something to read.
+When to send the next probe, and which sockets can be read.
 
 A reactor's own delayed calls are up to a millisecond late on C{epoll} and C{poll}, whose timeouts are in milliseconds. And it
-takes the error queue of a socket, where stamps of what was sent come, for the end of a connection. So on Linux it watches one
-descriptor for all: an C{epoll(7)} instance that has the sockets in it, and a clock that rings at a time in ns
-(C{timerfd_create(2)}).
+takes an entry in the error queue of a socket, where timestamps of sending are, for the end of a connection. So on Linux it
+watches one descriptor for all: an C{epoll(7)} instance that has the sockets in it, and a timer in ns (C{timerfd_create(2)}).
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from udpecho.interfaces import Reactor
+from udpecho.net.later import SingleCall
 from udpecho.net.linux import sockopt
 
 _CLOCK_MONOTONIC = 1
@@ -35,13 +36,13 @@ _none: frozenset[int] = frozenset()
 
 _log = Logger()
 
-#: Is called with the descriptors that have something to read, or an error.
+#: Called with the descriptors that can be read, or have an error.
 Turn = Callable[["set[int] | frozenset[int]"], None]
 
 
 @lru_cache(1)
 def _library() -> Any:
-    """@raise AttributeError: if the C library has no such clocks."""
+    """@raise AttributeError: if the C library has no such timers."""
     library = ctypes.CDLL(None, use_errno=True)
     library.timerfd_create.argtypes = [ctypes.c_int, ctypes.c_int]
     library.timerfd_settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
@@ -52,7 +53,7 @@ def _library() -> Any:
 class Watch:
     """One descriptor in the reactor, on Linux."""
 
-    def __init__(self, reactor: Any, turn: Turn) -> None:
+    def __init__(self, reactor: Reactor, turn: Turn) -> None:
         """
         @param reactor: an C{IReactorFDSet} provider.
         @param turn: is called from the reactor, when it is time or a socket has something.
@@ -109,11 +110,11 @@ class Watch:
         return -1 if self._epoll.closed else self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Something has happened."""
+        """Find out what has happened."""
         ready = {descriptor for descriptor, _ in self._epoll.poll(0)}
         if self._timer in ready:
             ready.discard(self._timer)
-            # It rings until it is set anew.
+            # It stays readable until it is set again.
             self._at = -1
         try:
             self._turn(ready)
@@ -134,42 +135,34 @@ class Watch:
 class DelayedTurns:
     """The same by a reactor's delayed calls, for sockets that need no watching."""
 
-    def __init__(self, reactor: Any, turn: Turn, monotonic: Callable[[], int]) -> None:
+    def __init__(self, reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> None:
         """
         @param reactor: an C{IReactorTime} provider.
         @param turn: is called when it is time.
         @param monotonic: the clock, in ns.
         """
-        self._reactor = reactor
-        self._turn = turn
         self._monotonic = monotonic
         self._at: int | None = None
-        self._call: IDelayedCall | None = None
+        self._call = SingleCall(reactor, lambda: turn(_none))
 
     def watch(self, descriptor: int) -> None:
         """Sockets without a descriptor call by themselves."""
 
     def setDeadline(self, time: int | None) -> None:
         """@see: L{Watch.setDeadline}"""
-        if time == self._at and self._call is not None:
+        if time == self._at and self._call.scheduled:
             return
-        self.close()
+        self._call.cancel()
         self._at = time
         if time is not None:
-            self._call = self._reactor.callLater(max(0, time - self._monotonic()) / _second, self._ring)
+            self._call.schedule(max(0, time - self._monotonic()) / _second)
 
     def close(self) -> None:
         """Call no more."""
-        call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
-
-    def _ring(self) -> None:
-        self._call = None
-        self._turn(_none)
+        self._call.cancel()
 
 
-def openWatch(reactor: Any, turn: Turn, monotonic: Callable[[], int]) -> Watch | DelayedTurns:
+def openWatch(reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> Watch | DelayedTurns:
     """Watch as well as system and reactor can."""
     if sockopt.available and IReactorFDSet.providedBy(reactor):
         try:

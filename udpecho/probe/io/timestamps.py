@@ -35,7 +35,7 @@ _startTimeout = 0.1
 
 class Clocks(NamedTuple):
     """
-    What tells the time, in ns.
+    The clocks, in ns.
 
     @ivar monotonic: a clock that nobody sets.
     @ivar wall: the clock that the kernel's stamps are of.
@@ -87,7 +87,7 @@ def roundTrip(sent: int, received: int, monotonic: int) -> int | None:
     @param received: the stamp of receiving, in ns; 0 if there is none.
     @param monotonic: the round trip by the monotonic clock, in ns, from before the send call to after the receive call.
 
-    @return: ns; C{None} if a stamp is missing, or the two say what cannot be.
+    @return: ns; C{None} if a timestamp is missing, or the two are impossible.
     """
     if not sent or not received:
         return None

@@ -19,8 +19,8 @@ from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Take
 @implementer(IProbeSocket, INetworkErrorReceiver)
 class TransportSocket(DatagramProtocol):
     """
-    One datagram after the other through an ordinary connected transport, without stamps: in memory, and where the system has
-    nothing better.
+    One datagram after the other through an ordinary connected transport, without timestamps: in memory, and where the system
+    has nothing better.
 
     @ivar source: the local address.
     @ivar stamped: never.
@@ -32,8 +32,9 @@ class TransportSocket(DatagramProtocol):
     most = 1
     source: DatagramAddress
 
-    def __init__(self, receiver: IProbeReceiver) -> None:
+    def __init__(self, receiver: IProbeReceiver, peer: DatagramAddress) -> None:
         self._receiver = receiver
+        self._peer = str(peer)
         self._slots: dict[int, bytearray] = {}
         self._current = bytearray()
         self._closed = False
@@ -58,18 +59,18 @@ class TransportSocket(DatagramProtocol):
         """@see: L{IProbeSocket.send}"""
         transport: Any = self.transport
         datagram = bytes(self._current)
-        fates: list[str | None] = []
+        outcomes: list[str | None] = []
         try:
             if IDatagramTransport.providedBy(transport):
-                transport.send(datagram, None, fates.append)
+                transport.send(datagram, None, outcomes.append)
             else:
                 transport.write(datagram, None)
         except error.MessageLengthError:
             return Taken(0, errno.EMSGSIZE)
         except OSError as e:
             return Taken(0, e.errno or errno.EIO)
-        # One that waits for the send queue is on its way, for all that can be told now.
-        return Taken(0, errno.EIO) if fates and fates[0] is not None else Taken(1)
+        # A probe that waits for the send queue counts as sent: no outcome is known yet.
+        return Taken(0, errno.EIO) if outcomes and outcomes[0] is not None else Taken(1)
 
     def receive(self) -> Arrivals:
         """@see: L{IProbeSocket.receive}"""
@@ -100,14 +101,8 @@ class TransportSocket(DatagramProtocol):
 
     def connectionRefused(self) -> None:
         """Hand a refusal over."""
-        transport: Any = self.transport
-        peer = getattr(transport, "_peer", None)
-        self.networkError(unreachable(errno.ECONNREFUSED, "the peer" if peer is None else str(peer)))
+        self.networkError(unreachable(errno.ECONNREFUSED, self._peer))
 
     def networkError(self, reason: EchoError) -> None:
-        """
-        Hand over what the network said.
-
-        @see: L{INetworkErrorReceiver.networkError}
-        """
+        """Hand over what the network reported."""
         self._receiver.probeUndelivered(Undelivered(reason))

@@ -1,0 +1,71 @@
+"""Tests of L{udpecho.net.later}, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from udpecho.net.later import SingleCall, drain
+
+
+class SingleCallTests:
+    """L{SingleCall}."""
+
+    def test_once(self) -> None:
+        """While it is scheduled, scheduling it again changes nothing; afterwards it can be scheduled anew."""
+        clock = Clock()
+        times: list[float] = []
+        call = SingleCall(clock, lambda: times.append(clock.seconds()))
+        call.schedule(2)
+        call.schedule(1)
+        assert call.scheduled
+        clock.pump([1, 1, 1])
+        assert times == [2]
+        assert not call.scheduled
+        call.schedule(1)
+        clock.advance(1)
+        assert times == [2, 4]
+
+    def test_cancel(self) -> None:
+        """It can be cancelled at any time, also when somebody else has cancelled the delayed call."""
+        clock = Clock()
+        call = SingleCall(clock, lambda: pytest.fail("called"))
+        call.cancel()
+        call.schedule(1)
+        call.cancel()
+        assert not clock.getDelayedCalls()
+        call.schedule(1)
+        clock.getDelayedCalls()[0].cancel()
+        call.cancel()
+        assert not call.scheduled
+
+    def test_fromItself(self) -> None:
+        """The function may schedule it again."""
+        clock = Clock()
+        times: list[float] = []
+
+        def again() -> None:
+            times.append(clock.seconds())
+            call.schedule(1)
+
+        call = SingleCall(clock, again)
+        call.schedule(1)
+        clock.pump([1, 1, 1])
+        assert times == [1, 2, 3]
+
+
+class DrainTests:
+    """L{drain}."""
+
+    @pytest.mark.parametrize(("readyAt", "expected", "at"), [(0, True, 0), (0.5, True, 0.5), (3, False, 1)])
+    def test_outcome(self, readyAt: float, expected: bool, at: float) -> None:
+        """It looks until everything is done, or gives up in time, and leaves no delayed call."""
+        clock = Clock()
+        outcomes: list[tuple[bool, float]] = []
+        done = drain(clock, lambda: clock.seconds() >= readyAt, lambda: 0.01, 1)
+        done.addCallback(lambda drained: outcomes.append((drained, clock.seconds())))
+        clock.pump([0.0, *[0.01] * 200])
+        ((drained, seconds),) = outcomes
+        assert drained is expected
+        assert seconds == pytest.approx(at, abs=0.02)
+        assert not clock.getDelayedCalls()
