@@ -12,11 +12,11 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, unreachable
-from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver
+from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, IUndeliveredReceiver
 from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered
 
 
-@implementer(IProbeSocket, INetworkErrorReceiver)
+@implementer(IProbeSocket, INetworkErrorReceiver, IUndeliveredReceiver)
 class TransportSocket(DatagramProtocol):
     """
     One datagram after the other through an ordinary connected transport, without stamps: in memory, and where the system has
@@ -105,9 +105,9 @@ class TransportSocket(DatagramProtocol):
         self.networkError(unreachable(errno.ECONNREFUSED, "the peer" if peer is None else str(peer)))
 
     def networkError(self, reason: EchoError) -> None:
-        """
-        Hand over what the network said.
+        """@see: L{INetworkErrorReceiver.networkError}"""
+        self.datagramUndelivered(reason, b"")
 
-        @see: L{INetworkErrorReceiver.networkError}
-        """
-        self._receiver.probeUndelivered(Undelivered(reason))
+    def datagramUndelivered(self, reason: EchoError, quoted: bytes) -> None:
+        """@see: L{IUndeliveredReceiver.datagramUndelivered}"""
+        self._receiver.probeUndelivered(Undelivered(reason, quoted))
