@@ -159,8 +159,8 @@ class GuardTests:
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
-            (["--allow", "10.0.0.1/8"], "has bits set beyond its prefix length: 10.0.0.0/8"),
-            (["--trust", "everybody"], "is not a network"),
+            (["--allow", "10.0.0.1/8"], "network must have no bits set beyond its prefix length, as in 10.0.0.0/8"),
+            (["--trust", "everybody"], "network must be an address with a prefix length"),
             (["--rate", "many"], "--rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got 'many'"),
             (["--burst", "0"], "--burst: limit must be 1 to 1000000000 datagrams, got '0'"),
             (["--max-rate", "-1"], "--max-rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got '-1'"),
@@ -201,10 +201,10 @@ class ServiceTests:
     @pytest.mark.parametrize(
         ("name", "value", "complaint"),
         [
-            ("allow", "192.0.2.0/24", "allow is a tuple of networks"),
-            ("trust", ["private"], "trust is a tuple of networks"),
-            ("rate", "5", "rate is a whole number, not '5'"),
-            ("burst", True, "burst is a whole number, not True"),
+            ("allow", "192.0.2.0/24", "allow must be a tuple of networks"),
+            ("trust", ["private"], "trust must be a tuple of networks"),
+            ("rate", "5", "rate must be a whole number, got '5'"),
+            ("burst", True, "burst must be a whole number, got True"),
         ],
     )
     def test_wrongPolicy(self, name: str, value: Any, complaint: str) -> None:

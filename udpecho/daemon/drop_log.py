@@ -175,7 +175,7 @@ class DropLog:
                     known.add(prefix, datagrams)
 
     def _logDropped(self, event: str, reason: str, datagrams: int, seconds: float) -> None:
-        found = self._prefixes[reason].take(PREFIXES) if reason in self._prefixes else []
+        found = self._prefixes[reason].drain(PREFIXES) if reason in self._prefixes else []
         busiest = ", ".join(f"{prefix} ({count})" for prefix, count in found)
         _log.info(
             "{event}: reason={reason} datagrams={datagrams} in {seconds:.0f} s{sources}",

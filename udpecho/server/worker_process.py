@@ -111,7 +111,7 @@ class WorkerGuardStats:
 
     def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
         """@see: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}"""
-        taken = {reason: busiest.take(most) for reason, busiest in self._busiest.items()}
+        taken = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
         return {reason: found for reason, found in taken.items() if found}
 
 
