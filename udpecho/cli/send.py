@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, complain
-from udpecho.client.transfer import Sums, Transfer, explain
+from udpecho.client.transfer import Sums, Transfer, failureMessage
 from udpecho.errors import HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
 from udpecho.net.pipe import InputReader
 
@@ -71,7 +71,7 @@ def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
         if isinstance(reason, CannotPrint):
             reason.complain()
             return UNANSWERED
-        sentence = explain(reason, "standard input" if options.file == "-" else options.file)
+        sentence = failureMessage(reason, "standard input" if options.file == "-" else options.file)
         if sentence is None:
             return failure
         complain(sentence)

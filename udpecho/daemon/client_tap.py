@@ -10,16 +10,19 @@ from typing import Any
 from twisted.application.service import IService, Service
 from twisted.internet import defer, error
 from twisted.internet.abstract import isIPv6Address
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.client.protocol import TIMEOUT
-from udpecho.client.transfer import Transfer, _log, explain
+from udpecho.client.transfer import Transfer, failureMessage
 from udpecho.errors import ResponseTimeout
 from udpecho.net.pipe import InputReader
 from udpecho.parsing import optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
 from udpecho.server.service import DEFAULT_PORT
+
+_log = Logger(namespace="udpecho.client.protocol")
 
 
 class Options(usage.Options):
@@ -130,7 +133,7 @@ class ClientService(Service):
         if failure.check(defer.CancelledError):
             _log.info("interrupted: {sums}", sums=str(self._transfer.sums), **asdict(self._transfer.sums))
             return
-        sentence = explain(failure.value, "standard input")
+        sentence = failureMessage(failure.value, "standard input")
         if sentence is None:
             _log.failure("the client failed", failure)
         else:
