@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Delivery, Plan
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Delivery
 from udpecho.interfaces import IDatagramReactor
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.memory_port import MemoryPort, canonical, isLoopback, unmapped
@@ -122,7 +122,7 @@ class MemoryNetwork:
     @ivar trace: every datagram that was sent.
     """
 
-    def __init__(self, plan: Plan | None = None, latency: float = 0.0) -> None:
+    def __init__(self, plan: Decider | None = None, latency: float = 0.0) -> None:
         """
         @param plan: the faults of all links that have no plan of their own, as one link that they share; by default none.
         @param latency: seconds that each datagram between two hosts takes beside what a plan says.
@@ -132,7 +132,7 @@ class MemoryNetwork:
         self.trace = Trace()
         self._plan = plan
         self._latency = latency
-        self._plans: dict[tuple[MemoryHost, MemoryHost], Plan] = {}
+        self._plans: dict[tuple[MemoryHost, MemoryHost], Decider] = {}
         self._byAddress: dict[str, MemoryHost] = {}
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
@@ -158,7 +158,7 @@ class MemoryNetwork:
             self._byAddress[address] = host
         return host
 
-    def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Plan) -> None:
+    def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Decider) -> None:
         """Give one direction between two hosts, or of a host's loopback, its own faults."""
         self._plans[source, destination] = plan
 

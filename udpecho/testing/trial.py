@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from udpecho.faults.decision import Plan
+from udpecho.faults.decision import Decider
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import FaultProxy
 from udpecho.net.open import listen
@@ -44,8 +44,8 @@ def startProxy(
     reactor: Any,
     upstream: tuple[str, int],
     seed: int | str = 0,
-    up: Plan | None = None,
-    down: Plan | None = None,
+    up: Decider | None = None,
+    down: Decider | None = None,
     **faults: Any,
 ) -> FaultProxy:
     """
@@ -90,7 +90,7 @@ class UDPEchoMixin:
         self.addCleanup(proxy.stop)
         return proxy
 
-    def makeNetwork(self, plan: Plan | None = None, latency: float = 0.0) -> MemoryNetwork:
+    def makeNetwork(self, plan: Decider | None = None, latency: float = 0.0) -> MemoryNetwork:
         """Make a network in memory."""
         return MemoryNetwork(plan, latency)
 
