@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpecho.faults.decision import (
@@ -127,6 +127,7 @@ class SeedTests:
         found = [str(plan.decide(n * 61 % 1500, n * 0.005)) for n in range(24)]
         assert found == GOLDEN.strip().splitlines()
 
+    @settings(deadline=None)
     @given(plans, datagrams)
     def test_same(self, plan: FaultPlan, datagrams: list[tuple[bytes, float]]) -> None:
         """Two plans with one seed and the same faults decide the same about the same datagrams."""
@@ -340,6 +341,7 @@ class DelayTests:
 class PayloadTests:
     """What happens to the bytes."""
 
+    @settings(deadline=None)
     @given(st.binary(min_size=1, max_size=200), st.integers())
     def test_flip(self, datagram: bytes, seed: int) -> None:
         """Corruption changes exactly one bit."""
@@ -355,6 +357,7 @@ class PayloadTests:
         for count in flips.values():
             assertShare(count, 1 / 32)
 
+    @settings(deadline=None)
     @given(st.binary(min_size=1, max_size=200), st.integers())
     def test_cut(self, datagram: bytes, seed: int) -> None:
         """Truncation leaves a beginning, shorter than the datagram."""
@@ -393,6 +396,7 @@ class PayloadTests:
         assert FaultPlan(1, loss=1.0).decide(0, 0.0).apply(b"") == []
         assert Decision((CORRUPTED, TRUNCATED), (0.0,), 7, 3).apply(b"") == [Delivery(0.0, b"")]
 
+    @settings(deadline=None)
     @given(plans, datagrams)
     def test_sound(self, plan: FaultPlan, datagrams: list[tuple[bytes, float]]) -> None:
         """Whatever the plan: a datagram is lost for one reason or arrives once or twice, never longer, never early."""
@@ -505,6 +509,7 @@ class RangeTests:
 class ReplayTests:
     """Printed decisions, repeated."""
 
+    @settings(deadline=None)
     @given(plans, datagrams)
     def test_identical(self, plan: FaultPlan, datagrams: list[tuple[bytes, float]]) -> None:
         """Decisions that were recorded and printed are the same when they are replayed, and do the same to the same bytes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpecho.guard.heavy_hitters import HeavyHitters
@@ -34,6 +34,7 @@ class HeavyHittersTests:
         hitters.add("a")
         assert hitters.drain(0) == []
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=200), st.integers(1, 5))
     def test_bounds(self, additions: list[tuple[int, int]], counters: int) -> None:
         """

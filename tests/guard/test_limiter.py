@@ -26,7 +26,7 @@ steps = st.lists(st.tuples(st.integers(0, 640), st.booleans(), entries), max_siz
 class PrefixLimiterTests:
     """L{PrefixLimiter}."""
 
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([1, 2, 8, 1 << 14]), steps, st.integers(0, 9))
     def test_model(
         self, rate: int, burst: int, size: int, some: list[tuple[int, bool, list[tuple[int, int]]]], seed: int
@@ -162,6 +162,7 @@ class PrefixLimiterTests:
 class CeilingTests:
     """L{Ceiling}."""
 
+    @settings(deadline=None)
     @given(
         st.integers(1, 100),
         st.lists(st.tuples(st.integers(0, 128), st.lists(st.integers(1, 70), min_size=1, max_size=12)), max_size=12),
@@ -184,6 +185,7 @@ class CeilingTests:
 class ElapsedTests:
     """L{Elapsed}."""
 
+    @settings(deadline=None)
     @given(st.lists(st.floats(allow_nan=True, allow_infinity=True)))
     def test_forward(self, times: list[float]) -> None:
         """Whatever the clock shows, time does not go backwards, and never leaps further than a day."""

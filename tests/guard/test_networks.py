@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, AddressMap, AddressRanges, parseNetwork
@@ -68,6 +68,7 @@ class ParseNetworkTests:
         with pytest.raises(ValueError, match=r"as in 10\.0\.0\.0/8, got "):
             parseNetwork("::ffff:10.0.0.0/104")
 
+    @settings(deadline=None)
     @given(st.text())
     def test_anyText(self, text: str) -> None:
         """Whatever the text, the result is networks or a C{ValueError} that quotes it."""
@@ -80,6 +81,7 @@ class ParseNetworkTests:
 class AddressRangesTests:
     """L{AddressRanges}."""
 
+    @settings(deadline=None)
     @given(st.lists(networks, max_size=6), st.integers(0, 2**32 - 1))
     def test_contains(self, some: list[IPv4Network], address: int) -> None:
         """It contains what any of its networks contains, whether they overlap, touch or neither."""
@@ -99,6 +101,7 @@ class AddressRangesTests:
 class AddressMapTests:
     """L{AddressMap}."""
 
+    @settings(deadline=None)
     @given(st.lists(networks, max_size=6), st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8))
     def test_values(self, some: list[IPv4Network], addresses: list[int]) -> None:
         """It has the value of each address, and the set of the values of several."""

@@ -110,14 +110,11 @@ def echo(
     """
     Send one payload to an echo server and wait for the reply.
 
-    @param reactor: as for L{connect}; its C{callLater} enforces the deadline.
-    @param host: a name or an IP address.
-    @param port: the server's port, 1 to 65535.
+    @param reactor: as for L{connect}, and so are C{host}, C{port} and C{bindAddress}; its C{callLater} enforces the deadline.
     @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
     @param timeout: seconds until the deadline, with the time for resolving the name.
     @param verify: whether the reply must be the payload: other datagrams are ignored then, and the timeout's message counts
         them. If not, the first datagram from the server is the reply.
-    @param bindAddress: the local C{(host, port)} to send from, port 0 for any; by default the system chooses.
 
     @return: fires with the byte count of the reply, when the socket is closed again. Fails as L{connect} and
         L{EchoClient.echo} do. May be cancelled.

@@ -285,7 +285,7 @@ class MemoryHost:
         """The delayed calls of all hosts, without datagrams in flight."""
         return self.network.clock.getDelayedCalls()
 
-    # IReactorUDP
+    # IReactorUDP, IReactorMulticast, IDatagramReactor
 
     def listenUDP(self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192) -> MemoryPort:
         """
@@ -293,21 +293,7 @@ class MemoryHost:
 
         @raise error.CannotListenError: if the address is not this host's, or taken.
         """
-        listening = MemoryPort(self, port, protocol, interface, maxPacketSize)
-        listening.startListening()
-        return listening
-
-    # IDatagramReactor
-
-    def listenDatagrams(
-        self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
-    ) -> MemoryPort:
-        """@see: L{IDatagramReactor.listenDatagrams}"""
-        listening = MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only)
-        listening.startListening()
-        return listening
-
-    # IReactorMulticast
+        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize))
 
     def listenMulticast(
         self,
@@ -317,23 +303,23 @@ class MemoryHost:
         maxPacketSize: int = 8192,
         listenMultiple: bool = False,
     ) -> MemoryPort:
-        """
-        Listen on this host, for groups too.
+        """Listen on this host, for groups too, and on the address of other ports with C{listenMultiple}."""
+        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple))
 
-        @param listenMultiple: let other ports with this option listen on the same address.
-        """
-        listening = MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple)
-        listening.startListening()
-        return listening
+    def listenDatagrams(
+        self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
+    ) -> MemoryPort:
+        """@see: L{IDatagramReactor.listenDatagrams}"""
+        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only))
+
+    def _listen(self, port: MemoryPort) -> MemoryPort:
+        port.startListening()
+        return port
 
     # IReactorPluggableNameResolver
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """
-        Use another resolver from now on.
-
-        @return: the one before.
-        """
+        """Use another resolver, and return the previous one."""
         previous, self.nameResolver = self.nameResolver, resolver
         return previous
 

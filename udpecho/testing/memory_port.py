@@ -147,11 +147,7 @@ class MemoryPort:
         return stopped
 
     def abort(self) -> None:
-        """
-        Stop at once.
-
-        @see: L{IDatagramTransport.abort}
-        """
+        """@see: L{IDatagramTransport.abort}"""
         closing, self._closing = self._closing, None
         if closing is not None and closing.active():
             closing.cancel()
@@ -341,11 +337,7 @@ class MemoryPort:
     # IMulticastTransport
 
     def joinGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
-        """
-        Receive what is sent to a group.
-
-        @return: fires at once; fails with C{error.MulticastJoinError} if C{addr} is not a group, or joined already.
-        """
+        """Join a group. Fails with C{error.MulticastJoinError} if C{addr} is not a group, or joined already."""
         if not (isIPAddress(addr) or isIPv6Address(addr)) or not ipaddress.ip_address(addr).is_multicast:
             return defer.fail(error.MulticastJoinError(addr, interface, "not a multicast address"))
         if canonical(addr) in self.groups:
@@ -354,11 +346,7 @@ class MemoryPort:
         return defer.succeed(None)
 
     def leaveGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
-        """
-        Receive it no more.
-
-        @return: fires at once; fails with C{error.MulticastJoinError} if it was not joined.
-        """
+        """Leave a group. Fails with C{error.MulticastJoinError} if it was not joined."""
         if not (isIPAddress(addr) or isIPv6Address(addr)) or canonical(addr) not in self.groups:
             number = errno.EADDRNOTAVAIL
             return defer.fail(error.MulticastJoinError(addr, interface, number, os.strerror(number)))
