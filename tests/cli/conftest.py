@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.processes import Processes, Server
 from tests.support.running import udpSocket
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,8 @@ import pytest
 
 from tests.support.commands import answer, at, complaint, isQuiet, oneLine, twoLines, usageError
 from tests.support.processes import Processes, Server, command
-from tests.support.running import PATIENCE, hasIPv6, udpSocket
+from tests.support.running import PATIENCE, udpSocket
 from udpecho._version import __version__
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
-needsFIFOs = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 
 
 class InterruptTests:

@@ -9,14 +9,13 @@ import signal
 import pytest
 
 from tests.support.commands import usageError
-from tests.support.processes import Processes, Server, eventually, tool
+from tests.support.guards import needsIPv6, tool
+from tests.support.processes import Processes, Server, eventually
 from tests.support.proxy import ProxyProcess
-from tests.support.running import hasIPv6, udpSocket, unusedPort
+from tests.support.running import udpSocket, unusedPort
 from udpecho.addresses import formatAddress
 from udpecho.faults.decision import Replay
 from udpecho.faults.plan import FaultPlan
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class ProxyCommandTests:

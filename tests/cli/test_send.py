@@ -10,11 +10,9 @@ import subprocess
 import pytest
 
 from tests.support.commands import answer, at, complaint, isQuiet, twoLines
-from tests.support.processes import Processes, Server, command, tool
-from tests.support.running import PATIENCE, hasIPv6, udpSocket, unusedPort
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
-needsFIFOs = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+from tests.support.guards import needsIPv6, tool
+from tests.support.processes import Processes, Server, command
+from tests.support.running import PATIENCE, udpSocket, unusedPort
 
 
 class SendTests:

@@ -13,11 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import answer, at, complaint, isQuiet, twoLines
-from tests.support.processes import Processes, Server, catches, command, eventually, without
-from tests.support.running import hasIPv6
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
-needsFIFOs = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+from tests.support.guards import needsFIFOs, without
+from tests.support.processes import Processes, Server, catches, command, eventually
 
 
 class InputTests:

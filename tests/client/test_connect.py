@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.support.client import Outcome, outstandingClient, serve
-from tests.support.running import Recorder, Run, hasIPv6, leftovers, openSockets, sleep, udpSocket, unusedPort
+from tests.support.guards import needsIPv6
+from tests.support.running import Recorder, Run, leftovers, openSockets, sleep, udpSocket, unusedPort
 from tests.support.transports import Resolver, ResolvingClock, StockTransport
 from udpecho.client.connect import connect, echo
 from udpecho.errors import (
@@ -30,8 +31,6 @@ from udpecho.errors import (
 )
 from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 PEER = ("192.0.2.7", 7)
 

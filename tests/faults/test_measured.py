@@ -7,7 +7,6 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from math import exp, lgamma, log
 from pathlib import Path
 
@@ -16,13 +15,6 @@ import pytest
 from tests.support.processes import Processes
 from tests.support.proxy import ProxyProcess
 from tests.support.running import udpSocket
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 def interval(number: int, probability: float) -> range:

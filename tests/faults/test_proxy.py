@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
+from tests.support.guards import needsIPv6
 from tests.support.running import PATIENCE, Recorder, Run, hasIPv6, sleep, udpSocket, unusedPort
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import connect, echo
@@ -26,8 +27,6 @@ from udpecho.faults.proxy import DelayLine, FaultProxy
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
 from udpecho.server.protocol import EchoServer
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 def hasRawSockets() -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from tests.support.guard import never
+from tests.support.guards import onlyLinux
 from tests.support.running import Run, sleep, udpSocket
 from udpecho.guard.guard import Guard
 from udpecho.net.linux import sockopt
 from udpecho.server.service import EchoService
 
-pytestmark = pytest.mark.skipif(not sockopt.available, reason="hop limits are read on Linux only")
+pytestmark = onlyLinux
 
 
 def serve(reactor: Any, port: int = 0) -> tuple[EchoService, tuple[str, int]]:

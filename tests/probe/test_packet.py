@@ -236,7 +236,7 @@ class ParseTests:
         for sequence in range(2000):
             decision = plan.decide(64, sequence)
             (delivery,) = decision.apply(codec.build(sequence, 64))
-            cut, flipped = decision.cut is not None, decision.flipped is not None
+            cut, flipped = decision.truncatedTo is not None, decision.flipped is not None
             right = Verdict.CUT if cut else Verdict.CORRUPT if flipped else Verdict.OURS
             found = codec.parse(delivery.datagram, sequence)
             # Of one that was cut and flipped either is right, or that it is nobody's.

@@ -24,7 +24,7 @@ from zope.interface import Interface
 from zope.interface.verify import verifyClass, verifyObject
 
 from tests.support.memory import open_, pair, wait
-from tests.support.running import CuriousRecorder, Recorder, hasIPv6
+from tests.support.running import CuriousRecorder, Recorder
 from udpecho.client.connect import connect, echo
 from udpecho.client.protocol import EchoClient
 from udpecho.errors import MessageTooLong, NetworkUnreachable, PortUnreachable, ResponseTimeout
@@ -36,8 +36,6 @@ from udpecho.server.protocol import EchoServer
 from udpecho.server.service import EchoService
 from udpecho.testing.memory_network import MemoryHost, MemoryNetwork, TraceEntry
 from udpecho.testing.memory_port import MemoryPort
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class InterfaceTests:

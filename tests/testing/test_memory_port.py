@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from twisted.internet import error
 
+from tests.support.guards import needsIPv6
 from tests.support.memory import Play, addressOf, close, open_, share
-from tests.support.running import CuriousRecorder, hasIPv6, sleep
+from tests.support.running import CuriousRecorder, sleep
 from udpecho.addresses import DatagramAddress
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 
 
 class BindTests:

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.guards import needsIPv6
 from tests.support.memory import Play, addressOf, close, open_, unused
-from tests.support.running import CuriousRecorder, hasIPv6, sleep
-
-needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
+from tests.support.running import CuriousRecorder, sleep
 
 
 class RefusalTests:

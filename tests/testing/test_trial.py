@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -80,13 +78,6 @@ class LeakingTests(UDPEchoMixin, %s):
     def test_next(self):
         self.watchForLeaks()
 """
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 def trial(processes: Processes, suite: str, *options: str) -> Process:
