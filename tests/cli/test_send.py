@@ -70,7 +70,7 @@ class SendTests:
 
     @pytest.mark.parametrize("size", [65508, 65527, 65528, 200_000])
     def test_tooLong(self, processes: Processes, plain: socket.socket, size: int) -> None:
-        """One byte more is refused with a sentence that names the limit; nothing is sent, nor said to have been."""
+        """One byte more is refused with the limit; nothing is sent or reported as sent."""
         sent = processes.run("udpecho", "send", at(plain), feed=bytes(size))
         assert "65507" in complaint(sent)
         assert isQuiet(plain)

@@ -192,7 +192,7 @@ class EchoTests:
         ("host", "size"), [("127.0.0.1", 65508), ("127.0.0.1", 65527), pytest.param("::1", 65528, marks=needsIPv6)]
     )
     def test_tooLong(self, run: Run, host: str, size: int) -> None:
-        """What UDP cannot carry fails as too long, and says what it can."""
+        """A payload that UDP cannot carry fails as too long, with the limit."""
 
         async def test(reactor: Any) -> None:
             failure = await self.ended(reactor, echo(reactor, host, 9, bytes(size)))

@@ -138,7 +138,7 @@ class HostsTests:
     def test_noRoute(self) -> None:
         """
         Where no host is, there is no route: connecting fails, after which the port works; a datagram is counted, and a
-        connected port is told later.
+        connected port is notified later.
         """
         network = MemoryNetwork()
         one, _ = pair(network)
@@ -193,11 +193,11 @@ class HostsTests:
         network = MemoryNetwork(Replay("corrupted flip=0\ntruncated cut=2 +0.000000000\ncorrupted flip=0 +0.000000000"))
         one, two = pair(network)
         port, _ = open_(one, "0.0.0.0")
-        _, heard = open_(two, "0.0.0.0", 7)
+        _, recorder = open_(two, "0.0.0.0", 7)
         for _ in range(4):
             port.write(b"abc", ("10.0.0.2", 7))
         network.advance(0)
-        assert [datagram for datagram, _ in heard.datagrams] == [b"ab", b"`bc", b"abc"]
+        assert [datagram for datagram, _ in recorder.datagrams] == [b"ab", b"`bc", b"abc"]
 
     def test_broadcast(self) -> None:
         """
@@ -206,39 +206,39 @@ class HostsTests:
         """
         network = MemoryNetwork()
         hosts = [network.host(name, f"10.0.0.{number}") for number, name in enumerate(("one", "two", "three", "four"), 1)]
-        heard = [open_(host, "0.0.0.0", 7)[1] for host in hosts[:3]]
+        recorders = [open_(host, "0.0.0.0", 7)[1] for host in hosts[:3]]
         _, deaf = open_(hosts[3], "10.0.0.4", 7)
         port, _ = open_(hosts[0], "0.0.0.0")
         port.setBroadcastAllowed(True)
         port.write(b"x", ("<broadcast>", 7))
         network.advance(1)
-        assert [len(recorder.datagrams) for recorder in heard] == [1, 1, 1]
-        assert not heard[1].datagrams[0][1].unicast
+        assert [len(recorder.datagrams) for recorder in recorders] == [1, 1, 1]
+        assert not recorders[1].datagrams[0][1].unicast
         assert not deaf.datagrams
         assert [entry.outcome for entry in network.trace] == ["delivered"] * 3 + ["nobody listens"]
 
     @pytest.mark.parametrize(("interface", "group"), [("0.0.0.0", "239.1.1.1"), ("::", "ff05::7")])
     def test_groups(self, interface: str, group: str) -> None:
-        """What is sent to a group is heard on the hosts that have joined, on the sender's as it wishes."""
+        """What is sent to a group is received on the hosts that have joined, on the sender's own if it wants."""
         network = MemoryNetwork()
         one, two = pair(network)
         three = network.host("three", "10.0.0.3", "fd00::3")
-        heard = []
+        recorders = []
         for host in (one, two, three):
             port = host.listenMulticast(7, recorder := CuriousRecorder(), interface)
-            heard.append(recorder)
+            recorders.append(recorder)
             if host is not three:
                 wait(network, port.joinGroup(group))
         sender = one.listenMulticast(0, CuriousRecorder(), interface)
         sender.write(b"x", (group, 7))
         network.advance(0)
-        assert [len(recorder.datagrams) for recorder in heard] == [1, 1, 0]
-        assert not heard[1].datagrams[0][1].unicast
+        assert [len(recorder.datagrams) for recorder in recorders] == [1, 1, 0]
+        assert not recorders[1].datagrams[0][1].unicast
         assert sender.getLoopbackMode()
         sender.setLoopbackMode(False)
         sender.write(b"y", (group, 7))
         network.advance(0)
-        assert [len(recorder.datagrams) for recorder in heard] == [1, 2, 0]
+        assert [len(recorder.datagrams) for recorder in recorders] == [1, 2, 0]
         for wrong in ("10.0.0.1", "nonsense"):
             with pytest.raises(error.MulticastJoinError):
                 wait(network, sender.joinGroup(wrong))
@@ -246,12 +246,12 @@ class HostsTests:
     def test_stopInMidFlight(self) -> None:
         """
         A datagram that is on its way to a port that stops is refused when it arrives; a port that stops before the refusal
-        arrives is not told.
+        arrives is not notified.
         """
         network = MemoryNetwork(latency=1)
         one, two = pair(network)
         port, protocol = open_(one, "0.0.0.0")
-        other, heard = open_(two, "0.0.0.0", 7)
+        other, recorder = open_(two, "0.0.0.0", 7)
         port.connect("10.0.0.2", 7)
         port.write(b"x")
         network.advance(0.5)
@@ -260,7 +260,7 @@ class HostsTests:
         assert [entry.outcome for entry in network.trace] == ["refused"]
         port.abort()
         network.advance(1)
-        assert not heard.datagrams
+        assert not recorder.datagrams
         assert protocol.refusals == 0
 
     def test_names(self) -> None:
@@ -281,7 +281,7 @@ class TraceTests:
     """The record of what was sent."""
 
     def test_readable(self) -> None:
-        """It prints as aligned lines: time, from, to, size and fate."""
+        """It prints as aligned lines: time, source, destination, size and outcome."""
         network = MemoryNetwork(latency=0.125)
         one, two = pair(network)
         network.setPlan(one, two, Replay("delivered +0.000000000\nlost\nduplicated,delayed +0.500000000 +0.750000000"))
@@ -377,7 +377,7 @@ class OthersCodeTests:
 
     def test_hour(self) -> None:
         """
-        An hour of one-second probes through 10 % loss each way: the replies that come are as many as the trace says, and the
+        An hour of one-second probes through 10 % loss each way: the number of replies is that of the trace, and the
         losses are within the binomial's 99.99 %.
         """
         network = MemoryNetwork(FaultPlan(7, loss=0.1), latency=0.02)
@@ -462,7 +462,7 @@ class OthersCodeTests:
 
 
 class OptionTests:
-    """What C{listen} asks of a host in memory, and what a narrow path says."""
+    """Options of C{listen}, and narrow paths."""
 
     def test_bothFamilies(self) -> None:
         """The service is on all of IPv4 and on all of IPv6, which are two ports of one number."""
@@ -480,7 +480,7 @@ class OptionTests:
         network.advance(1)
 
     def test_narrowPath(self) -> None:
-        """A connected sender is told how much the path carries; a shorter payload that is on its way is not failed."""
+        """A connected sender is notified how much the path carries; an outstanding shorter payload does not fail."""
         network = MemoryNetwork(FaultPlan(mtu=100), latency=0.01)
         server, client = network.host("server", "192.0.2.1"), network.host("client", "192.0.2.2")
         listen(server, 7, EchoServer(), "192.0.2.1")

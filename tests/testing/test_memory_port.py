@@ -34,7 +34,7 @@ class BindTests:
         ],
     )
     def test_ephemeral(self, play: Play, interface: str, bound: str) -> None:
-        """Port 0 is a free one, never the same twice at once, and C{getHost} tells it with the address."""
+        """Port 0 is a free one, never the same twice at once, and C{getHost} has it with the address."""
 
         async def test(reactor: Any) -> None:
             ports = [open_(reactor, interface)[0] for _ in range(5)]
@@ -126,7 +126,7 @@ class BindTests:
 
     def test_narrowedByConnecting(self, play: Play) -> None:
         """
-        A wildcard port that is connected has the one address that reaches the peer: C{getHost} tells it, and the others are
+        A wildcard port that is connected has the one address that reaches the peer: C{getHost} has it, and the others are
         free again.
         """
 
@@ -135,14 +135,14 @@ class BindTests:
             peer, _ = open_(reactor)
             port.connect(*addressOf(peer))
             assert port.getHost().host == "127.0.0.1"
-            beside, passed = open_(reactor, "127.0.0.2", port.getHost().port)
-            peer.write(b"to another address", addressOf(beside))
+            second, passed = open_(reactor, "127.0.0.2", port.getHost().port)
+            peer.write(b"to another address", addressOf(second))
             peer.write(b"to it", addressOf(port))
             await protocol.count(1)
             await passed.count(1)
             assert protocol.datagrams == [(b"to it", addressOf(peer))]
             assert passed.datagrams == [(b"to another address", addressOf(peer))]
-            await close(port, peer, beside)
+            await close(port, peer, second)
 
         play(test)
 
@@ -154,34 +154,34 @@ class DeliveryTests:
         ("host", "longest"), [("127.0.0.1", 65507), ("127.0.0.2", 65507), pytest.param("::1", 65527, marks=needsIPv6)]
     )
     def test_whole(self, play: Play, host: str, longest: int) -> None:
-        """Datagrams of all sizes arrive whole, in their order, with the sender's address; longer ones are refused."""
+        """Datagrams of all sizes arrive whole, in their order, with the sender's address; oversized ones are refused."""
 
         async def test(reactor: Any) -> None:
             port, _ = open_(reactor, host)
-            peer, heard = open_(reactor, host)
+            peer, recorder = open_(reactor, host)
             sizes = [0, 1, 64, 1472, 1473, 8192, 8193, longest, 0]
             for number, size in enumerate(sizes, 1):
                 port.write(bytes([number]) * size, addressOf(peer))
-                await heard.count(number)
-            assert heard.datagrams == [(bytes([n]) * size, addressOf(port)) for n, size in enumerate(sizes, 1)]
-            source = heard.datagrams[0][1]
+                await recorder.count(number)
+            assert recorder.datagrams == [(bytes([n]) * size, addressOf(port)) for n, size in enumerate(sizes, 1)]
+            source = recorder.datagrams[0][1]
             assert isinstance(source, DatagramAddress)
             assert (source.localHost, source.unicast) == (host, True)
             with pytest.raises(error.MessageLengthError):
                 port.write(b"x" * (longest + 1), addressOf(peer))
             assert port.dropped == {"send_failed": 1}
-            settled: list[str | None] = []
-            port.send(b"x" * (longest + 1), addressOf(peer), settled.append)
-            port.send(b"x", addressOf(peer), settled.append)
-            assert settled == ["send_failed", None]
+            outcomes: list[str | None] = []
+            port.send(b"x" * (longest + 1), addressOf(peer), outcomes.append)
+            port.send(b"x", addressOf(peer), outcomes.append)
+            assert outcomes == ["send_failed", None]
             port.writeSequence([b"made ", b"of", b" parts"], addressOf(peer))
-            await heard.until(lambda: heard.datagrams[-1] == (b"made of parts", addressOf(port)))
+            await recorder.until(lambda: recorder.datagrams[-1] == (b"made of parts", addressOf(port)))
             await close(port, peer)
 
         play(test)
 
     def test_truncated(self, play: Play) -> None:
-        """What is longer than the port takes is dropped, counted and told of; what is not is delivered."""
+        """A datagram that exceeds the port's maximum is dropped, counted and reported; others are delivered."""
 
         async def test(reactor: Any) -> None:
             port, protocol = open_(reactor, maxPacketSize=100)
@@ -192,7 +192,7 @@ class DeliveryTests:
             assert [len(datagram) for datagram, _ in protocol.datagrams] == [100, 0, 99]
             assert port.dropped == {"truncated": 2}
             assert [reason for reason, _ in protocol.drops] == ["truncated", "truncated"]
-            # Of a longer one the rest may not have been looked at.
+            # The size of an oversized datagram may be unknown.
             assert all(size > 100 for _, size in protocol.drops)
             await close(port, peer)
 
@@ -296,17 +296,17 @@ class DeliveryTests:
     )
     def test_replyFromTheAskedAddress(self, play: Play, interface: str, asked: str, asking: str) -> None:
         """
-        On a wildcard, of both families too, a reply leaves from the address that was asked, so that a connected client hears
+        On a wildcard, of both families too, a reply leaves from the address that was asked, so that a connected client gets
         it.
         """
 
         async def test(reactor: Any) -> None:
-            port, heard = open_(reactor, interface)
+            port, recorder = open_(reactor, interface)
             other, protocol = open_(reactor, asking)
             other.connect(asked, port.getHost().port)
             other.write(b"question")
-            await heard.count(1)
-            source = heard.datagrams[0][1]
+            await recorder.count(1)
+            source = recorder.datagrams[0][1]
             mapped = "::ffff:" if ":" in interface and asked != "::1" else ""
             assert source.localHost == mapped + asked.removeprefix("::ffff:")
             assert source.host == ("::1" if asked == "::1" else f"{mapped}127.0.0.1")
@@ -346,7 +346,7 @@ class DeliveryTests:
 
     @needsIPv6
     def test_bothFamilies(self, play: Play) -> None:
-        """A port on C{::} hears IPv4 too, sees such addresses as IPv4-mapped, and writes to them."""
+        """A port on C{::} receives IPv4 too, has such addresses as IPv4-mapped, and writes to them."""
 
         async def test(reactor: Any) -> None:
             port, protocol = open_(reactor, "::")
@@ -373,18 +373,18 @@ class DeliveryTests:
     @needsIPv6
     @pytest.mark.parametrize("spelling", ["::ffff:127.0.0.1", "::ffff:7f00:1", "::FFFF:127.0.0.1"])
     def test_mappedPeer(self, play: Play, spelling: str) -> None:
-        """A port on C{::} may be connected to an IPv4 peer, which it hears and writes to however its address is spelt."""
+        """A port on C{::} may be connected to an IPv4 peer, which it exchanges datagrams with, however its address is spelt."""
 
         async def test(reactor: Any) -> None:
-            peer, heard = open_(reactor)
+            peer, recorder = open_(reactor)
             port, protocol = open_(reactor, "::")
             number = port.getHost().port
             port.connect(spelling, peer.getHost().port)
             assert port.getHost().host == "::ffff:127.0.0.1"
             port.write(b"hello")
             port.write(b"hello again", (spelling, peer.getHost().port))
-            await heard.count(2)
-            assert heard.datagrams[0] == (b"hello", ("127.0.0.1", number))
+            await recorder.count(2)
+            assert recorder.datagrams[0] == (b"hello", ("127.0.0.1", number))
             peer.write(b"welcome", ("127.0.0.1", number))
             await protocol.count(1)
             assert protocol.datagrams == [(b"welcome", ("::ffff:127.0.0.1", peer.getHost().port))]
@@ -409,7 +409,7 @@ class DeliveryTests:
         play(test)
 
     def test_mostSpecific(self, play: Play) -> None:
-        """Of ports that share a number, the one on the very address hears a datagram, before one on the wildcard."""
+        """Of ports that share a number, the one on the very address receives a datagram, before one on the wildcard."""
 
         async def test(reactor: Any) -> None:
             wild, onWild = share(reactor, "0.0.0.0")
@@ -427,69 +427,69 @@ class DeliveryTests:
         play(test)
 
     def test_connectedFirst(self, play: Play) -> None:
-        """Of two ports on one address, the one that is connected to the sender hears it; others are heard by the other."""
+        """Of two ports on one address, the one connected to the sender receives its datagrams, the other those of others."""
 
         async def test(reactor: Any) -> None:
             peer, _ = open_(reactor)
-            stranger, _ = open_(reactor)
+            other, _ = open_(reactor)
             loose, onLoose = share(reactor, "127.0.0.1")
             number = loose.getHost().port
             connected, onConnected = share(reactor, "127.0.0.1", number)
             connected.connect(*addressOf(peer))
             peer.write(b"from the peer", ("127.0.0.1", number))
-            stranger.write(b"from a stranger", ("127.0.0.1", number))
+            other.write(b"from another", ("127.0.0.1", number))
             await onConnected.count(1)
             await onLoose.count(1)
             assert onConnected.datagrams == [(b"from the peer", addressOf(peer))]
-            assert onLoose.datagrams == [(b"from a stranger", addressOf(stranger))]
-            await close(peer, stranger, loose, connected)
+            assert onLoose.datagrams == [(b"from another", addressOf(other))]
+            await close(peer, other, loose, connected)
 
         play(test)
 
     def test_connected(self, play: Play) -> None:
-        """A connected port hears its peer only, writes to it without an address or with that one, and to no other."""
+        """A connected port receives from its peer only, writes to it without an address or with that one, and to no other."""
 
         async def test(reactor: Any) -> None:
-            peer, heard = open_(reactor)
+            peer, recorder = open_(reactor)
             samePort, _ = open_(reactor, "127.0.0.2", peer.getHost().port)
             port, protocol = open_(reactor)
             port.connect(*addressOf(peer))
-            samePort.write(b"from a stranger", addressOf(port))
+            samePort.write(b"from another", addressOf(port))
             peer.write(b"from the peer", addressOf(port))
             await protocol.count(1)
             assert protocol.datagrams == [(b"from the peer", addressOf(peer))]
             port.write(b"one")
             port.write(b"two", addressOf(peer))
-            await heard.count(2)
+            await recorder.count(2)
             with pytest.raises(error.InvalidAddressError):
                 port.write(b"three", addressOf(samePort))
             with pytest.raises(RuntimeError):
                 port.connect(*addressOf(samePort))
-            assert [datagram for datagram, _ in heard.datagrams] == [b"one", b"two"]
+            assert [datagram for datagram, _ in recorder.datagrams] == [b"one", b"two"]
             await close(peer, samePort, port)
 
         play(test)
 
     def test_strangerBeforeConnecting(self, play: Play) -> None:
-        """What a stranger sent before the port was connected, and has not been read yet, is not delivered after."""
+        """What another host sent before the port was connected, and has not been read yet, is not delivered after."""
 
         async def test(reactor: Any) -> None:
             peer, _ = open_(reactor)
-            stranger, _ = open_(reactor)
+            other, _ = open_(reactor)
             port, protocol = open_(reactor)
-            stranger.write(b"from a stranger", addressOf(port))
+            other.write(b"from another", addressOf(port))
             port.connect(*addressOf(peer))
             peer.write(b"from the peer", addressOf(port))
             await protocol.count(1)
             await sleep(reactor, 0.01)
             assert protocol.datagrams == [(b"from the peer", addressOf(peer))]
-            await close(peer, stranger, port)
+            await close(peer, other, port)
 
         play(test)
 
     def test_groups(self, play: Play) -> None:
         """
-        What is sent to a group is heard by all ports of its number when one of the machine's has joined, but by none that is
+        What is sent to a group is received by all ports of its number when one of the machine's has joined, but by none that is
         bound to an address of the machine, and by none when it has left. It cannot be joined twice, nor left twice.
         """
         group = "239.255.7.7"
@@ -497,7 +497,7 @@ class DeliveryTests:
         async def test(reactor: Any) -> None:
             joined, onJoined = share(reactor, "0.0.0.0")
             number = joined.getHost().port
-            beside, onBeside = share(reactor, "0.0.0.0", number)
+            second, onSecond = share(reactor, "0.0.0.0", number)
             exact, onExact = share(reactor, "127.0.0.1", number)
             sender, _ = share(reactor, "127.0.0.1")
             await sender.setOutgoingInterface("127.0.0.1")
@@ -507,7 +507,7 @@ class DeliveryTests:
                     await again
             sender.write(b"hello", (group, number))
             await onJoined.count(1)
-            await onBeside.count(1)
+            await onSecond.count(1)
             await joined.leaveGroup(group, "127.0.0.1")
             with pytest.raises(error.MulticastJoinError):
                 await joined.leaveGroup(group, "127.0.0.1")
@@ -515,10 +515,10 @@ class DeliveryTests:
             sender.write(b"to the machine", ("127.0.0.1", number))
             await onExact.count(1)
             await sleep(reactor, 0.01)
-            for protocol in (onJoined, onBeside):
+            for protocol in (onJoined, onSecond):
                 assert protocol.datagrams == [(b"hello", addressOf(sender))]
             assert onExact.datagrams == [(b"to the machine", addressOf(sender))]
-            await close(joined, beside, exact, sender)
+            await close(joined, second, exact, sender)
 
         play(test)
 

@@ -29,10 +29,10 @@ class RefusalTests:
                 port.write(b"anybody there?")
                 assert protocol.refusals == refusals - 1
                 await protocol.until(lambda: protocol.refusals >= refusals)  # noqa: B023
-            peer, heard = open_(reactor, host, number)
+            peer, recorder = open_(reactor, host, number)
             port.write(b"hello")
-            await heard.count(1)
-            peer.write(b"welcome", heard.datagrams[0][1])
+            await recorder.count(1)
+            peer.write(b"welcome", recorder.datagrams[0][1])
             await protocol.count(1)
             assert (protocol.refusals, protocol.errors) == (3, [])
             assert not port.dropped
@@ -41,7 +41,7 @@ class RefusalTests:
         play(test)
 
     def test_unconnected(self, play: Play) -> None:
-        """An unconnected port is not told."""
+        """An unconnected port is not notified."""
 
         async def test(reactor: Any) -> None:
             number = await unused(reactor)
@@ -59,20 +59,20 @@ class RefusalTests:
         """A peer that is connected to somebody else refuses, as if it were not there."""
 
         async def test(reactor: Any) -> None:
-            peer, heard = open_(reactor)
+            peer, recorder = open_(reactor)
             elsewhere, _ = open_(reactor)
             peer.connect(*addressOf(elsewhere))
             port, protocol = open_(reactor)
             port.connect(*addressOf(peer))
             port.write(b"anybody there?")
             await protocol.until(lambda: protocol.refusals == 1)
-            assert not heard.datagrams
+            assert not recorder.datagrams
             await close(peer, elsewhere, port)
 
         play(test)
 
     def test_closeOnBeingRefused(self, play: Play) -> None:
-        """A port may be aborted in C{connectionRefused}, and is not told of what else was refused."""
+        """A port may be aborted in C{connectionRefused}, and is not notified of other refusals."""
 
         class Protocol(CuriousRecorder):
             def connectionRefused(self) -> None:
@@ -163,15 +163,15 @@ class StopTests:
         play(test)
 
     def test_writeAfterStopping(self, play: Play) -> None:
-        """What is written to a port that has stopped is counted as failed, and settled so."""
+        """What is written to a port that has stopped is counted and reported as failed."""
 
         async def test(reactor: Any) -> None:
             port, _ = open_(reactor)
             await close(port)
-            settled: list[str | None] = []
+            outcomes: list[str | None] = []
             port.write(b"x", ("127.0.0.1", 9))
-            port.send(b"x", ("127.0.0.1", 9), settled.append)
-            assert settled == ["send_failed"]
+            port.send(b"x", ("127.0.0.1", 9), outcomes.append)
+            assert outcomes == ["send_failed"]
             assert port.dropped == {"send_failed": 2}
 
         play(test)

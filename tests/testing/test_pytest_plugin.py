@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.testing.pytest_plugin}: suites as strangers write them, each run by a pytest of its own."""
+"""Tests of L{udpecho.testing.pytest_plugin}: suites as users write them, each run by a pytest of its own."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_other():
     assert False
 """
 
-STRANGER = """
+UNRELATED = """
 import sys
 
 def test_stranger():
@@ -137,7 +137,7 @@ def run(pytester: pytest.Pytester, suite: str, *options: str) -> pytest.RunResul
 
 
 def failsByLeaks(result: pytest.RunResult) -> None:
-    """Look that each test that leaves something behind has failed, with a line that says what it is, and no other."""
+    """Check that each test that leaves something behind has failed, with a line that names it, and no other."""
     result.assert_outcomes(passed=2 * len(LEAKS), errors=len(LEAKS))
     for name, (_, line) in LEAKS.items():
         result.stdout.fnmatch_lines([f"*_ ERROR at teardown of test_{name} _*", "left behind:", line])
@@ -155,11 +155,11 @@ class PytestTwistedTests:
         assert result.ret == 0
 
     def test_leaks(self, reactor: str, pytester: pytest.Pytester) -> None:
-        """A test that leaves something behind fails, and the failure says what it is; the next test does not."""
+        """A test that leaves something behind fails, and the failure names it; the next test does not."""
         failsByLeaks(run(pytester, LEAKING, f"--reactor={reactor}"))
 
     def test_closing(self, reactor: str, pytester: pytest.Pytester) -> None:
-        """A port that a test has told to stop, and does not wait for, is not left behind."""
+        """A port that a test stops without waiting is not left behind."""
         suite = """
 from twisted.internet import reactor
 from udpecho import EchoServer, listen
@@ -203,7 +203,7 @@ def test_logs(udp_leaks):
     try:
         1 / 0
     except ZeroDivisionError:
-        Logger().failure("Unhandled, it says")
+        Logger().failure("Unhandled, by its text")
 """
         run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
 
@@ -259,10 +259,10 @@ def test_ticks(ticker, udp_leaks):
 
     def test_stranger(self, pytester: pytest.Pytester) -> None:
         """A suite that uses none of it loads nothing of Twisted."""
-        run(pytester, STRANGER, *WITHOUT).assert_outcomes(passed=1)
+        run(pytester, UNRELATED, *WITHOUT).assert_outcomes(passed=1)
 
     def test_help(self, pytester: pytest.Pytester) -> None:
         """Each fixture is listed with what it is."""
-        listed = run(pytester, STRANGER, *WITHOUT, "--fixtures").stdout
+        listed = run(pytester, UNRELATED, *WITHOUT, "--fixtures").stdout
         for name in ("udpecho_server", "udp_proxy", "udp_network", "udp_leaks"):
             listed.fnmatch_lines([f"{name} -- *pytest_plugin.py:*", "    [A-Z]*"])

@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.testing.trial}: test cases as strangers write them, run by trial."""
+"""Tests of L{udpecho.testing.trial}: test cases as users write them, run by trial."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class MixinTests:
     @pytest.mark.parametrize("case", ["TestCase", "SynchronousTestCase"])
     @pytest.mark.parametrize("leak", LEAKS)
     def test_leaks(self, leak: str, case: str, processes: Processes) -> None:
-        """A test that leaves something behind fails, and the failure says what it is; the next test passes."""
+        """A test that leaves something behind fails, and the failure names it; the next test passes."""
         statement, line = LEAKS[leak]
         ran = trial(processes, LEAKING % (case, statement))
         assert ran.status == 1, ran
@@ -115,7 +115,7 @@ class MixinTests:
         assert re.search(r"^  +test_leaks \.\.\. +\[(FAIL|ERROR)\]$", ran.stdout, re.MULTILINE), ran
 
     def test_closing(self, processes: Processes) -> None:
-        """In an asynchronous test case a port that was told to stop, and that nobody waits for, is not left behind."""
+        """In an asynchronous test case a port that is stopped without waiting is not left behind."""
         suite = """
 class ClosingTests(UDPEchoMixin, TestCase):
     def test_closing(self):
