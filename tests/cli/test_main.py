@@ -112,22 +112,22 @@ class UsageTests:
     @pytest.mark.parametrize(
         ("peer", "sentence"),
         [
-            ("host", "'host' has no port: write HOST:PORT"),
-            ("127.0.0.1", "'127.0.0.1' has no port: write HOST:PORT"),
-            (":1", "':1' has no host: write HOST:PORT"),
-            ("", "has no host: write HOST:PORT"),
-            ("h:", "'' is not a port: a number from 1 to 65535 is"),
-            ("h:0", "'0' is not a port: a number from 1 to 65535 is"),
-            ("h:99999", "'99999' is not a port: a number from 1 to 65535 is"),
-            ("h:-1", "'-1' is not a port: a number from 1 to 65535 is"),
-            ("h:x", "'x' is not a port: a number from 1 to 65535 is"),
-            ("::1:1234", r"'::1:1234' is ambiguous: write an IPv6 address in brackets"),
-            ("[::1]", r"'[::1]' has no port: write HOST:PORT, as in [::1]:1234"),
-            ("[::1]x", "'[::1]x' is not an address: write an IPv6 address and its port as [::1]:1234"),
-            ("[::1]:", "'' is not a port: a number from 1 to 65535 is"),
-            ("[::1:1", "'[::1:1' is not an address: write an IPv6 address and its port as [::1]:1234"),
-            ("[nope]:1", "'[nope]:1' is not an address: write an IPv6 address and its port as [::1]:1234"),
-            ("[127.0.0.1]:1", "'[127.0.0.1]:1' is not an address: write an IPv6 address and its port as [::1]:1234"),
+            ("host", "address must be HOST:PORT, as in localhost:1234, got 'host'"),
+            ("127.0.0.1", "address must be HOST:PORT, as in localhost:1234, got '127.0.0.1'"),
+            (":1", "address must be HOST:PORT, as in localhost:1234, got ':1'"),
+            ("", "address must be HOST:PORT, as in localhost:1234, got ''"),
+            ("h:", "port must be 1 to 65535, got ''"),
+            ("h:0", "port must be 1 to 65535, got '0'"),
+            ("h:99999", "port must be 1 to 65535, got '99999'"),
+            ("h:-1", "port must be 1 to 65535, got '-1'"),
+            ("h:x", "port must be 1 to 65535, got 'x'"),
+            ("::1:1234", r"IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '::1:1234'"),
+            ("[::1]", r"IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1]'"),
+            ("[::1]x", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1]x'"),
+            ("[::1]:", "port must be 1 to 65535, got ''"),
+            ("[::1:1", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1:1'"),
+            ("[nope]:1", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[nope]:1'"),
+            ("[127.0.0.1]:1", "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[127.0.0.1]:1'"),
         ],
     )
     def test_address(self, capsys: pytest.CaptureFixture[str], peer: str, sentence: str) -> None:
@@ -138,19 +138,22 @@ class UsageTests:
         ("options", "sentence"),
         [
             *[
-                (["--timeout", text], f"{text!r} is not a duration: seconds are")
+                (["--timeout", text], f"duration must be 0s to 366 days, as in 0.5s or 500ms, got {text!r}")
                 for text in ("-1", "nan", "inf", "x", "5y", "")
             ],
-            (["--timeout", "99999999999999999999"], "'99999999999999999999' is not a duration"),
+            (
+                ["--timeout", "99999999999999999999"],
+                "duration must be 0s to 366 days, as in 0.5s or 500ms, got '99999999999999999999'",
+            ),
+            *[(["--chunk", text], f"payload size must be 1 to 65527 bytes, got {text!r}") for text in ("0", "-1", "x")],
+            (["--chunk", "65528"], "payload size must be 1 to 65527 bytes, got '65528'"),
+            (["--chunk", "1.5"], "payload size must be 1 to 65527 bytes, got '1.5'"),
             *[
-                (["--chunk", text], f"{text!r} is not a payload's length: a number of bytes from 1")
-                for text in ("0", "-1", "x")
+                (["--bind", text], f"local address must be an IP address, as in 127.0.0.1, got {text!r}")
+                for text in ("localhost", "x:1", "127.0.0.1.1")
             ],
-            (["--chunk", "65528"], "'65528' is not a payload's length: a number of bytes from 1 to 65527 is"),
-            (["--chunk", "1.5"], "'1.5' is not a payload's length"),
-            *[(["--bind", text], f"{text!r} is not a local address") for text in ("localhost", "x:1", "127.0.0.1.1")],
-            (["--bind", "127.0.0.1:99999"], "'99999' is not a port: a number from 0 to 65535 is"),
-            (["--bind", "[::1"], "'[::1' is not an address"),
+            (["--bind", "127.0.0.1:99999"], "port must be 0 to 65535, got '99999'"),
+            (["--bind", "[::1"], "IPv6 address must be [ADDR]:PORT, as in [::1]:1234, got '[::1'"),
             (["--nonsense"], "--nonsense"),
             (["--timeout"], "--timeout"),
             (["one", "two"], "two"),

@@ -140,24 +140,45 @@ class ProxyCommandTests:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (("127.0.0.1:0", "127.0.0.1:9", "--loss", "110%"), "argument --loss: '110%' is not a share"),
-            (("127.0.0.1:0", "127.0.0.1:9", "--loss", "-1"), "argument --loss: '-1' is not a share"),
-            (("127.0.0.1:0", "127.0.0.1:9", "--loss", "x"), "argument --loss: 'x' is not a share"),
-            (("127.0.0.1:0", "127.0.0.1:9", "--delay", "-1"), "argument --delay: '-1' is not a duration"),
-            (("127.0.0.1:0", "127.0.0.1:9", "--jitter", "1 day"), "argument --jitter: '1 day' is not a duration"),
-            (("127.0.0.1:0", "127.0.0.1:9", "--rate", "0"), "argument --rate: '0' is not a size"),
             (
-                ("127.0.0.1:0", "127.0.0.1:9", "--burst", "1%"),
-                "argument --burst: burst must be P,R or P,R,K,H",
+                ("127.0.0.1:0", "127.0.0.1:9", "--loss", "110%"),
+                "argument --loss: share must be 0 to 1, as in 0.1 or 10%, got '110%'",
             ),
-            (("127.0.0.1:0", "127.0.0.1:9", "--burst", "1%,x"), "argument --burst: 'x' is not a share"),
+            (
+                ("127.0.0.1:0", "127.0.0.1:9", "--loss", "-1"),
+                "argument --loss: share must be 0 to 1, as in 0.1 or 10%, got '-1'",
+            ),
+            (("127.0.0.1:0", "127.0.0.1:9", "--loss", "x"), "argument --loss: share must be 0 to 1, as in 0.1 or 10%, got 'x'"),
+            (
+                ("127.0.0.1:0", "127.0.0.1:9", "--delay", "-1"),
+                "argument --delay: duration must be 0s to 366 days, as in 0.5s or 500ms, got '-1'",
+            ),
+            (
+                ("127.0.0.1:0", "127.0.0.1:9", "--jitter", "1 day"),
+                "argument --jitter: duration must be 0s to 366 days, as in 0.5s or 500ms, got '1 day'",
+            ),
+            (
+                ("127.0.0.1:0", "127.0.0.1:9", "--rate", "0"),
+                "argument --rate: size must be 1 byte to less than 1g, as in 65536 or 64k, got '0'",
+            ),
+            (("127.0.0.1:0", "127.0.0.1:9", "--burst", "1%"), "argument --burst: burst must be P,R or P,R,K,H"),
+            (
+                ("127.0.0.1:0", "127.0.0.1:9", "--burst", "1%,x"),
+                "argument --burst: share must be 0 to 1, as in 0.1 or 10%, got 'x'",
+            ),
             (("127.0.0.1", "127.0.0.1:9"), "argument LISTEN: address must be ADDR:PORT"),
             (("::1", "127.0.0.1:9"), "port 0 for any free one, got '::1'"),
             (("::1:0", "127.0.0.1:9"), "port 0 for any free one, got '::1:0'"),
             (("[::1]", "127.0.0.1:9"), "port 0 for any free one, got '[::1]'"),
-            (("localhost:0", "127.0.0.1:9"), "argument LISTEN: 'localhost:0' is not a local address"),
-            (("127.0.0.1:0", "127.0.0.1"), "argument UPSTREAM: '127.0.0.1' has no port"),
-            (("127.0.0.1:0", "127.0.0.1:0"), "argument UPSTREAM: '0' is not a port"),
+            (
+                ("localhost:0", "127.0.0.1:9"),
+                "argument LISTEN: local address must be an IP address, as in 127.0.0.1, got 'localhost:0'",
+            ),
+            (
+                ("127.0.0.1:0", "127.0.0.1"),
+                "argument UPSTREAM: address must be HOST:PORT, as in localhost:1234, got '127.0.0.1'",
+            ),
+            (("127.0.0.1:0", "127.0.0.1:0"), "argument UPSTREAM: port must be 1 to 65535, got '0'"),
         ],
     )
     def test_wrong(self, arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,7 +280,7 @@ class EchoTests:
         async def test(reactor: Any) -> None:
             recorder = Recorder()
             server = listen(reactor, 0, recorder)
-            number: int = server.getHost().port  # type: ignore[attr-defined]
+            number: int = server.getHost().port
             waiting = echo(reactor, "127.0.0.1", number, b"hello", bindAddress=("127.0.0.4", 0))
             await recorder.count(1)
             assert recorder.datagrams[0][1][0] == "127.0.0.4"
@@ -289,7 +289,7 @@ class EchoTests:
                 await waiting
             with udpSocket() as taken, pytest.raises(error.CannotListenError):
                 await echo(reactor, "127.0.0.1", number, b"hello", bindAddress=taken.getsockname())
-            await server.stopListening()  # type: ignore[misc]
+            await server.stopListening()
 
         run(test)
 
@@ -371,7 +371,7 @@ class ConnectTests:
             server = listen(reactor, number, EchoServer())
             assert await client.echo(b"hello") == 5
             await client.close()
-            await server.stopListening()  # type: ignore[misc]
+            await server.stopListening()
 
         run(test)
 
