@@ -22,7 +22,7 @@ async def test_proxy(udpecho_server, udp_proxy):
     host, port = proxy.address
     with pytest.raises(ResponseTimeout):
         await echo(reactor, host, port, b"hello", timeout=0.1)
-    assert proxy.up.fates["lost"] == 1
+    assert proxy.up.outcomes["lost"] == 1
 
 
 def test_network(udp_network):

@@ -18,7 +18,7 @@ class RealTests(UDPEchoMixin, TestCase):
     async def test_proxy(self):
         proxy = self.startFaultProxy(self.server.address, seed=7, loss=1)
         await self.assertFailure(echo(reactor, *proxy.address, b"hello", timeout=0.1), ResponseTimeout)
-        self.assertEqual(proxy.up.fates["lost"], 1)
+        self.assertEqual(proxy.up.outcomes["lost"], 1)
 
 
 class MemoryTests(UDPEchoMixin, SynchronousTestCase):

@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall
 from udpecho.client.connect import connect
 from udpecho.client.protocol import EchoClient, Reply
 from udpecho.errors import ResponseTimeout
-from udpecho.faults.decision import Plan
+from udpecho.faults.decision import Decider
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
 from udpecho.server.protocol import EchoServer
@@ -44,7 +44,7 @@ class Asking(DatagramProtocol):
             self.transport.write(datagram, None)
 
 
-def flood(server: DatagramProtocol, plan: Plan | None, datagrams: int) -> float:
+def flood(server: DatagramProtocol, plan: Decider | None, datagrams: int) -> float:
     """
     Echo through a network with 64 datagrams on their way.
 

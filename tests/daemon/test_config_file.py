@@ -116,7 +116,7 @@ class ParseTests:
                 "2: rate: limit must be 1 to 1000000000 datagrams, or 0 for no limit, got '-1'",
             ),
             ("write-timeout = nan", "1: write-timeout: duration must be 0s to 366 days, as in 0.5s or 500ms, got 'nan'"),
-            ("trust = ['any', 'alle']", "1: trust: 'alle' is not a network: "),
+            ("trust = ['any', 'alle']", "1: trust: network must be "),
             ("'burst' = 0", "1: burst: limit must be 1 to 1000000000 datagrams, got '0'"),
         ],
     )

@@ -173,10 +173,10 @@ class ServiceTests:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            ("allow", "192.0.2.0/24", "allow is a tuple of networks"),
-            ("trust", ["private"], "trust is a tuple of networks"),
-            ("rate", "5", "rate is a whole number, not '5'"),
-            ("burst", True, "burst is a whole number, not True"),
+            ("allow", "192.0.2.0/24", "allow must be a tuple of networks"),
+            ("trust", ["private"], "trust must be a tuple of networks"),
+            ("rate", "5", "rate must be a whole number, got '5'"),
+            ("burst", True, "burst must be a whole number, got True"),
         ],
     )
     def test_wrongPolicy(self, name: str, value: Any, message: str) -> None:

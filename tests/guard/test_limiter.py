@@ -2,83 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterable
 from fractions import Fraction
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.guard import LimiterModel, apart, never, number, seeded
 from udpecho.guard.limiter import LONGEST_STEP, Ceiling, Elapsed, Lots, PrefixLimiter
-
-
-def seeded(seed: int) -> Callable[[int], bytes]:
-    """Random bytes that are the same every time."""
-    return random.Random(seed).randbytes
-
-
-def never(size: int) -> bytes:
-    """Random bytes by which no lot is drawn."""
-    return b"\xff" * size
-
-
-def number(host: str) -> int:
-    """An address as a number."""
-    return int(ip_address(host))
-
-
-def apart(limiter: PrefixLimiter, hosts: Iterable[int], isIPv6: bool) -> list[int]:
-    """Those sources whose narrow prefixes share no place with one before."""
-    places = dict[int, int]()
-    for host in hosts:
-        places.setdefault(limiter.places(host, isIPv6)[0], host)
-    return list(places.values())
-
-
-class Model:
-    """
-    What L{PrefixLimiter} is meant to do, one datagram after the other, with buckets in a mapping and exact numbers.
-
-    It asks the limiter for nothing but which prefixes share a place.
-    """
-
-    def __init__(self, rate: int, burst: int, entropy: Callable[[int], bytes], limiter: PrefixLimiter) -> None:
-        self.rate, self.burst, self.limiter = rate, burst, limiter
-        self.buckets: dict[tuple[str, int], tuple[Fraction, Fraction]] = {}
-        entropy(16)
-        self.entropy, self.bytes = entropy, list[int]()
-
-    def room(self, key: tuple[str, int], multiple: int, now: Fraction) -> Fraction:
-        """How many datagrams a bucket has room for."""
-        room, since = self.buckets.get(key, (Fraction(self.burst * multiple), now))
-        return min(Fraction(self.burst * multiple), room + (now - since) * self.rate * multiple)
-
-    def draw(self) -> bool:
-        """Whether a datagram over the limit is answered."""
-        if not self.bytes:
-            self.bytes = list(self.entropy(1024))
-        return self.bytes.pop(0) < 64
-
-    def refuse(self, hosts: list[int], counts: list[int], isIPv6: bool, now: Fraction) -> dict[int, int]:
-        """@see: L{PrefixLimiter.refuse}"""
-        multiple, lengths = (2, (64, 48)) if isIPv6 else (32, (32, 24))
-        refused = {}
-        for entry in sorted(range(len(hosts)), key=lambda entry: hosts.index(hosts[entry])):
-            places = self.limiter.places(hosts[entry], isIPv6)
-            narrow, wide = ("narrow", places[0]), ("wide", places[1])
-            # A place that is shared by the families has its room in the units of each.
-            narrowRoom, wideRoom = self.room(narrow, 1, now), self.room(wide, 64, now)
-            if narrowRoom >= 1 and wideRoom * multiple >= 64:
-                self.buckets[narrow] = narrowRoom - counts[entry], now
-                self.buckets[wide] = wideRoom - Fraction(counts[entry] * 64, multiple), now
-            elif not self.draw():
-                refused[entry] = lengths[0] if narrowRoom < 1 else lengths[1]
-        return refused
-
 
 #: Sources of which some share narrow prefixes, some wide ones.
 HOSTS = {
@@ -93,14 +26,14 @@ steps = st.lists(st.tuples(st.integers(0, 640), st.booleans(), entries), max_siz
 class PrefixLimiterTests:
     """L{PrefixLimiter}."""
 
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([1, 2, 8, 1 << 14]), steps, st.integers(0, 9))
     def test_model(
         self, rate: int, burst: int, size: int, some: list[tuple[int, bool, list[tuple[int, int]]]], seed: int
     ) -> None:
-        """It decides as the model does, with bursts, with both families, and with prefixes that share their places."""
+        """It decides as the model does, with segments, with both families, and with prefixes that share their places."""
         limiter = PrefixLimiter(rate, burst, size, seeded(seed))
-        model = Model(rate, burst, seeded(seed), limiter)
+        model = LimiterModel(rate, burst, seeded(seed), limiter)
         now = Fraction(0)
         for step, isIPv6, came in some:
             now += Fraction(step, 64)
@@ -180,8 +113,8 @@ class PrefixLimiterTests:
         limiter._lots = Lots(never)
         assert sorted(limiter.refuse([1 << 24] * 2, [1] * 2, False, 1.0)) == [1]
 
-    def test_burstOfOneFlow(self) -> None:
-        """Datagrams that came as one are answered as one, if there is room for the first, and all are charged."""
+    def test_segments(self) -> None:
+        """The segments of one entry are answered together, if there is a token for the first, and all are charged."""
         limiter = PrefixLimiter(8, 8, entropy=never)
         assert not limiter.refuse([1 << 24], [64], False, 0.0)
         assert limiter.refuse([1 << 24], [1], False, 7.0)
@@ -229,20 +162,21 @@ class PrefixLimiterTests:
 class CeilingTests:
     """L{Ceiling}."""
 
+    @settings(deadline=None)
     @given(
         st.integers(1, 100),
         st.lists(st.tuples(st.integers(0, 128), st.lists(st.integers(1, 70), min_size=1, max_size=12)), max_size=12),
     )
     def test_model(self, rate: int, some: list[tuple[int, list[int]]]) -> None:
-        """It is a bucket with room for a second's datagrams."""
-        ceiling, now, room = Ceiling(rate), Fraction(0), Fraction(rate)
+        """It is a bucket of a second's datagrams."""
+        ceiling, now, tokens = Ceiling(rate), Fraction(0), Fraction(rate)
         for step, counts in some:
             now += Fraction(step, 64)
-            room = min(Fraction(rate), room + Fraction(step, 64) * rate)
+            tokens = min(Fraction(rate), tokens + Fraction(step, 64) * rate)
             refused = []
             for entry, count in enumerate(counts):
-                if room >= 1:
-                    room -= count
+                if tokens >= 1:
+                    tokens -= count
                 else:
                     refused.append(entry)
             assert ceiling.refuse(counts, float(now)) == refused
@@ -251,9 +185,10 @@ class CeilingTests:
 class ElapsedTests:
     """L{Elapsed}."""
 
+    @settings(deadline=None)
     @given(st.lists(st.floats(allow_nan=True, allow_infinity=True)))
     def test_forward(self, times: list[float]) -> None:
-        """Whatever the clock says, time does not go backwards, and never leaps further than a day."""
+        """Whatever the clock shows, time does not go backwards, and never leaps further than a day."""
         clock = iter([0.0, *times])
         elapsed = Elapsed(clock.__next__)
         before = 0.0

@@ -230,7 +230,7 @@ class ParseTests:
         for sequence in range(2000):
             decision = plan.decide(64, sequence)
             (delivery,) = decision.apply(codec.build(sequence, 64))
-            cut, flipped = decision.cut is not None, decision.flipped is not None
+            cut, flipped = decision.truncatedTo is not None, decision.flipped is not None
             right = Verdict.TRUNCATED if cut else Verdict.CORRUPT if flipped else Verdict.OURS
             found = codec.parse(delivery.datagram, sequence)
             # If both happened, any verdict except OURS is right.

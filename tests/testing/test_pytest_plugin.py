@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.testing.pytest_plugin}: suites as strangers write them, each run by a pytest of its own."""
+"""Tests of L{udpecho.testing.pytest_plugin}: suites as users write them, each run by a pytest of its own."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from udpecho import FaultPlan
 async def test_lossy(udp_leaks, udpecho_server, udp_proxy):
     proxy = udp_proxy(udpecho_server.address, seed=7, loss=1)
     with pytest.raises(ResponseTimeout):
-        await echo(reactor, *proxy.address, b"hello", timeout=0.05)
-    assert proxy.up.fates == {"lost": 1}
+        await echo(reactor, *proxy.address, b"hello", timeout=0.3)
+    assert proxy.up.outcomes == {"lost": 1}
     assert udpecho_server.counters.received == 0
 
 @pytest_twisted.ensureDeferred
 async def test_oneWay(udpecho_server, udp_proxy, udp_leaks):
     proxy = udp_proxy(udpecho_server.address, down=FaultPlan(loss=1))
     with pytest.raises(ResponseTimeout):
-        await echo(reactor, *proxy.address, b"hello", timeout=0.05)
-    assert (proxy.up.fates, proxy.down.fates) == ({"delivered": 1}, {"lost": 1})
+        await echo(reactor, *proxy.address, b"hello", timeout=0.3)
+    assert (proxy.up.outcomes, proxy.down.outcomes) == ({"delivered": 1}, {"lost": 1})
 
 @pytest_twisted.ensureDeferred
 async def test_two(udp_leaks, udpecho_server, udp_proxy):
     near = udp_proxy(udp_proxy(udpecho_server.address, delay=60).address)
     client = await connect(reactor, *near.address)
     with pytest.raises(ResponseTimeout):
-        await client.echo(b"hello", timeout=0.05)
+        await client.echo(b"hello", timeout=0.3)
     await client.close()
 """
 
@@ -118,7 +118,7 @@ def test_other():
     assert False
 """
 
-STRANGER = """
+UNRELATED = """
 import sys
 
 def test_stranger():
@@ -137,7 +137,7 @@ def run(pytester: pytest.Pytester, suite: str, *options: str) -> pytest.RunResul
 
 
 def failsByLeaks(result: pytest.RunResult) -> None:
-    """Look that each test that leaves something behind has failed, with a line that says what it is, and no other."""
+    """Check that each test that leaves something behind has failed, with a line that names it, and no other."""
     result.assert_outcomes(passed=2 * len(LEAKS), errors=len(LEAKS))
     for name, (_, line) in LEAKS.items():
         result.stdout.fnmatch_lines([f"*_ ERROR at teardown of test_{name} _*", "left behind:", line])
@@ -155,11 +155,11 @@ class PytestTwistedTests:
         assert result.ret == 0
 
     def test_leaks(self, reactor: str, pytester: pytest.Pytester) -> None:
-        """A test that leaves something behind fails, and the failure says what it is; the next test does not."""
+        """A test that leaves something behind fails, and the failure names it; the next test does not."""
         failsByLeaks(run(pytester, LEAKING, f"--reactor={reactor}"))
 
     def test_closing(self, reactor: str, pytester: pytest.Pytester) -> None:
-        """A port that a test has told to stop, and does not wait for, is not left behind."""
+        """A port that a test stops without waiting is not left behind."""
         suite = """
 from twisted.internet import reactor
 from udpecho import EchoServer, listen
@@ -203,7 +203,7 @@ def test_logs(udp_leaks):
     try:
         1 / 0
     except ZeroDivisionError:
-        Logger().failure("Unhandled, it says")
+        Logger().failure("Unhandled, by its text")
 """
         run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
 
@@ -259,10 +259,10 @@ def test_ticks(ticker, udp_leaks):
 
     def test_stranger(self, pytester: pytest.Pytester) -> None:
         """A suite that uses none of it loads nothing of Twisted."""
-        run(pytester, STRANGER, *WITHOUT).assert_outcomes(passed=1)
+        run(pytester, UNRELATED, *WITHOUT).assert_outcomes(passed=1)
 
     def test_help(self, pytester: pytest.Pytester) -> None:
         """Each fixture is listed with what it is."""
-        listed = run(pytester, STRANGER, *WITHOUT, "--fixtures").stdout
+        listed = run(pytester, UNRELATED, *WITHOUT, "--fixtures").stdout
         for name in ("udpecho_server", "udp_proxy", "udp_network", "udp_leaks"):
             listed.fnmatch_lines([f"{name} -- *pytest_plugin.py:*", "    [A-Z]*"])

@@ -1,4 +1,4 @@
-"""What the commands of C{udpecho} share: exit statuses, and how they read and print."""
+"""Exit statuses, argument parsing and printing for all commands of C{udpecho}."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ANSWERED = 0
 UNANSWERED = 1
 WRONG_INPUT = 2
 UNREACHABLE = 3
-#: Killed by a signal: this and the signal's number, as shells have it; 130 for an interrupt.
+#: Ended by a signal: this plus the signal's number, as in shells; 130 for an interrupt.
 SIGNALLED = 128
 
 _T = TypeVar("_T")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what was wrong in one line."""
+    """Prints a usage error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Exit."""
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def argument(parser: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Let argparse print a parser's own sentence."""
+    """Let argparse print a parser's own message."""
 
     def parse(text: str) -> _T:
         try:
@@ -48,7 +48,7 @@ class CannotPrint(Exception):
         self.reason = reason
 
     def complain(self) -> None:
-        """Say so; but that nobody reads on is no news to who has stopped reading."""
+        """Print the reason, unless the reader has closed its end and does not want more."""
         if not isinstance(self.reason, BrokenPipeError):
             complain(f"cannot write to standard output: {self.reason.strerror}")
 
@@ -65,14 +65,14 @@ class Printer:
         try:
             print(line, flush=True)
         except OSError as e:
-            # Python is not to try, and complain, again at its end.
+            # Else Python would try, and complain, again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise CannotPrint(e) from None
 
 
 def complain(sentence: str) -> None:
-    """Print everything else, to standard error."""
-    # Without one, print would take standard output instead.
+    """Print a message to standard error."""
+    # Without standard error, print would use standard output.
     if sys.stderr is not None:
         with suppress(OSError):
             print(f"udpecho: {sentence}", file=sys.stderr, flush=True)

@@ -13,55 +13,21 @@ from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from udpecho._version import __version__
-from udpecho.cli.console import SIGNALLED, UNANSWERED, Parser, argument
+from udpecho.cli.console import SIGNALLED, UNANSWERED, Parser
 from udpecho.cli.ping.command import addPing
-from udpecho.cli.proxy import _addProxy
-from udpecho.cli.send import _send
-from udpecho.client.protocol import TIMEOUT
-from udpecho.parsing import parseAddress, parseLocalAddress, parsePayloadSize, parseSeconds
+from udpecho.cli.proxy import addProxy
+from udpecho.cli.send import addSend
+
+#: Each adds a subcommand to the parser.
+_commands = (addSend, addProxy, addPing)
 
 
 def _makeParser() -> argparse.ArgumentParser:
     parser = Parser(prog="udpecho", description="UDP echo: see whether datagrams get through, and back.")
     parser.add_argument("--version", action="version", version=f"udpecho {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    send = commands.add_parser(
-        "send",
-        help="send a file or standard input, and wait for the replies",
-        description="Send FILE, or standard input, to a UDP echo server, whole or in pieces, and wait for each reply.",
-        epilog="Exit status: 0 all answered, 1 something was not, 2 wrong usage or input, 3 refused or unreachable,"
-        " 130 interrupted.",
-    )
-    send.add_argument(
-        "peer", metavar="HOST:PORT", type=argument(parseAddress), help="the server; [ADDR]:PORT for an IPv6 address"
-    )
-    send.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to send; - is standard input, the default")
-    send.add_argument(
-        "-t",
-        "--timeout",
-        type=argument(parseSeconds),
-        default=TIMEOUT,
-        help="how long to wait for each reply, as in 5 or 500ms [%(default)g]",
-    )
-    send.add_argument(
-        "-c",
-        "--chunk",
-        metavar="N",
-        type=argument(lambda text: parsePayloadSize(text, lowest=1)),
-        help="send datagrams of N bytes, each when the one before is answered or given up",
-    )
-    send.add_argument(
-        "-b",
-        "--bind",
-        metavar="ADDR",
-        type=argument(parseLocalAddress),
-        help="the local address to send from, ADDR or ADDR:PORT",
-    )
-    send.add_argument("--no-verify", action="store_true", help="take the first datagram from the server, whatever is in it")
-    send.set_defaults(run=_send)
-    _addProxy(commands)
-    addPing(commands)
+    for add in _commands:
+        add(commands)
     return parser
 
 
@@ -69,7 +35,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
     """
     Run the reactor until a Deferred fires, or a signal comes.
 
-    @param interrupted: the signal by which a person ends the command in good order, so that its own status stands.
+    @param interrupted: the signal that is a normal end of the command, so that its own exit status stands.
 
     @return: the exit status.
     """
@@ -89,7 +55,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
             status = result
         pool = reactor.threadpool
         if pool is not None and pool.working:
-            # A look-up that nobody waits for any more: the reactor would, for as long as it takes.
+            # The reactor would wait for a look-up in a thread that nobody needs any more.
             sys.stdout.flush()
             os._exit(status)
         reactor.stop()
@@ -100,7 +66,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
 
     def begin() -> None:
         nonlocal work
-        # The reactor has taken one of them for itself meanwhile.
+        # The reactor has replaced a handler meanwhile.
         catchSignals()
         work = start(reactor)
         work.addBoth(finished)
@@ -122,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command.
 
-    @param arguments: what was written after C{udpecho}; by default that of this process.
+    @param arguments: the command line after C{udpecho}; by default that of this process.
 
     @return: the exit status.
     """
     parser = _makeParser()
-    # argparse takes an optional operand where the first one stands, or nowhere: FILE may come after an option too.
+    # argparse takes an optional operand next to the first one only, but FILE may come after an option too.
     options, others = parser.parse_known_args(arguments)
     if len(others) == 1 and not others[0].startswith("-") and getattr(options, "file", None) == "-":
         options.file = others.pop()

@@ -11,13 +11,56 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
-from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, complain
-from udpecho.client.transfer import Sums, Transfer, explain
+from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
+from udpecho.client.protocol import TIMEOUT
+from udpecho.client.transfer import Sums, Transfer, failureMessage
 from udpecho.errors import HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
+from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
+from udpecho.parsing import parseAddress, parseLocalAddress, parsePayloadSize, parseSeconds
 
 
-class _Printer(Printer):
+def addSend(commands: Any) -> None:
+    """Add the command to the subparsers of C{udpecho}."""
+    parser = commands.add_parser(
+        "send",
+        help="send a file or standard input, and wait for the replies",
+        description="Send FILE, or standard input, to a UDP echo server, whole or in pieces, and wait for each reply.",
+        epilog="Exit status: 0 all answered, 1 something was not, 2 wrong usage or input, 3 refused or unreachable,"
+        " 130 interrupted.",
+    )
+    parser.add_argument(
+        "peer", metavar="HOST:PORT", type=argument(parseAddress), help="the server; [ADDR]:PORT for an IPv6 address"
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="-", help="the file to send; - is standard input, the default"
+    )
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        type=argument(parseSeconds),
+        default=TIMEOUT,
+        help="how long to wait for each reply, as in 5 or 500ms [%(default)g s]",
+    )
+    parser.add_argument(
+        "-c",
+        "--chunk",
+        metavar="N",
+        type=argument(lambda text: parsePayloadSize(text, lowest=1)),
+        help="send datagrams of N bytes, each after the one before was answered or timed out",
+    )
+    parser.add_argument(
+        "-b",
+        "--bind",
+        metavar="ADDR",
+        type=argument(parseLocalAddress),
+        help="the local address to send from, ADDR or ADDR:PORT",
+    )
+    parser.add_argument("--no-verify", action="store_true", help="take the first datagram, whatever its payload")
+    parser.set_defaults(run=_send)
+
+
+class _Report(Printer):
     """Prints what happens: results to standard output, everything else to standard error."""
 
     def written(self, size: int) -> None:
@@ -32,7 +75,7 @@ class _Printer(Printer):
 
 def _open(path: str) -> int:
     """
-    Open a file for reading, and do not wait if it is a pipe that nobody writes to yet: the reactor does.
+    Open a file for reading. If it is a pipe without a writer, the reactor waits for one, not this call.
 
     @raise OSError: if it cannot be opened.
     """
@@ -42,50 +85,48 @@ def _open(path: str) -> int:
     return descriptor
 
 
-def _send(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
-    """
-    C{udpecho send}.
-
-    @return: fires with the exit status.
-    """
+def _send(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:
+    """Run the command. The Deferred fires with the exit status."""
     if options.file == "-" and sys.stdin is None:
         # Its number may belong to another descriptor by now.
-        complain("cannot read standard input: it is closed; name a FILE, or /dev/null to send an empty datagram")
+        complain("standard input must be open: name a FILE, or /dev/null to send an empty datagram")
         return defer.succeed(WRONG_INPUT)
+    name = "standard input" if options.file == "-" else options.file
     try:
         descriptor = 0 if options.file == "-" else _open(options.file)
     except OSError as e:
-        complain(f"cannot read {options.file}: {e.strerror}")
+        complain(f"cannot read {name}: {e.strerror}")
         return defer.succeed(WRONG_INPUT)
     host, port = options.peer
     transfer = Transfer(host, port, options.timeout, not options.no_verify, options.bind, options.chunk)
-    source = InputReader(reactor, descriptor)
 
-    def over(sums: Sums) -> int:
-        return ANSWERED if sums.answered == sums.sent else UNANSWERED
-
-    def failed(failure: Failure) -> int | Failure:
-        reason = failure.value
-        if isinstance(reason, defer.CancelledError):
-            return UNANSWERED
-        if isinstance(reason, CannotPrint):
-            reason.complain()
-            return UNANSWERED
-        sentence = explain(reason, "standard input" if options.file == "-" else options.file)
-        if sentence is None:
-            return failure
-        complain(sentence)
-        if isinstance(reason, (PortUnreachable, HostUnreachable)):
-            return UNREACHABLE
-        # The other ways it can fail are those of the input and of the addresses; that a look-up does not end is none of them.
-        return WRONG_INPUT if isinstance(reason, (MessageTooLong, OSError, ValueError, error.CannotListenError)) else UNANSWERED
-
-    def sumUp(status: int) -> int:
+    def finish(status: int) -> int:
         if options.chunk is not None:
             complain(str(transfer.sums))
         if descriptor:
             os.close(descriptor)
         return status
 
-    work = defer.Deferred.fromCoroutine(transfer.run(reactor, source.read, _Printer()))
-    return work.addCallbacks(over, failed).addCallback(sumUp)
+    work = defer.Deferred.fromCoroutine(transfer.run(reactor, InputReader(reactor, descriptor).read, _Report()))
+    return work.addCallbacks(_statusOf, _statusOfFailure, errbackArgs=(name,)).addCallback(finish)
+
+
+def _statusOf(sums: Sums) -> int:
+    return ANSWERED if sums.answered == sums.sent else UNANSWERED
+
+
+def _statusOfFailure(failure: Failure, source: str) -> int | Failure:
+    reason = failure.value
+    if isinstance(reason, defer.CancelledError):
+        return UNANSWERED
+    if isinstance(reason, CannotPrint):
+        reason.complain()
+        return UNANSWERED
+    message = failureMessage(reason, source)
+    if message is None:
+        return failure
+    complain(message)
+    if isinstance(reason, (PortUnreachable, HostUnreachable)):
+        return UNREACHABLE
+    # The other failures are those of the input and the addresses; only a look-up that timed out is none of these.
+    return WRONG_INPUT if isinstance(reason, (MessageTooLong, OSError, ValueError, error.CannotListenError)) else UNANSWERED

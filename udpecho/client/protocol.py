@@ -1,4 +1,4 @@
-"""The connected UDP client: send a payload to one peer, get it back before the deadline, or learn why not."""
+"""The connected UDP client: send a payload to one peer, and get its reply before the deadline, or one named failure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet import defer, error
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
+from udpecho.client.checks import checkPayload, tooLong
 from udpecho.errors import ClientClosed, EchoError, HostUnreachable, MessageTooLong, ResponseTimeout, unreachable
 from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, Reactor
 from udpecho.parsing import checkTimeout
 
-#: Seconds to wait for a reply, as in the seed.
+#: The default timeout, in seconds.
 TIMEOUT = 5.0
 
 
@@ -27,8 +28,8 @@ class Reply:
     An echoed datagram.
 
     @ivar payload: its bytes.
-    @ivar peer: where it came from, a C{(host, port)} pair.
-    @ivar roundTripTime: seconds from handing the payload to the system to getting the reply from it.
+    @ivar peer: its source, a C{(host, port)} pair.
+    @ivar roundTripTime: seconds from giving the payload to the system to getting the reply from it.
     """
 
     payload: bytes
@@ -36,39 +37,36 @@ class Reply:
     roundTripTime: float
 
 
+@dataclass(eq=False, slots=True)
 class _Exchange:
     """
-    One payload on its way, and whoever waits for its reply.
+    A payload whose reply is outstanding.
 
-    @ivar payload: what was sent.
-    @ivar timeout: the seconds that were given.
-    @ivar sent: when it was sent, on the client's clock.
+    @ivar sent: when it was sent, in seconds on the client's clock.
     @ivar ignored: how many datagrams the client had ignored by then.
-    @ivar deadline: the call that ends it.
+    @ivar deadline: the call that ends the exchange.
     @ivar done: fires with the L{Reply}.
     """
 
-    deadline: IDelayedCall
-
-    def __init__(self, client: EchoClient, payload: bytes, timeout: float, sent: float, ignored: int) -> None:
-        self.payload = payload
-        self.timeout = timeout
-        self.sent = sent
-        self.ignored = ignored
-        self.done: defer.Deferred[Reply] = defer.Deferred(lambda _: client._forget(self))
+    payload: bytes
+    timeout: float
+    sent: float
+    ignored: int
+    done: defer.Deferred[Reply]
+    deadline: IDelayedCall | None = None
 
 
 @implementer(INetworkErrorReceiver)
 class EchoClient(DatagramProtocol):
     """
-    One connected socket, and any number of payloads on their way through it, each with its own deadline.
+    A connected socket with any number of outstanding payloads, each with its own deadline.
 
-    A reply is matched to the oldest payload on its way that is the same bytes. A datagram that matches none is ignored and
+    A reply is matched to the oldest outstanding payload with the same bytes. A datagram that matches none is ignored and
     counted, so that a late reply never answers a later call with another payload.
 
-    L{connect} makes one. As a protocol it runs on any connected C{IUDPTransport}.
+    L{connect} makes a client. As a protocol it runs on any connected C{IUDPTransport}.
 
-    @ivar ignored: how many datagrams from the peer matched nothing that was on its way.
+    @ivar ignored: how many datagrams from the peer matched no outstanding payload.
     """
 
     noisy = False
@@ -81,10 +79,10 @@ class EchoClient(DatagramProtocol):
         now: Callable[[], float] | None = None,
     ) -> None:
         """
-        @param reactor: an C{IReactorTime} provider; enforces the deadlines.
-        @param timeout: the seconds that a call without a timeout of its own has.
-        @param verify: whether a reply must be the payload that was sent; if not, the first datagram from the peer answers the
-            oldest payload on its way, unless it is the same bytes as another.
+        @param reactor: an C{IReactorTime}, which enforces the deadlines.
+        @param timeout: the seconds until the deadline of a call without a timeout of its own.
+        @param verify: whether a reply must be the payload that was sent. If not, a datagram from the peer that matches no
+            outstanding payload answers the oldest.
         @param now: the clock for round trips, in seconds; by default the reactor's.
 
         @raise ValueError: if C{timeout} is not a number of seconds.
@@ -99,7 +97,7 @@ class EchoClient(DatagramProtocol):
         self._closed = False
         self._closing: list[defer.Deferred[None]] = []
         self._limit = MAX_PAYLOAD_IPV4
-        # Both keep the order of sending; the second is for finding a reply's own.
+        # Both keep the order of sending.
         self._outstanding: dict[_Exchange, None] = {}
         self._byPayload: dict[bytes, deque[_Exchange]] = {}
 
@@ -109,7 +107,7 @@ class EchoClient(DatagramProtocol):
 
         @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
         @param timeout: seconds until the deadline; by default the client's.
-        @param elapsed: how many of them are over already, on resolving say: for a caller whose own deadline this is part of.
+        @param elapsed: how many of these seconds the caller has used already, to resolve a name for example.
 
         @return: fires with the byte count of the reply. Fails with L{ResponseTimeout}, L{PortUnreachable},
             L{HostUnreachable}, L{MessageTooLong} or L{ClientClosed}; with C{TypeError} or C{ValueError} at once if an
@@ -119,7 +117,9 @@ class EchoClient(DatagramProtocol):
 
     def exchange(self, payload: bytes, timeout: float | None = None, *, elapsed: float = 0.0) -> defer.Deferred[Reply]:
         """
-        Send a payload and wait for its reply, as L{echo} does.
+        Send a payload and wait for its reply.
+
+        @param payload: as for L{echo}, and so are the other parameters and the failures.
 
         @return: fires with the L{Reply}.
         """
@@ -135,26 +135,27 @@ class EchoClient(DatagramProtocol):
             return defer.fail()
 
         payload = bytes(payload)
-        exchange = _Exchange(self, payload, timeout, self._now(), self.ignored)
+        done: defer.Deferred[Reply] = defer.Deferred(lambda _: self._forget(exchange))
+        exchange = _Exchange(payload, timeout, self._now(), self.ignored, done)
         exchange.deadline = self._reactor.callLater(left, self._expire, exchange)
         self._outstanding[exchange] = None
         self._byPayload.setdefault(payload, deque()).append(exchange)
         try:
             self.transport.write(payload, None)
         except error.MessageLengthError:
-            self._fail(exchange, _tooLong(self._peer, payload, self._limit))
+            self._fail(exchange, tooLong(self._peer, len(payload), self._limit))
         except OSError as e:
-            # Twisted's own port raises what ours tells by networkError.
+            # Twisted's own port raises what ours reports by networkError.
             self._fail(exchange, unreachable(e.errno or 0, self._peer))
         except Exception:
-            # It is not connected, say.
+            # The transport is not connected, for example.
             self._forget(exchange)
             return defer.fail()
-        return exchange.done
+        return done
 
     def close(self) -> defer.Deferred[None]:
         """
-        Close the socket, and fail what is on its way with L{ClientClosed}. May be called twice.
+        Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called twice.
 
         @return: fires when the socket is closed.
         """
@@ -164,29 +165,29 @@ class EchoClient(DatagramProtocol):
         self._closing.append(closed)
         if IDatagramTransport.providedBy(transport):
             transport.abort()
-            self._closingIsOver()
+            self._notifyClosed()
         elif transport is None:
-            self._closingIsOver()
+            self._notifyClosed()
         elif len(self._closing) == 1:
-            # The stock port does not bear to be told twice.
-            (transport.stopListening() or defer.succeed(None)).addBoth(self._closingIsOver)
+            # Twisted's own port fails if it is stopped twice.
+            (transport.stopListening() or defer.succeed(None)).addBoth(self._notifyClosed)
         self._failAll("the client was closed before the reply came")
         return closed
 
-    def _closingIsOver(self, result: object = None) -> None:
+    def _notifyClosed(self, result: object = None) -> None:
         closing, self._closing = self._closing, []
         for closed in closing:
             closed.callback(None)
 
-    # What the transport tells
+    # Called by the transport
 
     def connectedTo(self, peer: DatagramAddress) -> None:
-        """Remember the peer's address, for messages."""
+        """Set the peer's address, for messages."""
         self._peer = formatAddress(peer)
         self._limit = MAX_PAYLOAD_IPV6 if ":" in peer.host else MAX_PAYLOAD_IPV4
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        """Fire the Deferred that this is the reply for."""
+        """A datagram came from the peer."""
         same = self._byPayload.get(datagram)
         if same:
             exchange = same[0]
@@ -200,16 +201,12 @@ class EchoClient(DatagramProtocol):
         exchange.done.callback(reply)
 
     def connectionRefused(self) -> None:
-        """Nothing listens at the peer: none of what is on its way will be answered."""
+        """Nothing listens at the peer: all outstanding calls fail."""
         for exchange in list(self._outstanding):
             self._fail(exchange, unreachable(errno.ECONNREFUSED, self._peer))
 
     def networkError(self, reason: EchoError) -> None:
-        """
-        The network did not deliver.
-
-        @see: L{INetworkErrorReceiver.networkError}
-        """
+        """The network did not deliver a datagram: the calls that it concerns fail."""
         for exchange in list(self._outstanding):
             if isinstance(reason, HostUnreachable):
                 self._fail(exchange, type(reason)(str(reason), reason.errno))
@@ -239,33 +236,16 @@ class EchoClient(DatagramProtocol):
             exchange.done.errback(reason)
 
     def _forget(self, exchange: _Exchange) -> None:
-        """The exchange is over: leave nothing of it behind."""
         del self._outstanding[exchange]
         same = self._byPayload[exchange.payload]
         same.remove(exchange)
         if not same:
             del self._byPayload[exchange.payload]
-        if exchange.deadline.active():
+        if exchange.deadline is not None and exchange.deadline.active():
             exchange.deadline.cancel()
 
 
-def elapsedSince(started: float, reactor: IReactorTime) -> float:
-    """The seconds since a time on the reactor's clock: never less than none, though somebody may have set the clock back."""
-    return max(0.0, reactor.seconds() - started)
-
-
-def checkPayload(payload: bytes) -> None:
-    """
-    @raise TypeError: if C{payload} is not bytes.
-    @raise MessageTooLong: if no datagram can carry it.
-    """
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a payload is bytes, not {type(payload).__name__}: encode a string first")
-    if len(payload) > MAX_PAYLOAD_IPV6:
-        raise _tooLong("any peer", payload, MAX_PAYLOAD_IPV6)
-
-
-def _tooLong(peer: str, payload: bytes, limit: int) -> MessageTooLong:
-    if len(payload) <= limit:
-        return MessageTooLong(f"this system does not send {len(payload)} bytes in a datagram to {peer}")
-    return MessageTooLong(f"{len(payload)} bytes are too long for a datagram to {peer}: {limit} at most", limit=limit)
+def elapsedSince(started: float, reactor: Reactor) -> float:
+    """The seconds since a time on the reactor's clock; 0 if the clock was set back."""
+    elapsed: float = reactor.seconds() - started
+    return max(0.0, elapsed)

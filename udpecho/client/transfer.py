@@ -1,4 +1,4 @@
-"""The seed's client: copy an input to a peer, a datagram at a time, and wait for each reply."""
+"""Sends an input to a peer, a datagram at a time, and waits for each reply."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet import error
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, formatAddress
 from udpecho.client.connect import connect
 from udpecho.client.protocol import TIMEOUT, elapsedSince
 from udpecho.errors import EchoError, MessageTooLong, ResponseTimeout
-
-_log = Logger(namespace="udpecho.client.protocol")
+from udpecho.interfaces import Reactor
 
 
 @dataclass
 class Sums:
     """
-    What was sent and what came back.
+    What was sent and answered.
 
     @ivar sent: datagrams sent.
     @ivar sentBytes: their bytes.
@@ -42,7 +39,7 @@ class Sums:
 
 
 class Report(Protocol):
-    """Hears what happens in a L{Transfer}."""
+    """Is notified of the datagrams of a L{Transfer}."""
 
     def written(self, size: int) -> object:
         """A datagram of C{size} bytes was sent."""
@@ -57,11 +54,11 @@ class Report(Protocol):
 @dataclass
 class Transfer:
     """
-    What to send where.
+    An input that is sent to a peer.
 
     @ivar host: the peer's name or IP address.
     @ivar port: its port.
-    @ivar timeout: seconds to wait for each reply; resolving the name is inside the first.
+    @ivar timeout: seconds to wait for each reply, for the first one with the time for resolving the name.
     @ivar verify: whether a reply must be the bytes that were sent.
     @ivar bindAddress: the local address to send from.
     @ivar chunk: bytes in each datagram; C{None} to send the whole input as one.
@@ -76,32 +73,27 @@ class Transfer:
     chunk: int | None = None
     sums: Sums = field(default_factory=Sums)
 
-    async def run(
-        self,
-        reactor: IReactorTime,
-        read: Callable[[int], Awaitable[bytes]],
-        report: Report,
-    ) -> Sums:
+    async def run(self, reactor: Reactor, read: Callable[[int], Awaitable[bytes]], report: Report) -> Sums:
         """
-        Do it: read, send, wait for the reply, until the input ends. An empty input is one empty datagram.
+        Read, send and wait for the reply, until the input ends. An empty input is one empty datagram.
 
-        @param reactor: the reactor to run on.
-        @param read: reads so many bytes of the input, fewer only at its end.
-        @param report: hears of each datagram.
+        @param reactor: as for L{connect <udpecho.client.connect.connect>}.
+        @param read: reads as many bytes of the input as it is asked for, fewer only at its end.
+        @param report: is notified of each datagram.
 
-        @return: the L{Sums}, which are those of the transfer.
+        @return: the L{Sums} of this transfer.
 
         @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is C{None}.
         @raise EchoError: if the peer refused, or cannot be reached.
         @raise error.DNSLookupError: if the name cannot be resolved.
-        @raise error.CannotListenError: if the local address cannot be had.
+        @raise error.CannotListenError: if the system refuses the local address.
         @raise OSError: if the input cannot be read.
         """
         piece = await read(MAX_PAYLOAD_IPV6 + 1 if self.chunk is None else self.chunk)
         if len(piece) > MAX_PAYLOAD_IPV6:
             raise MessageTooLong(
-                f"the input is longer than one datagram can be ({MAX_PAYLOAD_IPV4} bytes over IPv4, {MAX_PAYLOAD_IPV6} over"
-                " IPv6): --chunk N sends it in pieces of N bytes"
+                f"input must fit into one datagram ({MAX_PAYLOAD_IPV4} bytes over IPv4, {MAX_PAYLOAD_IPV6} over IPv6), got"
+                " more: --chunk N sends it in datagrams of N bytes"
             )
         started = reactor.seconds()
         client = await connect(reactor, self.host, self.port, self.timeout, verify=self.verify, bindAddress=self.bindAddress)
@@ -118,7 +110,7 @@ class Transfer:
                 except ResponseTimeout as e:
                     report.unanswered(e)
                 except BaseException:
-                    # Where it was not this Deferred that failed, nobody waits for it any more.
+                    # If another Deferred failed, nobody waits for this one any more.
                     reply.addErrback(lambda _: None)
                     raise
                 else:
@@ -135,14 +127,14 @@ class Transfer:
             await client.close()
 
 
-def explain(reason: BaseException | None, source: str) -> str | None:
+def failureMessage(reason: BaseException | None, source: str) -> str | None:
     """
-    Say in one sentence why a L{Transfer} failed, if it is one of the ways that it can.
+    The sentence for a failure of L{Transfer.run}, C{None} for an exception that it does not document.
 
-    @param reason: what L{Transfer.run} raised.
-    @param source: what the input is called.
+    @param reason: the exception.
+    @param source: the name of the input.
     """
-    # Twisted has a failed look-up for an OSError, so that it comes before those.
+    # Twisted's DNSLookupError is an OSError too.
     if isinstance(reason, (EchoError, ValueError, error.DNSLookupError)):
         return str(reason.args[0])
     if isinstance(reason, error.CannotListenError):

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.client.protocol import TIMEOUT
-from udpecho.client.transfer import Transfer, explain
+from udpecho.client.transfer import Transfer, failureMessage
 from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
@@ -133,7 +133,7 @@ class ClientService(Service):
         if failure.check(defer.CancelledError):
             _log.info("interrupted: {sums}", sums=str(self._transfer.sums), **asdict(self._transfer.sums))
             return
-        sentence = explain(failure.value, "standard input")
+        sentence = failureMessage(failure.value, "standard input")
         if sentence is None:
             _log.failure("the client failed", failure)
         else:

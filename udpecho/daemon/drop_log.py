@@ -159,7 +159,7 @@ class DropLog:
                 counts.add(prefix, datagrams)
 
     def _logDrops(self, event: str, reason: str, datagrams: int, seconds: float) -> None:
-        prefixes = self._prefixes[reason].take(PREFIXES) if reason in self._prefixes else []
+        prefixes = self._prefixes[reason].drain(PREFIXES) if reason in self._prefixes else []
         busiest = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes)
         _log.info(
             "{event}: reason={reason} datagrams={datagrams} in {seconds:.0f} s{sources}",

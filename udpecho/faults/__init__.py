@@ -1,1 +1,1 @@
-"""Faults on purpose: which datagrams are lost, delayed, duplicated, corrupted; and a proxy that does it."""
+"""Faults for tests: which datagrams are lost, delayed, duplicated, corrupted; and a proxy that does it."""

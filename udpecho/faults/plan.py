@@ -1,18 +1,20 @@
 """
-What a bad network does to datagrams: decided by a seed, the same on every machine, and again when asked again.
+What a bad network does to datagrams, decided from a seed: the same on every machine, and every time.
 
-Nothing here knows of sockets or reactors: a plan is asked about one datagram at a time, and says what becomes of it.
+Nothing here knows of sockets or reactors: a plan decides about one datagram at a time.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
+import attrs
+from attrs.validators import optional
+
 from udpecho.faults.decision import (
-    _BYTE_DIGITS,
-    _DIGITS,
     BURST_LOST,
     CORRUPTED,
     DELAYED,
@@ -25,120 +27,119 @@ from udpecho.faults.decision import (
     TRUNCATED,
     Decision,
 )
-from udpecho.faults.models import GilbertElliott, Jitter, _checks
+from udpecho.faults.models import GilbertElliott, Jitter, probability, seconds
+
+#: Delays are rounded to this many digits, since the logarithms of two machines may differ in their last bit.
+_delayDigits = 9
+_backlogDigits = 6
 
 
+def _seed(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    # Other types do not give the same numbers on every machine.
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"seed must be a whole number or a string, got {value!r}")
+
+
+def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"rate must be a number or None, got {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"rate must be a finite number of bytes a second, more than 0, got {value!r}")
+
+
+def _bytes(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name} must be a whole number of bytes, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{attribute.name} must be 0 bytes or more, got {value!r}")
+
+
+def _burst(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, GilbertElliott):
+        raise TypeError(f"burst must be a GilbertElliott or None, got {value!r}")
+
+
+def _jitter(value: float | Jitter) -> Jitter:
+    return value if isinstance(value, Jitter) else Jitter(value)
+
+
+@attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)
 class FaultPlan:
     """
     Decides what becomes of each datagram in one direction.
 
-    Each datagram takes the same number of draws from the generator whatever is switched on, so that a plan with more faults
-    makes the same decisions about those it shares with a plan of the same seed. Only C{random.Random.random} is used, whose
-    sequence Python promises for a seed.
+    Each datagram takes the same number of draws from the generator, whatever faults there are, so that a plan with more faults
+    makes the same decisions about those that it shares with a plan of the same seed. Only C{random.Random.random} is used:
+    Python promises its sequence for a seed.
 
-    The attributes may be changed at any time, by L{change}, which checks them.
+    All but the seed are keyword arguments, and L{change} changes them later. A value that is out of range raises
+    C{ValueError}, one of the wrong type C{TypeError}.
 
-    @ivar seed: what the decisions come from; print it when a test fails.
+    @ivar seed: a number or a string that determines the decisions; print it when a test fails.
+    @ivar loss: the probability that a datagram is lost, independent of the others.
+    @ivar burst: bursty loss, in addition to the independent.
+    @ivar duplicate: the probability that a datagram arrives twice, each with a jitter of its own.
+    @ivar reorder: the probability that a datagram is delayed by C{reorderDelay}, so that later ones overtake it.
+    @ivar corrupt: the probability that one bit of the payload is flipped.
+    @ivar truncate: the probability that the end of the payload is missing, perhaps with the flipped bit.
+    @ivar delay: the delay of each datagram, in seconds.
+    @ivar jitter: a random delay in addition: a L{Jitter}, or a number of seconds for uniform from 0.
+    @ivar reorderDelay: the delay of a reordered datagram in addition, in seconds.
+    @ivar rate: how many bytes of payload a second the link carries; C{None} for no limit.
+    @ivar queue: how many bytes may wait for the link, including those that it is carrying; more are lost.
+    @ivar mtu: the longest payload that gets through, in bytes; C{None} for no limit.
     """
 
-    loss: float
-    burst: GilbertElliott | None
-    duplicate: float
-    reorder: float
-    corrupt: float
-    truncate: float
-    delay: float
-    jitter: Jitter
-    reorderDelay: float
-    rate: float | None
-    queue: int
-    mtu: int | None
+    seed: int | str = attrs.field(default=0, validator=_seed)
+    loss: float = attrs.field(default=0.0, validator=probability, kw_only=True)
+    burst: GilbertElliott | None = attrs.field(default=None, validator=_burst, kw_only=True)
+    duplicate: float = attrs.field(default=0.0, validator=probability, kw_only=True)
+    reorder: float = attrs.field(default=0.0, validator=probability, kw_only=True)
+    corrupt: float = attrs.field(default=0.0, validator=probability, kw_only=True)
+    truncate: float = attrs.field(default=0.0, validator=probability, kw_only=True)
+    delay: float = attrs.field(default=0.0, validator=seconds, kw_only=True)
+    jitter: Jitter = attrs.field(default=Jitter(0.0), converter=_jitter, kw_only=True)
+    reorderDelay: float = attrs.field(default=0.01, validator=seconds, kw_only=True)
+    rate: float | None = attrs.field(default=None, validator=optional(_rate), kw_only=True)
+    queue: int = attrs.field(default=65536, validator=_bytes, kw_only=True)
+    mtu: int | None = attrs.field(default=None, validator=optional(_bytes), kw_only=True)
+    _random: Callable[[], float] = attrs.field(init=False, repr=False)
+    _bad: bool = attrs.field(default=False, init=False, repr=False)
+    _backlog: float = attrs.field(default=0.0, init=False, repr=False)
+    _backlogAt: float = attrs.field(default=-math.inf, init=False, repr=False)
 
-    def __init__(
-        self,
-        seed: int | str = 0,
-        *,
-        loss: float = 0.0,
-        burst: GilbertElliott | None = None,
-        duplicate: float = 0.0,
-        reorder: float = 0.0,
-        corrupt: float = 0.0,
-        truncate: float = 0.0,
-        delay: float = 0.0,
-        jitter: float | Jitter = 0.0,
-        reorderDelay: float = 0.01,
-        rate: float | None = None,
-        queue: int = 65536,
-        mtu: int | None = None,
-    ) -> None:
-        """
-        @param seed: a number or a string.
-        @param loss: the probability that a datagram is lost, independent of the others.
-        @param burst: bursty loss, beside the independent.
-        @param duplicate: the probability that a datagram arrives twice, each with a jitter of its own.
-        @param reorder: the probability that a datagram is held back by C{reorderDelay}, so that later ones overtake it.
-        @param corrupt: the probability that one bit of the payload is flipped.
-        @param truncate: the probability that the end of the payload is cut off, perhaps with the bit that was flipped.
-        @param delay: seconds that each datagram takes.
-        @param jitter: seconds that it takes beside these, at random: a number for uniform from 0, or a L{Jitter}.
-        @param reorderDelay: seconds that a reordered datagram takes in addition.
-        @param rate: how many bytes of payload a second the link carries; C{None} for any number.
-        @param queue: how many bytes may wait for the link, with those that it is carrying; what comes then is lost.
-        @param mtu: the longest payload that gets through; C{None} for any.
-
-        @raise ValueError: if a value is out of its range.
-        @raise TypeError: if a value is of the wrong type.
-        """
-        if isinstance(seed, bool) or not isinstance(seed, (int, str)):
-            raise TypeError(f"a seed is a whole number or a string, not {seed!r}")
-        self.seed = seed
-        # Of a number Python's generator does not see the sign.
-        self._random = random.Random(str(seed) if isinstance(seed, int) and seed < 0 else seed).random
-        self._bad = False
-        self._backlog = 0.0
-        self._backlogAt = -math.inf
-        self.change(
-            loss=loss,
-            burst=burst,
-            duplicate=duplicate,
-            reorder=reorder,
-            corrupt=corrupt,
-            truncate=truncate,
-            delay=delay,
-            jitter=jitter,
-            reorderDelay=reorderDelay,
-            rate=rate,
-            queue=queue,
-            mtu=mtu,
-        )
+    def __attrs_post_init__(self) -> None:
+        # Python's generator ignores the sign of a number.
+        negative = isinstance(self.seed, int) and self.seed < 0
+        self._random = random.Random(str(self.seed) if negative else self.seed).random
 
     def change(self, **faults: Any) -> None:
         """
-        Change some of the faults, all of those given or none; the decisions go on from where the generator is.
+        Change some of the faults, all of those given or none; the decisions continue with the generator's next numbers.
 
         @param faults: as the constructor takes them.
 
         @raise ValueError: if a value is out of its range.
         @raise TypeError: if a value is of the wrong type, or there is no such fault.
         """
-        checked = {}
-        for name, value in faults.items():
-            if name not in _checks:
-                raise TypeError(f"there is no fault {name!r}: {', '.join(_checks)} are")
-            checked[name] = _checks[name](name, value)
-        for name, value in checked.items():
-            setattr(self, name, value)
+        names = [field.name for field in attrs.fields(FaultPlan) if field.init and field.name != "seed"]
+        for name in faults:
+            if name not in names:
+                raise TypeError(f"fault must be one of {', '.join(names)}, got {name!r}")
+        checked = attrs.evolve(self, **faults)
+        for name in faults:
+            setattr(self, name, getattr(checked, name))
 
     def decide(self, size: int, now: float) -> Decision:
         """
         Decide what becomes of the next datagram.
 
         @param size: its payload, in bytes.
-        @param now: when it is sent, in seconds on any clock that does not go back; only the rate limit looks at it.
+        @param now: when it is sent, in seconds on any clock that does not go back; only the rate limit uses it.
         """
         # Always all of them, in this order.
         draws = [self._random() for _ in range(11)]
-        lost, turn, burstLost, corrupted, position, truncated, left, duplicated, reordered, jitter, jitterOfSecond = draws
+        lost, turn, burstLost, corrupted, position, truncated, left, duplicated, reordered, jitter, secondJitter = draws
 
         if self.burst is not None:
             self._bad = turn >= self.burst.r if self._bad else turn < self.burst.p
@@ -153,23 +154,24 @@ class FaultPlan:
             return Decision((QUEUE_FULL,), ())
 
         reasons = []
-        flipped = cut = None
+        flipped = truncatedTo = None
         if corrupted < self.corrupt and size:
             flipped = int(position * 8 * size)
             reasons.append(CORRUPTED)
         if truncated < self.truncate and size:
-            cut = int(left * size)
+            truncatedTo = int(left * size)
             reasons.append(TRUNCATED)
         delays = [queued + self._delay(jitter)]
         if duplicated < self.duplicate:
-            delays.append(queued + self._delay(jitterOfSecond))
+            delays.append(queued + self._delay(secondJitter))
             reasons.append(DUPLICATED)
         if reordered < self.reorder:
             delays = [delay + self.reorderDelay for delay in delays]
             reasons.append(REORDERED)
         if any(delays):
             reasons.append(DELAYED)
-        return Decision(tuple(reasons) or (DELIVERED,), tuple([round(delay, _DIGITS) for delay in delays]), flipped, cut)
+        rounded = tuple([round(delay, _delayDigits) for delay in delays])
+        return Decision(tuple(reasons) or (DELIVERED,), rounded, flipped, truncatedTo)
 
     def _delay(self, uniform: float) -> float:
         return max(0.0, self.delay + self.jitter.draw(uniform))
@@ -178,12 +180,12 @@ class FaultPlan:
         """
         Put a datagram behind those that the link still has to carry.
 
-        @return: seconds until the link has carried it, C{None} if there is no room for it.
+        @return: seconds until the link has carried it, C{None} if the queue is full.
         """
         if self.rate is None:
             return 0.0
         # Rounded, so that a queue that is just full is not over-full by a float's last bit.
-        self._backlog = round(max(0.0, self._backlog - (now - self._backlogAt) * self.rate), _BYTE_DIGITS)
+        self._backlog = round(max(0.0, self._backlog - (now - self._backlogAt) * self.rate), _backlogDigits)
         self._backlogAt = now
         if self._backlog + size > self.queue:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from ipaddress import ip_address
 from itertools import count
@@ -16,38 +17,37 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import EchoError
-from udpecho.faults.decision import Decision, Plan
+from udpecho.faults.decision import Decider, Decision
 from udpecho.faults.plan import FaultPlan
 from udpecho.interfaces import INetworkErrorReceiver, Reactor
 from udpecho.net.linux import icmp
 from udpecho.net.open import dial, listen
 from udpecho.net.port import DatagramPort
 
-#: Seconds of silence in both directions after which a client is forgotten.
+#: Seconds without a datagram in either direction after which a client is forgotten.
 IDLE_TIMEOUT = 60.0
 #: How many clients are known at a time.
 MAX_CLIENTS = 1024
 
-#: Bytes of receive buffer to ask for, so that a burst is not the proxy's own loss.
+#: Bytes of receive buffer to ask for, so that many datagrams at once are not the proxy's own loss.
 _RECEIVE_BUFFER = 2**22
-
-#: How many datagrams may be held for their delays.
+#: How many delayed datagrams may wait.
 _MAX_HELD = 100_000
 
-#: Called for each datagram, with the direction, the client, the size and the decision.
+#: Called for each datagram, with the direction, the client, the size in bytes and the decision.
 Watcher = Callable[[str, DatagramAddress, int, Decision], None]
 
 
 class DelayLine:
     """
-    Holds things until they are due, and lets them go in the order of their times, and of their coming where these are equal:
-    the delayed calls of a reactor promise no order among equals.
+    Calls functions at their times, in seconds, and in the order of addition where these are equal: a reactor's delayed calls
+    promise no order among equals.
     """
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
         """
-        @param clock: wakes the line up.
-        @param now: tells the time, in seconds.
+        @param clock: calls the line when the first function is due.
+        @param now: the time, in seconds.
         """
         self._clock = clock
         self._now = now
@@ -59,27 +59,18 @@ class DelayLine:
         return len(self._held)
 
     def hold(self, due: float, release: Callable[[], None]) -> None:
-        """
-        Hold something.
-
-        @param due: when to let it go, on C{now}.
-        @param release: called then.
-        """
+        """Call C{release} at the time C{due}."""
         heappush(self._held, (due, next(self._order), release))
         if self._held[0][0] == due:
             self._setWake()
 
     def releaseDue(self) -> None:
-        """Let go what is due: the reactor may be late."""
+        """Call the functions that are due: the reactor may be late."""
         if self._held and self._held[0][0] <= self._now():
             self._release()
 
     def close(self) -> list[Callable[[], None]]:
-        """
-        Let nothing go any more.
-
-        @return: what was held, in the order in which it would have been let go.
-        """
+        """Call nothing any more, and return the functions that were waiting, in their order."""
         held = [heappop(self._held)[2] for _ in range(len(self._held))]
         self._setWake()
         return held
@@ -102,22 +93,22 @@ class DelayLine:
 
 class _Direction:
     """
-    One way through the proxy.
+    One direction through the proxy.
 
     @ivar plan: decides what becomes of each datagram.
-    @ivar fates: how many datagrams met each fate, by reason.
+    @ivar outcomes: how many datagrams had each outcome.
     """
 
-    def __init__(self, name: str, plan: Plan) -> None:
+    def __init__(self, name: str, plan: Decider) -> None:
         self.name = name
         self.plan = plan
         self.datagrams = 0
-        self.fates: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
 
 
 @implementer(INetworkErrorReceiver)
 class _Client(DatagramProtocol):
-    """One client of the proxy, as the protocol of its own socket to the upstream."""
+    """One client of the proxy: the protocol of its own socket to the upstream."""
 
     noisy = False
 
@@ -135,23 +126,22 @@ class _Client(DatagramProtocol):
         self.proxy._refused(self)
 
     def networkError(self, reason: EchoError) -> None:
-        # The upstream is not there, which is not to refuse: its silence says as much.
-        self.proxy.up.fates["unreachable"] += 1
+        # No port unreachable for the client: it sees no reply, as it would without the proxy.
+        self.proxy.up.outcomes["unreachable"] += 1
 
 
 class FaultProxy(DatagramProtocol):
     """
     Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
 
-    Each client has a socket of its own to the upstream, which therefore can tell them apart. The plans may be changed at any
-    time (L{FaultPlan.change}), or replaced.
+    Each client has a socket of its own to the upstream, so that the upstream sees different clients. The plans may be changed
+    (L{FaultPlan.change}) or replaced at any time.
 
-    @ivar up: the direction from the clients: its C{plan}, and its C{fates} counted by reason; beside those of the plan
-        C{own_loss} for what the proxy itself could not send, and, once the socket in question is closed, for what the kernel
-        dropped from its receive queue.
+    @ivar up: the direction from the clients: its C{plan}, and its C{outcomes}, counted. In addition to those of the plan,
+        C{own_loss} counts what the proxy could not send, and what the kernel dropped from the receive queues of closed sockets.
     @ivar down: the direction to the clients.
-    @ivar refusals: how often a client's socket heard that the upstream refuses, several at once being one;
-        C{refusalsPassed} of them were passed back by ICMP, which takes the right to open raw sockets.
+    @ivar refusals: how often the upstream refused a client, several at once being one; C{refusalsPassed} of these were passed
+        back by ICMP, for which the process must be allowed to open raw sockets.
     """
 
     noisy = False
@@ -160,19 +150,19 @@ class FaultProxy(DatagramProtocol):
         self,
         reactor: Reactor,
         upstream: tuple[str, int],
-        up: Plan | None = None,
-        down: Plan | None = None,
+        up: Decider | None = None,
+        down: Decider | None = None,
         idleTimeout: float = IDLE_TIMEOUT,
         maxClients: int = MAX_CLIENTS,
         watcher: Watcher | None = None,
     ) -> None:
         """
-        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
+        @param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param upstream: the IP address and port that the clients' datagrams go to.
         @param up: the faults of the direction from the clients; by default none.
         @param down: the faults of the direction to the clients; by default none.
-        @param idleTimeout: seconds of silence after which a client is forgotten.
-        @param maxClients: how many clients are known at a time; for one more, the one that was silent longest is forgotten.
+        @param idleTimeout: seconds without a datagram after which a client is forgotten.
+        @param maxClients: how many clients may be known; for one more, the longest idle one is forgotten.
         @param watcher: called for each datagram.
         """
         self.up = _Direction("up", FaultPlan() if up is None else up)
@@ -181,7 +171,6 @@ class FaultProxy(DatagramProtocol):
         self.refusalsPassed = 0
         self._reactor = reactor
         self._clock = IReactorTime(reactor)
-        # One that knows its scope keeps it.
         self._upstream = upstream if isinstance(upstream, DatagramAddress) else DatagramAddress(upstream)
         self._idleTimeout = idleTimeout
         self._maxClients = maxClients
@@ -195,7 +184,7 @@ class FaultProxy(DatagramProtocol):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the clients send to, a C{(host, port)} pair."""
+        """The address that the clients send to, a C{(host, port)} pair."""
         host = cast(Any, cast(IListeningPort, self._port).getHost())
         return host.host, host.port
 
@@ -209,19 +198,18 @@ class FaultProxy(DatagramProtocol):
         Listen for clients.
 
         @raise error.CannotListenError: if the system refuses the address.
-        @raise ValueError: if the upstream is the proxy itself, to which each datagram would go round for ever.
+        @raise ValueError: if the upstream is the proxy itself, which would send each datagram to itself without end.
         """
         self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER)
-
         host, number = self.address
         own = ip_address(host)
         upstream = ip_address(self._upstream.host)
         if number == self._upstream.port and (own == upstream or (own.is_unspecified and upstream.is_loopback)):
             self.stop()
-            raise ValueError(f"{formatAddress(self._upstream)} is the proxy itself: the upstream is another address")
+            raise ValueError(f"upstream must not be the proxy itself, got {formatAddress(self._upstream)}")
 
     def stop(self) -> None:
-        """Stop at once; what is held for its delay is lost, and counted as C{own_loss}. May be called twice."""
+        """Stop at once. Delayed datagrams are lost, and counted as C{own_loss}. May be called twice."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -230,20 +218,20 @@ class FaultProxy(DatagramProtocol):
         port, self._port = self._port, None
         if port is not None:
             _close(cast(DatagramPort, port), self.up)
-        for departure in self._line.close():
-            # Counts, now that there is nowhere to go.
-            departure()
+        for send in self._line.close():
+            # Counts, now that there is no socket.
+            send()
 
     # From the clients
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        """A client sends."""
+        """A datagram came from a client."""
         client = self._clients.get(cast(DatagramAddress, addr))
         if client is None:
             client = self._remember(cast(DatagramAddress, addr))
         elif client.port is None:
             self._dial(client)
-        # Replies leave from the address that was asked last.
+        # Replies leave from the address that the client sent to last.
         client.address = cast(DatagramAddress, addr)
         self._touch(client)
         client.lastSize = len(datagram)
@@ -261,7 +249,7 @@ class FaultProxy(DatagramProtocol):
         try:
             client.port = dial(cast(Any, self._reactor), client, self._upstream, receiveBuffer=_RECEIVE_BUFFER)
         except OSError:
-            # Counted where it is sent, and tried again for the next datagram.
+            # The datagram is counted when it is sent, and the next one tries again.
             client.port = None
 
     def _touch(self, client: _Client) -> None:
@@ -308,62 +296,47 @@ class FaultProxy(DatagramProtocol):
         decision = direction.plan.decide(len(datagram), now)
         direction.datagrams += 1
         for reason in decision.reasons:
-            direction.fates[reason] += 1
+            direction.outcomes[reason] += 1
         if self._watcher is not None:
             self._watcher(direction.name, client.address, len(datagram), decision)
         for delivery in decision.apply(datagram):
-            # The watcher may have stopped it.
+            # The watcher may have stopped the proxy.
             if delivery.delay and self._port is not None:
                 if len(self._line) >= _MAX_HELD:
-                    direction.fates["own_loss"] += 1
+                    direction.outcomes["own_loss"] += 1
                     continue
                 due = now + delivery.delay
-                # A client is not idle while something of it is held.
+                # A client with a delayed datagram is not idle.
                 client.lastHeard = max(client.lastHeard, due)
-                self._line.hold(due, _Departure(self, direction, client, delivery.datagram))
+                self._line.hold(due, partial(self._send, direction, client, delivery.datagram))
             else:
                 self._send(direction, client, delivery.datagram)
 
     def _send(self, direction: _Direction, client: _Client, datagram: bytes) -> None:
-        def settled(reason: str | None) -> None:
+        def sent(reason: str | None) -> None:
             if reason is not None:
-                direction.fates["own_loss"] += 1
+                direction.outcomes["own_loss"] += 1
 
         if direction is self.down:
             if self._port is None:
-                settled("stopped")
+                sent("stopped")
             else:
-                cast(Any, self._port).send(datagram, client.address, settled)
+                cast(Any, self._port).send(datagram, client.address, sent)
         elif client.port is None:
-            settled("no socket")
+            sent("no socket")
         else:
-            client.port.send(datagram, None, settled)
+            client.port.send(datagram, None, sent)
 
     def __str__(self) -> str:
         lines = []
         for direction in (self.up, self.down):
-            fates = " ".join(f"{fate}={direction.fates[fate]}" for fate in sorted(direction.fates) if direction.fates[fate])
-            lines.append(f"{direction.name}: datagrams={direction.datagrams}{' ' * bool(fates)}{fates}")
+            outcomes = [f"{outcome}={count}" for outcome, count in sorted(direction.outcomes.items()) if count]
+            lines.append(" ".join([f"{direction.name}: datagrams={direction.datagrams}", *outcomes]))
         lines.append(f"refusals={self.refusals} passed-back={self.refusalsPassed}")
         return "\n".join(lines)
 
 
 def _close(port: DatagramPort, direction: _Direction) -> None:
-    """Close a socket, and count what the kernel dropped of what came to it."""
-    direction.fates["own_loss"] += port.getKernelDrops() or 0
+    """Close a socket, and count what the kernel dropped from its receive queue."""
+    direction.outcomes["own_loss"] += port.getKernelDrops() or 0
     port.abort()
-
-
-class _Departure:
-    """A datagram that leaves later."""
-
-    __slots__ = ("client", "datagram", "direction", "proxy")
-
-    def __init__(self, proxy: FaultProxy, direction: _Direction, client: _Client, datagram: bytes) -> None:
-        self.proxy = proxy
-        self.direction = direction
-        self.client = client
-        self.datagram = datagram
-
-    def __call__(self) -> None:
-        self.proxy._send(self.direction, self.client, self.datagram)

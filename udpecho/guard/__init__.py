@@ -1,1 +1,1 @@
-"""The guard: who is answered. Pure decisions, no socket."""
+"""The guard decides which datagrams are answered. Pure decisions, no socket."""

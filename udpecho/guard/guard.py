@@ -1,10 +1,9 @@
 """
-Who is answered, and how much: decisions on vectors of sources. Nothing here knows of a socket.
+Decides who is answered, and how much, for many sources at once. Nothing here knows of a socket.
 
-What echoes can be turned against others, and against itself: a datagram with a forged source makes it send to whom it should
-not, and if that answers too, the two go on for ever (CERT CA-1996-01, CVE-2024-2169). The guard refuses sources that are known
-to answer, or that are no sources at all; it keeps to the networks it is given; and it limits what any one source can have sent
-to itself, or to a victim in its name.
+An echo server can be turned against others, and against itself: a datagram with a forged source makes it send to a victim, and
+if the victim answers too, the two never stop (CERT CA-1996-01, CVE-2024-2169). The guard refuses sources that are known to
+answer and addresses that no host has; it keeps to the networks it is given; and it limits how much is sent to any one source.
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from zope.interface import implementer
 
-from udpecho.guard.bogons import _noHostsIPv4, _noHostsIPv6
+from udpecho.guard.bogons import IPV4_BOGONS, IPV6_BOGONS
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.guard.limiter import Ceiling, Elapsed, PrefixLimiter
 from udpecho.guard.networks import ANY, MAPPED, AddressMap, AddressRanges, Network
-from udpecho.guard.policy import FIRST_UNPRIVILEGED_PORT, SERVICES, GuardPolicy, _number
+from udpecho.guard.policy import FIRST_UNPRIVILEGED_PORT, SERVICES, GuardPolicy
 from udpecho.interfaces import DROP_REASONS, IBatchGuard, IDatagramBatch
 
-# What is true of a source, besides the reasons to refuse it.
+# The verdicts on a source, besides the reasons to refuse it.
 _free, _limited = "free", "limited"
 _allFree, _allLimited = frozenset([_free]), frozenset([_limited])
 
@@ -34,13 +34,13 @@ class Guard:
     """
     The guard of an echo server.
 
-    The loop guard comes first, then who is allowed, then the limits; a datagram that one refuses is not charged by the next. On
-    batches from one trusted network it costs three operations on vectors: the lowest host, the highest, and whether any port is
-    one of those that are refused.
+    The loop guard comes first, then the allowed networks, then the limits; a datagram that one refuses is not charged by the
+    next. A batch from one trusted network costs three vector operations: the lowest host, the highest host, and whether any
+    port is refused.
 
-    No memory grows with the number of sources: the limiter's table, and the counters of the busiest, have fixed sizes.
+    No memory grows with the number of sources: the limiter's table and the counters of the busiest have fixed sizes.
 
-    @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
+    @ivar wouldDrop: in a dry run, how many datagrams would have been dropped, by reason.
     """
 
     def __init__(
@@ -53,16 +53,15 @@ class Guard:
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """
-        @param policy: what the operator decided; by default what L{GuardPolicy} has.
-        @param ownPorts: the ports that the servers of this machine echo on. Nothing that comes from them is answered, from
-            whatever host: same port to same port is how two servers of one kind are made to talk to each other, and our own
-            address with our own port is how one is made to talk to itself. (A client on this machine has our own address too,
-            but another port.)
+        @param policy: the operator's decisions; by default C{GuardPolicy()}.
+        @param ownPorts: the ports that the servers of this machine echo on. Datagrams from these ports are refused, from any
+            host: one server could else be made to talk to another of its kind, or to itself. (A client on this machine has
+            another port.)
         @param broadcasts: the broadcast addresses of our own networks.
-        @param dualStack: that IPv6 batches come from a socket which serves IPv4 too; its IPv4-mapped sources are then judged as
-            the IPv4 addresses that they are. Else they are refused.
-        @param seconds: the time; it may be set back.
-        @param entropy: gives so many random bytes: for the key of the limiter's table, and for its lots.
+        @param dualStack: whether IPv6 batches come from a socket that serves IPv4 too. Its IPv4-mapped sources are judged as
+            IPv4 addresses then; else they are refused.
+        @param seconds: a clock, in seconds; it may be set back.
+        @param entropy: returns as many random bytes as it is asked for: for the limiter's secret, and for its draws.
         """
         self.wouldDrop: Counter[str] = Counter()
         self._now = Elapsed(seconds).now
@@ -77,13 +76,11 @@ class Guard:
 
     @property
     def policy(self) -> GuardPolicy:
-        """What the operator decided."""
+        """The policy in force."""
         return self._policy
 
     def configure(self, policy: GuardPolicy) -> None:
-        """
-        Go on with another policy. What the limiter and the ceiling know of the past they keep, unless their own rates change.
-        """
+        """Replace the policy. The limiter and the ceiling keep their state unless their own rates change."""
         limiter, ceiling = self._limiter, self._ceiling
         if not policy.rate:
             self._limiter = None
@@ -94,47 +91,44 @@ class Guard:
         elif ceiling is None or ceiling.rate != policy.maxRate:
             self._ceiling = Ceiling(policy.maxRate)
         self._policy = policy
-        # The map of IPv6 does not know what to think of mapped sources.
+        # The IPv6 map has no verdict on IPv4-mapped sources of a dual-stack socket.
         self._mayPass = (not policy.maxRate, not policy.maxRate and not self._dualStack)
         self._maps = (
-            _judge(policy, 4, (*_noHostsIPv4, *self._broadcasts)),
-            _judge(policy, 6, _noHostsIPv6),
+            _verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)),
+            _verdicts(policy, 6, IPV6_BOGONS),
         )
         self.setOwnPorts(self._ownPorts)
 
     def setOwnPorts(self, ports: Iterable[int]) -> None:
-        """Say which ports the servers of this machine echo on, once that is known."""
+        """Set the ports that the servers of this machine echo on, once they are known."""
         self._ownPorts = frozenset(ports)
         loops = {*range(FIRST_UNPRIVILEGED_PORT), *SERVICES, *self._ownPorts}
         self._ports = frozenset(loops if self._policy.loops else ())
 
     @property
     def fill(self) -> float:
-        """How much of the limiter's table is in use: a share, from 0 to 1."""
+        """How much of the limiter's table is in use, from 0 to 1."""
         return 0.0 if self._limiter is None else self._limiter.fill(self._now())
 
     def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
         """
-        Say from where most of what was dropped came, since the last call.
+        The prefixes from which most of the dropped datagrams came since the last call.
 
-        @param most: how many prefixes to name for each reason.
+        @param most: how many prefixes to return for each reason.
 
-        @return: by reason the prefixes, each with how many datagrams at least were dropped, the busiest first. These are the
-            prefixes of single sources (/32, /64), or the wide ones (/24, /48) if it was they that were over their limit.
+        @return: for each reason prefixes with the number of datagrams dropped, at least, the busiest first. A prefix is that
+            of a single source (/32, /64), or the wide one (/24, /48) if that was over its limit.
         """
-        taken = {reason: busiest.take(most) for reason, busiest in self._busiest.items()}
-        return {reason: [(_prefix(*key), count) for key, count in found] for reason, found in taken.items() if found}
+        drained = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
+        return {reason: [(_prefix(*key), count) for key, count in found] for reason, found in drained.items() if found}
 
     def refuse(self, size: int, address: tuple[str, int]) -> str | None:
         """@see: L{IGuard.refuse <udpecho.interfaces.IGuard.refuse>}"""
         source = _number(address[0])
         if source is None:
-            # Nothing can be said for what is no IP address.
             return "not_allowed"
         host, isIPv6 = source
-        for _, reason in self.decide((host,), (address[1],), (1,), isIPv6):
-            return reason
-        return None
+        return next((reason for _, reason in self.decide((host,), (address[1],), (1,), isIPv6)), None)
 
     def refuseEntries(self, batch: IDatagramBatch) -> None:
         """@see: L{IBatchGuard.refuseEntries <udpecho.interfaces.IBatchGuard.refuseEntries>}"""
@@ -148,21 +142,20 @@ class Guard:
         self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int], isIPv6: bool
     ) -> Collection[tuple[int, str]]:
         """
-        Decide about datagrams that came at one moment.
+        Decide about entries that arrived together.
 
         @param hosts: the source address of each entry, as a number.
-        @param ports: the source port of each.
-        @param counts: how many datagrams each is.
+        @param ports: the source port of each entry.
+        @param counts: how many datagrams each entry has.
         @param isIPv6: whether the sources are IPv6 addresses.
 
-        @return: the entries to drop, by their index, with the reason. In a dry run there are none.
+        @return: the indexes of the entries to drop, with the reasons. In a dry run there are none.
         """
         if isIPv6 and self._dualStack:
             return self._decideMixed(hosts, ports, counts)
         return self._decide(hosts, ports, counts, isIPv6)
 
     def _decideMixed(self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int]) -> list[tuple[int, str]]:
-        """Decide about the IPv4-mapped sources, and then about the others."""
         prefix = int(MAPPED.network_address) >> 32
         entries: tuple[list[int], list[int]] = ([], [])
         for entry, host in enumerate(hosts):
@@ -201,17 +194,13 @@ class Guard:
             refused.update({answered[index]: "rate_limited" for index in over})
         if not refused:
             return ()
-        self._note(refused, lengths, hosts, counts, isIPv6)
+        self._countDropped(refused, lengths, hosts, counts, isIPv6)
         return () if self._policy.dryRun else refused.items()
 
     def _refuseSources(self, hosts: Sequence[int], isIPv6: bool, refused: dict[int, str]) -> list[int]:
-        """
-        Judge each source, and add the entries of those that are refused.
-
-        @return: the entries that the limiter has to decide about.
-        """
-        judged = self._maps[isIPv6]
-        verdicts = {host: judged[host] for host in set(hosts)}
+        """Add entries to C{refused}, and return those that the limiter has to decide about."""
+        addresses = self._maps[isIPv6]
+        verdicts = {host: addresses[host] for host in set(hosts)}
         limited: list[int] = []
         for entry, host in enumerate(hosts):
             verdict = verdicts[host]
@@ -227,10 +216,9 @@ class Guard:
         assert self._limiter is not None
         return self._limiter.refuse(hosts, counts, isIPv6, self._now())
 
-    def _note(
+    def _countDropped(
         self, refused: dict[int, str], lengths: dict[int, int], hosts: Sequence[int], counts: Sequence[int], isIPv6: bool
     ) -> None:
-        """Remember what is dropped, or would be."""
         bits, narrowest = (128, 64) if isIPv6 else (32, 32)
         sums: dict[tuple[str, int, int], int] = {}
         for entry, reason in refused.items():
@@ -243,9 +231,9 @@ class Guard:
                 self.wouldDrop[reason] += datagrams
 
 
-def _judge(policy: GuardPolicy, version: int, noHosts: Iterable[Network]) -> AddressMap[str]:
-    """What a policy says of every source of one family, as far as the address alone decides."""
-    refused = AddressRanges(noHosts if policy.loops else (), version)
+def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> AddressMap[str]:
+    """The verdict on every source address of one family."""
+    refused = AddressRanges(bogons if policy.loops else (), version)
     allowed = AddressRanges(policy.allow, version)
     trusted = AddressRanges(policy.trust if policy.rate else ANY, version)
 
@@ -260,7 +248,14 @@ def _judge(policy: GuardPolicy, version: int, noHosts: Iterable[Network]) -> Add
 
 
 def _prefix(isIPv6: bool, number: int, length: int) -> str:
-    """Write a prefix as people do."""
-    if isIPv6:
-        return str(IPv6Network((number << 128 - length, length)))
-    return str(IPv4Network((number << 32 - length, length)))
+    return str(IPv6Network((number << 128 - length, length)) if isIPv6 else IPv4Network((number << 32 - length, length)))
+
+
+@lru_cache(512)
+def _number(host: str) -> tuple[int, bool] | None:
+    """An address as a number, and whether it is IPv6; C{None} if it is no IP address."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return int(address), isinstance(address, IPv6Address)

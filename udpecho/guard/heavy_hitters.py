@@ -1,4 +1,4 @@
-"""Who comes most often, in little memory."""
+"""The most frequent keys of a stream, in memory of a fixed size."""
 
 from __future__ import annotations
 
@@ -10,42 +10,38 @@ _K = TypeVar("_K", bound=Hashable)
 
 class HeavyHitters(Generic[_K]):
     """
-    Finds what is added most often among any number of different things, with a fixed number of counters: the algorithm of
-    Misra and Gries ("Finding repeated elements", 1982). What makes up more than one part in C{counters + 1} of the whole is
-    among them for certain; a count is at most that part too low, and never too high.
+    Finds the keys that are added most often, with a fixed number of counters: the algorithm of Misra and Gries ("Finding
+    repeated elements", 1982). A key that makes up more than one part in C{counters + 1} of the total is found for certain. A
+    count is at most that part too low, and never too high.
     """
 
     def __init__(self, counters: int = 64) -> None:
-        """@param counters: how many things to count at a time."""
+        """@param counters: how many keys to count at a time."""
         self._counters = counters
         self._counts: dict[_K, int] = {}
 
-    def add(self, thing: _K, times: int = 1) -> None:
-        """
-        Count a thing.
-
-        @param times: how often it came.
-        """
+    def add(self, key: _K, times: int = 1) -> None:
+        """Count C{times} occurrences of a key."""
         counts = self._counts
-        if thing in counts:
-            counts[thing] += times
+        if key in counts:
+            counts[key] += times
             return
         if len(counts) >= self._counters:
-            # Each of so many different things is taken away alike. It costs as many additions as it has counters, so that
-            # over all an addition costs the same, whatever is added.
+            # All keys lose the same count. This costs as many steps as there are counters, and each step was paid for by an
+            # earlier addition: on average an addition costs the same, whatever is added.
             least = min(times, min(counts.values()))
             self._counts = counts = {known: count - least for known, count in counts.items() if count > least}
             times -= least
         if times:
-            counts[thing] = times
+            counts[key] = times
 
-    def take(self, most: int) -> list[tuple[_K, int]]:
+    def drain(self, most: int) -> list[tuple[_K, int]]:
         """
-        Say what came most often, and start over.
+        Take out the most frequent keys, and start over with none.
 
-        @param most: how many things to name.
+        @param most: how many keys to return.
 
-        @return: each with its count, the busiest first.
+        @return: each key with its count, the most frequent first.
         """
         counts, self._counts = self._counts, {}
         return sorted(counts.items(), key=lambda item: item[1], reverse=True)[: max(0, most)]

@@ -1,10 +1,10 @@
 """
-How much is answered: a rate for each prefix of sources and a ceiling for all of them, in memory of a fixed size.
+Rate limits: one for each prefix of sources and a ceiling for all of them, in memory of a fixed size.
 
-The rate is kept by the I{generic cell rate algorithm} (ITU-T I.371 annex A), which needs a single number per prefix: the moment
-at which its allowance will be whole again. A datagram moves that moment on by the time in which the rate earns one datagram; it
-is within the limit as long as the moment is then no further ahead than the time in which the rate earns a whole burst. Moments
-are counted in units of the time that earns one datagram, so that their sums are exact.
+The limits use the I{generic cell rate algorithm} (ITU-T I.371 annex A), which needs one number per prefix: the moment at which
+its allowance is whole again. A datagram moves that moment on by the time in which the rate earns one datagram, and is within
+the limit if the moment is then no further ahead than the time in which the rate earns a whole burst. Moments are counted in
+units of the time that earns one datagram, so that their sums are exact.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ import os
 from array import array
 from collections.abc import Callable, Sequence
 
-#: How many prefixes of each length the table can tell apart. A flood from everywhere at once fills it when it brings so many
-#: times the rate of one source: 16 million datagrams a second at the default rate, more than one process could read.
+#: The table's places for each prefix length. A flood from random sources fills it at this many times the rate of one source:
+#: 16 million datagrams a second at the default rate, more than one process can read.
 TABLE_SIZE = 1 << 14
-#: How many times the rate and burst of a narrow prefix its wide prefix has: those of Knot DNS (the documentation of its module
-#: C{rrl}), where an IPv4 /24 has 32 times what a /32 has, and an IPv6 /48 twice what a /64 has.
+#: Rate and burst of a wide prefix, as a multiple of a narrow one's: IPv4 /24 to /32, IPv6 /48 to /64, as in Knot DNS (the
+#: documentation of its module C{rrl}).
 MULTIPLES = (32, 2)
 #: The lengths of the narrow and the wide prefixes of either family, in bits.
 LENGTHS = ((32, 24), (64, 48))
-#: Of the datagrams over the limit one in so many is answered, at random. chrony's C{ratelimit} has the same leak (2 to the
-#: power of its default C{leak} of 2).
+#: One in this many datagrams over the limit is answered, at random, as chrony's C{ratelimit} does (2 to the power of its
+#: default C{leak} of 2).
 LEAK = 4
-#: The longest time, in seconds, that is believed to have passed between two datagrams.
+#: The longest time between two looks at the clock that is taken for real, in seconds.
 LONGEST_STEP = 86400.0
 
 _entropyAtOnce = 1024
-#: Moments are whole multiples of one part in so many: of the unit, and of what a wide prefix is charged.
+#: Moments are whole multiples of 1/1024 unit, which is a whole part of what a wide prefix is charged: floats are exact then.
 _grain = 1024.0
 
 
 class Elapsed:
     """
-    Tells the time since it was made, in seconds, by a clock that may be set: what goes backwards is no time at all, and what
-    leaps is at most L{LONGEST_STEP}.
+    The time since its creation by a clock that may be set: a step back counts as no time, a step forward as at most
+    L{LONGEST_STEP}.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        """@param seconds: the clock."""
+        """@param seconds: the clock, in seconds."""
         self._seconds = seconds
         self._last = seconds()
         self._elapsed = 0.0
 
     def now(self) -> float:
-        """Tell the time."""
+        """The time, in seconds."""
         now = self._seconds()
         step = now - self._last
         self._last = now
@@ -55,19 +55,19 @@ class Elapsed:
 
 
 class Lots:
-    """Draws lots that nobody can foretell: the bytes come from the system's generator, a thousand at a time."""
+    """Draws at random, from bytes that nobody can predict."""
 
     def __init__(self, entropy: Callable[[int], bytes], oneIn: int = LEAK) -> None:
         """
-        @param entropy: gives so many random bytes.
-        @param oneIn: a divisor of 256: one in so many lots is drawn.
+        @param entropy: returns as many random bytes as it is asked for.
+        @param oneIn: a divisor of 256: one draw in this many is C{True}.
         """
         self._entropy = entropy
         self._below = 256 // oneIn
         self._bytes = iter(b"")
 
     def draw(self) -> bool:
-        """Draw one."""
+        """Draw once."""
         for byte in self._bytes:
             return byte < self._below
         self._bytes = iter(self._entropy(_entropyAtOnce))
@@ -76,25 +76,25 @@ class Lots:
 
 class PrefixLimiter:
     """
-    Holds each source to a rate, by its narrow prefix and by its wide one: an IPv4 address and its /24; an IPv6 /64, all of
-    which a single host may use (RFC 4291 section 2.5.1), and its /48. Ports do not matter: a sender may have them all. Nor do
-    scopes: link-local sources are one /64, on whatever interface (by default they are trusted and not limited).
+    Limits each source by its narrow prefix and by its wide one: an IPv4 address and its /24; an IPv6 /64, all of which a single
+    host may use (RFC 4291 section 2.5.1), and its /48. Ports do not matter: a sender may have them all. Nor do scopes:
+    link-local sources are one /64 on every interface (by default they are trusted and not limited).
 
-    The prefixes share a table of fixed size, as in Knot DNS. Its places are chosen by SipHash (Python's hash of bytes, PEP 456)
-    under a secret of our own besides Python's, so that no sender can choose whom to share a place with. Two that share one by
-    accident share one allowance: they are answered less than each might be, never more. That is the safe direction, since more
-    is what an attacker wants, and less still leaves one reply in L{LEAK}.
+    The prefixes share a table of fixed size, as in Knot DNS. Places are chosen by SipHash (Python's hash of bytes, PEP 456)
+    with a secret of our own in addition to Python's, so that no sender can choose which prefix it shares a place with. Two
+    prefixes that share a place by chance share one allowance: fewer of their datagrams are answered, never more. That is the
+    safe direction: an attacker wants more replies, and a client still gets one in L{LEAK}.
 
-    One datagram in L{LEAK} over the limit is answered by lot: else a flood in a victim's name would silence the victim. What is
-    over the limit is not charged, answered or not, so that the rate itself is always there.
+    One datagram in L{LEAK} over the limit is answered, at random: else a flood in a victim's name would silence the victim.
+    Datagrams over the limit are not charged, answered or not, so that the rate itself remains.
     """
 
     def __init__(self, rate: int, burst: int, size: int = TABLE_SIZE, entropy: Callable[[int], bytes] = os.urandom) -> None:
         """
         @param rate: datagrams a second for each narrow prefix.
-        @param burst: how many datagrams may come at once, 1 or more.
-        @param size: places in the table for each length of prefix, a power of two; each takes 8 bytes.
-        @param entropy: gives so many random bytes.
+        @param burst: how many datagrams may arrive at once, 1 or more.
+        @param size: the table's places for each prefix length, a power of two; each takes 8 bytes.
+        @param entropy: returns as many random bytes as it is asked for.
         """
         self.rate = rate
         self.burst = burst
@@ -105,10 +105,8 @@ class PrefixLimiter:
         self._lots = Lots(entropy)
 
     def places(self, host: int, isIPv6: bool) -> tuple[int, int]:
-        """
-        Where in the table the two prefixes of a source are: the narrow one among the narrow ones, the wide one among the wide.
-        """
-        # Of four lengths, so that the families do not share a place more often than by accident.
+        """The places of a source's narrow and wide prefix, each in the table for that length."""
+        # The four lengths differ, so that the families share a place only by chance.
         if isIPv6:
             address = host.to_bytes(16, "big")
             return hash(self._secret + address[:8]) & self._mask, hash(self._secret + address[:6]) & self._mask
@@ -116,26 +114,23 @@ class PrefixLimiter:
         return hash(self._secret + address) & self._mask, hash(self._secret + address[:3]) & self._mask
 
     def fill(self, now: float) -> float:
-        """
-        How much of the table is in use.
-
-        @return: a share, from 0 to 1.
-        """
+        """How much of the table is in use at a time in seconds, from 0 to 1."""
         later = _moment(now, self.rate).__lt__
         used = sum(map(later, self._narrow)) + sum(map(later, self._wide))
         return used / (2 * len(self._narrow))
 
     def refuse(self, hosts: Sequence[int], counts: Sequence[int], isIPv6: bool, now: float) -> dict[int, int]:
         """
-        Decide about datagrams that came at one moment, source by source, in the order in which the sources first appear.
+        Decide about entries that arrived together, source by source, in the order in which the sources first appear.
 
-        A burst that came as one is answered if one datagram of it is within the limit, and all of it is charged.
+        An entry of several segments is answered if its first datagram is within the limit, and all its datagrams are charged.
 
-        @param hosts: the source of each entry.
-        @param counts: how many datagrams each entry is.
+        @param hosts: the source address of each entry, as a number.
+        @param counts: how many datagrams each entry has.
+        @param isIPv6: whether the sources are IPv6 addresses.
         @param now: the time in seconds; never less than before.
 
-        @return: which entries not to answer, by their index, each with the length of the prefix that is over its limit.
+        @return: the indexes of the entries to drop, each with the length of the prefix that is over its limit, in bits.
         """
         refused: dict[int, int] = {}
         entriesOf: dict[int, list[int]] | None = None
@@ -152,7 +147,6 @@ class PrefixLimiter:
                 narrowTable[narrow] = narrowAt + datagrams
                 wideTable[wide] = wideAt + datagrams * share
                 continue
-            # There is not room for all, so that each has to be looked at.
             if entriesOf is None:
                 entriesOf = _indexes(hosts)
             for entry in entriesOf[host]:
@@ -167,23 +161,21 @@ class PrefixLimiter:
 
 
 class Ceiling:
-    """
-    Holds all replies together to a rate. Nobody is favoured, and there is no leak: a ceiling is for the line and the machine.
-    """
+    """Limits the rate of all replies together, without a leak: it protects the line and the machine."""
 
     def __init__(self, rate: int) -> None:
-        """@param rate: datagrams a second; as many may come at once."""
+        """@param rate: datagrams a second; as many may arrive at once."""
         self.rate = rate
         self._wholeAt = 0.0
 
     def refuse(self, counts: Sequence[int], now: float) -> list[int]:
         """
-        Decide about datagrams in the order in which they came.
+        Decide about entries in the order of their arrival.
 
-        @param counts: how many datagrams each entry is.
+        @param counts: how many datagrams each entry has.
         @param now: the time in seconds; never less than before.
 
-        @return: the indexes of the entries not to answer.
+        @return: the indexes of the entries to drop.
         """
         moment = _moment(now, self.rate)
         latest = moment + self.rate
@@ -208,6 +200,7 @@ def _moment(now: float, rate: float) -> float:
 
 def _sums(hosts: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
     """How many datagrams each source sent, in the order in which the sources first appear."""
+    # Without repetition this is all: the common case.
     sums = dict(zip(hosts, counts))
     if len(sums) < len(hosts):
         sums = dict.fromkeys(sums, 0)
@@ -217,7 +210,6 @@ def _sums(hosts: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
 
 
 def _indexes(hosts: Sequence[int]) -> dict[int, list[int]]:
-    """Which entries came from each source."""
     indexes: dict[int, list[int]] = {}
     for entry, host in enumerate(hosts):
         indexes.setdefault(host, []).append(entry)

@@ -1,4 +1,4 @@
-"""Networks: how people name them, and a map that says for any address at once which rule it falls under."""
+"""Networks: their names, and a map from addresses to values that does not slow down with many networks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ Networks = tuple[Network, ...]
 #: This machine (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
 LOOPBACK: Networks = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 #: Addresses that the Internet does not route: private use (RFC 1918), shared between a provider and its customers (RFC 6598),
-#: link-local (RFC 3927, RFC 4291 section 2.5.6), unique local (RFC 4193). With L{LOOPBACK} it is the list of whom dnsdist
-#: answers by default.
+#: link-local (RFC 3927, RFC 4291 section 2.5.6), unique local (RFC 4193). With L{LOOPBACK}, dnsdist answers these by default.
 PRIVATE: Networks = (
     IPv4Network("10.0.0.0/8"),
     IPv4Network("100.64.0.0/10"),
@@ -29,7 +28,6 @@ PRIVATE: Networks = (
     IPv6Network("fc00::/7"),
     IPv6Network("fe80::/10"),
 )
-#: Every address.
 ANY: Networks = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 #: IPv4 addresses as an IPv6 socket that serves both writes them (RFC 4291 section 2.5.5.2).
 MAPPED = IPv6Network("::ffff:0:0/96")
@@ -43,9 +41,9 @@ def parseNetwork(text: str) -> Networks:
     Read a network: C{192.0.2.0/24}, C{2001:db8::/32}, a single address, or one of the names C{private}, C{loopback} and
     C{any}.
 
-    @return: what the name stands for, or the one network.
+    @return: the networks that the name stands for, or the one network.
 
-    @raise ValueError: with a sentence that says what would be right.
+    @raise ValueError: if the text is none of these, or has bits set beyond the prefix length.
     """
     if text in _names:
         return _names[text]
@@ -55,14 +53,14 @@ def parseNetwork(text: str) -> Networks:
         network = ip_network(text, strict=False)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a network: an address with a prefix length is, as in 192.0.2.0/24 or 2001:db8::/32, a single "
-            "address, or private, loopback or any"
+            "network must be an address with a prefix length, as in 192.0.2.0/24 or 2001:db8::/32, a single address, or"
+            f" private, loopback or any, got {text!r}"
         ) from None
     if network.network_address != ip_network(text.partition("/")[0]).network_address:
-        raise ValueError(f"{text!r} has bits set beyond its prefix length: {network} is that network")
+        raise ValueError(f"network must have no bits set beyond its prefix length, as in {network}, got {text!r}")
     if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
         inside = IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
-        raise ValueError(f"{text!r} is an IPv4 network in IPv6 clothes: write {inside}")
+        raise ValueError(f"IPv4 network must be written as IPv4, as in {inside}, got {text!r}")
     return (network,)
 
 
@@ -70,13 +68,13 @@ class AddressRanges:
     """
     A set of addresses of one family, made of networks.
 
-    @ivar edges: every address at which it begins or ends, sorted; it ends just before one.
+    @ivar edges: the sorted addresses at which a range begins, and those just after a range's last.
     """
 
     def __init__(self, networks: Iterable[Network], version: int) -> None:
         """
-        @param networks: those of the other family are left out.
-        @param version: 4 or 6.
+        @param networks: the networks; those of the other family are ignored.
+        @param version: the family, 4 or 6.
         """
         spans = [(int(net.network_address), int(net.broadcast_address) + 1) for net in networks if net.version == version]
         self.edges: list[int] = []
@@ -92,14 +90,14 @@ class AddressRanges:
 
 class AddressMap(Generic[_T]):
     """
-    What is true of each address of one family. It holds only where that changes, so that an address costs one binary search,
-    whatever the number of networks it is made from; and addresses between the same two changes cost two searches altogether.
+    A value for each address of one family. It keeps only the addresses where the value changes, so that one look-up is one
+    binary search, however many networks there are; any number of addresses between two changes cost two searches altogether.
     """
 
     def __init__(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> None:
         """
-        @param edges: addresses at which C{valueOf} may change.
-        @param valueOf: what is true of an address.
+        @param edges: the addresses at which C{valueOf} may change.
+        @param valueOf: returns the value of an address.
         """
         self._edges: list[int] = []
         self._values = [valueOf(0)]
@@ -114,11 +112,7 @@ class AddressMap(Generic[_T]):
         return self._values[bisect_right(self._edges, address)]
 
     def valuesOf(self, addresses: Collection[int]) -> AbstractSet[_T]:
-        """
-        All that is true of some addresses.
-
-        @param addresses: one or more.
-        """
+        """The set of the values of one or more addresses."""
         edges = self._edges
         lowest = bisect_right(edges, min(addresses))
         if bisect_right(edges, max(addresses)) == lowest:

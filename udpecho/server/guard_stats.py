@@ -44,5 +44,5 @@ class GuardStats:
 
     def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
         """@see: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}"""
-        drained = {reason: busiest.take(most) for reason, busiest in self._busiest.items()}
+        drained = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
         return {reason: found for reason, found in drained.items() if found}

@@ -1,4 +1,4 @@
-"""Virtual time in which things happen one after the other, each at its own moment."""
+"""Virtual time: each call is made at its own moment."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from twisted.internet.task import Clock
 
 class NetworkClock(Clock):
     """
-    A C{Clock} for a network: while it is advanced, each call is made at the time it was asked for, calls that it makes in turn
-    included, and of two calls for one time the first asked for is first. C{Clock} itself is at the end of the step already
-    when it makes the first call, and sorts all its calls for each new one.
+    A C{Clock} for a network: while it advances, each call is made at its own time, calls made meanwhile included, and calls for
+    the same time in the order of C{callLater}. C{Clock} itself is at the end of the step already when it makes the first call,
+    and sorts all its calls for each new one.
     """
 
     def __init__(self) -> None:
-        # What Clock keeps is kept here in another way.
+        # Instead of the attributes of Clock.
         self._queue: list[tuple[float, int, Any, tuple[Any, ...]]] = []
         self._order = count()
         self._active: dict[DelayedCall, None] = {}
         self._cancelled = 0
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
-        """Call something in so many seconds, none or more, as reactors have it."""
-        assert delay >= 0, f"{delay!r} is not a number of seconds from now on"
+        """Call something after C{delay} seconds, as reactors do."""
+        assert delay >= 0, f"delay must be 0 seconds or more, got {delay!r}"
         call = DelayedCall(self.rightNow + delay, callable, args, kw, self._forget, self._push, self.seconds)
         self._active[call] = None
         self._push(call)
@@ -36,26 +36,19 @@ class NetworkClock(Clock):
 
     @property
     def calls(self) -> list[DelayedCall]:  # type: ignore[override]
-        """As C{Clock} has them: the calls that are to be made, the next one first."""
+        """The pending calls, the next one first, as C{Clock} has them."""
         return sorted(self._active, key=DelayedCall.getTime)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The calls that are to be made."""
+        """The pending calls."""
         return list(self._active)
 
     def fly(self, when: float, what: Callable[..., object], *arguments: object) -> None:
-        """
-        Call something in so many seconds that is no delayed call of anybody's, and cannot be cancelled: a datagram that is on
-        its way.
-        """
+        """Call something after C{when} seconds that is no delayed call and cannot be cancelled: a datagram arrives."""
         heappush(self._queue, (self.rightNow + when, next(self._order), what, arguments))
 
     def advance(self, amount: float) -> None:
-        """
-        Let time pass, with all that happens meanwhile.
-
-        @param amount: seconds.
-        """
+        """Advance by C{amount} seconds, and make all calls that are due meanwhile."""
         end = self.rightNow + amount
         queue = self._queue
         while queue and queue[0][0] <= end:
@@ -76,11 +69,11 @@ class NetworkClock(Clock):
         self.rightNow = max(self.rightNow, end)
 
     def _forget(self, call: DelayedCall) -> None:
-        """A call was cancelled. Its place in the queue goes when its time comes, or when such places are too many."""
+        # Its entry in the queue is removed at its time, or when there are too many such entries.
         del self._active[call]
         self._cancelled += 1
         if self._cancelled > 1000 and self._cancelled * 2 > len(self._queue):
-            # In place: it may be under way.
+            # In place: advance may be iterating.
             self._queue[:] = [entry for entry in self._queue if not _isCall(entry[2]) or entry[2] in self._active]
             heapify(self._queue)
             self._cancelled = 0

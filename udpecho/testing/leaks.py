@@ -1,4 +1,4 @@
-"""What a test has left behind in its reactor."""
+"""Finds what a test has left behind in its reactor."""
 
 from __future__ import annotations
 
@@ -14,38 +14,34 @@ from zope.interface import implementer
 
 @implementer(ILogObserver)
 class LeakCheck:
-    """Compares a reactor, and the process's sockets, with how they were before."""
+    """Compares a reactor, and the sockets of the process, with their state before the test."""
 
     def __init__(self, reactor: Any, unhandled: bool = True) -> None:
         """
-        Look around before the test.
+        Record the state before the test.
 
         @param reactor: the reactor that the test will use.
-        @param unhandled: whether failed Deferreds that nobody handled count; trial looks for these itself.
+        @param unhandled: whether to report unhandled failures of Deferreds; trial does that itself.
         """
-        # What others have left is not this test's: a failed Deferred tells when it is collected.
+        # A failed Deferred of an earlier test is reported when it is collected.
         gc.collect()
         self._reactor = reactor
         self._before = self._look()
         self._unhandled: list[str] = []
-        self._listens = unhandled
+        self._observes = unhandled
         if unhandled:
             globalLogPublisher.addObserver(self)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Hear of a Deferred that failed and that nobody handled."""
+        """Record an unhandled failure of a Deferred."""
         failure = event.get("log_failure")
         if failure is not None and event.get("log_namespace") == "twisted.internet.defer":
             self._unhandled.append(f"unhandled failure in a Deferred: {failure.type.__name__}: {failure.value}")
 
     def finish(self) -> list[str]:
-        """
-        Look around after the test.
-
-        @return: a line for each thing that is left; none if it is all as before.
-        """
+        """Return a line for each thing that is left after the test."""
         gc.collect()
-        if self._listens:
+        if self._observes:
             globalLogPublisher.removeObserver(self)
         left = [line for key, line in self._look().items() if key not in self._before]
         return left + self._unhandled
@@ -59,7 +55,7 @@ class LeakCheck:
                 found["reader", reader] = f"reader: {reader!r}"
         for writer in getattr(reactor, "getWriters", list)():
             found["writer", writer] = f"writer: {writer!r}"
-        # By what they call and how often: what is done every second is another call after each.
+        # By function and number: a periodic call is another object each time.
         same: Counter[Any] = Counter()
         for call in reactor.getDelayedCalls():
             function = getattr(call, "func", call)
@@ -71,9 +67,9 @@ class LeakCheck:
 
 
 def _openSockets() -> dict[str, str]:
-    """The open sockets of this process, by what tells them apart."""
+    """The open sockets of this process, by their inodes."""
     found = {}
-    for descriptor in _descriptors():
+    for descriptor in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
             target = os.readlink(f"/proc/self/fd/{descriptor}")
         except OSError:
@@ -81,10 +77,6 @@ def _openSockets() -> dict[str, str]:
         if target.startswith("socket:"):
             found[target] = f"socket: {_describe(int(descriptor))}"
     return found
-
-
-def _descriptors() -> list[str]:
-    return os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
 
 
 def _describe(descriptor: int) -> str:

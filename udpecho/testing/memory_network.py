@@ -1,4 +1,4 @@
-"""A network in memory: hosts that are reactors, on one clock, with UDP that behaves as Linux's does."""
+"""A network in memory: hosts that are reactors, on one clock, with UDP that behaves as Linux's."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Delivery, Plan
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Delivery
 from udpecho.interfaces import IDatagramReactor
 from udpecho.testing.clock import NetworkClock
-from udpecho.testing.memory_port import MemoryPort, canonical, isLoopback, unmapped
+from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
-#: How far apart hosts begin in it; no divisor of its length.
+#: The distance between the first ports of two hosts; no divisor of the range's length.
 _ephemeralStep = 1009
 
-_onItsWay = "on its way"
+_inFlight = "in flight"
 _outcomes = ("delivered", "refused", "nobody listens")
 
 
 @dataclass
 class TraceEntry:
     """
-    One datagram as the network saw it.
+    One datagram.
 
     @ivar time: when it was sent, in seconds on the network's clock.
-    @ivar source: where it came from.
-    @ivar destination: where it was to go.
+    @ivar source: its source, a C{(host, port)} pair.
+    @ivar destination: its destination, a C{(host, port)} pair.
     @ivar size: its payload in bytes.
-    @ivar fate: what became of it.
+    @ivar outcome: its faults and arrivals, as text.
     """
 
     time: float
     source: tuple[str, int]
     destination: tuple[str, int]
     size: int
-    fate: str
+    outcome: str
 
 
 class Trace(list[TraceEntry]):
     """The datagrams of a network, in the order of sending; C{str()} aligns them."""
 
     def __str__(self) -> str:
-        rows = [(f"{e.time:.6f}", formatAddress(e.source), formatAddress(e.destination), str(e.size), e.fate) for e in self]
+        rows = [(f"{e.time:.6f}", formatAddress(e.source), formatAddress(e.destination), str(e.size), e.outcome) for e in self]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
         return "\n".join(
             f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}} > {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}} B  {row[4]}"
@@ -83,7 +83,7 @@ class _Resolution:
 
 @implementer(IHostnameResolver)
 class _Resolver:
-    """Knows the hosts of a network by their names."""
+    """Resolves the names of a network's hosts."""
 
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = network
@@ -115,96 +115,95 @@ class _Resolver:
 
 class MemoryNetwork:
     """
-    Hosts on one clock, and what the links between them do to datagrams.
+    Hosts on one clock, and links between them with faults.
 
-    @ivar clock: the time of all hosts; advance it.
+    @ivar clock: the clock of all hosts.
     @ivar hosts: the hosts by name.
     @ivar trace: every datagram that was sent.
     """
 
-    def __init__(self, plan: Plan | None = None, latency: float = 0.0) -> None:
+    def __init__(self, plan: Decider | None = None, latency: float = 0.0) -> None:
         """
-        @param plan: the faults of all links that have no plan of their own, as one link that they share; by default none.
-        @param latency: seconds that each datagram between two hosts takes beside what a plan says.
+        @param plan: the faults of all links without a plan of their own, as of one link that they share; by default none.
+        @param latency: the delay of each datagram between two hosts in addition to that of a plan, in seconds.
         """
         self.clock = NetworkClock()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
         self._plan = plan
         self._latency = latency
-        self._plans: dict[tuple[MemoryHost, MemoryHost], Plan] = {}
+        self._plans: dict[tuple[Host, Host], Decider] = {}
         self._byAddress: dict[str, MemoryHost] = {}
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
         """
         Add a host.
 
-        @param name: what the other hosts resolve it by.
-        @param addresses: its IP addresses, beside C{127.0.0.0/8} and C{::1}, which every host has.
+        @param name: the name that the other hosts resolve.
+        @param addresses: its IP addresses, in addition to C{127.0.0.0/8} and C{::1}.
 
-        @raise ValueError: if the name or an address is taken, or is none.
+        @raise ValueError: if the name or an address is taken, or an address is not one of a single host.
         """
         own = [canonical(address) for address in addresses]
         if name in self.hosts:
-            raise ValueError(f"there is a host {name!r} already: give this one another name")
+            raise ValueError(f"name of a host must be new, got {name!r} again")
         for address in own:
             if address in self._byAddress or own.count(address) > 1 or isLoopback(unmapped(address)):
-                raise ValueError(f"{address} is taken: give {name!r} another address")
+                raise ValueError(f"address of {name!r} must be its own, got {address}, which is taken")
             if address in ("0.0.0.0", "::") or isGroup(address) or address != unmapped(address):
-                raise ValueError(f"{address} is not the address of one host: give {name!r} another")
+                raise ValueError(f"address of {name!r} must be that of a single host, got {address}")
         host = MemoryHost(self, name, own)
         self.hosts[name] = host
         for address in own:
             self._byAddress[address] = host
         return host
 
-    def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Plan) -> None:
-        """Give one direction between two hosts, or of a host's loopback, its own faults."""
+    def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Decider) -> None:
+        """Set the faults of one direction between two hosts, or of a host's loopback."""
         self._plans[source, destination] = plan
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, for all hosts, with everything that happens meanwhile in its order."""
+        """Advance the clock by seconds, and do everything that is due meanwhile, in its order."""
         self.clock.advance(seconds)
 
-    def _hostOf(self, source: MemoryHost, address: str) -> MemoryHost | None:
-        return source if isLoopback(address) else self._byAddress.get(address)
+    def _hostOf(self, source: Host, address: str) -> MemoryHost | None:
+        return self.hosts[source.name] if isLoopback(address) else self._byAddress.get(address)
 
-    def _reachable(self, source: MemoryHost, address: str) -> bool:
+    def reachable(self, source: Host, address: str) -> bool:
+        """Whether there is a route from a host to an address."""
         return self._hostOf(source, address) is not None or isGroup(address)
 
-    def _carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
-        """
-        Bring a datagram to whom it is for, through the faults of the link; IPv4 addresses are plain here, not IPv4-mapped.
-        """
+    def carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """Bring a datagram to its destination, through the faults of the link."""
         if isGroup(destination.host):
-            hears = sender._loopback or destination.host == "255.255.255.255"
-            hosts = [host for host in self.hosts.values() if hears or host is not sender._host]
+            loops = sender.loopback or destination.host == "255.255.255.255"
+            hosts = [host for host in self.hosts.values() if loops or host is not sender.host]
         else:
-            found = self._hostOf(sender._host, destination.host)
+            found = self._hostOf(sender.host, destination.host)
             hosts = [] if found is None else [found]
         for host in hosts:
-            entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), _onItsWay)
+            entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), _inFlight)
             self.trace.append(entry)
-            plan = self._plans.get((sender._host, host), self._plan)
+            plan = self._plans.get((sender.host, host), self._plan)
             if plan is None:
                 deliveries = [Delivery(0.0, datagram)]
             else:
                 decision = plan.decide(len(datagram), self.clock.rightNow)
                 deliveries = decision.apply(datagram)
                 if decision.reasons != (DELIVERED,):
-                    entry.fate = ",".join(decision.reasons)
-            latency = 0.0 if host is sender._host else self._latency
+                    entry.outcome = ",".join(decision.reasons)
+            latency = 0.0 if host is sender.host else self._latency
             if plan is not None and TOO_LONG in decision.reasons:
-                self.clock.fly(latency, self._tellTooLong, sender, destination, getattr(plan, "mtu", None))
+                self.clock.fly(latency, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
             for delivery in deliveries:
                 delay = latency + delivery.delay
                 self.clock.fly(delay, self._arrive, sender, host, delivery.datagram, source, destination, entry)
 
-    def _tellTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
-        """Say what a router says (ICMP fragmentation needed): to a connected socket, of its own peer."""
+    def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
+        """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
         known = "as much" if limit is None else f"more than {limit} bytes"
         message = f"the path to {destination} does not carry {known}"
-        self._tell(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
+        self._notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
 
     def _arrive(
         self,
@@ -218,38 +217,38 @@ class MemoryNetwork:
         receivers = host._receivers(source, destination)
         refused = not receivers and not isGroup(destination.host)
         outcome = "refused" if refused else "delivered" if receivers else "nobody listens"
-        if entry.fate == _onItsWay:
-            entry.fate = outcome
+        if entry.outcome == _inFlight:
+            entry.outcome = outcome
         else:
             # The faults come first, then each arrival.
-            entry.fate += f"{', ' if entry.fate.endswith(_outcomes) else ': '}{outcome}"
+            entry.outcome += f"{', ' if entry.outcome.endswith(_outcomes) else ': '}{outcome}"
         for receiver in receivers:
-            receiver._receive(datagram, source, destination)
+            receiver.receive(datagram, source, destination)
         if refused:
             self._sendBack(host, sender, destination)
 
     def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
-        """Send a refusal, through the faults of the way back: it may be late, or lost."""
-        plan = self._plans.get((host, sender._host), self._plan)
+        """Send a refusal, through the faults of the opposite direction: it may be late, or lost."""
+        plan = self._plans.get((host, sender.host), self._plan)
         delays = (0.0,) if plan is None else plan.decide(0, self.clock.rightNow).delays
         if delays:
-            latency = 0.0 if host is sender._host else self._latency
+            latency = 0.0 if host is sender.host else self._latency
             self.clock.fly(latency + min(delays), self._refuse, sender, destination)
 
     def _refuse(self, sender: MemoryPort, destination: DatagramAddress) -> None:
-        self._tell(sender, destination, unreachable(errno.ECONNREFUSED, str(destination)))
+        self._notify(sender, destination, unreachable(errno.ECONNREFUSED, str(destination)))
 
-    def _tell(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
-        # Only a connected socket hears of it, and only of its own peer.
-        peer = sender._peer
+    def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
+        # Only a connected socket is notified, and only of its own peer.
+        peer = sender.peer
         if peer is not None and (unmapped(peer.host), peer.port) == destination:
-            sender._hear(reason)
+            sender.networkError(reason)
 
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorTime, IReactorPluggableNameResolver, IReactorMulticast)
 class MemoryHost:
     """
-    A host of a L{MemoryNetwork}, which is a reactor for UDP code.
+    A host of a L{MemoryNetwork}, and a reactor for UDP code.
 
     @ivar network: the network.
     @ivar name: its name.
@@ -283,10 +282,10 @@ class MemoryHost:
         return self.network.clock.callLater(delay, callable, *args, **kwargs)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The delayed calls of all hosts; datagrams on their way are none."""
+        """The delayed calls of all hosts, without datagrams in flight."""
         return self.network.clock.getDelayedCalls()
 
-    # IReactorUDP
+    # IReactorUDP, IReactorMulticast, IDatagramReactor
 
     def listenUDP(self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192) -> MemoryPort:
         """
@@ -294,25 +293,7 @@ class MemoryHost:
 
         @raise error.CannotListenError: if the address is not this host's, or taken.
         """
-        listening = MemoryPort(self, port, protocol, interface, maxPacketSize)
-        listening.startListening()
-        return listening
-
-    # IDatagramReactor
-
-    def listenDatagrams(
-        self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
-    ) -> MemoryPort:
-        """
-        Listen on this host.
-
-        @see: L{IDatagramReactor.listenDatagrams}
-        """
-        listening = MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only)
-        listening.startListening()
-        return listening
-
-    # IReactorMulticast
+        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize))
 
     def listenMulticast(
         self,
@@ -322,32 +303,33 @@ class MemoryHost:
         maxPacketSize: int = 8192,
         listenMultiple: bool = False,
     ) -> MemoryPort:
-        """
-        Listen on this host, for groups too.
+        """Listen on this host, for groups too, and on the address of other ports with C{listenMultiple}."""
+        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple))
 
-        @param listenMultiple: let others that say the same listen on the same address.
-        """
-        listening = MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple)
-        listening.startListening()
-        return listening
+    def listenDatagrams(
+        self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
+    ) -> MemoryPort:
+        """@see: L{IDatagramReactor.listenDatagrams}"""
+        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only))
+
+    def _listen(self, port: MemoryPort) -> MemoryPort:
+        port.startListening()
+        return port
 
     # IReactorPluggableNameResolver
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """
-        Use another resolver from now on.
-
-        @return: the one before.
-        """
+        """Use another resolver, and return the previous one."""
         previous, self.nameResolver = self.nameResolver, resolver
         return previous
 
-    # What ports need
+    # For the ports: see Host in memory_port
 
-    def _owns(self, address: str) -> bool:
+    def owns(self, address: str) -> bool:
+        """Whether an IP address is the host's."""
         return isLoopback(address) or address in self.addresses
 
-    def _sourceFor(self, destination: str) -> str:
+    def sourceFor(self, destination: str) -> str:
         """The address that the routing table would choose to send from."""
         if isLoopback(destination):
             return "::1" if ":" in destination else "127.0.0.1"
@@ -358,20 +340,15 @@ class MemoryHost:
                 return address
         return "::" if ":" in destination else "0.0.0.0"
 
-    def _bind(self, port: MemoryPort) -> int:
-        """
-        Give a port its number.
-
-        @raise OSError: as C{bind(2)} does.
-        @raise OverflowError: if C{port} asks for what is no port number, as a socket does.
-        """
-        if not 0 <= port._number <= 65535:
+    def bind(self, port: MemoryPort) -> int:
+        """Give a port its number."""
+        if not 0 <= port.number <= 65535:
             raise OverflowError("bind(): port must be 0-65535.")
-        address = ipaddress.ip_address(unmapped(port._interface))
-        if not (address.is_unspecified or address.is_multicast or self._owns(str(address))):
+        address = ipaddress.ip_address(unmapped(port.interface))
+        if not (address.is_unspecified or address.is_multicast or self.owns(str(address))):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        if port._number:
-            number = port._number
+        if port.number:
+            number = port.number
             if not self._isFree(port, number):
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         else:
@@ -386,43 +363,52 @@ class MemoryHost:
         return number
 
     def _isFree(self, port: MemoryPort, number: int) -> bool:
-        """Whether no other port stands in the way: on the same address, or a wildcard's family."""
+        """Whether no other port has the number on the same address, or on a wildcard address of its family."""
         return all(
-            (port._listenMultiple and other._listenMultiple) or not _overlap(port, other)
+            (port.listenMultiple and other.listenMultiple) or not _overlap(port, other)
             for other in self._byNumber.get(number, ())
         )
 
-    def _unbind(self, port: MemoryPort) -> None:
-        ports = self._byNumber[port._number]
+    def reachable(self, destination: str) -> bool:
+        """Whether there is a route to an address."""
+        return self.network.reachable(self, destination)
+
+    def carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """Bring a datagram to its destination."""
+        self.network.carry(sender, datagram, source, destination)
+
+    def unbind(self, port: MemoryPort) -> None:
+        """Free a port's number."""
+        ports = self._byNumber[port.number]
         ports.remove(port)
         if not ports:
-            del self._byNumber[port._number]
+            del self._byNumber[port.number]
 
     def _receivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
-        """The ports that a datagram is for: the one that fits it best, or all that are in its group."""
+        """The ports that receive a datagram: the one that matches it best, or all that are in its group."""
         ports = self._byNumber.get(destination.port, [])
         if isGroup(destination.host):
-            # As on Linux (IP_MULTICAST_ALL in ip(7)), it is enough that somebody on this host has joined.
+            # As on Linux (IP_MULTICAST_ALL in ip(7)), it is enough that one port of this host has joined.
             if destination.host != "255.255.255.255" and not self._hasJoined(destination.host):
                 return []
-            return [port for port in ports if port._score(source, destination)]
+            return [port for port in ports if port.score(source, destination)]
         best: list[MemoryPort] = []
         most = 0
         for port in ports:
-            score = port._score(source, destination)
+            score = port.score(source, destination)
             if score > most:
                 best, most = [port], score
         return best
 
     def _hasJoined(self, group: str) -> bool:
-        return any(group in port._groups for ports in self._byNumber.values() for port in ports)
+        return any(group in port.groups for ports in self._byNumber.values() for port in ports)
 
 
 def _overlap(first: MemoryPort, second: MemoryPort) -> bool:
     """Whether the bound addresses of two ports cannot have the same port number."""
-    one, other = unmapped(first._interface), unmapped(second._interface)
+    one, other = unmapped(first.interface), unmapped(second.interface)
     if (":" in one) != (":" in other):
-        # The one of IPv6 has all of IPv4 in it, unless it says otherwise.
+        # An IPv6 wildcard includes all of IPv4, unless it is IPv6 only.
         wide = first if ":" in one else second
-        return wide._interface == "::" and not wide._ipv6Only
+        return wide.interface == "::" and not wide.ipv6Only
     return one == other or "0.0.0.0" in (one, other) or "::" in (one, other)

@@ -7,8 +7,9 @@ import ipaddress
 import os
 import socket
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet import defer, error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -24,12 +25,41 @@ from udpecho.interfaces import IDatagramTransport, IDropReceiver, SendCallback
 from udpecho.net.network_errors import notifyError
 from udpecho.net.sender import notifySent
 
-if TYPE_CHECKING:
-    from udpecho.testing.memory_network import MemoryHost
-
 _wildcards = ("0.0.0.0", "::")
 
 _log = Logger()
+
+
+class Host(Protocol):
+    """What a port needs of its host."""
+
+    name: str
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> IDelayedCall:
+        """Call something later, as C{IReactorTime} has it."""
+
+    def bind(self, port: MemoryPort) -> int:
+        """
+        Give a port its number.
+
+        @raise OSError: as C{bind(2)} does.
+        @raise OverflowError: if C{port} asks for what is no port number, as a socket does.
+        """
+
+    def unbind(self, port: MemoryPort) -> None:
+        """Free a port's number."""
+
+    def owns(self, address: str) -> bool:
+        """Whether an IP address is the host's."""
+
+    def sourceFor(self, destination: str) -> str:
+        """The address that the routing table would choose to send from."""
+
+    def reachable(self, destination: str) -> bool:
+        """Whether there is a route to an address."""
+
+    def carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """Bring a datagram to its destination; IPv4 addresses are plain here, not IPv4-mapped."""
 
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
@@ -38,11 +68,14 @@ class MemoryPort:
     A UDP port of a L{MemoryHost <udpecho.testing.memory_network.MemoryHost>}.
 
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}.
+    @ivar peer: the peer in connected mode, else C{None}.
+    @ivar groups: the multicast groups that were joined.
+    @ivar loopback: whether the host receives what this port sends to its groups.
     """
 
     def __init__(
         self,
-        host: MemoryHost,
+        host: Host,
         port: int,
         protocol: DatagramProtocol,
         interface: str,
@@ -61,28 +94,28 @@ class MemoryPort:
         self.dropped: Counter[str] = Counter()
         self.protocol = protocol
         self.connected = False
-        self._host = host
-        self._number = port
-        self._interface = canonical(interface)
-        self._wildcard = unmapped(self._interface) in _wildcards
+        self.host = host
+        self.number = port
+        self.interface = canonical(interface)
+        self._wildcard = unmapped(self.interface) in _wildcards
         self._maxPacketSize = maxPacketSize
-        self._listenMultiple = listenMultiple
-        self._ipv6Only = ipv6Only
-        self._peer: DatagramAddress | None = None
+        self.listenMultiple = listenMultiple
+        self.ipv6Only = ipv6Only
+        self.peer: DatagramAddress | None = None
         self._broadcastAllowed = False
-        self._groups: set[str] = set()
-        self._outgoingInterface = self._interface
+        self.groups: set[str] = set()
+        self._outgoingInterface = self.interface
         self._ttl = 1
-        self._loopback = True
+        self.loopback = True
         self._stopped: list[defer.Deferred[None]] = []
         self._closing: IDelayedCall | None = None
 
     def __repr__(self) -> str:
-        return f"<MemoryPort {formatAddress((self._interface, self._number))} of {self._host.name}>"
+        return f"<MemoryPort {formatAddress((self.interface, self.number))} of {self.host.name}>"
 
     @property
     def _ipv6(self) -> bool:
-        return ":" in self._interface
+        return ":" in self.interface
 
     # IListeningPort
 
@@ -93,38 +126,34 @@ class MemoryPort:
         @raise error.CannotListenError: if it is not the host's, or taken.
         """
         try:
-            self._number = self._host._bind(self)
+            self.number = self.host.bind(self)
         except OSError as e:
-            raise error.CannotListenError(self._interface, self._number, e) from None
+            raise error.CannotListenError(self.interface, self.number, e) from None
         self.connected = True
         self.protocol.makeConnection(self)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """The local address."""
-        return (IPv6Address if self._ipv6 else IPv4Address)("UDP", self._interface, self._number)
+        return (IPv6Address if self._ipv6 else IPv4Address)("UDP", self.interface, self.number)
 
     def stopListening(self) -> defer.Deferred[None]:
-        """Hear nothing more, and stop in the next turn. May be called twice."""
+        """Receive nothing more, and stop in the next turn. May be called twice."""
         if not self.connected:
             return defer.succeed(None)
         stopped: defer.Deferred[None] = defer.Deferred()
         self._stopped.append(stopped)
         if self._closing is None:
-            self._closing = self._host.callLater(0, self.abort)
+            self._closing = self.host.callLater(0, self.abort)
         return stopped
 
     def abort(self) -> None:
-        """
-        Stop at once.
-
-        @see: L{IDatagramTransport.abort}
-        """
+        """@see: L{IDatagramTransport.abort}"""
         closing, self._closing = self._closing, None
         if closing is not None and closing.active():
             closing.cancel()
         if self.connected:
             self.connected = False
-            self._host._unbind(self)
+            self.host.unbind(self)
             try:
                 self.protocol.doStop()
             except Exception:
@@ -137,22 +166,22 @@ class MemoryPort:
 
     def connect(self, host: str, port: int) -> None:
         """
-        Exchange datagrams with one peer only from now on; a port on a wildcard has the one address from then on that reaches
-        the peer, as the system has it after C{connect(2)}.
+        Exchange datagrams with one peer only; a port on a wildcard address gets the address that reaches the peer, as after
+        C{connect(2)}.
 
         @raise OSError: if there is no route to the host.
         """
-        if self._peer is not None:
+        if self.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._checkHost(host, "connect()")
         peer = self._concrete(host, port)
         number = self._noRoute(unmapped(peer.host))
         if number:
             raise OSError(number, os.strerror(number))
-        self._peer = peer
+        self.peer = peer
         if self._wildcard:
-            source = self._host._sourceFor(unmapped(peer.host))
-            self._interface = f"::ffff:{source}" if self._ipv6 and ":" not in source else source
+            source = self.host.sourceFor(unmapped(peer.host))
+            self.interface = f"::ffff:{source}" if self._ipv6 and ":" not in source else source
             self._wildcard = False
 
     def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
@@ -170,11 +199,7 @@ class MemoryPort:
         self.write(b"".join(seq), addr)
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
-        """
-        Send a datagram and learn what became of it: the send queue in memory is never full.
-
-        @see: L{IDatagramTransport.send}
-        """
+        """@see: L{IDatagramTransport.send}. The send queue in memory is never full."""
         self._send(datagram, address, callback)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
@@ -194,25 +219,25 @@ class MemoryPort:
         if number:
             self.dropped["send_failed"] += 1
             notifySent(callback, "send_failed")
-            if self._peer is not None and number != errno.EMSGSIZE:
-                self._host.callLater(0, self._hear, unreachable(number, str(self._peer)))
+            if self.peer is not None and number != errno.EMSGSIZE:
+                self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
             return number
         notifySent(callback, None)
         target = unmapped(destination.host)
-        source = self._interface
+        source = self.interface
         if self._wildcard:
             asked = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
-            source = asked or self._host._sourceFor(target)
-        self._host.network._carry(
+            source = asked or self.host.sourceFor(target)
+        self.host.carry(
             self,
             datagram,
-            DatagramAddress((unmapped(source), self._number)),
+            DatagramAddress((unmapped(source), self.number)),
             destination if target is destination.host else DatagramAddress((target, destination.port)),
         )
         return 0
 
     def _refusal(self, datagram: bytes, destination: DatagramAddress) -> int:
-        """@return: the error number that Linux would fail the send with, or 0."""
+        """The error number with which the send fails on Linux, or 0."""
         if not self.connected:
             return errno.EBADF
         if len(datagram) > (MAX_PAYLOAD_IPV6 if ":" in unmapped(destination.host) else MAX_PAYLOAD_IPV4):
@@ -224,36 +249,36 @@ class MemoryPort:
         return self._noRoute(unmapped(destination.host))
 
     def _noRoute(self, destination: str) -> int:
-        """@return: the error number of having no way to a host from the bound address, or 0."""
-        source = unmapped(self._interface)
+        """The error number if there is no route from the bound address, or 0."""
+        source = unmapped(self.interface)
         if not self._wildcard and (":" in source) != (":" in destination):
             return errno.EAFNOSUPPORT
-        if not self._host.network._reachable(self._host, destination):
+        if not self.host.reachable(destination):
             return errno.ENETUNREACH
-        if isLoopback(source) and not self._host._owns(destination) and not isGroup(destination):
+        if isLoopback(source) and not self.host.owns(destination) and not isGroup(destination):
             return errno.EINVAL
         return 0
 
     def _destination(self, address: tuple[str, int] | None) -> DatagramAddress:
-        if self._peer is not None:
-            if address is not None and address != self._peer and self._concrete(*address) != self._peer:
-                raise error.InvalidAddressError(address[0], f"connected to {self._peer}")
-            return self._peer
+        if self.peer is not None:
+            if address is not None and address != self.peer and self._concrete(*address) != self.peer:
+                raise error.InvalidAddressError(address[0], f"connected to {self.peer}")
+            return self.peer
         if address is None:
-            raise error.InvalidAddressError("", "an unconnected port must be told where to write to")
+            raise error.InvalidAddressError("", "an unconnected port needs an address to write to")
         host = "255.255.255.255" if address[0] == "<broadcast>" and not self._ipv6 else address[0]
         self._checkHost(host, "write()")
         return self._concrete(host, address[1])
 
     def _concrete(self, host: str, port: int) -> DatagramAddress:
-        """The address that the system makes of one: the unspecified address is this machine."""
+        """An address as the system uses it: the unspecified address is this machine."""
         if not 0 <= port <= 65535:
             raise OverflowError("port must be 0-65535.")
         host = canonical(host)
         if host == "0.0.0.0":
-            host = "127.0.0.1" if self._wildcard else self._interface
+            host = "127.0.0.1" if self._wildcard else self.interface
         elif host == "::":
-            host = "::ffff:127.0.0.1" if self._interface.startswith("::ffff:") else "::1"
+            host = "::ffff:127.0.0.1" if self.interface.startswith("::ffff:") else "::1"
         return DatagramAddress((host, port))
 
     def _checkHost(self, host: str, what: str) -> None:
@@ -263,30 +288,31 @@ class MemoryPort:
             own, other = ("IPv6", "IPv4") if self._ipv6 else ("IPv4", "IPv6")
             raise error.InvalidAddressError(host, f"{own} port {what} called with {other} address")
 
-    # What the network brings
+    # Called by the host and the network
 
-    def _score(self, source: DatagramAddress, destination: DatagramAddress) -> int:
-        """How well this port fits a datagram, as C{compute_score} of Linux's C{net/ipv4/udp.c} has it; 0 if it does not."""
+    def score(self, source: DatagramAddress, destination: DatagramAddress) -> int:
+        """How well this port matches a datagram, as C{compute_score} of Linux's C{net/ipv4/udp.c}; 0 if it does not."""
         host = self._peerView(destination.host)
-        if host is None or not (self._wildcard or self._interface == host):
+        if host is None or not (self._wildcard or self.interface == host):
             return 0
-        score = 1 + (self._interface == host) + (not self._ipv6 or ":" in destination.host)
-        if self._peer is not None:
-            if (self._peerView(source.host), source.port) != self._peer:
+        score = 1 + (self.interface == host) + (not self._ipv6 or ":" in destination.host)
+        if self.peer is not None:
+            if (self._peerView(source.host), source.port) != self.peer:
                 return 0
             score += 4
         return score
 
     def _peerView(self, host: str) -> str | None:
-        """How this port's socket writes an address, C{None} if it has nothing to do with that family."""
+        """An address as this port's socket writes it, C{None} if the socket does not have that family."""
         if not self._ipv6:
             return None if ":" in host else host
-        mapped = self._interface.startswith("::ffff:")
+        mapped = self.interface.startswith("::ffff:")
         if ":" in host:
             return None if mapped else host
-        return f"::ffff:{host}" if mapped or (self._wildcard and not self._ipv6Only) else None
+        return f"::ffff:{host}" if mapped or (self._wildcard and not self.ipv6Only) else None
 
-    def _receive(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+    def receive(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """A datagram arrives."""
         if not self.connected or self._stopped:
             return
         address = DatagramAddress((self._peerView(source.host) or source.host, source.port))
@@ -302,8 +328,8 @@ class MemoryPort:
         except Exception:
             _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self.protocol)
 
-    def _hear(self, reason: EchoError) -> None:
-        """The network says that an earlier datagram did not arrive."""
+    def networkError(self, reason: EchoError) -> None:
+        """An earlier datagram did not arrive."""
         if not self.connected or self._stopped:
             return
         notifyError(self.protocol, reason)
@@ -311,62 +337,54 @@ class MemoryPort:
     # IMulticastTransport
 
     def joinGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
-        """
-        Hear what is sent to a group from now on.
-
-        @return: fires at once; fails with C{error.MulticastJoinError} if C{addr} is not a group, or joined already.
-        """
+        """Join a group. Fails with C{error.MulticastJoinError} if C{addr} is not a group, or joined already."""
         if not (isIPAddress(addr) or isIPv6Address(addr)) or not ipaddress.ip_address(addr).is_multicast:
             return defer.fail(error.MulticastJoinError(addr, interface, "not a multicast address"))
-        if canonical(addr) in self._groups:
+        if canonical(addr) in self.groups:
             return defer.fail(error.MulticastJoinError(addr, interface, errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
-        self._groups.add(canonical(addr))
+        self.groups.add(canonical(addr))
         return defer.succeed(None)
 
     def leaveGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
-        """
-        Hear it no more.
-
-        @return: fires at once; fails with C{error.MulticastJoinError} if it was not joined.
-        """
-        if not (isIPAddress(addr) or isIPv6Address(addr)) or canonical(addr) not in self._groups:
+        """Leave a group. Fails with C{error.MulticastJoinError} if it was not joined."""
+        if not (isIPAddress(addr) or isIPv6Address(addr)) or canonical(addr) not in self.groups:
             number = errno.EADDRNOTAVAIL
             return defer.fail(error.MulticastJoinError(addr, interface, number, os.strerror(number)))
-        self._groups.remove(canonical(addr))
+        self.groups.remove(canonical(addr))
         return defer.succeed(None)
 
     def getOutgoingInterface(self) -> str | int:
-        """The interface that datagrams to groups leave by."""
+        """The interface for datagrams to groups."""
         return self._outgoingInterface
 
     def setOutgoingInterface(self, addr: str | int) -> defer.Deferred[Any]:
-        """Set it: noted, and of no effect, since a host in memory has but one."""
+        """Set it, without effect: a host in memory has one interface."""
         self._outgoingInterface = str(addr)
         return defer.succeed(self._outgoingInterface)
 
     def getLoopbackMode(self) -> bool:
-        """Whether the host itself hears what it sends to groups it is in."""
-        return self._loopback
+        """Whether the host itself receives what it sends to its groups."""
+        return self.loopback
 
     def setLoopbackMode(self, mode: bool) -> None:
         """Set whether it does."""
-        self._loopback = bool(mode)
+        self.loopback = bool(mode)
 
     def getTTL(self) -> int:
         """The time to live of datagrams to groups."""
         return self._ttl
 
     def setTTL(self, ttl: int) -> None:
-        """Set it: noted, and of no effect, since there are no routers."""
+        """Set it, without effect: there are no routers."""
         self._ttl = ttl
 
 
 @lru_cache(4096)
 def canonical(address: str) -> str:
     """
-    Write an IP address in the one way that all its spellings share, which is the system's.
+    An IP address in the system's spelling, which is one for all its spellings.
 
-    @raise ValueError: if it is none.
+    @raise ValueError: if it is not an IP address.
     """
     host, percent, scope = address.partition("%")
     # Not ipaddress: how it writes IPv4-mapped addresses depends on Python's version.
@@ -374,7 +392,7 @@ def canonical(address: str) -> str:
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, host)) + percent + scope
     except OSError:
-        raise ValueError(f"{address!r} is not an IP address") from None
+        raise ValueError(f"address must be an IP address, got {address!r}") from None
 
 
 @lru_cache(4096)
@@ -386,5 +404,5 @@ def unmapped(address: str) -> str:
 
 @lru_cache(4096)
 def isLoopback(host: str) -> bool:
-    """Whether an address is one that each host has for itself alone."""
+    """Whether an address is a loopback address."""
     return ipaddress.ip_address(host).is_loopback

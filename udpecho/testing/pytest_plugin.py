@@ -1,8 +1,8 @@
 """
-Fixtures for pytest, which finds this plugin by itself once udpecho is installed.
+Fixtures for pytest, which finds this plugin once udpecho is installed.
 
-Nothing of Twisted is loaded before a fixture runs, so that suites that use none are not touched, and pytest-twisted installs
-its reactor first.
+Nothing of Twisted is loaded before a fixture runs, so that suites without these fixtures are not affected, and pytest-twisted
+installs its reactor first.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ def udpecho_server() -> Iterator[RunningServer]:
 @pytest.fixture
 def udp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., FaultProxy]]:
     """
-    Starts a real proxy: C{udp_proxy(upstream, seed=7, loss=0.1)}, with the faults of C{FaultPlan}; its C{.address} is where to
-    send to.
+    Starts a real proxy: C{udp_proxy(upstream, seed=7, loss=0.1)}, with the faults of C{FaultPlan}. Send to its C{.address}.
     """
     if "udp_leaks" in request.fixturenames:
-        # Begun first it ends last: what this fixture stops is not left behind.
+        # It starts first and ends last: what this fixture stops is not left behind.
         request.getfixturevalue("udp_leaks")
     from twisted.internet import reactor
 
@@ -57,7 +56,7 @@ def udp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., FaultPro
 
 @pytest.fixture
 def udp_network() -> MemoryNetwork:
-    """A network in memory; the trace of its datagrams is shown when the test fails."""
+    """A network in memory. The report of a failed test shows the trace of its datagrams."""
     from udpecho.testing.memory_network import MemoryNetwork
 
     return MemoryNetwork()
@@ -80,7 +79,7 @@ def udp_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _turn(reactor: Any) -> None:
-    """Let the reactor do what it was asked to do at once: close a port that was told to stop, say."""
+    """Let the reactor do what it has to do at once, such as close a port that was stopped."""
     import pytest_twisted
     from twisted.internet.task import deferLater
 
@@ -92,7 +91,7 @@ def _turn(reactor: Any) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Show the trace of a network with the failure of a test that used it."""
     outcome = yield
-    # Somebody else's fixture may have this name: whether it is ours is known without loading anything.
+    # Another plugin's fixture may have this name: check without loading anything.
     loaded = sys.modules.get("udpecho.testing.memory_network")
     network = getattr(item, "funcargs", {}).get("udp_network")
     if loaded is None or not isinstance(network, loaded.MemoryNetwork):

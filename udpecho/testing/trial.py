@@ -1,4 +1,4 @@
-"""For C{twisted.trial}: what the fixtures of the pytest plugin are, as methods that clean up after themselves."""
+"""The fixtures of the pytest plugin as methods for C{twisted.trial}, which clean up after themselves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from udpecho.faults.decision import Plan
+from udpecho.faults.decision import Decider
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import FaultProxy
+from udpecho.interfaces import Reactor
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
 from udpecho.server.protocol import EchoServer
@@ -23,11 +24,10 @@ class RunningServer:
     An echo server on a free port of 127.0.0.1.
 
     @ivar address: its C{(host, port)} pair.
-    @ivar counters: what came in and what became of it.
+    @ivar counters: its L{Counters <udpecho.server.counters.Counters>}.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        """Start it."""
+    def __init__(self, reactor: Reactor) -> None:
         server = EchoServer()
         self._port = listen(reactor, 0, server)
         host: Any = self._port.getHost()
@@ -41,21 +41,21 @@ class RunningServer:
 
 
 def startProxy(
-    reactor: Any,
+    reactor: Reactor,
     upstream: tuple[str, int],
     seed: int | str = 0,
-    up: Plan | None = None,
-    down: Plan | None = None,
+    up: Decider | None = None,
+    down: Decider | None = None,
     **faults: Any,
 ) -> FaultProxy:
     """
     Start a proxy on a free port of 127.0.0.1.
 
-    @param upstream: where it passes datagrams to.
-    @param seed: what its faults are drawn from.
+    @param upstream: the C{(host, port)} that it passes datagrams to.
+    @param seed: the seed of its faults.
     @param up: the plan of the direction from the clients.
     @param down: the plan of the direction to the clients.
-    @param faults: the faults of each direction that has no plan of its own, as L{FaultPlan} takes them.
+    @param faults: the faults of each direction without a plan of its own, as L{FaultPlan} takes them.
     """
     up = FaultPlan(f"{seed} up", **faults) if up is None else up
     down = FaultPlan(f"{seed} down", **faults) if down is None else down
@@ -65,43 +65,34 @@ def startProxy(
 
 
 class UDPEchoMixin:
-    """Mix it into a C{TestCase} or C{SynchronousTestCase}."""
+    """A mixin for C{TestCase} and C{SynchronousTestCase}. By default the methods use the installed reactor."""
 
     addCleanup: Callable[..., Any]
     fail: Callable[..., Any]
 
-    def startEchoServer(self, reactor: Any = None) -> RunningServer:
-        """
-        Start an echo server on a free port; it stops with the test.
-
-        @param reactor: by default the installed one.
-        """
+    def startEchoServer(self, reactor: Reactor = None) -> RunningServer:
+        """Start an echo server on a free port of 127.0.0.1; it stops with the test."""
         server = RunningServer(_reactor(reactor))
         self.addCleanup(server.stop)
         return server
 
-    def startFaultProxy(self, upstream: tuple[str, int], reactor: Any = None, **faults: Any) -> FaultProxy:
-        """
-        Start a proxy before a server; it stops with the test.
-
-        @param faults: as L{startProxy} takes them.
-        """
+    def startFaultProxy(self, upstream: tuple[str, int], reactor: Reactor = None, **faults: Any) -> FaultProxy:
+        """Start a proxy as L{startProxy} does; it stops with the test."""
         proxy = startProxy(_reactor(reactor), upstream, **faults)
         self.addCleanup(proxy.stop)
         return proxy
 
-    def makeNetwork(self, plan: Plan | None = None, latency: float = 0.0) -> MemoryNetwork:
+    def makeNetwork(self, plan: Decider | None = None, latency: float = 0.0) -> MemoryNetwork:
         """Make a network in memory."""
         return MemoryNetwork(plan, latency)
 
-    def watchForLeaks(self, reactor: Any = None) -> None:
+    def watchForLeaks(self, reactor: Reactor = None) -> None:
         """
-        Fail the test if it leaves a reader, a writer, a delayed call or a socket behind what was there before this call;
-        unhandled failures of Deferreds trial looks for itself. Call it first: what is started after it is stopped before it
-        looks.
+        Fail the test if it leaves a reader, a writer, a delayed call or a socket that was not there before this call; trial
+        reports unhandled failures of Deferreds. Call it first: what starts after it stops before the check.
         """
         reactor = _reactor(reactor)
-        # Trial itself fails a test for what it has not flushed.
+        # Trial itself fails a test for failures that it has not flushed.
         check = LeakCheck(reactor, unhandled=not hasattr(self, "flushLoggedErrors"))
 
         def look() -> None:
@@ -110,22 +101,18 @@ class UDPEchoMixin:
                 self.fail("left behind:\n" + "\n".join(left))
 
         def turn() -> Deferred[None]:
-            # The reactor does first what it was asked to do at once: close a port that was told to stop, say.
+            # The reactor does first what it has to do at once, such as close a port that was stopped.
             return deferLater(reactor, 0).addCallback(lambda _: deferLater(reactor, 0))
 
         self.addCleanup(look)
-        if _isAsynchronous(self):
+        # Trial waits for the Deferreds of this kind only.
+        from twisted.trial.unittest import TestCase
+
+        if isinstance(self, TestCase):
             self.addCleanup(turn)
 
 
-def _isAsynchronous(case: object) -> bool:
-    """Whether trial waits for the Deferreds of a test case."""
-    from twisted.trial.unittest import TestCase
-
-    return isinstance(case, TestCase)
-
-
-def _reactor(reactor: Any) -> Any:
+def _reactor(reactor: Reactor) -> Reactor:
     if reactor is None:
         from twisted.internet import reactor as installed
 

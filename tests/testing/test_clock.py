@@ -1,0 +1,122 @@
+"""Tests of L{udpecho.testing.clock}."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet import error
+from twisted.internet.task import LoopingCall
+
+from udpecho.testing.clock import NetworkClock
+
+
+class ClockTests:
+    """The time of a network."""
+
+    def test_order(self) -> None:
+        """
+        Calls are made at the time they were asked for, in its order, those for one time in the order of asking, and those
+        they make in turn in the same step.
+        """
+        clock = NetworkClock()
+        made: list[tuple[float, str]] = []
+
+        def note(what: str) -> None:
+            made.append((clock.seconds(), what))
+
+        def again() -> None:
+            note("again")
+            clock.callLater(1, note, "in turn")
+            clock.callLater(0, note, "at once")
+            clock.callLater(10, note, "beyond the step")
+
+        clock.callLater(3, note, "three")
+        clock.callLater(1, again)
+        clock.callLater(1, note, "one")
+        clock.fly(2, note, "flown")
+        clock.callLater(2, note, "two")
+        clock.advance(5)
+        assert made == [
+            (1, "again"),
+            (1, "one"),
+            (1, "at once"),
+            (2, "flown"),
+            (2, "two"),
+            (2, "in turn"),
+            (3, "three"),
+        ]
+        assert clock.seconds() == 5
+        assert [call.getTime() for call in clock.getDelayedCalls()] == [11]
+        clock.pump([3, 3])
+        assert made[-1] == (11, "beyond the step")
+        assert not clock.getDelayedCalls()
+
+    def test_changed(self) -> None:
+        """
+        Delayed calls can be cancelled, put off, put off again and brought forward, and are made once, at the last time asked.
+        """
+        clock = NetworkClock()
+        made: list[tuple[float, str]] = []
+
+        def note(what: str) -> None:
+            made.append((clock.seconds(), what))
+
+        calls = {what: clock.callLater(5, note, what) for what in ("cancelled", "sooner", "later", "delayed", "both")}
+        calls["cancelled"].cancel()
+        calls["sooner"].reset(2)
+        calls["later"].reset(8)
+        calls["delayed"].delay(1)
+        calls["delayed"].delay(1)
+        calls["both"].reset(1)
+        calls["both"].delay(8)
+        assert len(clock.getDelayedCalls()) == 4
+        clock.advance(3)
+        assert made == [(2, "sooner")]
+        clock.advance(100)
+        assert made == [(2, "sooner"), (7, "delayed"), (8, "later"), (9, "both")]
+        assert not any(call.active() for call in calls.values())
+        with pytest.raises(error.AlreadyCancelled):
+            calls["cancelled"].cancel()
+        with pytest.raises(error.AlreadyCalled):
+            calls["sooner"].cancel()
+
+    def test_cancelledByAnother(self) -> None:
+        """A call that is cancelled at its very moment, by the one before it, is not made."""
+        clock = NetworkClock()
+        made: list[str] = []
+        clock.callLater(1, lambda: second.cancel())
+        second = clock.callLater(1, made.append, "second")
+        clock.advance(1)
+        assert made == []
+
+    def test_raises(self) -> None:
+        """A call that raises ends the step at its time; what was to come after it comes with the next."""
+        clock = NetworkClock()
+        made: list[float] = []
+        clock.callLater(1, lambda: 1 / 0)
+        clock.callLater(2, lambda: made.append(clock.seconds()))
+        with pytest.raises(ZeroDivisionError):
+            clock.advance(5)
+        assert clock.seconds() == 1
+        clock.advance(4)
+        assert made == [2]
+        assert clock.seconds() == 5
+
+    @pytest.mark.parametrize("delay", [-1, float("nan")])
+    def test_negative(self, delay: float) -> None:
+        """A delay that is none is refused, as Twisted's reactors do."""
+        clock = NetworkClock()
+        with pytest.raises(AssertionError):
+            clock.callLater(delay, int)
+        assert not clock.getDelayedCalls()
+
+    def test_loopingCall(self) -> None:
+        """A C{LoopingCall} runs on it, at each of its times though the steps are wide."""
+        clock = NetworkClock()
+        times: list[float] = []
+        loop = LoopingCall(lambda: times.append(clock.seconds()))
+        loop.clock = clock
+        loop.start(1.5)
+        clock.advance(6)
+        assert times == [0, 1.5, 3, 4.5, 6]
+        loop.stop()
+        assert not clock.getDelayedCalls()
