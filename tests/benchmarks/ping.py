@@ -54,7 +54,7 @@ def probe(port: int, interval: float, count: int) -> None:
     """
     from twisted.internet import reactor as installed
 
-    from udpecho.probe import flow
+    from udpecho.probe import send_times
     from udpecho.probe.io.timestamps import roundTrip
     from udpecho.probe.prober import Prober
     from udpecho.probe.schedule import Plan
@@ -73,7 +73,7 @@ def probe(port: int, interval: float, count: int) -> None:
         if event.roundTrip is not None and last and last[0][0] is not None:
             found.append((event.sequence, last[0][0], last[0][1]))
 
-    setattr(flow, roundTrip.__name__, noting)
+    setattr(send_times, roundTrip.__name__, noting)
     prober = Prober(reactor, [Target.of(f"127.0.0.1:{port}")], Plan(interval=interval, count=count), listener=hear)
     reactor.callWhenRunning(lambda: prober.start().addBoth(lambda _: reactor.stop()))
     reactor.run()
@@ -357,11 +357,12 @@ def probesPerSecond(workshop: Workshop, seconds: float) -> tuple[float, str]:
         where = f"127.0.0.1:{port}"
         command = [sys.executable, "-c", _ping, "ping", "-q", "--json", "--rate", "50k", "-w", f"{seconds}s", where]
         target = json.loads(told(command, 0, workshop, seconds + 2))["targets"][0]
-    outcomes, error = target["outcomes"], target["send_error"]
+    outcomes, deviation = target["outcomes"], target["schedule_deviation"]
     bad = {name: number for name, number in outcomes.items() if number and name != "answered"}
     return target["sent"] / seconds, (
         f"answered {outcomes['answered']} of {target['scheduled']}, own drops {target['own_queue_drops']}, else {bad},"
-        f" send error p50/p99/max {error['median'] * 1e6:.0f}/{(error['p99'] or 0) * 1e6:.0f}/{error['max'] * 1e6:.0f} us,"
+        f" schedule deviation p50/p99/max {deviation['median'] * 1e6:.0f}/{(deviation['p99'] or 0) * 1e6:.0f}"
+        f"/{deviation['max'] * 1e6:.0f} us,"
         f" stamps: {target['timestamp_source']}"
     )
 

@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.probe.packet}: what a probe carries, and what is made of what comes back."""
+"""Tests of L{udpecho.probe.packet}: how probes are built and replies are classified."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ class BuildTests:
     @pytest.mark.parametrize("size", [-1, MAX_PAYLOAD_IPV6 + 1])
     def test_badSize(self, size: int) -> None:
         """A size is one that a datagram can have."""
-        with pytest.raises(ValueError, match=f"{size} is not a datagram's size: a number of bytes from 0 to 65527 is"):
+        with pytest.raises(ValueError, match=f"size must be 0 to 65527 bytes, got {size}"):
             only(size).build(0, size)
 
     def test_badSession(self) -> None:
         """A session is a number of 64 bits, a pattern not empty."""
         for session in (-1, 1 << 64):
-            with pytest.raises(ValueError, match="is not a session: a number from 0 to"):
+            with pytest.raises(ValueError, match=r"session must be 0 to 2\*\*64 - 1, got"):
                 Codec(session, ALL)
-        with pytest.raises(ValueError, match="is not a pattern: one byte or more is"):
+        with pytest.raises(ValueError, match="pattern must be one byte or more, got b''"):
             Codec(SESSION, ALL, b"")
 
     @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ class BuildTests:
     @pytest.mark.parametrize("text", ["", "0x10", "g", "12" * 17, " 1", "1\n", "٣"])
     def test_badPattern(self, text: str) -> None:
         """Anything else is refused with a sentence."""
-        with pytest.raises(ValueError, match="is not a pattern: 1 to 16 bytes in hexadecimal digits are, as in ff00"):
+        with pytest.raises(ValueError, match="pattern must be 1 to 16 bytes in hexadecimal digits, as in ff00, got"):
             parsePattern(text)
 
 
@@ -125,19 +125,18 @@ class ParseTests:
 
     @given(sizes, st.integers(0, 200), st.integers(1, 100))
     def test_neverSent(self, size: int, highest: int, ahead: int) -> None:
-        """A number that was not sent yet is nobody's."""
+        """A reply to a probe that was not sent yet is unrelated."""
         codec = only(size)
         reply = codec.build(highest + ahead, size)
         # A byte counts to 255, and may mean an earlier one.
         if size >= 4 or (size and highest + ahead < 256):
-            assert codec.parse(reply, highest).verdict is Verdict.FOREIGN
-        assert codec.parse(codec.build(0, size), -1).verdict is Verdict.FOREIGN
+            assert codec.parse(reply, highest).verdict is Verdict.UNRELATED
+        assert codec.parse(codec.build(0, size), -1).verdict is Verdict.UNRELATED
 
     @pytest.mark.parametrize("size", [4, 5, 7, 8, 12, 15, 16, 17, 31, 32, 33, 64])
     def test_everyBit(self, size: int) -> None:
         """
-        With any one bit flipped a reply is corrupted: not ours, not another session's, not cut. A short form, where no more
-        than the check could tell, says that too.
+        With any one bit flipped a reply is corrupted: not ours, not unrelated, not truncated. That holds for short forms too.
         """
         codec = only(size)
         reply = codec.build(0x55AA, size, 123456789)
@@ -148,7 +147,7 @@ class ParseTests:
 
     @pytest.mark.parametrize("size", [16, 32, 64])
     def test_everyBitAmongSizes(self, size: int) -> None:
-        """So it is where probes have many sizes, and a length that is wrong may be another probe's."""
+        """That also holds among probes of all sizes, where a wrong length may be that of another probe."""
         codec = Codec(SESSION, ALL)
         reply = codec.build(0x55AA, size)
         for bit in range(8 * size):
@@ -158,7 +157,7 @@ class ParseTests:
 
     @pytest.mark.parametrize("size", [2, 3, 4, 7])
     def test_pattern(self, size: int) -> None:
-        """What is behind the number of a bare probe is looked at too."""
+        """The pattern of a short probe is checked too."""
         codec = only(size)
         reply = bytearray(codec.build(5, size))
         reply[-1] ^= 1
@@ -166,46 +165,46 @@ class ParseTests:
 
     @pytest.mark.parametrize("size", [16, 20, 31, 32, 64, 1472])
     def test_cut(self, size: int) -> None:
-        """A reply that is cut anywhere is known for it."""
+        """A reply that is truncated anywhere is classified as such."""
         codec = only(size)
         reply = codec.build(9, size)
         for left in range(size):
-            assert codec.parse(reply[:left], 9) == Parsed(Verdict.CUT), left
+            assert codec.parse(reply[:left], 9) == Parsed(Verdict.TRUNCATED), left
 
     @pytest.mark.parametrize("size", [32, 64, 100])
-    def test_cutAmongSizes(self, size: int) -> None:
-        """Among probes of all sizes a cut reply is known down to four bytes."""
+    def test_truncatedAmongSizes(self, size: int) -> None:
+        """Among probes of all sizes a truncated reply is detected down to four bytes."""
         codec = Codec(SESSION, ALL)
         reply = codec.build(9, size)
         for left in range(4, size):
-            assert codec.parse(reply[:left], 9) == Parsed(Verdict.CUT), left
+            assert codec.parse(reply[:left], 9) == Parsed(Verdict.TRUNCATED), left
 
     @pytest.mark.parametrize("size", [8, 12])
-    def test_cutShort(self, size: int) -> None:
-        """A short form that is cut is known by its session."""
+    def test_truncatedShort(self, size: int) -> None:
+        """A truncated short form is detected by its session."""
         codec = only(size)
         reply = codec.build(9, size)
-        assert {codec.parse(reply[:left], 9).verdict for left in range(2, size)} == {Verdict.CUT}
+        assert {codec.parse(reply[:left], 9).verdict for left in range(2, size)} == {Verdict.TRUNCATED}
 
     @given(st.integers(16, 100), st.binary(min_size=1, max_size=100))
     def test_longer(self, size: int, behind: bytes) -> None:
-        """A reply with something behind it is known for it."""
+        """A reply with additional bytes is oversized."""
         codec = only(size)
-        assert codec.parse(codec.build(9, size) + behind, 9) == Parsed(Verdict.LONGER)
-        assert Codec(SESSION, ALL).parse(codec.build(9, size) + behind, 9) == Parsed(Verdict.LONGER)
+        assert codec.parse(codec.build(9, size) + behind, 9) == Parsed(Verdict.OVERSIZED)
+        assert Codec(SESSION, ALL).parse(codec.build(9, size) + behind, 9) == Parsed(Verdict.OVERSIZED)
 
     @given(st.integers(8, 100), sequences)
-    def test_foreign(self, size: int, sequence: int) -> None:
-        """A reply of another session is another's, whole or cut or longer."""
+    def test_unrelated(self, size: int, sequence: int) -> None:
+        """A reply of another session is unrelated, whole, truncated or oversized."""
         codec = only(size)
         theirs = only(size, OTHER).build(sequence, size)
-        assert codec.parse(theirs, sequence) == Parsed(Verdict.FOREIGN)
+        assert codec.parse(theirs, sequence) == Parsed(Verdict.UNRELATED)
         if size > 16:
-            assert codec.parse(theirs + b"x", sequence) == Parsed(Verdict.FOREIGN)
-            assert Codec(SESSION, ALL).parse(theirs[: size - 1], sequence) == Parsed(Verdict.FOREIGN)
+            assert codec.parse(theirs + b"x", sequence) == Parsed(Verdict.UNRELATED)
+            assert Codec(SESSION, ALL).parse(theirs[: size - 1], sequence) == Parsed(Verdict.UNRELATED)
 
-    def test_foreignTiny(self) -> None:
-        """Below 8 bytes another session's reply is not told from a corrupted one, and is not taken for ours."""
+    def test_unrelatedTiny(self) -> None:
+        """Below 8 bytes an unrelated reply counts as corrupted, and never as ours."""
         codec = only(4)
         assert codec.parse(only(4, OTHER).build(7, 4), 7) == Parsed(Verdict.CORRUPT)
 
@@ -217,10 +216,10 @@ class ParseTests:
             assert found.verdict is not Verdict.OURS
             assert found.sequence is None
 
-    def test_stranger(self) -> None:
-        """What is neither as long as a probe nor the beginning of one is somebody else's."""
+    def test_noProbe(self) -> None:
+        """A datagram that is neither as long as a probe nor the beginning of one is unrelated."""
         for datagram in (b"hello", b"\xec\x13", b"h" * 20, b"\xec\x11\x00\x40" + bytes(10), bytes(100)):
-            assert only(64).parse(datagram, 9) == Parsed(Verdict.FOREIGN), datagram
+            assert only(64).parse(datagram, 9) == Parsed(Verdict.UNRELATED), datagram
 
     @given(st.binary(max_size=8), st.integers(-1, 1000))
     def test_anythingShort(self, datagram: bytes, highest: int) -> None:
@@ -228,23 +227,32 @@ class ParseTests:
         assert only(64).parse(datagram, highest).verdict is not Verdict.OURS
 
     def test_faults(self) -> None:
-        """Of replies through a bad network each is told for what the network did to it."""
+        """Replies through a bad network are classified by what the network did to them."""
         codec = only(64)
         plan = FaultPlan(seed=6, corrupt=0.2, truncate=0.2)
-        told: Counter[tuple[bool, Verdict]] = Counter()
+        classified: Counter[tuple[bool, Verdict]] = Counter()
         done: Counter[tuple[bool, Verdict]] = Counter()
         for sequence in range(2000):
             decision = plan.decide(64, sequence)
             (delivery,) = decision.apply(codec.build(sequence, 64))
             cut, flipped = decision.cut is not None, decision.flipped is not None
-            right = Verdict.CUT if cut else Verdict.CORRUPT if flipped else Verdict.OURS
+            right = Verdict.TRUNCATED if cut else Verdict.CORRUPT if flipped else Verdict.OURS
             found = codec.parse(delivery.datagram, sequence)
-            # Of one that was cut and flipped either is right, or that it is nobody's.
+            # If both happened, any verdict except OURS is right.
             both = cut and flipped
-            done[both, Verdict.CUT if both else right] += 1
-            told[both, Verdict.CUT if both and found.verdict is not Verdict.OURS else found.verdict] += 1
-        assert told == done
+            done[both, Verdict.TRUNCATED if both else right] += 1
+            classified[both, Verdict.TRUNCATED if both and found.verdict is not Verdict.OURS else found.verdict] += 1
+        assert classified == done
         assert len(done) == 4
+
+    @pytest.mark.parametrize("size", [8, 12, 16, 31, 32, 64])
+    def test_quotedForms(self, size: int) -> None:
+        """The sequence number is read from the beginning of each form that has one; that of another session is not."""
+        codec = Codec(0x1234567890ABCDEF, {size})
+        assert codec.sequenceOf(codec.build(7, size)[:28], 9) == 7
+        assert codec.sequenceOf(Codec(99, {size}).build(7, size)[:28], 9) is None
+        assert codec.sequenceOf(b"", 9) is None
+        assert codec.sequenceOf(codec.build(7, size)[:3], 9) is None
 
     def test_sequencesAtOnce(self) -> None:
         """The table of the module's docstring."""

@@ -19,26 +19,39 @@ class PlanTests:
     @pytest.mark.parametrize(
         ("values", "sentence"),
         [
-            ({"interval": 0}, "the interval is a number of seconds above 0, not 0"),
-            ({"timeout": float("nan")}, "the timeout is a number of seconds above 0, not nan"),
-            ({"wait": -1}, "the wait is a number of seconds, 0 or more, not -1"),
-            ({"count": 0}, "the count is a number of probes from 1 on, not 0"),
-            ({"sizes": ()}, "there is no size: one or more are needed"),
+            ({"interval": 0}, "interval must be a number of seconds above 0, got 0"),
+            ({"timeout": float("nan")}, "timeout must be a number of seconds above 0, got nan"),
+            ({"timeout": "1"}, "timeout must be a number of seconds above 0, got '1'"),
+            ({"wait": -1}, "wait must be a number of seconds, 0 or more, got -1"),
+            ({"duration": float("inf")}, "duration must be a number of seconds, 0 or more, got inf"),
+            ({"count": 0}, "count must be 1 probe or more, got 0"),
+            ({"count": 1.5}, "count must be 1 probe or more, got 1.5"),
+            ({"sizes": ()}, "sizes must be a list of one size or more, in bytes, got ()"),
+            ({"sizes": 64}, "sizes must be a list of one size or more, in bytes, got 64"),
+            ({"sizes": (64, 70_000)}, "size must be 0 to 65527 bytes, got 70000"),
+            ({"sizes": (-1,)}, "size must be 0 to 65527 bytes, got -1"),
+            ({"sizes": "64"}, "size must be 0 to 65527 bytes, got '6'"),
+            ({"pattern": b""}, "pattern must be one byte or more, got b''"),
+            ({"pattern": "ff"}, "pattern must be one byte or more, got 'ff'"),
+            (
+                {"interval": 1e-6, "timeout": 2},
+                "outstanding probes must be 1048576 or fewer, got 2000000: make the interval longer or the timeout shorter",
+            ),
             (
                 {"sizes": (64, 2), "interval": 0.001},
-                "of 1000 probes of 2 bytes that may be under way at once, no more than 256 can be told apart: make them larger,"
+                "outstanding probes of 2 bytes must be 256 or fewer for replies to be matched, got 1000: make the size larger,"
                 " the interval longer or the timeout shorter",
             ),
         ],
     )
     def test_wrong(self, values: dict[str, Any], sentence: str) -> None:
-        """What cannot be is said in one sentence."""
-        with pytest.raises(ValueError, match=r"are|is|make") as caught:
+        """A wrong value is refused where it is given."""
+        with pytest.raises(ValueError, match="must be") as caught:
             Plan(**values)
         assert str(caught.value) == sentence
 
     def test_empty(self) -> None:
-        """Empty probes can be told apart one by one."""
+        """One empty probe may be outstanding."""
         assert Plan(sizes=(0,)).outstanding == 1
         assert Plan(sizes=(0,), count=1, interval=0.1).outstanding == 1
 
@@ -47,13 +60,13 @@ class ScheduleTests:
     """L{Schedule}."""
 
     def test_fixed(self) -> None:
-        """Each probe has its time, counted from the first one, and not from the one before it."""
+        """The time of each probe is computed from the first, so that rounding errors do not add up."""
         schedule = Schedule(Plan(interval=0.00002), 7)
         assert [schedule.at(sequence, 0) for sequence in (0, 1, 50_000)] == [7, 20_007, 7 + SECOND]
 
     @given(st.floats(1e-6, 3), st.integers(0, 10**6), st.integers(0, 10**12))
     def test_due(self, interval: float, following: int, now: int) -> None:
-        """Due are just those whose time has come."""
+        """Exactly the probes whose time has come are due."""
         schedule = Schedule(Plan(interval=interval, timeout=1e-3), 5)
         due = schedule.due(following, 0, now)
         assert due >= 0
@@ -76,7 +89,7 @@ class ScheduleTests:
         assert Schedule(Plan(interval=0.1, duration=duration), 0).total == total
 
     def test_missed(self) -> None:
-        """More than a second late is too late."""
+        """Probes more than a second late are missed."""
         schedule = Schedule(Plan(interval=0.5), 0)
         assert schedule.missed(0, SECOND) == 0
         assert schedule.missed(0, SECOND + 1) == 1
@@ -86,15 +99,15 @@ class ScheduleTests:
 class FloodTests:
     """L{Flood}."""
 
-    def test_room(self) -> None:
-        """So many may be under way; a reply makes room for another."""
+    def test_limit(self) -> None:
+        """The number of outstanding probes is limited; each reply allows another one."""
         flood = Flood(Plan(flood=True), 0)
         assert flood.due(0, 0, 1) == FLOOD_OUTSTANDING
         assert flood.due(FLOOD_OUTSTANDING, FLOOD_OUTSTANDING, 2) == 0
         assert flood.due(FLOOD_OUTSTANDING, FLOOD_OUTSTANDING - 3, 3) == 3
 
     def test_silence(self) -> None:
-        """Without replies one leaves each hundredth of a second."""
+        """Without replies one probe is sent every hundredth of a second."""
         flood = Flood(Plan(flood=True), 0)
         flood.due(0, 0, 0)
         following = flood.next(256, 256, 1)
@@ -103,7 +116,7 @@ class FloodTests:
         assert flood.due(257, 257, following) == 0
 
     def test_ends(self) -> None:
-        """Count and duration hold."""
+        """Count and duration limit a flood."""
         assert Flood(Plan(flood=True, count=10), 0).due(4, 0, 0) == 6
         assert Flood(Plan(flood=True, duration=1), 0).isOver(4, SECOND)
         assert Flood(Plan(flood=True, duration=1), 0).next(4, 0, SECOND) is None

@@ -40,7 +40,7 @@ class BucketTests:
 
         times = Distribution()
         for time in (10_000, 49_000, 60_000, 150_000, 10**12):
-            times.record(time)
+            times.recordNanoseconds(time)
         found = cumulated(times)
         assert [count for _, count in found[:4]] == [2, 3, 4, 4]
         assert found[-2:] == [("26.2144", 4), ("+Inf", 5)]
@@ -188,7 +188,7 @@ class OptionTests:
             (["-t", "a"], "--target: address must be HOST:PORT, as in localhost:1234, got 'a'"),
             (["-t", "a:7", "-t", "a:7"], "--target: each target must be given once, got 'a:7' twice"),
             (["-t", "a:7", "--interval", "0"], "--interval: duration must be 1us to 366 days, as in 0.5s or 500ms, got '0'"),
-            (["-t", "a:7", "--size", "0", "--interval", "0.1"], "of 10 probes of 0 bytes that may be under way at once"),
+            (["-t", "a:7", "--size", "0", "--interval", "0.1"], "outstanding probes of 0 bytes must be 1 or fewer"),
         ],
     )
     def test_wrong(self, arguments: list[str], message: str) -> None:

@@ -38,9 +38,9 @@ PROBE_METRICS = {
     "udpecho_probe_round_trip_seconds_bucket": {"target", "source", "le"},
     "udpecho_probe_round_trip_seconds_sum": {"target", "source"},
     "udpecho_probe_round_trip_seconds_count": {"target", "source"},
-    "udpecho_probe_send_error_seconds_bucket": {"target", "source", "le"},
-    "udpecho_probe_send_error_seconds_sum": {"target", "source"},
-    "udpecho_probe_send_error_seconds_count": {"target", "source"},
+    "udpecho_probe_schedule_deviation_seconds_bucket": {"target", "source", "le"},
+    "udpecho_probe_schedule_deviation_seconds_sum": {"target", "source"},
+    "udpecho_probe_schedule_deviation_seconds_count": {"target", "source"},
 }
 
 

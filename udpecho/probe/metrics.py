@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from udpecho.probe.flow import Flow
 from udpecho.probe.outcomes import Event, Outcome
-from udpecho.probe.stats.histogram import Histogram
+from udpecho.probe.stats.distribution import Distribution
 
 #: The upper bounds of the histograms' buckets, in nanoseconds: they double from 50 us to 26 s.
 BUCKETS = tuple(50_000 << number for number in range(20))
@@ -25,14 +25,14 @@ _second = 1_000_000_000
 _counted = [each for each in Outcome if each not in (Outcome.OUTSTANDING, Outcome.LOST_OWN)]
 
 
-def cumulated(histogram: Histogram) -> list[tuple[str, float]]:
+def cumulated(distribution: Distribution) -> list[tuple[str, float]]:
     """
     Count the values of a histogram up to each upper bound of L{BUCKETS}. A value counts as the middle of its own bucket, which
     is within 0.05 %.
     """
     counts = [0] * (len(BUCKETS) + 1)
     place = 0
-    for low, high, number in histogram.buckets():
+    for low, high, number in distribution.nanoseconds.buckets():
         middle = (low + high) // 2
         while place < len(BUCKETS) and middle > BUCKETS[place]:
             place += 1
@@ -97,8 +97,8 @@ class ProbeMetrics:
             "udpecho_probe_own_queue_drops", "Datagrams that this machine's full receive queue dropped.", labels=names
         )
         times = HistogramMetricFamily("udpecho_probe_round_trip_seconds", "Round trips, also of late replies.", labels=names)
-        errors = HistogramMetricFamily(
-            "udpecho_probe_send_error_seconds", "By how much probes left beside their schedule.", labels=names
+        deviations = HistogramMetricFamily(
+            "udpecho_probe_schedule_deviation_seconds", "Difference of send and scheduled time, absolute.", labels=names
         )
         for labels, flow in self._flows.items():
             if flow is None:
@@ -107,9 +107,9 @@ class ProbeMetrics:
             sent.add_metric(labels, statistics.sent)
             reordered.add_metric(labels, statistics.reordering.reordered)
             drops.add_metric(labels, statistics.ownDropped)
-            for family, histogram in ((times, statistics.roundTrips), (errors, statistics.sendErrors)):
-                family.add_metric(labels, buckets=cumulated(histogram), sum_value=histogram.total / _second)
-        yield from (sent, reordered, drops, times, errors)
+            for family, distribution in ((times, statistics.roundTrips), (deviations, statistics.scheduleDeviations)):
+                family.add_metric(labels, buckets=cumulated(distribution), sum_value=distribution.total)
+        yield from (sent, reordered, drops, times, deviations)
 
 
 def makeRegistry(metrics: ProbeMetrics) -> CollectorRegistry:

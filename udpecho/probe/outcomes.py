@@ -1,4 +1,4 @@
-"""What can become of a probe, and of a datagram that comes back."""
+"""What can become of a probe, and what a received datagram can be."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import NamedTuple
 
 class Outcome(Enum):
     """
-    What became of a probe, or what a datagram was that came back. The value is the name in reports.
+    What became of a probe, or what a received datagram was. The value is the name in records.
 
-    The first eight are fates: each probe has one of them at a time. The others are of datagrams which came beside.
+    The first eight (L{PROBE_OUTCOMES}) are of probes: each probe has exactly one of them at a time. The others
+    (L{EXTRA_DATAGRAMS}) are of datagrams that are not the first valid reply to a probe.
 
-    @cvar OUTSTANDING: it is under way.
-    @cvar ANSWERED: its reply came in time.
-    @cvar LATE: its reply came after its timeout.
-    @cvar LOST: no reply came within its timeout.
-    @cvar LOST_OWN: its reply came to this machine, whose receive queue had no room for it.
-    @cvar REFUSED: the peer's host said that nothing listens on that port.
-    @cvar UNREACHABLE: a router, or this machine, said that the peer cannot be reached.
+    @cvar OUTSTANDING: neither a reply nor the timeout has come.
+    @cvar ANSWERED: the reply came in time.
+    @cvar LATE: the reply came after the timeout.
+    @cvar LOST: no reply came within the timeout.
+    @cvar LOST_OWN: the reply came to this machine, whose receive queue was full.
+    @cvar REFUSED: the peer's host reported that nothing listens on that port.
+    @cvar UNREACHABLE: a router, or this machine, reported that the peer cannot be reached.
     @cvar NOT_SENT: this machine could not send it.
-    @cvar DUPLICATE: one more reply to a probe that has one.
-    @cvar CORRUPT: a reply with other bytes than its probe's.
-    @cvar CUT: the beginning of a reply.
-    @cvar LONGER: a reply with something behind it.
-    @cvar FOREIGN: no reply to a probe of this session.
-    @cvar UNMATCHED: a reply to a probe so long ago that what became of it is forgotten, or to none that was sent.
+    @cvar DUPLICATE: another reply to a probe that already has one.
+    @cvar CORRUPT: a reply whose bytes are not those of its probe.
+    @cvar TRUNCATED: only the beginning of a reply.
+    @cvar OVERSIZED: a reply with additional bytes at its end.
+    @cvar UNRELATED: not a reply to a probe of this session.
+    @cvar UNMATCHED: a reply to a probe that was not sent, or so long ago that its outcome is forgotten.
     """
 
     OUTSTANDING = "outstanding"
@@ -38,32 +39,34 @@ class Outcome(Enum):
     NOT_SENT = "not_sent"
     DUPLICATE = "duplicate"
     CORRUPT = "corrupt"
-    CUT = "cut"
-    LONGER = "longer"
-    FOREIGN = "foreign"
+    TRUNCATED = "truncated"
+    OVERSIZED = "oversized"
+    UNRELATED = "unrelated"
     UNMATCHED = "unmatched"
 
 
-#: Where the times come from: the kernel's stamps of sending and receiving; the process's monotonic clock; for some the one, for
-#: some the other.
+PROBE_OUTCOMES = tuple(Outcome)[:8]
+EXTRA_DATAGRAMS = tuple(Outcome)[8:]
+
+#: Where round trips come from: the kernel's timestamps, the process's monotonic clock, or some from each.
 TIMESTAMP_SOURCES = ("kernel", "monotonic", "mixed")
 
 
 class Event(NamedTuple):
     """
-    What became of one probe, or a datagram that came.
+    A new outcome of a probe, or a received datagram.
 
-    @ivar target: the address that was asked for, as the user wrote it.
-    @ivar peer: the address that was sent to, as people read it.
-    @ivar outcome: what became of it.
-    @ivar sequence: the probe's number, or C{None} where the datagram does not tell.
-    @ivar size: how many bytes the probe has, or the datagram that came.
-    @ivar roundTrip: its time in ns, or C{None} if it has none.
-    @ivar reordered: whether a reply to a later probe came before.
-    @ivar sendError: by how many ns the probe left after its schedule, below 0 for before; C{None} if it was not sent, or is not
-        known.
-    @ivar sentAt: when it was sent, in seconds since 1970 by this machine's clock, for information; or C{None}.
-    @ivar detail: what the system or a router said, for a person, or C{None}.
+    @ivar target: the address of the target as the user wrote it.
+    @ivar peer: the address that was sent to, as text.
+    @ivar outcome: what happened.
+    @ivar sequence: the probe's number, or C{None} if the datagram does not contain it.
+    @ivar size: the length of the probe, or of the received datagram, in bytes.
+    @ivar roundTrip: the round-trip time, in seconds, or C{None} if there is none.
+    @ivar reordered: whether a reply to a later probe came before this one.
+    @ivar scheduleDeviation: how long after its scheduled time the probe was sent, in seconds, below 0 if before; C{None} if it
+        was not sent or is not known.
+    @ivar sentAt: when the probe was sent, in seconds since 1970 by this machine's clock, for information; or C{None}.
+    @ivar detail: what the system or a router reported, for a person, or C{None}.
     @ivar source: the local address that was sent from, or C{None}.
     """
 
@@ -72,9 +75,9 @@ class Event(NamedTuple):
     outcome: Outcome
     sequence: int | None
     size: int
-    roundTrip: int | None = None
+    roundTrip: float | None = None
     reordered: bool = False
-    sendError: int | None = None
+    scheduleDeviation: float | None = None
     sentAt: float | None = None
     detail: str | None = None
     source: str | None = None

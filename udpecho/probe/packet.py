@@ -1,27 +1,27 @@
 """
-What a probe carries, and what its reply says when nothing of it is trusted.
+The format of probes, and the check of their replies, which are not trusted.
 
-A datagram has room for so much, and what can be told of a reply depends on it. The forms, by the probe's size in bytes::
+What a probe can carry depends on its size, and so does what can be detected in its reply. The forms, by size in bytes::
 
-    size     carries                                             outstanding  told apart from ours
-    32 up    mark, form, length, session of 64 bits,                2^64      another session's, corrupted, cut, longer
+    size     content                                             outstanding  distinguished from a valid reply
+    32 up    mark, form, length, session of 64 bits,                2^64      unrelated, corrupted, truncated, oversized
              sequence of 64, send time, CRC-32
-    16 - 31  mark, form, length, session of 32 bits,                2^32      another session's, corrupted, cut, longer
+    16 - 31  mark, form, length, session of 32 bits,                2^32      unrelated, corrupted, truncated, oversized
              sequence of 32, CRC-32
-    8 - 15   session of 16 bits, sequence of 16, CRC-32             2^16      another session's, but for one of 65536; corrupted
-    4 - 7    sequence of 16 bits, 16 of a CRC-32 over the           2^16      corrupted, which another session's is too, but for
-             session too                                                      one of 65536
-    1 - 3    sequence of 8 bits                                     2^8       corrupted, where it is not in the first byte
+    8 - 15   session of 16 bits, sequence of 16, CRC-32             2^16      unrelated except for one of 65536; corrupted
+    4 - 7    sequence of 16 bits, 16 of a CRC-32 over the           2^16      corrupted, and unrelated as such, except for one
+             session too                                                      of 65536
+    1 - 3    sequence of 8 bits                                     2^8       corrupted, except for the first byte
     0        nothing                                                1         nothing
 
-"Outstanding" is how many probes may be under way at once for a reply to be matched without doubt, as a sequence number of few
-bits comes again; a reply to an empty probe is matched to the oldest that is under way, which is right for one at a time. What
-was cut to fewer than 16 bytes is known by how it begins, where it does not pass for a probe of its own; what was shorter than
-16 and made longer is taken for corrupted or another session's.
+"Outstanding" is how many probes may be outstanding so that each reply matches one probe: short sequence numbers repeat. A reply
+to an empty probe is matched to the oldest outstanding one. Of replies truncated to fewer than 16 bytes the beginning is
+compared, unless they could be whole probes of another size. Forms below 16 bytes do not distinguish oversized replies from
+corrupted and unrelated ones.
 
-Behind what a form carries follows a pattern. The check of every form is over all the bytes, its own apart. It is a check
-against accidents (CRC-32, ISO 3309, as C{zlib} has it), and no proof against somebody who forges replies: for that one would
-have to know the session, which is drawn at random for each socket. Numbers are in network order.
+A pattern fills the rest. The check covers all bytes except itself. It protects against accidents (CRC-32, ISO 3309, as in
+C{zlib}), not against forged replies: their sender would have to know the session, which is random for each socket. Numbers are
+in network byte order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from zlib import crc32
 
 from udpecho.addresses import MAX_PAYLOAD_IPV6
 
-#: The first byte of a probe that has room for one, and the second by its form; a change of the layout changes these.
+#: The first byte of probes of 16 bytes or more, and the second byte of each form. A new layout needs new values.
 MARK = 0xEC
 _FULL, _COMPACT = 0x11, 0x12
 
@@ -50,13 +50,13 @@ _short = Struct("!HH")
 _check = Struct("!I")
 _half = Struct("!H")
 
-#: From which size on a probe has each form. From C{FULL_SIZE} on it carries everything.
+#: The smallest size of each form, in bytes.
 FULL_SIZE = 32
 COMPACT_SIZE = 16
 SHORT_SIZE = 8
 TINY_SIZE = 4
 
-#: As ping's own: each byte is one more than the one before.
+#: As in ping: each byte is one more than the previous one.
 DEFAULT_PATTERN = bytes(range(256))
 
 Buffer = bytes | bytearray | memoryview
@@ -66,27 +66,27 @@ class Verdict(Enum):
     """
     What a datagram from the peer is.
 
-    @cvar OURS: a whole reply to a probe of this session.
-    @cvar FOREIGN: something else: a reply to another session's probe, one to a probe never sent, no reply at all.
-    @cvar CORRUPT: a reply, with other bytes than its probe's.
-    @cvar CUT: the beginning of a reply.
-    @cvar LONGER: a reply with something behind it.
+    @cvar OURS: a valid reply to a probe of this session.
+    @cvar UNRELATED: a reply to another session or to a probe that was not sent, or not a reply at all.
+    @cvar CORRUPT: a reply whose bytes are not those of its probe.
+    @cvar TRUNCATED: only the beginning of a reply.
+    @cvar OVERSIZED: a reply with additional bytes at its end.
     """
 
     OURS = "ours"
-    FOREIGN = "foreign"
+    UNRELATED = "unrelated"
     CORRUPT = "corrupt"
-    CUT = "cut"
-    LONGER = "longer"
+    TRUNCATED = "truncated"
+    OVERSIZED = "oversized"
 
 
 class Parsed(NamedTuple):
     """
-    What a datagram says.
+    A parsed datagram.
 
     @ivar verdict: what it is.
-    @ivar sequence: the number of the probe it answers; only of one that is ours, and C{None} for an empty one.
-    @ivar sendTime: the send time that it carries, in ns, or C{None}. For information: who replies may have changed it.
+    @ivar sequence: the number of the probe it answers, if it is valid and not empty; else C{None}.
+    @ivar sendTime: the send time that it carries, in ns, or C{None}. For information only: the peer can change it.
     """
 
     verdict: Verdict
@@ -94,14 +94,14 @@ class Parsed(NamedTuple):
     sendTime: int | None = None
 
 
-_foreign = Parsed(Verdict.FOREIGN)
+_unrelated = Parsed(Verdict.UNRELATED)
 _corrupt = Parsed(Verdict.CORRUPT)
-_cut = Parsed(Verdict.CUT)
-_longer = Parsed(Verdict.LONGER)
+_truncated = Parsed(Verdict.TRUNCATED)
+_oversized = Parsed(Verdict.OVERSIZED)
 
 
 def sequencesAtOnce(size: int) -> int:
-    """How many probes of a size may be outstanding for each reply to be matched without doubt."""
+    """How many probes of a size, in bytes, may be outstanding so that each reply matches one probe."""
     if size >= FULL_SIZE:
         return 1 << 64
     if size >= COMPACT_SIZE:
@@ -113,39 +113,38 @@ def sequencesAtOnce(size: int) -> int:
 
 def parsePattern(text: str) -> bytes:
     """
-    Read a pattern as C{ping -p} takes it: up to 16 bytes in hexadecimal digits, a digit that is left over for a byte of its
-    own.
+    Read a pattern as C{ping -p} takes it: up to 16 bytes in hexadecimal digits; an odd last digit is a byte of its own.
 
-    @raise ValueError: with a sentence that says what would be right.
+    @raise ValueError: with the form that is expected.
     """
     if not re.fullmatch(r"[0-9a-fA-F]{1,32}", text):
-        raise ValueError(f"{text!r} is not a pattern: 1 to 16 bytes in hexadecimal digits are, as in ff00")
+        raise ValueError(f"pattern must be 1 to 16 bytes in hexadecimal digits, as in ff00, got {text!r}")
     return bytes.fromhex(text if len(text) % 2 == 0 else f"{text[:-1]}0{text[-1]}")
 
 
 class Codec:
     """
-    Builds the probes of one session and reads what comes back.
+    Builds the probes of one session and parses their replies.
 
-    To send fast, L{prepare} a buffer for each size once and L{write} each probe to it; to send one, L{build} it.
+    To send many, L{prepare} a buffer for each size once and L{write} each probe into it; L{build} makes a single one.
     """
 
     def __init__(self, session: int, sizes: Container[int], pattern: bytes = DEFAULT_PATTERN) -> None:
         """
-        @param session: a random number of 64 bits, C{secrets.randbits(64)}; another for each socket.
-        @param sizes: which sizes in bytes the session's probes have.
-        @param pattern: what is repeated to fill them.
+        @param session: a random number of 64 bits, C{secrets.randbits(64)}, different for each socket.
+        @param sizes: the sizes of the session's probes, in bytes.
+        @param pattern: the bytes that fill them, repeated.
 
-        @raise ValueError: if the session is no such number, or the pattern is empty.
+        @raise ValueError: if the session is out of range, or the pattern is empty.
         """
         if not 0 <= session < 1 << 64:
-            raise ValueError(f"{session} is not a session: a number from 0 to 2**64 - 1 is")
+            raise ValueError(f"session must be 0 to 2**64 - 1, got {session}")
         if not pattern:
-            raise ValueError("b'' is not a pattern: one byte or more is")
+            raise ValueError("pattern must be one byte or more, got b''")
         self._session = session
         self._session32 = session & 0xFFFFFFFF
         self._session16 = session & 0xFFFF
-        self._seed = crc32(session.to_bytes(8, "big"))
+        self._initial = crc32(session.to_bytes(8, "big"))
         self._sizes = sizes
         self._pattern = pattern
 
@@ -153,27 +152,27 @@ class Codec:
         """
         Build one probe.
 
-        @param sequence: its number, from 0; a form of few bits carries the low ones.
-        @param size: its length, in bytes.
-        @param sendTime: any clock's ns, 0 up, for the information of who looks at the datagram.
+        @param sequence: its number, from 0; short forms carry the low bits.
+        @param size: its size, in bytes.
+        @param sendTime: the time, in ns of any clock, for somebody who looks at the datagram.
 
-        @raise ValueError: if no datagram has that size.
+        @raise ValueError: if the size is out of range.
         """
         if not 0 <= size <= MAX_PAYLOAD_IPV6:
-            raise ValueError(f"{size} is not a datagram's size: a number of bytes from 0 to {MAX_PAYLOAD_IPV6} is")
+            raise ValueError(f"size must be 0 to {MAX_PAYLOAD_IPV6} bytes, got {size}")
         buffer = bytearray(size)
         self.prepare(buffer)
         self.write(buffer, sequence, sendTime)
         return bytes(buffer)
 
     def prepare(self, buffer: bytearray | memoryview) -> None:
-        """Fill a buffer of a probe's size with the pattern."""
+        """Fill a buffer of the size of a probe with the pattern."""
         start = _headerOf(len(buffer))
         buffer[start:] = self._filling(len(buffer) - start)
 
     def write(self, buffer: bytearray | memoryview, sequence: int, sendTime: int = 0) -> None:
         """
-        Make a probe of a buffer that was prepared, and perhaps was another probe before. Its length is the probe's.
+        Write a probe into a buffer of its size that was prepared; it may contain an earlier probe.
 
         @param sequence: as L{build} takes it.
         @param sendTime: as L{build} takes it.
@@ -190,21 +189,21 @@ class Codec:
             _check.pack_into(buffer, 4, _checkOf(buffer, 4, 8))
         elif size >= TINY_SIZE:
             _half.pack_into(buffer, 0, sequence & 0xFFFF)
-            _half.pack_into(buffer, 2, _checkOf(buffer, 2, 4, self._seed) & 0xFFFF)
+            _half.pack_into(buffer, 2, _checkOf(buffer, 2, 4, self._initial) & 0xFFFF)
         elif size:
             buffer[0] = sequence & 0xFF
 
     def parse(self, datagram: Buffer, highest: int) -> Parsed:
         """
-        Read a datagram from the peer.
+        Parse a datagram from the peer.
 
-        @param datagram: all of it.
-        @param highest: the number of the last probe sent, -1 before the first; a sequence number of few bits is taken for the
-            latest that it can be.
+        @param datagram: the whole datagram.
+        @param highest: the number of the latest probe, -1 before the first: a short sequence number is that of the latest
+            possible probe.
         """
         size = len(datagram)
         if size < COMPACT_SIZE and size not in self._sizes:
-            return _cut if self._isBeginning(datagram) else _foreign
+            return _truncated if self._isBeginning(datagram) else _unrelated
         if size >= FULL_SIZE and (found := self._parseFull(datagram, highest)) is not None:
             return found
         if size >= COMPACT_SIZE:
@@ -217,13 +216,12 @@ class Codec:
 
     def sequenceOf(self, beginning: Buffer, highest: int) -> int | None:
         """
-        Read which probe a datagram of ours was, when only its beginning is known: as a router quotes it (RFC 792, RFC 1812
-        section 4.3.2.3).
+        The number of a probe of which a router quotes only the beginning (RFC 792, RFC 1812 section 4.3.2.3).
 
-        @param beginning: as many of its first bytes as are known.
+        @param beginning: the known bytes.
         @param highest: as L{parse} takes it.
 
-        @return: its number; C{None} if that cannot be told.
+        @return: C{None} if it is not known.
         """
         begin = bytes(beginning[:20])
         if begin[:2] == bytes((MARK, _FULL)):
@@ -242,13 +240,13 @@ class Codec:
         return None
 
     def _parseFull(self, datagram: Buffer, highest: int) -> Parsed | None:
-        """@return: C{None} if it is a compact one with something behind it."""
+        """@return: C{None} if it is an oversized compact one."""
         size = len(datagram)
         mark, form, length, session, sequence, sendTime = _full.unpack_from(datagram)
         marked = mark == MARK and form == _FULL
         if marked and length == size and _check.unpack_from(datagram, 28)[0] == _checkOf(datagram, 28, 32):
             if session != self._session or sequence > highest:
-                return _foreign
+                return _unrelated
             return Parsed(Verdict.OURS, sequence, sendTime)
         if mark == MARK and form == _COMPACT:
             return None
@@ -259,55 +257,55 @@ class Codec:
         mark, form, length, session, low = _compact.unpack_from(datagram)
         marked = mark == MARK and form == _COMPACT
         if marked and length == size and _check.unpack_from(datagram, 12)[0] == _checkOf(datagram, 12, 16):
-            return _numbered(low, highest, 32) if session == self._session32 else _foreign
+            return _numbered(low, highest, 32) if session == self._session32 else _unrelated
         if mark == MARK and form == _FULL and size < FULL_SIZE:
-            return _cut if self._isBeginning(datagram) else _foreign
+            return _truncated if self._isBeginning(datagram) else _unrelated
         return self._damaged(datagram, 12, COMPACT_SIZE, length, marked, session == self._session32)
 
     def _damaged(self, datagram: Buffer, at: int, least: int, length: int, marked: bool, ours: bool) -> Parsed:
         """
-        What a datagram is that has a wrong check, length or mark.
+        Classify a datagram with a wrong check, length or mark.
 
-        One bit that is flipped, or one field that is overwritten, leaves the session right, or else the marks and the length.
+        After one flipped bit, or one overwritten field, the session is still right, or else the marks and the length are.
 
-        @param at: where its check is.
-        @param least: how long its form is at least.
-        @param length: the length it says to have.
+        @param at: the offset of its check.
+        @param least: the smallest size of its form.
+        @param length: the length in its header.
         @param marked: whether its marks are right.
-        @param ours: whether its session is.
+        @param ours: whether its session is right.
         """
         size = len(datagram)
         if not ours:
-            return _corrupt if marked and length == size else _foreign
+            return _corrupt if marked and length == size else _unrelated
         if not marked or length == size:
             return _corrupt
         check = _check.unpack_from(datagram, at)[0]
         if length < size:
-            return _longer if length >= least and check == _checkOf(datagram, at, at + 4, end=length) else _corrupt
-        # It may be whole but for its length.
+            return _oversized if length >= least and check == _checkOf(datagram, at, at + 4, end=length) else _corrupt
+        # Its length field alone may be corrupted.
         mended = b"".join((datagram[:2], _half.pack(size), datagram[4:]))
-        return _cut if length in self._sizes and check != _checkOf(mended, at, at + 4) else _corrupt
+        return _truncated if length in self._sizes and check != _checkOf(mended, at, at + 4) else _corrupt
 
     def _parseShort(self, datagram: Buffer, highest: int) -> Parsed:
         session, low = _short.unpack_from(datagram)
         if _check.unpack_from(datagram, 4)[0] == _checkOf(datagram, 4, 8):
-            return _numbered(low, highest, 16) if session == self._session16 else _foreign
-        return _cut if self._isBeginning(datagram) else _corrupt
+            return _numbered(low, highest, 16) if session == self._session16 else _unrelated
+        return _truncated if self._isBeginning(datagram) else _corrupt
 
     def _parseTiny(self, datagram: Buffer, highest: int) -> Parsed:
-        if _half.unpack_from(datagram, 2)[0] == _checkOf(datagram, 2, 4, self._seed) & 0xFFFF:
+        if _half.unpack_from(datagram, 2)[0] == _checkOf(datagram, 2, 4, self._initial) & 0xFFFF:
             return _numbered(_half.unpack_from(datagram)[0], highest, 16)
-        return _cut if self._isBeginning(datagram) else _corrupt
+        return _truncated if self._isBeginning(datagram) else _corrupt
 
     def _parseBare(self, datagram: Buffer, highest: int) -> Parsed:
         if not len(datagram):
-            return Parsed(Verdict.OURS) if highest >= 0 else _foreign
+            return Parsed(Verdict.OURS) if highest >= 0 else _unrelated
         if bytes(datagram[1:]) != self._filling(len(datagram) - 1):
-            return _cut if self._isBeginning(datagram) else _corrupt
+            return _truncated if self._isBeginning(datagram) else _corrupt
         return _numbered(datagram[0], highest, 8)
 
     def _isBeginning(self, datagram: Buffer) -> bool:
-        """Whether a short datagram is how a longer probe of this session begins, as far as it goes."""
+        """Whether a short datagram can be the beginning of a longer probe of this session."""
         begin = bytes(datagram)
         if len(begin) >= 4 and not len(begin) < int.from_bytes(begin[2:4], "big"):
             return self._isBeginningOfShort(begin)
@@ -327,24 +325,23 @@ class Codec:
 
 
 def _headerOf(size: int) -> int:
-    """How many bytes of a probe of a size are not the pattern."""
+    """The number of bytes before the pattern."""
     for least in (FULL_SIZE, COMPACT_SIZE, SHORT_SIZE, TINY_SIZE):
         if size >= least:
             return least
     return min(size, 1)
 
 
-def _checkOf(datagram: Buffer, start: int, stop: int, seed: int = 0, end: int | None = None) -> int:
-    """The check over a datagram without the bytes from C{start} to C{stop}, which hold it, and without those from C{end} on."""
-    return crc32(datagram[stop:end], crc32(datagram[:start], seed))
+def _checkOf(datagram: Buffer, start: int, stop: int, initial: int = 0, end: int | None = None) -> int:
+    """The check over a datagram without its own bytes, from C{start} to C{stop}, and without those from C{end} on."""
+    return crc32(datagram[stop:end], crc32(datagram[:start], initial))
 
 
 def _numbered(low: int, highest: int, bits: int) -> Parsed:
-    """A reply of ours with the low bits of its number: the latest that was sent has them."""
+    """A valid reply with the low bits of its number: that of the latest possible probe."""
     sequence = highest - ((highest - low) & ((1 << bits) - 1))
-    return Parsed(Verdict.OURS, sequence) if sequence >= 0 else _foreign
+    return Parsed(Verdict.OURS, sequence) if sequence >= 0 else _unrelated
 
 
 def _begins(begin: bytes, marks: bytes, session: bytes) -> bool:
-    """Whether some bytes are the first of a probe with these marks and this session."""
     return marks.startswith(begin[:2]) and session.startswith(begin[4 : 4 + len(session)])

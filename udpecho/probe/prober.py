@@ -4,124 +4,174 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import NamedTuple, cast
 
-from twisted.internet import defer
+from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from udpecho.interfaces import Reactor
+from udpecho.net.resolver import literal
+from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow, Listener
 from udpecho.probe.io.open import openSocket
-from udpecho.probe.io.socket import SocketOptions
+from udpecho.probe.io.socket import IProbeSocket, SocketOptions
 from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch
 from udpecho.probe.io.timestamps import Clocks, StepWatch
 from udpecho.probe.outcomes import Event
-from udpecho.probe.records import document
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import Target
+from udpecho.probe.target import Target, findTarget
 
-#: How many batches of replies one turn reads from a socket, so that the reactor's other work has its turn.
+#: How many batches one turn reads from a socket, so that the reactor's other work has its turn.
 _readsPerTurn = 8
 _second = 1_000_000_000
 
 _log = Logger()
 
 
+class Backend(NamedTuple):
+    """
+    What a prober uses of the system. The default is the best that system and reactor have; tests and comparisons use less.
+
+    @ivar clocks: the clocks; by default the system's, or those of a reactor in memory.
+    @ivar batches: send and receive many datagrams with one system call where possible.
+    @ivar timestamps: use the kernel's timestamps where possible.
+    """
+
+    clocks: Clocks | None = None
+    batches: bool = True
+    timestamps: bool = True
+
+
 class Prober:
     """
-    Probes one or several targets, each from one or several ports.
+    Probes one or several targets, each from one or several local ports.
 
     Each pair of a target and a port is a L{Flow}, with its own schedule and L{Statistics
     <udpecho.probe.stats.summary.Statistics>}, which may be read at any time. The schedules of the flows are shifted against
-    each other, so that their probes leave one after the other and not all at once.
+    each other, so that their probes do not leave all at once.
 
-    A probe leaves at its time, whatever has come back by then. If this process is late, the probe leaves late, and its event
-    has the deviation; a probe that would leave more than a second late is not sent.
+    A probe leaves at its scheduled time, whatever has come back by then. If this process is late, the probe is late, and its
+    event has the deviation; a probe that is more than a second late is not sent.
 
-     @ivar flows: those that could be opened, by target and then by port; after L{start}.
-     @ivar failures: why other targets could not, as pairs; after L{start}.
-     @ivar clocks: what tells the time.
-     @ivar startedAt: when the first probe was to leave, in ns of the monotonic clock; after L{start}.
+    @ivar flows: the flows that could be opened, by target and then by port; filled by L{start}.
+    @ivar failures: names of the other targets, each with the exception; filled by L{start}.
+    @ivar startedAt: the scheduled time of the first probe, in seconds as L{seconds} returns them; set by L{start}.
     """
 
     def __init__(
         self,
-        reactor: Any,
-        targets: Sequence[Target],
+        reactor: Reactor,
+        targets: Sequence[Target | str],
         plan: Plan | None = None,
         *,
         sources: int = 1,
         options: SocketOptions | None = None,
         listener: Listener | None = None,
-        clocks: Clocks | None = None,
-        batches: bool = True,
-        stamps: bool = True,
+        backend: Backend | None = None,
     ) -> None:
         """
-        @param reactor: any reactor, of L{udpecho.testing.memory_network} too.
-        @param targets: whom to probe.
-        @param plan: what to send, and when; by default 64 bytes a second.
-        @param sources: from how many ports to probe each target: routers that share the load between several paths choose by
-            the port, among others (RFC 2991, RFC 6438), so that several ports cover several paths.
-        @param options: what to send with; a port there is that of the first source of the first target, and the others are
-            the next ones.
-        @param listener: called with the flow and each L{Event}. Without a listener, and without L{events}, they cost nothing.
-        @param clocks: what tells the time; by default the system's, and the reactor's for one that is in memory.
-        @param batches: send and receive many datagrams with one system call, where the system can.
-        @param stamps: take round trips from the kernel's stamps, where it makes them.
+        @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider, or a reactor in memory; for names it must provide
+            C{IReactorPluggableNameResolver}.
+        @param targets: what to probe: targets, or C{HOST:PORT}. L{start} looks names up.
+        @param plan: what to send, and when; by default 64 bytes every second.
+        @param sources: from how many local ports to probe each target. Routers that share the load between several paths choose
+            by port among others (RFC 2991, RFC 6438), so that several ports cover several paths.
+        @param options: the socket options. A port in C{bindAddress} is that of the first flow, the others use the next ones.
+        @param listener: called with the flow and each L{Event}. Without a listener and L{events} no events are made.
+        @param backend: what to use of the system.
 
-        @raise ValueError: if there is no target, or no source.
+        @raise ValueError: if there is no target or no source, a text is not an address, or there are too few ports.
         """
-        if not targets:
-            raise ValueError("there is no target: one or more are needed")
-        if sources < 1:
-            raise ValueError(f"{sources} is not a number of sources: 1 or more is")
+        if isinstance(targets, str) or not targets:
+            raise ValueError(f"targets must be a list of one target or more, got {targets!r}")
+        if not isinstance(sources, int) or sources < 1:
+            raise ValueError(f"sources must be 1 port or more, got {sources!r}")
+        self._targets = [_known(target) for target in targets]
+        self._options = options or SocketOptions()
+        port = self._options.bindAddress[1] if self._options.bindAddress is not None else 0
+        last = port + len(targets) * sources - 1
+        if port and last > 65535:
+            raise ValueError(f"local ports must be 1 to 65535, got {port} to {last}")
         self.flows: list[Flow] = []
-        self.failures: list[tuple[Target, Exception]] = []
+        self.failures: list[tuple[str, Exception]] = []
+        self.startedAt = 0.0
         self._reactor = reactor
-        self._targets = targets
         self._plan = plan or Plan()
         self._sources = sources
-        self._options = options or SocketOptions()
         self._listeners: list[Listener] = [] if listener is None else [listener]
-        self.clocks = clocks or _clocksOf(reactor)
-        self.startedAt = 0
-        self._batches = batches
-        self._stamps = stamps
+        self._backend = backend or Backend()
+        self._clocks = self._backend.clocks or _clocksOf(reactor)
         self._watch: Watch | DelayedTurns | None = None
+        self._lookup: defer.Deferred[None] | None = None
         self._byDescriptor: dict[int, Flow] = {}
-        self._running = False
+        self._started = self._running = False
         self._done: defer.Deferred[None] = defer.Deferred(lambda _: self.stop())
         self._iterators: list[_Events] = []
 
     @property
     def running(self) -> bool:
-        """Whether it is between start and stop."""
+        """Whether it was started and has not stopped."""
         return self._running
+
+    def seconds(self) -> float:
+        """The current time, in seconds of the monotonic clock."""
+        return self._clocks.monotonic() / _second
 
     def start(self) -> defer.Deferred[None]:
         """
-        Open the sockets and begin. May be called once.
+        Look up names, open the sockets and begin. May be called once.
 
-        @return: fires when all probes were sent and nothing is waited for, or after L{stop}; all sockets are closed then. Fails
-            with what L{openSocket} raises if no target at all can be opened. May be cancelled, which stops too.
+        If no name has to be looked up, L{flows} and L{failures} are complete when this method returns.
+
+        @return: fires when all probes were sent and no reply is waited for, or after L{stop}; all sockets are closed then.
+            Fails with the first exception of L{failures} if no target can be probed. May be cancelled, which stops too.
         """
-        if self._watch is not None:
-            return defer.fail(RuntimeError("a prober starts once: make another one"))
-        self._watch = openWatch(self._reactor, self._turn, self.clocks.monotonic)
-        steps = StepWatch(self.clocks)
+        if self._started:
+            return defer.fail(RuntimeError("a prober must be started once, got a second start: make another one"))
+        self._started = self._running = True
+        if any(isinstance(target, str) for target in self._targets):
+            self._lookup = defer.Deferred.fromCoroutine(self._lookUp())
+            # Cancelled by stop(), which has fired the result.
+            self._lookup.addErrback(lambda failure: self._end(None if failure.check(defer.CancelledError) else failure))
+        else:
+            self._begin([target for target in self._targets if isinstance(target, Target)])
+        return self._done
+
+    async def _lookUp(self) -> None:
+        lookups: list[defer.Deferred[Target]] = [
+            defer.succeed(target)
+            if isinstance(target, Target)
+            else defer.Deferred.fromCoroutine(findTarget(self._reactor, target))
+            for target in self._targets
+        ]
+        found = []
+        results = await defer.DeferredList(lookups, consumeErrors=True)
+        if not self._running:
+            return
+        for name, (_, result) in zip(self._targets, results):
+            if isinstance(result, Failure):
+                self.failures.append((str(name), cast(Exception, result.value)))
+            else:
+                found.append(result)
+        self._lookup = None
+        self._begin(found)
+
+    def _begin(self, targets: Sequence[Target]) -> None:
+        self._watch = openWatch(self._reactor, self._turn, self._clocks.monotonic)
+        steps = StepWatch(self._clocks)
         opened = []
-        for index, target in enumerate(self._targets):
+        for index, target in enumerate(targets):
             try:
                 opened += self._open(target, index * self._sources, steps)
             except Exception as e:
-                self.failures.append((target, e))
+                self.failures.append((target.name, e))
         if not opened:
-            self._watch.close()
-            return defer.fail(self.failures[0][1])
-        self._running = True
-        start = self.startedAt = self.clocks.monotonic()
+            self._end(Failure(self.failures[0][1]))
+            return
+        start = self._clocks.monotonic()
+        self.startedAt = start / _second
         shift = 0 if self._plan.flood else self._plan.interval * _second / len(opened)
         for number, (flow, sock) in enumerate(opened):
             flow.begin(sock, start + round(number * shift))
@@ -130,29 +180,26 @@ class Prober:
                 self._byDescriptor[sock.fileno()] = flow
                 self._watch.watch(sock.fileno())
         self._watch.setDeadline(start)
-        return self._done
 
-    def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, Any]]:
+    def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, IProbeSocket]]:
         """
         Open the flows to a target.
 
-        @param first: the number of its first flow, of all.
-        @param steps: knows whether the wall clock was set.
+        @param first: the number of its first flow among all.
+        @param steps: detects that the wall clock was set.
         """
-        found: list[tuple[Flow, Any]] = []
-        watches = isinstance(self._watch, Watch)
-        size = max(self._plan.sizes)
-        listener = self._hear if self._listeners else None
+        found: list[tuple[Flow, IProbeSocket]] = []
+        batches = self._backend.batches and isinstance(self._watch, Watch)
+        stamps, size = self._backend.timestamps, max(self._plan.sizes)
+        listener = self._notify if self._listeners else None
         try:
             for number in range(first, first + self._sources):
-                flow = Flow(target, self._plan, self.clocks, steps, listener, self._arrived)
+                flow = Flow(target, self._plan, self._clocks, steps, listener, self._arrived)
                 options = self._options
                 if options.bindAddress is not None and options.bindAddress[1]:
                     host, port = options.bindAddress
                     options = options._replace(bindAddress=(host, port + number))
-                sock = openSocket(
-                    self._reactor, target.address, flow, size, options, batches=self._batches and watches, stamps=self._stamps
-                )
+                sock = openSocket(self._reactor, target.address, flow, size, options, batches=batches, stamps=stamps)
                 found.append((flow, sock))
         except BaseException:
             for _, sock in found:
@@ -161,13 +208,15 @@ class Prober:
         return found
 
     def stop(self) -> None:
-        """Stop at once. What is under way then stays so in the statistics. May be called often."""
+        """Stop at once. Outstanding probes stay so in the statistics. May be called often."""
         self._end(None)
 
     def _end(self, result: Failure | None) -> None:
         if not self._running:
             return
         self._running = False
+        if self._lookup is not None:
+            self._lookup.cancel()
         if self._watch is not None:
             self._watch.close()
         for flow in self.flows:
@@ -179,41 +228,37 @@ class Prober:
 
     def events(self) -> AsyncIterator[tuple[Flow, Event]]:
         """
-        What happens, one after the other, to be iterated over in a coroutine that waits for Deferreds; it ends with the prober.
-        To be called before L{start}. What is not fetched is kept.
+        All events, for a coroutine that awaits Deferreds; the iteration ends with the prober. Call it before L{start}. Events
+        are kept until they are fetched.
         """
         events = _Events()
         self._iterators.append(events)
         self._listeners.append(events.add)
         return events
 
-    def document(self) -> dict[str, Any]:
-        """All flows as one JSON document."""
-        return document(flow.report() for flow in self.flows)
-
-    def _hear(self, flow: Flow, event: Event) -> None:
+    def _notify(self, flow: Flow, event: Event) -> None:
         for listener in self._listeners:
             try:
                 listener(flow, event)
             except Exception:
-                _log.failure("Unhandled error in {listener} on being told of a probe", listener=listener)
+                _log.failure("Unhandled error in {listener} for an event of a probe", listener=listener)
 
     # Turns
 
     def _arrived(self) -> None:
-        """Something came by a socket that is not watched: it may have been what was waited for."""
+        """A socket that is not watched has received something, which may be the last reply."""
         if self._running and self._watch is not None:
-            self._watch.setDeadline(self.clocks.monotonic())
+            self._watch.setDeadline(self._clocks.monotonic())
 
     def _turn(self, ready: set[int] | frozenset[int]) -> None:
         try:
             self._sendAndRead(ready)
         except Exception:
-            # Nothing would call for another turn.
+            # There would be no further turn.
             self._end(Failure())
 
     def _sendAndRead(self, ready: set[int] | frozenset[int]) -> None:
-        """Send what is due, read what is there, and go on sending between two batches of that."""
+        """Send what is due, read what has come, and go on sending between two batches of that."""
         self._sendDue()
         unread = False
         for descriptor in ready:
@@ -222,9 +267,9 @@ class Prober:
                 unread = self._read(flow) or unread
         if not self._running or self._watch is None:
             return
-        now = self.clocks.monotonic()
+        now = self._clocks.monotonic()
         if not unread:
-            # Nobody is given up whose reply is in the receive queue: this process may have been stopped for a while.
+            # No probe expires whose reply is in the receive queue: this process may have been stopped for a while.
             for flow in self.flows:
                 if not ready and flow.socket.fileno() >= 0:
                     unread = self._read(flow) or unread
@@ -239,16 +284,16 @@ class Prober:
 
     def _sendDue(self) -> None:
         """
-        Send one batch of what is due by each flow. More would be a burst that a peer has no room for; the next turn comes at
-        once, when replies have been read.
+        Send one batch of each flow, if due. More at once could overflow the peer's receive queue; the next turn comes
+        immediately, after replies were read.
         """
         for flow in self.flows:
             if not self._running:
                 return
-            flow.send(self.clocks.monotonic())
+            flow.send(self._clocks.monotonic())
 
     def _read(self, flow: Flow) -> bool:
-        """@return: whether more may be there."""
+        """@return: whether there may be more."""
         for _ in range(_readsPerTurn):
             if not self._running or not flow.read():
                 return False
@@ -257,7 +302,7 @@ class Prober:
 
 
 class _Events:
-    """Keeps what a listener is told until it is fetched."""
+    """Keeps events until they are fetched."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[Flow, Event]] = deque()
@@ -289,7 +334,26 @@ class _Events:
         return self._kept.popleft()
 
 
-def _clocksOf(reactor: Any) -> Clocks:
+def _known(target: Target | str) -> Target | str:
+    """
+    A target whose address is known, or the text of a name to look up.
+
+    @raise ValueError: if it is neither.
+    """
+    if isinstance(target, Target):
+        return target
+    if not isinstance(target, str):
+        raise ValueError(f"target must be a Target or text, got {target!r}")
+    host, port = parseAddress(target)
+    try:
+        address = literal(host, port)
+    except error.DNSLookupError:
+        # An unknown interface is reported when the target is looked up.
+        return target
+    return target if address is None else Target(target, address)
+
+
+def _clocksOf(reactor: Reactor) -> Clocks:
     if IReactorFDSet.providedBy(reactor):
         return Clocks()
 

@@ -1,4 +1,4 @@
-"""Records of a run: JSON, NDJSON and CSV."""
+"""Records of flows and events: JSON, NDJSON and CSV, with all times in seconds."""
 
 from __future__ import annotations
 
@@ -9,46 +9,24 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from udpecho.probe.outcomes import TIMESTAMP_SOURCES, Event, Outcome
-from udpecho.probe.stats.distribution import seconds
-from udpecho.probe.stats.summary import Statistics
+from udpecho.probe.flow import Flow
+from udpecho.probe.outcomes import Event, Outcome
 
-#: The version of the JSON document; it changes when a field goes or changes its meaning, not when one comes.
+#: The version of the JSON document. It changes when a field is removed or changes its meaning, not when one is added.
 SCHEMA_VERSION = 1
-
-_clockNames = {
-    "kernel": "the kernel's stamps",
-    "monotonic": "the monotonic clock",
-    "mixed": "the kernel's stamps, some by the monotonic clock",
-}
-
-
-# As ping prints it
-
-
-def milliseconds(nanoseconds: float) -> str:
-    """A time in milliseconds with three digits or three decimals, as C{ping} of iputils prints it."""
-    value = nanoseconds / 1e6
-    for limit, decimals in ((1, 3), (10, 2), (100, 1)):
-        if round(value, decimals) < limit:
-            return f"{value:.{decimals}f}"
-    return f"{value:.0f}"
-
-
-# For programs
 
 
 def eventFields(event: Event) -> dict[str, Any]:
-    """An event as C{report.schema.json} describes it (C{$defs/probe}), with times in seconds."""
+    """An event as C{report.schema.json} describes it (C{$defs/probe})."""
     return {
         "target": event.target,
         "peer": event.peer,
         "seq": event.sequence,
         "outcome": event.outcome.value,
         "size": event.size,
-        "rtt": seconds(event.roundTrip),
+        "rtt": event.roundTrip,
         "reordered": event.reordered,
-        "send_error": seconds(event.sendError),
+        "schedule_deviation": event.scheduleDeviation,
         "sent_at": event.sentAt,
         "detail": event.detail,
         "source": event.source,
@@ -60,12 +38,15 @@ CSV_COLUMNS = tuple(eventFields(Event("", "", Outcome.ANSWERED, 0, 0)))
 
 
 def csvHeader() -> str:
-    """The first row (RFC 4180)."""
+    """The header of the CSV (RFC 4180), without the end of the line."""
     return _csv(CSV_COLUMNS)
 
 
 def csvRow(event: Event) -> str:
-    """A row: nothing where there is nothing to tell, C{true} and C{false}, times in seconds with nine decimals."""
+    """
+    An event as a row of CSV, without the end of the line: empty cells for what is not known, C{true} and C{false}, times with
+    nine decimals.
+    """
     return _csv([_cell(value) for value in eventFields(event).values()])
 
 
@@ -79,61 +60,35 @@ def _cell(value: Any) -> str:
 
 def _csv(cells: Sequence[str]) -> str:
     text = io.StringIO()
-    # With the end of a line that the RFC has, so that what looks like one within a cell is quoted.
+    # With the RFC's line terminator the writer quotes cells that contain one.
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n")
 
 
 def ndjsonLine(event: Event) -> str:
-    """An event as one line of JSON."""
+    """An event as one line of JSON, without the end of the line."""
     return json.dumps(eventFields(event), allow_nan=False)
 
 
-def targetReport(
-    target: str,
-    statistics: Statistics,
-    timestampSource: str,
-    *,
-    peer: str | None = None,
-    source: str | None = None,
-    sizes: Sequence[int] = (),
-    elapsed: float | None = None,
-) -> dict[str, Any]:
-    """
-    The part of the JSON document for one target.
-
-    @param target: as the user wrote it.
-    @param timestampSource: one of L{TIMESTAMP_SOURCES}.
-    @param peer: the address that was sent to.
-    @param source: the local address that was sent from.
-    @param sizes: which sizes in bytes the probes had.
-    @param elapsed: the seconds since the first probe.
-
-    @raise ValueError: if times do not come from there.
-    """
-    if timestampSource not in TIMESTAMP_SOURCES:
-        raise ValueError(f"{timestampSource!r} is not where times come from: one of {', '.join(TIMESTAMP_SOURCES)} is")
+def flowReport(flow: Flow) -> dict[str, Any]:
+    """A flow as C{report.schema.json} describes it (C{$defs/target})."""
     return {
-        "target": target,
-        "peer": peer,
-        "source": source,
-        "sizes": list(sizes),
-        "elapsed": elapsed,
-        "timestamp_source": timestampSource,
-        **statistics.asDict(),
+        "target": flow.target.name,
+        "peer": str(flow.target.address),
+        "source": str(flow.source),
+        "sizes": flow.sizes,
+        "elapsed": flow.elapsed,
+        "timestamp_source": flow.timestampSource,
+        **flow.statistics.asDict(),
     }
 
 
-def document(targets: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """
-    The JSON document.
-
-    @param targets: of each what L{targetReport} returns.
-    """
-    return {"schema": SCHEMA_VERSION, "targets": list(targets)}
+def document(flows: Iterable[Flow]) -> dict[str, Any]:
+    """Flows as one JSON document, as C{report.schema.json} describes it."""
+    return {"schema": SCHEMA_VERSION, "targets": [flowReport(flow) for flow in flows]}
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the document, which says what each field means."""
+    """The JSON Schema of the document, with the meaning of each field."""
     found: dict[str, Any] = json.loads((files("udpecho.probe") / "report.schema.json").read_text("utf-8"))
     return found

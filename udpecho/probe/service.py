@@ -180,6 +180,6 @@ def _logResults(flow: Flow) -> None:
         source=str(flow.source),
         sent=statistics.sent,
         counts=" ".join(f"{name}={count}" for name, count in counts.items()),
-        median="-" if median is None else f"{median / 1e6:.3f}ms",
+        median="-" if median is None else f"{median * 1e3:.3f}ms",
         outcomes=counts,
     )

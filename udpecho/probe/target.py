@@ -1,62 +1,74 @@
-"""A target of probes."""
+"""Targets of probes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress
 
 from udpecho.addresses import DatagramAddress
+from udpecho.interfaces import Reactor
 from udpecho.net.resolver import literal, resolve
 from udpecho.parsing import parseAddress
+
+#: How long looking up a target may take by default, in seconds.
+LOOKUP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
 class Target:
     """
-    Whom to probe.
+    A peer to probe.
 
-    @ivar name: as the user wrote it.
-    @ivar address: the address.
+    @ivar name: its address as the user wrote it.
+    @ivar address: its address.
     """
 
     name: str
     address: DatagramAddress
 
+    def __post_init__(self) -> None:
+        """@raise ValueError: if the address is not an IP address and a port to send to."""
+        address = self.address
+        if not isinstance(address, DatagramAddress) or literal(*address) is None:
+            raise ValueError(f"address of a target must be a DatagramAddress with an IP address, got {address!r}")
+        if not 1 <= address.port <= 65535:
+            raise ValueError(f"port must be 1 to 65535, got {address.port!r}")
+
     @classmethod
     def of(cls, text: str) -> Target:
         """
-        Read C{ADDR:PORT} or C{[ADDR]:PORT}, an address and no name.
+        Read C{ADDR:PORT} or C{[ADDR]:PORT}; a name needs L{findTarget}.
 
-        @raise ValueError: with a sentence that says what would be right.
+        @raise ValueError: with the form that is expected.
         """
         host, port = parseAddress(text)
         address = literal(host, port)
         if address is None:
-            raise ValueError(f"{host!r} is not an IP address: look the name up first")
+            raise ValueError(f"host must be an IP address, got {host!r}: look the name up first")
         return cls(text, address)
 
 
-async def findTarget(reactor: IReactorTime, text: str, timeout: float, family: int | None = None) -> Target:
+async def findTarget(reactor: Reactor, text: str, timeout: float = LOOKUP_TIMEOUT, family: int | None = None) -> Target:
     """
-    Look a target up.
+    Look up a target.
 
-    @param reactor: the reactor to look it up with.
+    @param reactor: an C{IReactorTime} and C{IReactorPluggableNameResolver} provider.
     @param text: C{HOST:PORT}, or C{[ADDR]:PORT}.
-    @param timeout: the deadline, in seconds from now.
-    @param family: 4 or 6 for addresses of IPv4 or IPv6 only.
+    @param timeout: how long it may take, in seconds.
+    @param family: 4 or 6 for IPv4 or IPv6 addresses only.
 
-    @raise ValueError: if the text is no such address, or one of the other family.
+    @raise ValueError: if the text is not an address, or one of the other family.
     @raise error.DNSLookupError: if the name has no address.
-    @raise ResponseTimeout: at the deadline.
+    @raise ResponseTimeout: after C{timeout}.
     """
     host, port = parseAddress(text)
     kinds: dict[int, type[IAddress]] = {4: IPv4Address, 6: IPv6Address}
     found = literal(host, port)
     if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
-        raise ValueError(f"{host} is not an address of IPv{family}")
-    types: Any = None if family is None else [kinds[family]]
+        raise ValueError(f"{text} must be an IPv{family} address, got {host}")
+    types: Sequence[type[IAddress]] | None = None if family is None else [kinds[family]]
     addresses = await resolve(reactor, host, port, timeout, types)
     return Target(text, addresses[0])

@@ -239,7 +239,7 @@ class PingTests:
             events = [json.loads(line) for line in process.stdout.splitlines()]
             answered = {event["seq"]: event for event in events if event["outcome"] in ("answered", "late")}
             assert sorted(answered) == list(range(10))
-            assert max(event["send_error"] for event in answered.values()) > 0.05
+            assert max(event["schedule_deviation"] for event in answered.values()) > 0.05
 
     def test_closedOutput(self, processes: Processes, server: str) -> None:
         """Who stops reading ends it, without a complaint."""

@@ -256,7 +256,7 @@ class ViewTests:
         told.timedOut(4)
         told.probeNotSent(6)
         told.ownDrops(1)
-        for outcome in (Outcome.CORRUPT, Outcome.CUT, Outcome.LONGER, Outcome.FOREIGN, Outcome.UNMATCHED):
+        for outcome in (Outcome.CORRUPT, Outcome.TRUNCATED, Outcome.OVERSIZED, Outcome.UNRELATED, Outcome.UNMATCHED):
             told.datagramReceived(outcome)
         view = LiveView([Watched("t", told)], 0.0, console=terminal(200))
         line = next(line for line in seen(view, 1.0, 200) if line.startswith("t: 1"))

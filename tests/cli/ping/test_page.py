@@ -35,7 +35,7 @@ def fields(part: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, st
     """All fields of an object, and of those within it: name, kind, meaning. Those of the send error are those of C{rtt}."""
     for name, field in part["properties"].items():
         yield above + name, kind(field), field["description"]
-        if "properties" in field and name != "send_error":
+        if "properties" in field and name != "schedule_deviation":
             yield from fields(field, f"{above}{name}.")
 
 
@@ -43,7 +43,7 @@ def table(name: str) -> str:
     """The table of an object's fields, as it is to be on the page."""
     rows = [("Field", "Value", "Meaning")]
     for field, values, meaning in fields(schema()["$defs"][name]):
-        more = " The fields are those of ``rtt``." if (name, field) == ("target", "send_error") else ""
+        more = " The fields are those of ``rtt``." if (name, field) == ("target", "schedule_deviation") else ""
         rows.append((f"``{field}``", values, meaning + more))
     head = f".. fields of {name}\n\n.. list-table::\n   :header-rows: 1\n   :widths: 22 14 64\n\n"
     return head + "".join(f"   * - {first}\n     - {second}\n     - {third}\n" for first, second, third in rows)
@@ -91,7 +91,7 @@ class PageTests:
     def test_sendError(self) -> None:
         """The fields of the send error are those of C{rtt}, as the page says."""
         properties = schema()["$defs"]["target"]["properties"]
-        assert list(properties["send_error"]["properties"]) == list(properties["rtt"]["properties"])
+        assert list(properties["schedule_deviation"]["properties"]) == list(properties["rtt"]["properties"])
 
     def test_columns(self) -> None:
         """The fields of a line are the columns of the CSV."""

@@ -8,30 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.clocks import SettableClocks
 from tests.support.running import udpSocket
 from udpecho.net.linux import cmsg, errqueue, sockopt
 from udpecho.probe.io import timestamps
 from udpecho.probe.io.timestamps import STEP, Clocks, StampIds, StampNumbers, StepWatch, roundTrip
 
 needsLinux = pytest.mark.skipif(not sockopt.available, reason="only Linux has stamps")
-
-
-class HandClocks:
-    """
-    Clocks that a test sets.
-
-    @ivar time: of the monotonic one.
-    @ivar offset: by how much the wall clock is before it.
-    """
-
-    def __init__(self) -> None:
-        self.time = 5_000_000_000
-        self.offset = 1_700_000_000_000_000_000
-
-    @property
-    def clocks(self) -> Clocks:
-        """What a prober takes."""
-        return Clocks(lambda: self.time, lambda: self.time + self.offset)
 
 
 class RoundTripTests:
@@ -54,7 +37,7 @@ class StepWatchTests:
 
     def test_quiet(self) -> None:
         """Time that passes is no step, nor is what both clocks differ by for the time it takes to read them."""
-        hand = HandClocks()
+        hand = SettableClocks()
         watch = StepWatch(hand.clocks)
         hand.time += 10**12
         hand.offset += STEP // 2
@@ -63,7 +46,7 @@ class StepWatchTests:
     @pytest.mark.parametrize("step", [-3600 * 10**9, -2 * STEP, 2 * STEP, 10**9])
     def test_step(self, step: int) -> None:
         """A clock that is set, forward or back, is seen once, and the offset is the new one."""
-        hand = HandClocks()
+        hand = SettableClocks()
         watch = StepWatch(hand.clocks)
         before = watch.offset
         hand.offset += step
@@ -73,7 +56,7 @@ class StepWatchTests:
 
     def test_interrupted(self) -> None:
         """That the process waited between reading the one and the other is no step, at the start neither."""
-        hand = HandClocks()
+        hand = SettableClocks()
         waits = [0, 0, 0, 700_000]
 
         def wall() -> int:

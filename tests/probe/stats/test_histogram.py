@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.probe.stats.histogram}: as sorting says, to three digits."""
+"""Tests of L{udpecho.probe.stats.histogram}: against sorting, to three digits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from udpecho.probe.stats.histogram import Histogram
 
 HOUR = 3600 * 10**9
-#: What is promised: half a bucket.
+#: The promised precision: half a bucket.
 WITHIN = 1 / 2048
 
 #: Times of every size: each power of two as likely as any other.
@@ -31,7 +31,7 @@ def histogramOf(values: list[int]) -> Histogram:
 
 
 class QuantileTests:
-    """What is read off a histogram."""
+    """Quantiles, ranks and sums."""
 
     @given(samples, st.floats(0, 1))
     def test_quantile(self, values: list[int], q: float) -> None:
@@ -61,32 +61,32 @@ class QuantileTests:
         assert histogram.total == sum(values)
         assert histogram.squares == sum(value * value for value in values)
 
-    def test_ofADecimalShare(self) -> None:
+    def test_decimalShare(self) -> None:
         """A share that floating point puts a little above a whole number of values is that number: 0.07 of 100 values is 7."""
         assert 0.07 * 100 > 7
         assert histogramOf(list(range(1, 101))).quantile(0.07) == 7
 
     def test_none(self) -> None:
-        """Of no values there is nothing to tell."""
+        """Without values there are no figures."""
         histogram = Histogram()
         assert (histogram.min, histogram.max, histogram.median(), histogram.quantile(0.5)) == (None,) * 4
         assert list(histogram.buckets()) == []
 
     @pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
     def test_badQuantile(self, q: float) -> None:
-        """A quantile is a share."""
-        with pytest.raises(ValueError, match="is not a quantile: a number from 0 to 1 is"):
+        """A quantile is from 0 to 1."""
+        with pytest.raises(ValueError, match="quantile must be from 0 to 1, got"):
             histogramOf([1]).quantile(q)
 
     @pytest.mark.parametrize("rank", [0, 3])
     def test_badRank(self, rank: int) -> None:
         """There are as many ranks as values."""
-        with pytest.raises(ValueError, match=f"{rank} is not the rank of one of 2 values"):
+        with pytest.raises(ValueError, match=f"rank must be 1 to 2, got {rank}"):
             histogramOf([1, 2]).atRank(rank)
 
 
 class RecordTests:
-    """What is put into a histogram."""
+    """Recording and merging."""
 
     @given(samples)
     def test_buckets(self, values: list[int]) -> None:
@@ -100,7 +100,7 @@ class RecordTests:
 
     @pytest.mark.parametrize("bits", range(64))
     def test_edges(self, bits: int) -> None:
-        """The values about each power of two are put where they belong."""
+        """The values next to each power of two are in the right bucket."""
         for value in {max(0, (1 << bits) - 2), (1 << bits) - 1, min(1 << bits, (1 << 63) - 1)}:
             (bucket,) = histogramOf([value]).buckets()
             assert bucket.low <= value <= bucket.high
@@ -119,7 +119,7 @@ class RecordTests:
 
     @given(samples)
     def test_mergeIntoNone(self, values: list[int]) -> None:
-        """One that has counted nothing takes all over."""
+        """An empty one gets all values."""
         merged = Histogram()
         merged.merge(histogramOf(values))
         assert list(merged.buckets()) == list(histogramOf(values).buckets())
@@ -128,9 +128,9 @@ class RecordTests:
     @pytest.mark.parametrize("value", [-1, -(10**12), 1 << 63])
     @pytest.mark.parametrize("before", [[], [5, 7]])
     def test_refused(self, value: int, before: list[int]) -> None:
-        """A value that cannot be is refused, and leaves all as it was."""
+        """A value out of range is refused, and changes nothing."""
         histogram = histogramOf(before)
-        with pytest.raises(ValueError, match=f"{value} cannot be recorded: a number from 0 to"):
+        with pytest.raises(ValueError, match=f"value must be 0 to .*, got {value}"):
             histogram.record(value)
         assert (histogram.count, histogram.total, histogram.min, histogram.max) == (
             len(before),
@@ -139,7 +139,7 @@ class RecordTests:
         )
 
     def test_memory(self) -> None:
-        """It takes what its docstring says: 280 KiB for an hour, however much is recorded."""
+        """It needs as much memory as its docstring claims: 280 KiB for an hour, however much is recorded."""
         tracemalloc.start()
         try:
             histogram = Histogram()

@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.probe.stats.timeline}: that no extreme is lost, in little memory."""
+"""Tests of L{udpecho.probe.stats.timeline}: no extreme is lost, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,104 +8,107 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udpecho.probe.outcomes import Outcome
-from udpecho.probe.stats.timeline import Samples
+from udpecho.probe.outcomes import EXTRA_DATAGRAMS, Outcome
+from udpecho.probe.stats.timeline import Timeline
 
-MS = 1_000_000
-probes = st.lists(st.one_of(st.none(), st.integers(0, 10_000 * MS)), max_size=200)
+MS = 0.001
+probes = st.lists(st.one_of(st.none(), st.integers(0, 10_000_000_000)), max_size=200)
 
 
-class SamplesTests:
-    """L{Samples}."""
+class TimelineTests:
+    """L{Timeline}."""
 
-    @given(probes, st.integers(2, 20), st.integers(1, 2000 * MS))
+    @given(probes, st.integers(2, 20), st.integers(1, 2_000_000_000))
     def test_keeps(self, roundTrips: list[int | None], capacity: int, interval: int) -> None:
         """
-        However many probes share the room, there are no more stretches than it holds, and all together have all counts, the sum
-        of round trips, and the extremes where they were; each stretch has those of its own time.
+        There are never more buckets than the capacity. Together they have all probes and the sum of all round trips, and each
+        has the extremes of its own period, exactly.
         """
-        samples = Samples(capacity)
+        timeline = Timeline(capacity)
         for sequence, roundTrip in enumerate(roundTrips):
             outcome = Outcome.LOST if roundTrip is None else Outcome.ANSWERED
-            samples.add(outcome, sequence, sequence * interval, roundTrip)
-        stretches = samples.stretches()
-        assert len(stretches) <= capacity
+            time = sequence * interval / 1e9
+            timeline.add(outcome, sequence, time, None if roundTrip is None else roundTrip / 1e9)
+        buckets = timeline.buckets()
+        assert len(buckets) <= capacity
         known = [(sequence * interval, each) for sequence, each in enumerate(roundTrips) if each is not None]
-        assert sum(each.count for each in stretches) == len(known)
-        assert sum(each.total for each in stretches) == sum(each for _, each in known)
-        assert sum(number for each in stretches for _, number in each.missing.values()) == roundTrips.count(None)
-        for index in {time >> samples.shift for time, _ in known}:
-            own = [each for each in known if each[0] >> samples.shift == index]
-            (found,) = [each for each in stretches if each.low is not None and each.low[0] >> samples.shift == index]
-            assert found.low == min(own, key=lambda each: each[1])
-            assert found.high == max(own, key=lambda each: each[1])
+        assert sum(each.count for each in buckets) == len(known)
+        assert sum(each.total for each in buckets) == pytest.approx(sum(each for _, each in known) / 1e9)
+        assert sum(number for each in buckets for _, number in each.missing.values()) == roundTrips.count(None)
+        length = round(timeline.bucketLength * 1e9)
+        assert {round(each.low[0] * 1e9) // length for each in buckets if each.low} == {time // length for time, _ in known}
+        for each in buckets:
+            if each.low is not None and each.high is not None:
+                index = round(each.low[0] * 1e9) // length
+                own = [(time / 1e9, value / 1e9) for time, value in known if time // length == index]
+                assert each.low == min(own, key=lambda pair: pair[1])
+                assert each.high == max(own, key=lambda pair: pair[1])
 
     def test_apart(self) -> None:
-        """As long as there is room, each probe is on its own."""
-        samples = Samples(100)
+        """Up to the capacity, each probe has its own bucket."""
+        timeline = Timeline(100)
         for sequence in range(100):
-            samples.add(Outcome.ANSWERED, sequence, sequence * 1000 * MS, sequence)
-        assert [each.low for each in samples.stretches()] == [(n * 1000 * MS, n) for n in range(100)]
-        samples.add(Outcome.ANSWERED, 100, 100_000 * MS, 7)
-        assert len(samples.stretches()) <= 100
+            timeline.add(Outcome.ANSWERED, sequence, float(sequence), sequence)
+        assert [each.low for each in timeline.buckets()] == [(n, n) for n in range(100)]
+        timeline.add(Outcome.ANSWERED, 100, 100.0, 7)
+        assert len(timeline.buckets()) <= 100
 
     @pytest.mark.parametrize(
         "outcome", [Outcome.LOST, Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT]
     )
     def test_missing(self, outcome: Outcome) -> None:
-        """What has no reply is marked by its outcome, where the first of it was."""
-        samples = Samples(2)
+        """Probes without a reply are counted by outcome, with the time of the first."""
+        timeline = Timeline(2)
         for sequence in (5, 6, 7):
-            samples.add(outcome, sequence, sequence * 100)
-        (stretch,) = samples.stretches()
-        assert stretch.missing == {outcome: (500, 3)}
-        assert (stretch.count, stretch.low, stretch.high) == (0, None, None)
+            timeline.add(outcome, sequence, sequence * 1e-7)
+        (bucket,) = timeline.buckets()
+        ((time, number),) = bucket.missing.values()
+        assert (set(bucket.missing), number, time) == ({outcome}, 3, pytest.approx(5e-7))
+        assert (bucket.count, bucket.low, bucket.high) == (0, None, None)
 
     def test_late(self) -> None:
-        """A reply takes the loss back, in whatever stretch that is by now; one that was not lost takes nothing back."""
-        samples = Samples(2)
+        """A reply removes the loss of its probe, in whatever bucket it is by then, and no other."""
+        timeline = Timeline(2)
         for sequence in range(8):
-            samples.add(Outcome.LOST, sequence, sequence * MS)
-        samples.add(Outcome.LATE, 3, 3 * MS, 2000 * MS)
-        samples.add(Outcome.LATE, 99, 7 * MS, 2000 * MS)
-        stretches = samples.stretches()
-        assert sum(each.missing[Outcome.LOST][1] for each in stretches) == 7
-        assert sum(each.count for each in stretches) == 2
+            timeline.add(Outcome.LOST, sequence, sequence * MS)
+        timeline.add(Outcome.LATE, 3, 3 * MS, 2000 * MS)
+        timeline.add(Outcome.LATE, 99, 7 * MS, 2000 * MS)
+        buckets = timeline.buckets()
+        assert sum(each.missing[Outcome.LOST][1] for each in buckets) == 7
+        assert sum(each.count for each in buckets) == 2
 
-    def test_late_alone(self) -> None:
-        """Where nothing else is, nothing of the loss is left."""
-        samples = Samples()
-        samples.add(Outcome.LOST, 0, 0)
-        samples.add(Outcome.LATE, 0, 0, MS)
-        (stretch,) = samples.stretches()
-        assert stretch.missing == {}
-        assert stretch.high == (0, MS)
+    def test_lateAlone(self) -> None:
+        """A bucket without another loss has none left."""
+        timeline = Timeline()
+        timeline.add(Outcome.LOST, 0, 0)
+        timeline.add(Outcome.LATE, 0, 0, MS)
+        (bucket,) = timeline.buckets()
+        assert bucket.missing == {}
+        assert bucket.high == (0, MS)
 
     def test_refusedAfterAll(self) -> None:
-        """A probe that was lost and is refused then is one probe."""
-        samples = Samples()
-        samples.add(Outcome.LOST, 0, 0)
-        samples.add(Outcome.REFUSED, 0, 0)
-        (stretch,) = samples.stretches()
-        assert stretch.missing == {Outcome.REFUSED: (0, 1)}
+        """A refusal replaces the loss of its probe."""
+        timeline = Timeline()
+        timeline.add(Outcome.LOST, 0, 0)
+        timeline.add(Outcome.REFUSED, 0, 0)
+        (bucket,) = timeline.buckets()
+        assert bucket.missing == {Outcome.REFUSED: (0, 1)}
 
-    def test_beside(self) -> None:
-        """Duplicates and such change nothing."""
-        samples = Samples()
-        for outcome in set(Outcome) - {Outcome.ANSWERED, Outcome.LATE}:
-            if outcome in (Outcome.DUPLICATE, Outcome.CORRUPT, Outcome.CUT, Outcome.LONGER, Outcome.FOREIGN, Outcome.UNMATCHED):
-                samples.add(outcome, 0, 0, MS)
-        samples.add(Outcome.OUTSTANDING, 0, 0)
-        assert samples.stretches() == []
+    def test_extraDatagrams(self) -> None:
+        """Duplicates and the like change nothing."""
+        timeline = Timeline()
+        for outcome in (*EXTRA_DATAGRAMS, Outcome.OUTSTANDING):
+            timeline.add(outcome, 0, 0, MS)
+        assert timeline.buckets() == []
 
     def test_memory(self) -> None:
         """Memory does not grow with the number of probes, answered or lost."""
-        samples = Samples(256)
+        timeline = Timeline(256)
 
         def some(start: int) -> None:
             for sequence in range(start, start + 20_000):
                 lost = sequence % 2
-                samples.add(Outcome.LOST if lost else Outcome.ANSWERED, sequence, sequence * MS, None if lost else MS)
+                timeline.add(Outcome.LOST if lost else Outcome.ANSWERED, sequence, sequence * MS, None if lost else MS)
 
         some(0)
         tracemalloc.start()
@@ -120,8 +123,8 @@ class SamplesTests:
         assert after - before < 200_000
 
     def test_wrong(self) -> None:
-        """A reply without a time, and too little room, are told what would be right."""
-        with pytest.raises(ValueError, match="None is not the round trip of a probe that is late: a number of nanoseconds is"):
-            Samples().add(Outcome.LATE, 0, 0)
-        with pytest.raises(ValueError, match="1 is not a number of stretches: 2 or more is"):
-            Samples(1)
+        """A reply without a round trip, and a capacity below 2, are refused."""
+        with pytest.raises(ValueError, match="round trip of a probe that is late must be in seconds, got None"):
+            Timeline().add(Outcome.LATE, 0, 0)
+        with pytest.raises(ValueError, match="capacity must be 2 buckets or more, got 1"):
+            Timeline(1)

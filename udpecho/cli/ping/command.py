@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,28 +14,25 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
-from udpecho.cli.ping.consent import impolite
-from udpecho.cli.ping.display import MOST_DRAWN, Picture, View, canBeLive
-from udpecho.cli.ping.formats import Output, _FpingLines, _Lines, _nameOf, _Quiet, summaries
+from udpecho.cli.ping.consent import consentNeeded
+from udpecho.cli.ping.display import MAX_PLOTTED, Picture, View, canBeLive
+from udpecho.cli.ping.formats import FpingLines, Lines, Output, Quiet, nameOf, summaries
 from udpecho.cli.ping.live import LiveUnavailable
-from udpecho.cli.ping.options import _addDatagrams, _addLimits, _addOutput, _addSchedule, _targetText, planOf
+from udpecho.cli.ping.options import addDatagrams, addLimits, addOutput, addSchedule, planOf, targetText
 from udpecho.cli.ping.plot import PlotUnavailable
-from udpecho.cli.ping.thresholds import Limit, LossLimit
-from udpecho.cli.ping.thresholds import failures as brokenLimits
+from udpecho.cli.ping.thresholds import Limit, LossLimit, exceeded
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
-from udpecho.probe import outcomes
+from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
-from udpecho.probe.outcomes import Outcome
+from udpecho.probe.outcomes import Event, Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target, findTarget
 
-#: Seconds in which a target's name must be looked up.
-LOOK_UP_TIMEOUT = 5.0
-#: What keeps a probe from being in order, whatever may be lost.
+#: Outcomes that give status 1 in any case.
 _bad = (Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT)
-#: And what does where there is no limit of loss.
+#: Outcomes that give status 1 without a limit of loss.
 _missed = (Outcome.LOST, Outcome.LATE)
 
 
@@ -43,41 +40,40 @@ def addPing(commands: Any) -> None:
     """
     Add the command to those of C{udpecho}.
 
-    @param commands: where C{argparse} keeps them.
+    @param commands: what C{add_subparsers} returned.
     """
     ping = commands.add_parser(
         "ping",
         help="measure round trips and loss to echo servers",
-        description="Send numbered probes to UDP echo servers on a fixed schedule, and say what comes back, and when. Without"
-        " --count and --duration until it is interrupted, or each target has refused its first probe.",
-        epilog="Times are seconds or have a unit (1s, 10ms, 100us). Interrupt it (SIGINT) for the summary and the end, send it"
-        " SIGQUIT for the summary so far. Exit status: 0 all answered in time, 1 something was not, 2 wrong usage or input, 3 a"
-        " target refused or cannot be reached and has answered nothing. As with ping, an interrupt is a normal end, with one of"
+        description="Send numbered probes to UDP echo servers on a fixed schedule, and print their replies and statistics."
+        " Without --count and --duration it runs until it is interrupted, or all targets have refused all probes.",
+        epilog="Times are in seconds or have a unit (1s, 10ms, 100us). SIGINT (Ctrl-C) ends it with the summary, SIGQUIT prints"
+        " the summary so far. Exit status: 0 all probes were answered in time, 1 some were not, 2 wrong usage or input, 3 a"
+        " target refused or is unreachable and has answered nothing. As with ping, an interrupt is a normal end, with one of"
         " these.",
     )
     ping.add_argument(
-        "targets", metavar="HOST:PORT", nargs="+", type=argument(_targetText), help="the servers; [ADDR]:PORT for IPv6"
+        "targets", metavar="HOST:PORT", nargs="+", type=argument(targetText), help="the servers; [ADDR]:PORT for IPv6"
     )
-    _addSchedule(ping)
-    _addDatagrams(ping)
-    _addOutput(ping)
-    _addLimits(ping)
+    addSchedule(ping)
+    addDatagrams(ping)
+    addOutput(ping)
+    addLimits(ping)
     ping.set_defaults(run=ping_, interrupted=signal.SIGINT)
 
 
 def statusOf(flows: Sequence[Flow], failures: Sequence[Exception], limits: Sequence[Limit] = ()) -> int:
     """
-    The exit status. Each limit that is broken makes it L{UNANSWERED}; a limit of loss takes the place of the rule that nothing
-    may be lost or late.
+    The exit status. An exceeded limit gives L{UNANSWERED}. A limit of loss replaces the rule that no probe may be lost or late.
 
-    @param flows: all flows, when they are over.
-    @param failures: why others could not be opened.
-    @param limits: what was asked for.
+    @param flows: all flows, after they have ended.
+    @param failures: the exceptions of the other targets.
+    @param limits: the limits.
     """
     silent = [flow for flow in flows if not flow.statistics.received]
-    if any(flow.said is not None for flow in silent) or any(_isUnreachable(reason) for reason in failures):
+    if any(flow.lastError is not None for flow in silent) or any(_isUnreachable(reason) for reason in failures):
         return UNREACHABLE
-    if failures or any(brokenLimits(flow.statistics, limits) for flow in flows):
+    if failures or any(exceeded(flow.statistics, limits) for flow in flows):
         return UNANSWERED
     limited = any(isinstance(limit, LossLimit) for limit in limits)
     if silent and not limited:
@@ -91,7 +87,6 @@ def _isUnreachable(reason: Exception) -> bool:
 
 
 def _explain(reason: Exception) -> str:
-    """One line on why a target cannot be probed."""
     if isinstance(reason, error.CannotListenError):
         return f"cannot send from {formatAddress((reason.interface, reason.port))}: {reason.socketError.strerror}"
     if isinstance(reason, OSError) and reason.strerror:
@@ -102,20 +97,20 @@ def _explain(reason: Exception) -> str:
 class _Ping:
     """One run of the command."""
 
-    def __init__(self, reactor: Any, options: argparse.Namespace) -> None:
+    def __init__(self, reactor: Reactor, options: argparse.Namespace) -> None:
         self._reactor = reactor
         self._options = options
-        self._broken: CannotPrint | None = None
+        self._cannotPrint: CannotPrint | None = None
         self._prober: Prober | None = None
         self._endless = options.count is None and options.duration is None
         self._limits: list[Limit] = [] if options.fail_if_loss is None else [options.fail_if_loss]
         self._limits += options.fail_if_rtt
-        # Both are told of before there is a probe.
+        # Both raise before the first probe is sent.
         self._picture = None if options.plot is None else Picture(options.plot)
         self._live = options.live and canBeLive()
         self._view: View | None = None
         quiet = options.quiet or self._live
-        self._output: Output = (options.output or (_Quiet if quiet else _Lines))(Printer())
+        self._output: Output = (options.output or (Quiet if quiet else Lines))(Printer())
 
     async def run(self) -> int:
         options = self._options
@@ -124,8 +119,8 @@ class _Ping:
         except ValueError as e:
             complain(str(e))
             return WRONG_INPUT
-        if options.output is _FpingLines and self._endless:
-            complain("--fping keeps all round trips until the end: give it one, as in --count 10")
+        if options.output is FpingLines and self._endless:
+            complain("--fping must have --count or --duration, as in --count 10, got neither")
             return WRONG_INPUT
         family = options.family
         if family is None and options.bind is not None:
@@ -134,45 +129,49 @@ class _Ping:
         failures: list[Exception] = []
         for text in options.targets:
             try:
-                targets.append(await findTarget(self._reactor, text, LOOK_UP_TIMEOUT, family))
+                targets.append(await findTarget(self._reactor, text, family=family))
             except (ValueError, error.DNSLookupError, EchoError) as e:
                 complain(str(e.args[0]))
                 failures.append(e)
         for target in targets:
-            sentence = impolite(plan, options, target)
+            sentence = consentNeeded(plan, options, target)
             if sentence is not None:
                 complain(sentence)
                 return WRONG_INPUT
-        drawn = len(targets) * options.sources
-        if self._picture is not None and drawn > MOST_DRAWN:
-            complain(f"--plot can show up to {MOST_DRAWN} targets and sources in one picture, and these are {drawn}")
+        flows = len(targets) * options.sources
+        if self._picture is not None and flows > MAX_PLOTTED:
+            complain(f"targets times sources of --plot must be {MAX_PLOTTED} or fewer, got {flows}")
             return WRONG_INPUT
         return await self._probe(targets, plan, failures) if targets else WRONG_INPUT
 
     async def _probe(self, targets: Sequence[Target], plan: Plan, failures: list[Exception]) -> int:
         options = self._options
-        listens = self._endless or self._output.event is not None or self._picture is not None
-        prober = self._prober = Prober(
-            self._reactor,
-            targets,
-            plan,
-            sources=options.sources,
-            options=SocketOptions(options.bind, options.tos, options.ttl, options.dont_fragment),
-            listener=self._hear if listens else None,
-        )
+        listens = self._endless or self._output.wantsEvents or self._picture is not None
+        try:
+            prober = self._prober = Prober(
+                self._reactor,
+                targets,
+                plan,
+                sources=options.sources,
+                options=SocketOptions(options.bind, options.tos, options.ttl, options.dont_fragment),
+                listener=self._event if listens else None,
+            )
+        except ValueError as e:
+            complain(str(e))
+            return WRONG_INPUT
         over = prober.start()
-        for target, reason in prober.failures:
-            complain(f"{target.name}: {_explain(reason)}")
+        for name, reason in prober.failures:
+            complain(f"{name}: {_explain(reason)}")
             failures.append(reason)
         if not prober.flows:
             over.addErrback(lambda _: None)
             return UNREACHABLE if all(map(_isUnreachable, failures)) else WRONG_INPUT
-        self._show(self._output.begin, prober.flows)
+        self._print(self._output.begin, prober.flows)
         if self._live:
-            self._view = View.of(self._reactor, prober, self._nameOf, options.count, options.duration)
+            self._view = View(self._reactor, prober, self._nameOf, options.count, options.duration)
             self._view.start()
         try:
-            with self._catchingQuit(), suppress(defer.CancelledError):
+            with self._summaryOnQuit(), suppress(defer.CancelledError):
                 await over
         finally:
             if self._view is not None:
@@ -180,24 +179,20 @@ class _Ping:
         return self._end(prober, failures)
 
     def _end(self, prober: Prober, failures: Sequence[Exception]) -> int:
-        """
-        Sum up.
-
-        @return: the exit status.
-        """
-        if self._broken is None:
-            self._show(self._output.end, prober.flows)
-        drawn = self._draw(prober.flows)
-        if self._broken is not None:
-            self._broken.complain()
+        """@return: the exit status."""
+        if self._cannotPrint is None:
+            self._print(self._output.end, prober.flows)
+        drawn = self._plot(prober.flows)
+        if self._cannotPrint is not None:
+            self._cannotPrint.complain()
             return UNANSWERED
         for flow in prober.flows:
-            for sentence in brokenLimits(flow.statistics, self._limits):
+            for sentence in exceeded(flow.statistics, self._limits):
                 complain(f"{self._nameOf(flow)}: {sentence}")
         return statusOf(prober.flows, failures, self._limits) if drawn else WRONG_INPUT
 
-    def _draw(self, flows: Sequence[Flow]) -> bool:
-        """@return: whether there is the picture that there is to be."""
+    def _plot(self, flows: Sequence[Flow]) -> bool:
+        """@return: whether the plot was written, if there is to be one."""
         if self._picture is not None:
             try:
                 self._picture.draw(flows, self._nameOf)
@@ -207,11 +202,10 @@ class _Ping:
         return True
 
     def _nameOf(self, flow: Flow) -> str:
-        return _nameOf(flow, [] if self._prober is None else self._prober.flows)
+        return nameOf(flow, [] if self._prober is None else self._prober.flows)
 
     @contextmanager
-    def _catchingQuit(self) -> Iterator[None]:
-        """Print a summary at SIGQUIT, where there is such a signal."""
+    def _summaryOnQuit(self) -> Iterator[None]:
         number = getattr(signal, "SIGQUIT", None)
         if number is None:
             yield
@@ -225,48 +219,47 @@ class _Ping:
     def _interim(self) -> None:
         if self._prober is not None and self._prober.running:
             for flow in self._prober.flows:
-                flow.lookForDrops()
+                flow.readDrops()
             if self._view is not None:
                 self._view.hide()
             complain(f"so far\n{summaries(self._prober.flows)}")
 
-    def _show(self, how: Any, *what: Any) -> None:
+    def _print(self, method: Callable[..., None], *arguments: object) -> None:
         try:
-            how(*what)
+            method(*arguments)
         except CannotPrint as e:
-            self._broken = e
+            self._cannotPrint = e
             if self._prober is not None:
                 self._prober.stop()
 
-    def _hear(self, flow: Flow, event: outcomes.Event) -> None:
+    def _event(self, flow: Flow, event: Event) -> None:
         prober = self._prober
         if self._picture is not None and prober is not None:
             self._picture.event(prober, flow, event)
-        if self._output.event is not None and self._broken is None:
-            if self._view is not None and self._options.output is not _FpingLines and sys.stdout.isatty():
+        if self._output.wantsEvents and self._cannotPrint is None:
+            if self._view is not None and self._options.output is not FpingLines and sys.stdout.isatty():
                 # Or the line would be written into it.
                 self._view.hide()
-            self._show(self._output.event, flow, event)
+            self._print(self._output.event, flow, event)
         if self._endless and event.outcome is Outcome.REFUSED and prober is not None and all(map(_isRefused, prober.flows)):
-            # Nobody asked to go on for long.
             prober.stop()
 
 
 def _isRefused(flow: Flow) -> bool:
-    """Whether a flow's probes were all refused so far, and there was one."""
+    """Whether all probes so far were refused, and there was one."""
     statistics = flow.statistics
     return 0 < statistics.count(Outcome.REFUSED) == statistics.sent
 
 
-def ping_(reactor: Any, options: argparse.Namespace) -> defer.Deferred[int]:
+def ping_(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:
     """
     C{udpecho ping}.
 
-    @return: fires with the exit status. To be cancelled for a normal end.
+    @return: fires with the exit status. Cancelling it is a normal end.
     """
 
     def interrupted(failure: Failure) -> int:
-        # While a name was looked up: there is nothing to sum up.
+        # While a name was looked up: there is nothing to summarize.
         failure.trap(defer.CancelledError)
         return UNANSWERED
 

@@ -1,4 +1,4 @@
-"""Which targets need the user's consent."""
+"""Which targets may be probed fast only with their consent."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from udpecho.guard.networks import LOOPBACK, PRIVATE, AddressRanges
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target
 
-#: To how many probes a second from one port a stranger need not have agreed, as C{ping -f} has it.
-POLITE_RATE = 100
-_ownNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for version in (4, 6)}
+#: The rate that a public address need not have agreed to, in probes a second, as in C{ping -f}.
+MAX_PUBLIC_RATE = 100
+_localNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for version in (4, 6)}
 
 
-def impolite(plan: Plan, options: argparse.Namespace, target: Target) -> str | None:
+def consentNeeded(plan: Plan, options: argparse.Namespace, target: Target) -> str | None:
     """
-    Whether a target should have been asked first.
+    Check whether a plan needs the consent of the target.
 
-    @return: what is wrong, or C{None}.
+    @return: the error message if it does and the user has not given C{--allow-public}, else C{None}.
     """
     address = ip_address(target.address.host)
-    if options.allow_strangers or int(address) in _ownNetworks[address.version] or _isOurs(address):
+    if options.allow_public or int(address) in _localNetworks[address.version] or _isOwn(address):
         return None
     if plan.flood:
         what = "a flood"
-    elif options.sources / plan.interval > POLITE_RATE:
-        what = f"more than {POLITE_RATE} probes a second"
+    elif options.sources / plan.interval > MAX_PUBLIC_RATE:
+        what = f"more than {MAX_PUBLIC_RATE} probes a second"
     else:
         return None
-    return f"{target.name} is neither this machine nor in a private network: {what} needs --allow-strangers, and its consent"
+    return f"{what} to a public address must have its consent and --allow-public, got {target.name}"
 
 
-def _isOurs(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one of this machine: then it can be bound. So can groups, which are others' too."""
+def _isOwn(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one of this machine, which can be bound. So can multicast groups, which are not only its own."""
     if address.is_multicast:
         return False
     try:

@@ -1,9 +1,9 @@
 """
-A view of probing that is under way, on a terminal.
+A live view of probing, on a terminal.
 
-It takes C{rich}, the extra C{live}, which is loaded when there is something to show. Nothing here has a thread or a timer: who
-probes calls L{LiveView.update} some times a second, and each call takes some milliseconds, in which nothing else happens. Where
-probes leave thousands of times a second, what that does to them is in their send error.
+It needs C{rich}, the extra C{live}, which is imported when it is used. There is no thread and no timer: the caller calls
+L{LiveView.update} some times a second. Each call blocks for some milliseconds; at thousands of probes a second, that is visible
+in their schedule deviation.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from udpecho.cli.ping.recent import _HEIGHT, Recent, _columns, bars, columns, most
-from udpecho.cli.ping.text import besides, percent
+from udpecho.cli.ping.recent import Recent, bars, columns, lowest
+from udpecho.cli.ping.text import anomalies, milliseconds, percent
 from udpecho.probe.outcomes import Outcome
-from udpecho.probe.records import milliseconds
 from udpecho.probe.stats.summary import Statistics
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
-#: What is left out, with fewer characters to a line than that; the most important are never.
-_spare = ((110, ("recv/s", "95 %", "p90")), (80, ("sent/s", "sent", "received")))
-#: So much of the last minute's round trips is in the histogram at least; the longest ones above it would leave it no room.
-_SHOWN = 0.99
-_nothing = "-"
+
+_columns = ("sent/s", "recv/s", "sent", "received", "loss", "95 %", "p50", "p90", "p99", "max ms")
+#: The columns that are left out on terminals with fewer characters to a line.
+_optional = ((110, ("recv/s", "95 %", "p90")), (80, ("sent/s", "sent", "received")))
+#: The share of the last minute's round trips that the histogram shows: the longest would squeeze the others.
+_shown = 0.99
+#: The height of the histogram of a single target, in lines.
+_height = 8
+_unknown = "-"
 
 
 class LiveUnavailable(Exception):
-    """There can be no live view here; the message says why in one line."""
+    """A live view is not possible; the message is one line with the reason."""
 
 
 class Watched(NamedTuple):
     """
-    One target of the view.
+    A target of the view.
 
-    @ivar name: as the user wrote it.
-    @ivar statistics: its sums, which grow.
+    @ivar name: its name.
+    @ivar statistics: its statistics, which grow.
     """
 
     name: str
@@ -47,12 +50,11 @@ class Watched(NamedTuple):
 class LiveView:
     """
     The view: for each target its rates, counts, loss and percentiles, and a histogram of the round trips of the last minute;
-    and how far it is, where there is an end.
+    and the progress, if the number or the duration of probes is limited.
 
-    It is drawn over and over in place, on standard error, so that results may go elsewhere. Where that is no terminal it does
-    nothing at all.
+    It is drawn in place on standard error, so that results may be redirected. If that is not a terminal it does nothing.
 
-    @ivar active: whether there is anything to see.
+    @ivar active: whether it is visible.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class LiveView:
         console: Console | None = None,
     ) -> None:
         """
-        @param targets: what is probed.
-        @param started: when the first probe left, in seconds by the clock that L{update} is told.
-        @param count: how many probes each target has, if that is limited.
-        @param duration: for how many seconds probes are sent, if that is limited.
+        @param targets: the targets.
+        @param started: when the first probe was sent, in seconds of the clock of L{update}.
+        @param count: the number of probes of each target, if limited.
+        @param duration: how long probes are sent, in seconds, if limited.
         @param stream: where to draw; standard error by default.
         @param console: where to draw instead, for tests.
 
@@ -85,9 +87,9 @@ class LiveView:
 
     def update(self, now: float) -> None:
         """
-        Draw it as it is now.
+        Draw the current state.
 
-        @param now: in seconds, by a clock that does not step.
+        @param now: the time, in seconds of a monotonic clock.
         """
         if not self.active:
             return
@@ -96,7 +98,7 @@ class LiveView:
         if self._live is None:
             from rich.live import Live
 
-            # Without a thread of its own, and without taking over what others write.
+            # Without its thread, and without redirecting others' output.
             self._live = Live(
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )
@@ -104,24 +106,22 @@ class LiveView:
         self._live.update(self.render(now), refresh=True)
 
     def write(self, text: str) -> None:
-        """Write lines that stay, above the view; as they are, where there is none."""
+        """Write lines above the view, which stay."""
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """
-        Take the view away, so that what is written next begins where it was. May be called twice; L{update} brings it back.
-        """
+        """Remove the view, to make room for lines. May be called twice; L{update} draws it again."""
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
 
     def render(self, now: float) -> RenderableType:
-        """What L{update} draws."""
+        """The content of the view at a time, in seconds."""
         from rich.console import Group
 
         parts = self._table(now)
-        room = self._console.height - len(self._targets) - len(parts) - 3
-        high = min(_HEIGHT, room // len(self._targets) - 3) if self._targets else 0
+        free = self._console.height - len(self._targets) - len(parts) - 3
+        high = min(_height, free // len(self._targets) - 3) if self._targets else 0
         if high >= 2:
             for target, recent in self._targets:
                 parts += self._histogram(target, recent, high)
@@ -129,7 +129,7 @@ class LiveView:
         return Group(*parts)
 
     def _table(self, now: float) -> list[RenderableType]:
-        """The targets' figures, and below them what else there is of each, most of which should not be."""
+        """The figures of all targets, and their anomalies below."""
         from rich.table import Table
         from rich.text import Text
 
@@ -137,38 +137,38 @@ class LiveView:
         width = self._console.width
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("target", no_wrap=True, overflow="ellipsis", style="bold", max_width=max(10, width // 5))
-        spare = [name for least, names in _spare if width < least for name in names]
-        shown = [name for name in _columns if name not in spare]
+        hidden = [name for least, names in _optional if width < least for name in names]
+        shown = [name for name in _columns if name not in hidden]
         for name in shown:
             table.add_column(name, justify="right", no_wrap=True)
         for target, recent in self._targets:
             cells = dict(zip(_columns, self._cells(target, recent, now)))
             table.add_row(Text(target.name), *(cells[name] for name in shown))
-            also = _beside(target.statistics)
-            if also:
-                remarks.append(Text(f"{target.name}: {also}", "red"))
+            remark = _remark(target.statistics)
+            if remark:
+                remarks.append(Text(f"{target.name}: {remark}", "red"))
         return [table, *remarks]
 
     def _cells(self, target: Watched, recent: Recent, now: float) -> list[RenderableType]:
         from rich.text import Text
 
-        told = target.statistics
-        rates, loss, times = recent.rates(now), told.loss, told.roundTrips
+        statistics = target.statistics
+        rates, loss, times = recent.rates(now), statistics.loss, statistics.roundTrips
         style = "" if loss is None or not loss.ratio else "yellow" if loss.ratio < 0.05 else "bold red"
         return [
-            *(_nothing if rates is None else _rate(each) for each in rates or (0.0, 0.0)),
-            str(told.sent),
-            str(told.received),
-            Text(_nothing if loss is None else percent(loss.ratio), style),
-            _nothing if loss is None else f"{percent(loss.low)[:-1]}-{percent(loss.high)}",
-            *(_time(each) for each in (times.median(), times.knownQuantile(0.9), times.knownQuantile(0.99), times.max)),
+            *(_unknown if rates is None else _rate(each) for each in rates or (0.0, 0.0)),
+            str(statistics.sent),
+            str(statistics.received),
+            Text(_unknown if loss is None else percent(loss.ratio), style),
+            _unknown if loss is None else f"{percent(loss.low)[:-1]}-{percent(loss.high)}",
+            *(_time(each) for each in (times.median(), times.quantile(0.9), times.quantile(0.99), times.max)),
         ]
 
     def _histogram(self, target: Watched, recent: Recent, height: int) -> list[RenderableType]:
         from rich.text import Text
 
         bins = recent.bins()
-        shown = most(bins, _SHOWN)
+        shown = lowest(bins, _shown)
         width = max(8, min(self._console.width - 16, 100))
         numbers, edges = columns(shown, width)
         if not numbers:
@@ -176,7 +176,7 @@ class LiveView:
         wide = max(1, min(6, width // len(numbers)))
         beyond = sum(bins.values()) - sum(numbers)
         name = f"{target.name}: " if len(self._targets) > 1 else ""
-        above = f", {beyond} of them above {milliseconds(edges[-1])} ms" if beyond else ""
+        above = f", {beyond} of them above {milliseconds(edges[-1] / 1e9)} ms" if beyond else ""
         head = f"\n{name}{sum(bins.values())} replies in the last minute{above}\n"
         picture = Text(head, "dim", no_wrap=True, overflow="ellipsis")
         labels = [f"{max(numbers):>8} ", *[" " * 9] * (height - 1)]
@@ -205,20 +205,18 @@ class LiveView:
 
     def _done(self, elapsed: float) -> tuple[float | None, float | None]:
         """
-        @return: what share is done, C{None} if there is no end; and how many seconds are left, C{None} if that is not known
-            yet.
+        @return: the share that is done, C{None} if there is no end; and the seconds left, C{None} if not yet known.
         """
         ends: list[tuple[float, float | None]] = []
         if self._duration:
             ends.append((elapsed / self._duration, max(0.0, self._duration - elapsed)))
         if self._count and self._targets:
             scheduled = min(each.statistics.scheduled for each, _ in self._targets)
-            # The first is sent at once: so many intervals were, and so many are yet to be.
             each = elapsed / scheduled if scheduled > 1 else None
             ends.append((scheduled / self._count, None if each is None else each * max(0, self._count - scheduled)))
         if not ends:
             return None, None
-        # What is done first ends it.
+        # The first limit that is reached ends it.
         share, left = max(ends, key=lambda end: end[0])
         return min(1.0, share), left
 
@@ -227,8 +225,8 @@ def _consoleOn(stream: TextIO) -> Console:
     try:
         from rich.console import Console
     except ImportError as e:
-        raise LiveUnavailable(f"--live needs rich ({e}): pip install 'udpecho[live]' is right") from None
-    # What is no terminal is none, whatever the environment has rich believe.
+        raise LiveUnavailable(f"rich must be installed for --live, got {e}: pip install 'udpecho[live]'") from None
+    # Regardless of FORCE_COLOR and the like in the environment.
     return Console(file=stream, force_terminal=stream.isatty())
 
 
@@ -242,8 +240,8 @@ def _rate(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def _time(nanoseconds: float | None) -> str:
-    return _nothing if nanoseconds is None else milliseconds(nanoseconds)
+def _time(seconds: float | None) -> str:
+    return _unknown if seconds is None else milliseconds(seconds)
 
 
 def _clock(seconds: float) -> str:
@@ -254,25 +252,25 @@ def _clock(seconds: float) -> str:
 
 def _axis(edges: Sequence[int], wide: int) -> str:
     """
-    The times below a histogram, in ms, where each begins that has room.
+    The labels below a histogram, in ms, at the start of their columns.
 
+    @param edges: the edges of the columns, in ns.
     @param wide: how many characters a column has.
     """
     line = ""
     for column, edge in enumerate(edges[:-1]):
         at = column * wide
         if at == 0 or at >= len(line) + 4:
-            line = f"{line:<{at}}▏{milliseconds(edge)}"
+            line = f"{line:<{at}}▏{milliseconds(edge / 1e9)}"
     return f"{line} ms"
 
 
-def _beside(statistics: Statistics) -> str:
-    """What else there is, most of which should not be."""
+def _remark(statistics: Statistics) -> str:
     counts = [
         (statistics.count(Outcome.REFUSED), "refused"),
         (statistics.count(Outcome.UNREACHABLE), "unreachable"),
-        (statistics.count(Outcome.LOST_OWN), "lost by us"),
+        (statistics.count(Outcome.LOST_OWN), "lost in our own receive queue"),
         (statistics.count(Outcome.NOT_SENT), "not sent"),
-        *besides(statistics),
+        *anomalies(statistics),
     ]
     return ", ".join(f"{count} {what}" for count, what in counts if count)

@@ -1,4 +1,4 @@
-"""The last seconds of a run, as the live view draws them."""
+"""The last minute of a run, for the live view."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from typing import NamedTuple
 
 from udpecho.probe.stats.summary import Statistics
 
-#: How many seconds the moving histogram reaches back.
+#: How many seconds the histogram covers.
 SPAN = 60
-#: Over how many seconds the rates are.
+#: How many seconds the rates cover.
 _RATE_SPAN = 5
-#: Each power of two of nanoseconds has 2 to the power of this bins.
+#: Each power of two (of ns) has 2 to the power of this many bins.
 _BITS = 7
-#: How high the histogram of a single target is, in lines.
-_HEIGHT = 8
-_columns = ("sent/s", "recv/s", "sent", "received", "loss", "95 %", "p50", "p90", "p99", "max ms")
 _blocks = " ▁▂▃▄▅▆▇█"
 
 
 class Second(NamedTuple):
     """
-    What came in about a second.
+    The counts after about one more second.
 
     @ivar time: when it ended, in seconds.
-    @ivar sent: how many probes were sent until then, of all.
-    @ivar received: how many had a reply.
-    @ivar bins: how many round trips fell in each bin, in this second alone.
+    @ivar sent: how many probes were sent so far.
+    @ivar received: how many of them had a reply.
+    @ivar bins: how many round trips of this second alone are in each bin.
     """
 
     time: float
@@ -39,18 +36,18 @@ class Second(NamedTuple):
 
 class Recent:
     """
-    The last minute of a target: what its sums grew by, second by second. There are at most 62 seconds of it, and each
-    has no more bins than there are different round trips in it: some hundreds, and less than 8000 in any case.
+    The last minute of a target: how its counts grew, second by second. It keeps at most 62 seconds, each with at most 8000 bins
+    and usually some hundreds.
     """
 
     def __init__(self, statistics: Statistics, started: float) -> None:
-        """@param started: when the first probe left, in seconds."""
+        """@param started: when the first probe was sent, in seconds."""
         self._statistics = statistics
         self._before: dict[int, int] = {}
         self._seconds: deque[Second] = deque([Second(started, 0, 0, {})])
 
     def update(self, now: float) -> None:
-        """Look at the sums, if it is a second since the last look."""
+        """Read the counts, if a second has passed since the last time."""
         if now - self._seconds[-1].time < 1:
             return
         counts = _binned(self._statistics)
@@ -62,7 +59,7 @@ class Recent:
             self._seconds.popleft()
 
     def rates(self, now: float) -> tuple[float, float] | None:
-        """How many probes a second were sent and received lately; C{None} in the first half of a second."""
+        """The probes sent and answered per second in the last seconds; C{None} in the first half of a second."""
         before = [each for each in self._seconds if now - each.time >= 0.5]
         if not before:
             return None
@@ -71,9 +68,9 @@ class Recent:
         return (self._statistics.sent - since.sent) / elapsed, (self._statistics.received - since.received) / elapsed
 
     def bins(self) -> dict[int, int]:
-        """How many round trips of the last minute fell in each bin."""
+        """How many round trips of the last minute are in each bin."""
         found: dict[int, int] = {}
-        # The first is where the minute begins.
+        # The first is the start of the minute.
         for each in islice(self._seconds, 1, None):
             for index, number in each.bins.items():
                 found[index] = found.get(index, 0) + number
@@ -81,28 +78,27 @@ class Recent:
 
 
 def _binned(statistics: Statistics) -> dict[int, int]:
-    """How many round trips fell in each bin, of all."""
     found: dict[int, int] = {}
-    for low, _, number in statistics.roundTrips.buckets():
+    for low, _, number in statistics.roundTrips.nanoseconds.buckets():
         index = binOf(low)
         found[index] = found.get(index, 0) + number
     return found
 
 
 def binOf(nanoseconds: int) -> int:
-    """The number of the bin that a time is in: 128 to each power of two, all of one width within it."""
+    """The number of the bin that a time is in. Each power of two has 128 bins of equal width."""
     shift = max(0, nanoseconds.bit_length() - _BITS - 1)
     return (shift << _BITS) + (nanoseconds >> shift)
 
 
 def lowOf(index: int) -> int:
-    """The lowest time in a bin, in ns."""
+    """The lowest time of a bin, in ns."""
     shift = max(0, (index >> _BITS) - 1)
     return (index - (shift << _BITS)) << shift
 
 
-def most(bins: dict[int, int], share: float) -> dict[int, int]:
-    """The lowest of the bins in which there is so large a share of all, and those just above that are no gap away."""
+def lowest(bins: dict[int, int], share: float) -> dict[int, int]:
+    """The lowest bins that contain a share of all round trips, and those above them up to the first gap."""
     needed = share * sum(bins.values())
     found: dict[int, int] = {}
     total = 0
@@ -116,12 +112,14 @@ def most(bins: dict[int, int], share: float) -> dict[int, int]:
 
 def columns(bins: dict[int, int], width: int) -> tuple[list[int], list[int]]:
     """
-    Bring bins into no more columns than there is room for, all of one width in time.
+    Merge bins into columns of equal width in time.
 
-    The width of a bin is a power of two, and its ends are multiples of it. So are the columns' of the widest bin: no bin is in
-    two columns, and none has more bins than it should.
+    The width of a bin is a power of two, and its ends are multiples of it. The ends of columns are multiples of the widest
+    bin's width, so that no bin is split.
 
-    @return: the number in each column, and where each begins and the last ends, in ns. Both empty if nothing is in the bins.
+    @param width: the largest number of columns.
+
+    @return: the number of round trips in each column, and the edges of the columns, in ns. Both are empty if the bins are.
     """
     if not bins:
         return [], []
@@ -137,7 +135,7 @@ def columns(bins: dict[int, int], width: int) -> tuple[list[int], list[int]]:
 
 
 def bars(numbers: Sequence[int], height: int) -> list[str]:
-    """Draw columns, from the top line to the bottom. What is not 0 is seen."""
+    """Draw columns, as lines from top to bottom. Every column that is not 0 is visible."""
     most = max(numbers, default=0)
     eighths = [max(1, round(8 * height * number / most)) if number else 0 for number in numbers]
     return ["".join(_blocks[min(8, max(0, each - 8 * line))] for each in eighths) for line in reversed(range(height))]

@@ -1,24 +1,34 @@
-"""
-Probes and statistics as people and programs read them: lines as ping has them, fping's line, CSV, and JSON.
-
-Nothing here writes anywhere: each function returns text without the line's end, or what C{json} turns into text.
-"""
+"""Events and statistics as lines of text, as ping and fping print them. Each function returns text without the line's end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from udpecho.probe.outcomes import Event, Outcome
-from udpecho.probe.records import _clockNames, milliseconds
 from udpecho.probe.stats.distribution import QUANTILES, Distribution
 from udpecho.probe.stats.summary import Statistics
+
+_timestampSources = {
+    "kernel": "kernel timestamps",
+    "monotonic": "the monotonic clock",
+    "mixed": "kernel timestamps, some from the monotonic clock",
+}
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in milliseconds with three digits or three decimals, as C{ping} of iputils prints it."""
+    value = seconds * 1e3
+    for limit, decimals in ((1, 3), (10, 2), (100, 1)):
+        if round(value, decimals) < limit:
+            return f"{value:.{decimals}f}"
+    return f"{value:.0f}"
 
 
 def headLine(target: str, peer: str, *sizes: int) -> str:
     """
-    What stands above the lines.
+    The line above the events.
 
-    @param sizes: which sizes in bytes the probes have.
+    @param sizes: the sizes of the probes, in bytes.
     """
     where = target if target == peer else f"{target} ({peer})"
     several = f"{min(sizes)} to " if min(sizes) != max(sizes) else ""
@@ -26,7 +36,7 @@ def headLine(target: str, peer: str, *sizes: int) -> str:
 
 
 def probeLine(event: Event) -> str:
-    """One line for one event."""
+    """The line for an event."""
     return _lines[event.outcome](event)
 
 
@@ -44,7 +54,7 @@ def _reply(event: Event, remark: str = "") -> str:
     return " ".join(parts)
 
 
-def _silence(event: Event, what: str) -> str:
+def _noReply(event: Event, what: str) -> str:
     detail = f": {event.detail}" if event.detail else ""
     return f"{event.peer}: seq={event.sequence} {what}{detail}"
 
@@ -54,26 +64,26 @@ _lines: dict[Outcome, Callable[[Event], str]] = {
     Outcome.LATE: lambda event: _reply(event, "(late)"),
     Outcome.DUPLICATE: lambda event: _reply(event, "(DUP!)"),
     Outcome.CORRUPT: lambda event: _reply(event, "corrupted"),
-    Outcome.CUT: lambda event: _reply(event, "the beginning of a reply only"),
-    Outcome.LONGER: lambda event: _reply(event, "a reply with something behind it"),
-    Outcome.FOREIGN: lambda event: _reply(event, "not a reply to this session"),
-    Outcome.UNMATCHED: lambda event: _reply(event, "a reply to a probe long past"),
-    Outcome.OUTSTANDING: lambda event: _silence(event, "is under way"),
-    Outcome.LOST: lambda event: _silence(event, "no reply"),
-    Outcome.LOST_OWN: lambda event: _silence(event, "lost in our own receive queue"),
-    Outcome.REFUSED: lambda event: _silence(event, "refused, nothing listens on that port"),
-    Outcome.UNREACHABLE: lambda event: _silence(event, "cannot be reached"),
-    Outcome.NOT_SENT: lambda event: _silence(event, "not sent"),
+    Outcome.TRUNCATED: lambda event: _reply(event, "truncated"),
+    Outcome.OVERSIZED: lambda event: _reply(event, "oversized"),
+    Outcome.UNRELATED: lambda event: _reply(event, "unrelated to this session"),
+    Outcome.UNMATCHED: lambda event: _reply(event, "unmatched: its probe is forgotten"),
+    Outcome.OUTSTANDING: lambda event: _noReply(event, "outstanding"),
+    Outcome.LOST: lambda event: _noReply(event, "no reply"),
+    Outcome.LOST_OWN: lambda event: _noReply(event, "lost in our own receive queue"),
+    Outcome.REFUSED: lambda event: _noReply(event, "refused, nothing listens on that port"),
+    Outcome.UNREACHABLE: lambda event: _noReply(event, "unreachable"),
+    Outcome.NOT_SENT: lambda event: _noReply(event, "not sent"),
 }
 
 
 def summary(target: str, statistics: Statistics, elapsed: float, timestampSource: str | None = None) -> str:
     """
-    What stands below the lines, in several lines.
+    The lines below the events.
 
     @param target: as the user wrote it.
     @param elapsed: the seconds since the first probe.
-    @param timestampSource: one of L{TIMESTAMP_SOURCES}, to be told.
+    @param timestampSource: one of L{TIMESTAMP_SOURCES <udpecho.probe.outcomes.TIMESTAMP_SOURCES>}, to be printed.
     """
     lines = [
         f"--- {target} ping statistics ---",
@@ -83,30 +93,28 @@ def summary(target: str, statistics: Statistics, elapsed: float, timestampSource
     if statistics.roundTrips.count:
         lines += _timeLines(statistics)
         if timestampSource is not None:
-            lines.append(f"rtt by {_clockNames[timestampSource]}")
-    if statistics.sendErrors.count:
-        lines.append(f"send error {_quantiles(statistics.sendErrors)}")
+            lines.append(f"rtt from {_timestampSources[timestampSource]}")
+    if statistics.scheduleDeviations.count:
+        lines.append(f"schedule deviation {_quantiles(statistics.scheduleDeviations)}")
     return "\n".join(lines)
 
 
 def _counts(statistics: Statistics) -> str:
-    """As ping's own line: counts that are 0 are left out, but for the first."""
+    """As in ping's own line: counts of 0 are left out, except the first two."""
     loss = statistics.loss
-    share = "no loss known" if loss is None else f"{percent(loss.ratio)} loss"
+    share = "loss unknown" if loss is None else f"{percent(loss.ratio)} loss"
     counts = [f"{statistics.sent} probes sent", f"{statistics.received} received"]
-    return ", ".join([*counts, *(f"+{count} {what}" for count, what in besides(statistics)), share])
+    return ", ".join([*counts, *(f"+{count} {what}" for count, what in anomalies(statistics)), share])
 
 
-def besides(statistics: Statistics) -> list[tuple[int, str]]:
-    """
-    What there is that is neither a reply in time and in order nor the lack of one: how many, and what. What is 0 is left out.
-    """
+def anomalies(statistics: Statistics) -> list[tuple[int, str]]:
+    """The counts, with their names, of replies that are not in time and in order; those of 0 are left out."""
     counts = [
         (statistics.count(Outcome.DUPLICATE), "duplicates"),
         (statistics.count(Outcome.CORRUPT), "corrupt"),
-        (statistics.count(Outcome.CUT), "cut"),
-        (statistics.count(Outcome.LONGER), "longer"),
-        (statistics.count(Outcome.FOREIGN), "foreign"),
+        (statistics.count(Outcome.TRUNCATED), "truncated"),
+        (statistics.count(Outcome.OVERSIZED), "oversized"),
+        (statistics.count(Outcome.UNRELATED), "unrelated"),
         (statistics.count(Outcome.UNMATCHED), "unmatched"),
         (statistics.reordering.reordered, "reordered"),
         (statistics.count(Outcome.LATE), "late"),
@@ -116,21 +124,21 @@ def besides(statistics: Statistics) -> list[tuple[int, str]]:
 
 def _lossLines(statistics: Statistics) -> list[str]:
     lines = []
-    where = [
-        (statistics.count(Outcome.LOST), "lost on the way"),
+    counts = [
+        (statistics.count(Outcome.LOST), "lost by the network"),
         (statistics.count(Outcome.LOST_OWN), "lost in our own receive queue"),
         (statistics.count(Outcome.REFUSED), "refused"),
         (statistics.count(Outcome.UNREACHABLE), "unreachable"),
         (statistics.count(Outcome.NOT_SENT), "not sent"),
-        (statistics.count(Outcome.OUTSTANDING), "under way"),
+        (statistics.count(Outcome.OUTSTANDING), "outstanding"),
     ]
-    missing = [f"{count} {what}" for count, what in where if count]
+    missing = [f"{count} {what}" for count, what in counts if count]
     if missing:
-        lines.append(f"without a reply: {', '.join(missing)}")
+        lines.append(f"no reply: {', '.join(missing)}")
     if statistics.loss is not None:
         _, low, high = statistics.loss
         run = f", longest run {statistics.longestLossRun}" if statistics.longestLossRun else ""
-        lines.append(f"loss between {percent(low)} and {percent(high)} (95 %){run}")
+        lines.append(f"loss {percent(low)} to {percent(high)} (95 % confidence interval){run}")
     return lines
 
 
@@ -148,39 +156,36 @@ def _timeLines(statistics: Statistics) -> list[str]:
 
 def _quantiles(times: Distribution) -> str:
     names = "/".join(["p50", *(name.replace("_", ".") for name in QUANTILES), "max"])
-    values = [times.median(), *(times.knownQuantile(q) for q in QUANTILES.values()), times.max]
+    values = [times.median(), *(times.quantile(q) for q in QUANTILES.values()), times.max]
     return f"{names} = {'/'.join(_orDash(value) for value in values)} ms"
 
 
-def _orDash(nanoseconds: float | None) -> str:
-    return "-" if nanoseconds is None else f"{nanoseconds / 1e6:.3f}"
+def _orDash(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3f}"
 
 
 def percent(share: float) -> str:
-    """A share in percent with up to three digits; what is not quite none or all does not read so."""
+    """A share in percent with up to three digits. Shares next to 0 and 1 are not rounded to these."""
     text = f"{100 * share:.3g}"
     if text == "100" and share < 1:
         return ">99.9%"
     return "<0.001%" if 0 < 100 * share < 0.001 else f"{text}%"
 
 
-# As fping prints it
-
-
-def fpingLine(target: str, roundTrips: Iterable[int | None]) -> str:
+def fpingLine(target: str, roundTrips: Iterable[float | None]) -> str:
     """
-    One line for a target as C{fping -C} prints it, in milliseconds with three digits.
+    The line for a target as C{fping -C} prints it, in milliseconds with three digits.
 
-    @param roundTrips: for each probe in turn its time in ns, or C{None} if it has no reply.
+    @param roundTrips: for each probe its round trip in seconds, or C{None} if it has no reply.
     """
     return f"{target} : {' '.join(_fpingTime(each) for each in roundTrips)}"
 
 
-def _fpingTime(nanoseconds: int | None) -> str:
+def _fpingTime(seconds: float | None) -> str:
     """As C{sprint_tm} of fping 5.1 does it."""
-    if nanoseconds is None:
+    if seconds is None:
         return "-"
-    value = nanoseconds / 1e6
+    value = seconds * 1e3
     for limit, decimals in ((1, 3), (10, 2), (100, 1)):
         if value < limit:
             return f"{value:.{decimals}f}"

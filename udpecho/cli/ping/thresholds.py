@@ -1,5 +1,5 @@
 """
-Whether what was measured is good enough: the limits of C{--fail-if-loss} and C{--fail-if-rtt}, and which of them are broken.
+The limits of C{--fail-if-loss} and C{--fail-if-rtt}, and which of them are exceeded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from udpecho.probe.stats.summary import Statistics
 
 class LossLimit(NamedTuple):
     """
-    How much may be lost.
+    The largest accepted loss.
 
-    @ivar share: from 0 to 1. So much may be lost, and no more.
+    @ivar share: from 0 to 1.
     """
 
     share: float
@@ -28,21 +28,21 @@ class LossLimit(NamedTuple):
 
 class RttLimit(NamedTuple):
     """
-    How large a figure of the round trips may be.
+    The largest accepted value of a figure of the round trips.
 
-    @ivar name: which figure, one of L{RTT_FIGURES}.
-    @ivar most: ns. So large it may be, and no larger.
+    @ivar name: the figure, one of L{RTT_FIGURES}.
+    @ivar most: the value, in seconds.
     """
 
     name: str
-    most: int
+    most: float
 
 
 Limit = LossLimit | RttLimit
 
 
 def _quantile(q: float) -> Callable[[Statistics], float | None]:
-    return lambda statistics: statistics.roundTrips.knownQuantile(q)
+    return lambda statistics: statistics.roundTrips.quantile(q)
 
 
 _figures: dict[str, Callable[[Statistics], float | None]] = {
@@ -54,55 +54,54 @@ _figures: dict[str, Callable[[Statistics], float | None]] = {
     "stddev": lambda statistics: statistics.roundTrips.deviation,
     "jitter": lambda statistics: statistics.jitter.value,
 }
-#: How many replies a figure takes, where it is not one.
+#: How many replies a figure needs, if more than one.
 _least = {"stddev": 2, "jitter": 2, **{name.replace("_", "."): leastCount(q) for name, q in QUANTILES.items()}}
-#: As the summary and the JSON document call the same figures.
+#: The names in the summary and in the JSON document.
 _aliases = {"avg": "mean", "p50": "median", "p99_9": "p99.9"}
 
-#: What of the round trips can have a limit.
+#: The figures that can have a limit.
 RTT_FIGURES = tuple(_figures)
 
 
 def parseLossLimit(text: str) -> LossLimit:
     """
-    Read how much may be lost, in percent: C{1%}, or C{1} for the same.
+    Read a limit of loss in percent: C{1%}, or C{1} for the same.
 
-    @raise ValueError: with a sentence that says what would be right.
+    @raise ValueError: with the form that is expected.
     """
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]*)?|\.[0-9]+)%?", text, re.ASCII)
-    # As a decimal, so that 0.7% is 7 in 1000 to the last bit.
+    # Decimal, so that 0.7% is the float nearest to 7/1000.
     share = -1.0 if match is None else float(Decimal(match[1]) / 100)
     if not 0 <= share <= 1:
-        raise ValueError(f"{text!r} is not a limit of loss: a percentage from 0 to 100 is, as in 1% or 0.5")
+        raise ValueError(f"loss must be a percentage from 0 to 100, as in 1% or 0.5, got {text!r}")
     return LossLimit(share)
 
 
 def parseRttLimit(text: str) -> RttLimit:
     """
-    Read how large a figure of the round trips may be: C{p99=20ms}, C{median=0.5ms}.
+    Read a limit of round trips: C{p99=20ms}, C{median=0.5ms}.
 
-    @raise ValueError: with a sentence that says what would be right.
+    @raise ValueError: with the form that is expected.
     """
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} is not a limit of round trips: a figure and a duration are, as in p99=20ms")
+        raise ValueError(f"limit of round trips must be a figure and a duration, as in p99=20ms, got {text!r}")
     name = _aliases.get(name, name)
     if name not in _figures:
-        raise ValueError(f"{name!r} is not a figure of round trips: one of {', '.join(RTT_FIGURES)} is")
-    return RttLimit(name, parseDuration(value, least=0))
+        raise ValueError(f"figure of round trips must be one of {', '.join(RTT_FIGURES)}, got {name!r}")
+    return RttLimit(name, parseDuration(value, least=0) / 1e9)
 
 
-def failures(statistics: Statistics, limits: Iterable[Limit]) -> list[str]:
+def exceeded(statistics: Statistics, limits: Iterable[Limit]) -> list[str]:
     """
-    Compare what was measured with its limits.
+    Compare statistics with limits.
 
-    What cannot be told does not pass for good: a percentile of too small a sample breaks its limit, with a sentence of its own,
-    and so does loss of which nothing is known.
+    An unknown value exceeds its limit: a percentile of too small a sample, or loss without a probe that was lost or answered.
 
-    The loss is the network's, as in reports (L{Statistics.loss}). Probes that were refused, unreachable, not sent or lost by
-    our own receive queue are not in it.
+    Loss is by the network, as in reports (L{Statistics.loss}), without probes that were refused, unreachable, not sent or lost
+    in our own receive queue.
 
-    @return: a sentence for each limit that is broken, in their order.
+    @return: a sentence for each limit that is exceeded, in their order.
     """
     found = (
         _lossFailure(statistics, each) if isinstance(each, LossLimit) else _rttFailure(statistics, each) for each in limits
@@ -111,28 +110,26 @@ def failures(statistics: Statistics, limits: Iterable[Limit]) -> list[str]:
 
 
 def _lossFailure(statistics: Statistics, limit: LossLimit) -> str | None:
-    loss = statistics.loss
+    loss, needed = statistics.loss, f"loss must be {100 * limit.share:.10g}% or less"
     if loss is None:
-        return f"loss is not known, with a limit of {_percentage(limit)}: no probe was lost or came back"
+        return f"{needed}, got no probe that was lost or answered"
     if loss.ratio <= limit.share:
         return None
     lost = statistics.count(Outcome.LOST)
     counts = f"{lost} of {lost + statistics.received + statistics.count(Outcome.LOST_OWN)}"
-    interval = f"between {percent(loss.low)} and {percent(loss.high)} (95 %)"
-    return f"loss is {percent(loss.ratio)}, more than {_percentage(limit)}: {counts}, {interval}"
-
-
-def _percentage(limit: LossLimit) -> str:
-    return f"{100 * limit.share:.10g}%"
+    interval = f"{percent(loss.low)} to {percent(loss.high)} (95 % confidence interval)"
+    return f"{needed}, got {percent(loss.ratio)}: {counts}, {interval}"
 
 
 def _rttFailure(statistics: Statistics, limit: RttLimit) -> str | None:
-    value = _figures[limit.name](statistics)
-    most = formatDuration(limit.most)
+    value, needed = _figures[limit.name](statistics), f"rtt {limit.name} must be {_duration(limit.most)} or less"
     if value is None:
         count, least = statistics.roundTrips.count, _least.get(limit.name, 1)
-        needed = "1 reply" if least == 1 else f"{least} replies"
-        return f"rtt {limit.name} is not known, with a limit of {most}: it takes {needed} or more, of which there are {count}"
+        return f"{needed}, got {count} replies, which are too few: it needs {least} or more"
     if value <= limit.most:
         return None
-    return f"rtt {limit.name} is {formatDuration(round(value))}, more than {most}"
+    return f"{needed}, got {_duration(value)}"
+
+
+def _duration(seconds: float) -> str:
+    return formatDuration(round(seconds * 1e9))

@@ -1,5 +1,5 @@
 """
-What is said of a sample: of times, and of a share.
+Summary statistics of a sample of times, and of a share.
 
 References: S. S. Wilks, I{Determination of sample sizes for setting tolerance limits}, Annals of Mathematical Statistics 12
 (1941); E. B. Wilson, I{Probable inference, the law of succession, and statistical inference}, Journal of the American
@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from udpecho.probe.stats.histogram import Histogram
 
-#: The quantiles of reports, beside the median, by their names there.
+#: The quantiles of reports, in addition to the median, by their names there.
 QUANTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
-#: How sure intervals are, and how sure it must be that a sample reaches beyond a quantile.
+#: The confidence level of intervals, and of the claim that a sample reaches beyond a quantile.
 CONFIDENCE = 0.95
 
 _second = 1_000_000_000
@@ -26,11 +26,11 @@ _z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 class Interval(NamedTuple):
     """
-    A share, and between what it is.
+    A share with its 95 % confidence interval, all from 0 to 1.
 
-    @ivar ratio: the share that was seen.
-    @ivar low: the lower end of its 95 % interval.
-    @ivar high: the upper end.
+    @ivar ratio: the observed share.
+    @ivar low: the lower end of the interval.
+    @ivar high: the upper end of the interval.
     """
 
     ratio: float
@@ -40,12 +40,12 @@ class Interval(NamedTuple):
 
 def wilson(some: int, all: int) -> Interval | None:
     """
-    The share of C{some} in C{all}, and Wilson's score interval of 95 % about it (Wilson 1927; Brown, Cai and DasGupta 2001,
-    equation 4), which holds for shares near 0 and for small samples too::
+    The share of C{some} in C{all} with Wilson's score interval of 95 % (Wilson 1927; Brown, Cai and DasGupta 2001, equation
+    4), which also holds for shares near 0 and for small samples::
 
         (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)
 
-    @return: C{None} of nothing.
+    @return: C{None} if C{all} is 0.
     """
     if not all:
         return None
@@ -53,16 +53,16 @@ def wilson(some: int, all: int) -> Interval | None:
     weight = _z * _z / all
     middle = (ratio + weight / 2) / (1 + weight)
     reach = _z * sqrt(ratio * (1 - ratio) / all + weight / (4 * all)) / (1 + weight)
-    # The ends that are 0 and 1 by the formula are so but for their last bits.
+    # The formula gives exactly 0 and 1 here, floating point does not.
     return Interval(ratio, middle - reach if some else 0.0, middle + reach if some < all else 1.0)
 
 
 def leastCount(q: float) -> int:
     """
-    How many values a sample needs for its quantile C{q} to be told: so many that with 95 % confidence one of them lies beyond
-    it (Wilks 1941), C{1 - q**n >= 0.95}. Of fewer the highest alone would stand for it.
+    The number of values a sample needs before its quantile C{q} is reported: one of them lies beyond the quantile with 95 %
+    confidence (Wilks 1941), C{1 - q**n >= 0.95}. In a smaller sample the maximum alone would stand for it.
 
-    These are 29 for p90, 59 for p95, 299 for p99 and 2995 for p99.9.
+    29 for p90, 59 for p95, 299 for p99 and 2995 for p99.9.
     """
     count = max(1, int(log(1 - CONFIDENCE) / log(q)) - 1)
     while q**count > 1 - CONFIDENCE:
@@ -73,50 +73,79 @@ def leastCount(q: float) -> int:
 _least = {q: leastCount(q) for q in QUANTILES.values()}
 
 
-class Distribution(Histogram):
+class Distribution:
     """
-    A sample of times in whole nanoseconds, in constant memory.
+    A sample of times in constant memory. All figures are in seconds; those that a sample is too small for are C{None}.
 
-    Mean and standard deviation come from the sum and the sum of squares, which are exact as they are whole numbers without a
-    limit: what Welford's recurrence is for, that no digits are lost, they do not need.
+    Times are recorded in whole nanoseconds. So the sum and the sum of squares, from which mean and standard deviation come,
+    are exact, and Welford's recurrence is not needed.
+
+    @ivar nanoseconds: the histogram of the sample, in ns.
     """
+
+    def __init__(self) -> None:
+        self.nanoseconds = Histogram()
+        #: Adds a time in ns, as L{Histogram.record} does.
+        self.recordNanoseconds = self.nanoseconds.record
+
+    @property
+    def count(self) -> int:
+        """The number of times in the sample."""
+        return self.nanoseconds.count
+
+    @property
+    def total(self) -> float:
+        """The sum, in seconds."""
+        return self.nanoseconds.total / _second
+
+    @property
+    def min(self) -> float | None:
+        """The minimum, in seconds."""
+        return seconds(self.nanoseconds.min)
+
+    @property
+    def max(self) -> float | None:
+        """The maximum, in seconds."""
+        return seconds(self.nanoseconds.max)
 
     @property
     def mean(self) -> float | None:
-        """The mean, in ns."""
-        return self.total / self.count if self.count else None
+        """The mean, in seconds."""
+        return self.nanoseconds.total / self.count / _second if self.count else None
 
     @property
     def deviation(self) -> float | None:
-        """
-        The standard deviation of the sample, in ns: the root of the sum of squared distances from the mean, over C{n - 1}.
-        """
-        n = self.count
-        return sqrt((n * self.squares - self.total * self.total) / (n * (n - 1))) if n > 1 else None
+        """The standard deviation of the sample, in seconds, with C{n - 1} in the denominator."""
+        n, total, squares = self.count, self.nanoseconds.total, self.nanoseconds.squares
+        return sqrt((n * squares - total * total) / (n * (n - 1))) / _second if n > 1 else None
 
-    def knownQuantile(self, q: float) -> int | None:
+    def median(self) -> float | None:
+        """The median (RFC 2330 section 11.3), in seconds, to within 0.05 %."""
+        return seconds(self.nanoseconds.median())
+
+    def quantile(self, q: float) -> float | None:
         """
-        A quantile, in ns, to within 0.05 %.
+        A quantile (RFC 2330 section 11.3), in seconds, to within 0.05 %.
 
         @param q: above 0 and below 1.
 
-        @return: C{None} where the sample is too small to tell (L{leastCount}).
+        @return: C{None} if the sample is too small (L{leastCount}).
         """
         least = _least.get(q) or leastCount(q)
-        return self.quantile(q) if self.count >= least else None
+        return seconds(self.nanoseconds.quantile(q)) if self.count >= least else None
 
     def asDict(self) -> dict[str, float | None]:
-        """What reports say of it, in seconds."""
+        """The figures as reports have them, in seconds."""
         return {
-            "min": seconds(self.min),
-            "mean": seconds(self.mean),
-            "median": seconds(self.median()),
-            **{name: seconds(self.knownQuantile(q)) for name, q in QUANTILES.items()},
-            "max": seconds(self.max),
-            "stddev": seconds(self.deviation),
+            "min": self.min,
+            "mean": self.mean,
+            "median": self.median(),
+            **{name: self.quantile(q) for name, q in QUANTILES.items()},
+            "max": self.max,
+            "stddev": self.deviation,
         }
 
 
 def seconds(nanoseconds: float | None) -> float | None:
-    """Nanoseconds as seconds; C{None} stays."""
+    """Nanoseconds as seconds; C{None} stays C{None}."""
     return None if nanoseconds is None else nanoseconds / _second

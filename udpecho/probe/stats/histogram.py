@@ -5,10 +5,9 @@ The layout is that of Gil Tene's HdrHistogram (U{http://hdrhistogram.org}): valu
 power of two has 1024 of equal width. A bucket is then no wider than 1/1024 of its values, and its middle no further than 1/2048
 (0.05 %) from any of them.
 
-Why not the package C{hdrhistogram}: it is looked after (0.10.8 of October 2026 has wheels for Python 3.10 to 3.14), but not for
-Linux on ARM, where it needs a C compiler; it requires C{pbr} and C{setuptools} at run time, for a user who only probes; and it
-has no median between two values, and no exact sums. Recording took 0.70 µs there and takes 0.22 µs here, with the sums, on
-CPython 3.11: its compiled part is behind several calls of Python.
+Why not the package C{hdrhistogram}: it has no wheels for Linux on ARM (0.10.8 of October 2026), requires C{pbr} and
+C{setuptools} at run time, and has no median between two values and no exact sums. Recording takes 0.70 µs there and 0.22 µs
+here on CPython 3.11.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _MOST = (1 << 63) - 1
 
 class Bucket(NamedTuple):
     """
-    Some values that are not told apart.
+    A range of values.
 
-    @ivar low: the lowest of them.
+    @ivar low: the lowest value in the range.
     @ivar high: the highest.
-    @ivar number: how many were recorded; not 0.
+    @ivar number: how many values in it were recorded; not 0.
     """
 
     low: int
@@ -43,16 +42,16 @@ class Bucket(NamedTuple):
 
 class Histogram:
     """
-    Counts whole numbers, 0 and up: nanoseconds, as they are used here.
+    Counts whole numbers from 0 up; here they are nanoseconds.
 
-    It takes 8 KiB for each power of two up to the highest value: about 180 KiB for times of up to one second, 280 KiB for up to
+    It needs 8 KiB for each power of two up to the highest value: about 180 KiB for times of up to one second, 280 KiB for up to
     an hour, and never more than 460 KiB.
 
     @ivar count: how many values were recorded.
-    @ivar min: the lowest, exactly, or C{None} where there is none.
-    @ivar max: the highest, exactly, or C{None} where there is none.
-    @ivar total: the sum of them, exactly.
-    @ivar squares: the sum of their squares, exactly.
+    @ivar min: the exact minimum, or C{None} if there are no values.
+    @ivar max: the exact maximum, or C{None} if there are no values.
+    @ivar total: the exact sum.
+    @ivar squares: the exact sum of squares.
     """
 
     def __init__(self) -> None:
@@ -65,7 +64,7 @@ class Histogram:
 
     def record(self, value: int) -> None:
         """
-        Count a value.
+        Add a value.
 
         @raise ValueError: if it is negative, or 2**63 or more.
         """
@@ -86,7 +85,7 @@ class Histogram:
         self._counts[index] += 1
 
     def merge(self, other: Histogram) -> None:
-        """Count all that another histogram has counted."""
+        """Add the values of another histogram."""
         if other.min is None or other.max is None:
             return
         self.min = other.min if self.min is None else min(self.min, other.min)
@@ -100,24 +99,24 @@ class Histogram:
 
     def quantile(self, q: float) -> int | None:
         """
-        The least value that is not below a share C{q} of all: the percentile of RFC 2330 section 11.3.
+        The percentile of RFC 2330 section 11.3: the lowest value that at least the share C{q} of all values does not exceed.
 
         @param q: from 0 to 1.
 
-        @return: it, to within 0.05 %, or C{None} where there are no values.
+        @return: to within 0.05 %, or C{None} if there are no values.
 
         @raise ValueError: if C{q} is not in that range.
         """
         if not 0 <= q <= 1:
-            raise ValueError(f"{q!r} is not a quantile: a number from 0 to 1 is")
-        # What is a whole number but for its last bits is that number.
+            raise ValueError(f"quantile must be from 0 to 1, got {q!r}")
+        # Rounding errors must not lift a whole number to the next one.
         return self.atRank(max(1, ceil(round(q * self.count, 6)))) if self.count else None
 
     def median(self) -> float | None:
         """
-        The middle value, and of an even number of values the mean of the middle two (RFC 2330 section 11.3).
+        The middle value, or the mean of the middle two (RFC 2330 section 11.3).
 
-        @return: it, to within 0.05 %, or C{None} where there are no values.
+        @return: to within 0.05 %, or C{None} if there are no values.
         """
         if not self.count:
             return None
@@ -128,16 +127,16 @@ class Histogram:
 
     def atRank(self, rank: int) -> int:
         """
-        The value that has a place when all are put in order.
+        The value with a rank in sorted order.
 
         @param rank: 1 for the lowest, C{count} for the highest.
 
-        @return: it, to within 0.05 %; the lowest and the highest exactly.
+        @return: to within 0.05 %; the lowest and the highest exactly.
 
-        @raise ValueError: if there are not so many.
+        @raise ValueError: if there is no such rank.
         """
         if self.min is None or self.max is None or not 1 <= rank <= self.count:
-            raise ValueError(f"{rank} is not the rank of one of {self.count} values")
+            raise ValueError(f"rank must be 1 to {self.count}, got {rank}")
         if rank == 1:
             return self.min
         if rank == self.count:
@@ -150,25 +149,24 @@ class Histogram:
         return min(max((low + high) // 2, self.min), self.max)
 
     def buckets(self) -> Iterator[Bucket]:
-        """What was counted, from the lowest value up."""
+        """The buckets that are not empty, from the lowest value up."""
         for index, count in enumerate(self._counts):
             if count:
                 yield Bucket(*_bounds(index), count)
 
     def _checked(self, value: int) -> int:
         if not 0 <= value <= _MOST:
-            raise ValueError(f"{value} cannot be recorded: a number from 0 to {_MOST} can")
+            raise ValueError(f"value must be 0 to {_MOST}, got {value}")
         return value
 
     def _extend(self, length: int) -> None:
         if length > len(self._counts):
-            # By whole powers of two, as one seldom comes alone.
+            # In whole powers of two: neighbours are likely to follow.
             missing = -(-length >> _BITS << _BITS) - len(self._counts)
             self._counts.frombytes(bytes(8 * missing))
 
 
 def _bounds(index: int) -> tuple[int, int]:
-    """The lowest and the highest value of a bucket."""
     shift = max(0, (index >> _BITS) - 1)
     low = (index - (shift << _BITS)) << shift
     return low, low + (1 << shift) - 1

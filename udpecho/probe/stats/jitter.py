@@ -1,34 +1,33 @@
 """
-What the order of replies, and each after the other, say of a path: reordering, jitter and delay variation.
+Reordering, jitter and delay variation.
 
-Each of these is fed with the first reply to each probe, in the order of arrival; duplicates are left out.
+Each class gets the first reply to each probe, in the order of arrival, without duplicates.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-#: For so many degrees of n-reordering the shares are kept; three duplicate acknowledgments are what makes TCP send again (RFC
-#: 5681 section 3.2), so that the share of 3 is what TCP would take for loss (RFC 4737 section 5).
+#: Shares are kept for so many degrees of n-reordering. TCP retransmits after three duplicate acknowledgments (RFC 5681 section
+#: 3.2), so it would take the share of degree 3 for loss (RFC 4737 section 5).
 DEGREES = 3
-#: How many arrivals, and how many neighbours' round trips, are remembered.
+#: How many arrivals, and how many round trips, are remembered.
 _MEMORY = 1024
 
 
 class Reordering:
     """
-    Replies that were overtaken, by RFC 4737.
+    Reordered replies, by RFC 4737.
 
-    An arrival is I{reordered} if its number is below that of one before (section 3.3: C{s < NextExp}). It is I{n-reordered} if
-    each of the C{n} that came right before it has a higher number (section 5.3), and so is n'-reordered for each n' below n.
+    An arrival is I{reordered} if its number is lower than an earlier arrival's (section 3.3: C{s < NextExp}). It is
+    I{n-reordered} if each of the C{n} arrivals immediately before it has a higher number (section 5.3).
 
-    Of the arrivals that none after them was below, the latest 1024 are remembered. Whether one is reordered is exact, and so is
-    n up to 1023; of one that was overtaken by more, n is the number that came since the last that is forgotten, which is 1023
-    or more and never too many.
+    The latest 1024 arrivals that no later arrival was below are remembered. Whether an arrival is reordered is exact, and so is
+    n up to 1023. Beyond that n is a lower bound of 1023 or more: the number of arrivals since the last forgotten one.
 
-    @ivar arrivals: how many there were.
+    @ivar arrivals: the number of arrivals.
     @ivar reordered: how many of them were reordered.
-    @ivar greatest: the greatest n for which one was n-reordered.
+    @ivar greatest: the greatest n for which an arrival was n-reordered.
     """
 
     def __init__(self) -> None:
@@ -37,13 +36,13 @@ class Reordering:
         self.greatest = 0
         self._byDegree = [0] * DEGREES
         self._next = 0
-        # Numbers that no later arrival was below, and when they came: those in between cannot end anyone's run.
+        # Sequence numbers that no later arrival was below, with their arrival index: only these can end a run.
         self._below: deque[tuple[int, int]] = deque()
         self._forgotten = 0
 
     def arrive(self, sequence: int) -> bool:
         """
-        A reply came.
+        Add a reply.
 
         @return: whether it is reordered.
         """
@@ -65,7 +64,7 @@ class Reordering:
 
     @property
     def ratio(self) -> float | None:
-        """The share of arrivals that were reordered (RFC 4737 section 4.1)."""
+        """The share of arrivals that were reordered (RFC 4737 section 4.1), or C{None} before the first."""
         return self.reordered / self.arrivals if self.arrivals else None
 
     def degree(self, n: int) -> float | None:
@@ -84,76 +83,78 @@ class Reordering:
 
 class Jitter:
     """
-    Interarrival jitter, by RFC 3550 section 6.4.1 and its appendix A.8: C{J += (|D| - J)/16}, where D is by how much the
-    transit times of two arrivals differ, one after the other as they came. Of what goes there and back that is the round trip.
+    Interarrival jitter of round trips, by RFC 3550 section 6.4.1 and appendix A.8: C{J += (|D| - J)/16}, where D is the
+    difference of the transit times of two consecutive arrivals.
     """
 
     def __init__(self) -> None:
         self._last: int | None = None
-        self._jitter = 0.0
+        self._nanoseconds = 0.0
         self._known = False
 
-    def arrive(self, roundTrip: int) -> None:
+    def arrive(self, nanoseconds: int) -> None:
         """
-        A reply came.
+        Add a reply.
 
-        @param roundTrip: its time, in ns.
+        @param nanoseconds: its round trip, in ns.
         """
         if self._last is not None:
-            self._jitter += (abs(roundTrip - self._last) - self._jitter) / 16
+            self._nanoseconds += (abs(nanoseconds - self._last) - self._nanoseconds) / 16
             self._known = True
-        self._last = roundTrip
+        self._last = nanoseconds
 
     @property
     def value(self) -> float | None:
-        """The jitter, in ns; C{None} before there are two replies."""
-        return self._jitter if self._known else None
+        """The jitter, in seconds; C{None} before the second reply."""
+        return self._nanoseconds / 1e9 if self._known else None
 
 
 class Variation:
     """
-    Delay variation, by RFC 3393 section 2: the round trip of a probe less that of the probe sent before it, where both have a
-    reply (IPDV with consecutive packets as its selection function). Their signed mean is next to nothing, as they cancel; what
-    is kept is how large they are.
+    Delay variation, by RFC 3393 section 2: the round trip of a probe minus that of the probe sent before it, if both have a
+    reply (IPDV with consecutive packets as the selection function). Signed values cancel in the mean, so absolute values are
+    kept.
 
-    Of neighbours whose replies come more than 1024 probes apart, the variation is left out.
+    A pair whose replies come more than 1024 probes apart is left out.
 
-    @ivar count: of how many pairs.
-    @ivar max: the largest, without its sign, in ns; C{None} where there is no pair.
+    @ivar count: the number of pairs.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.max: int | None = None
-        self._sum = 0
+        self._maxNanoseconds = 0
+        self._sumNanoseconds = 0
         self._sequences = [-2] * _MEMORY
         self._roundTrips = [0] * _MEMORY
 
-    def arrive(self, sequence: int, roundTrip: int) -> None:
+    def arrive(self, sequence: int, nanoseconds: int) -> None:
         """
-        A reply came.
+        Add a reply.
 
-        @param sequence: its number.
-        @param roundTrip: its time, in ns.
+        @param sequence: the number of its probe.
+        @param nanoseconds: its round trip, in ns.
         """
         slot = sequence % _MEMORY
         self._sequences[slot] = sequence
-        self._roundTrips[slot] = roundTrip
+        self._roundTrips[slot] = nanoseconds
         before = slot - 1
         if self._sequences[before] == sequence - 1:
-            self._pair(roundTrip - self._roundTrips[before])
+            self._pair(abs(nanoseconds - self._roundTrips[before]))
         after = (slot + 1) % _MEMORY
         if self._sequences[after] == sequence + 1:
-            self._pair(self._roundTrips[after] - roundTrip)
+            self._pair(abs(nanoseconds - self._roundTrips[after]))
 
     @property
     def mean(self) -> float | None:
-        """The mean of them without their signs, in ns."""
-        return self._sum / self.count if self.count else None
+        """The mean absolute variation, in seconds; C{None} if there is no pair."""
+        return self._sumNanoseconds / self.count / 1e9 if self.count else None
 
-    def _pair(self, variation: int) -> None:
-        size = abs(variation)
+    @property
+    def max(self) -> float | None:
+        """The largest absolute variation, in seconds; C{None} if there is no pair."""
+        return self._maxNanoseconds / 1e9 if self.count else None
+
+    def _pair(self, nanoseconds: int) -> None:
         self.count += 1
-        self._sum += size
-        if self.max is None or size > self.max:
-            self.max = size
+        self._sumNanoseconds += nanoseconds
+        self._maxNanoseconds = max(self._maxNanoseconds, nanoseconds)

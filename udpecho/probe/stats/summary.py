@@ -1,147 +1,139 @@
-"""
-What a series of probes says of the path to a peer, in constant memory however long it runs.
-
-Times are whole nanoseconds when they come in, and seconds in L{Statistics.asDict}.
-"""
+"""The statistics of a flow of probes, in constant memory however long it runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from udpecho.probe.outcomes import Outcome
-from udpecho.probe.stats import window
-from udpecho.probe.stats.distribution import Distribution, Interval, seconds, wilson
+from udpecho.probe.outcomes import EXTRA_DATAGRAMS, PROBE_OUTCOMES, Outcome
+from udpecho.probe.stats import window as states
+from udpecho.probe.stats.distribution import Distribution, Interval, wilson
 from udpecho.probe.stats.jitter import DEGREES, Jitter, Reordering, Variation
-from udpecho.probe.stats.window import FATES, ProbeWindow
+from udpecho.probe.stats.window import OUTCOMES, ProbeWindow
 
-#: How many probes are remembered if the caller does not say: two seconds' at 32 000 a second.
+#: How many probes are remembered by default: those of two seconds at 32 000 a second.
 DEFAULT_WINDOW = 65536
 
-#: What a datagram may be that came, and is no probe's first reply.
-_beside = (Outcome.DUPLICATE, Outcome.CORRUPT, Outcome.CUT, Outcome.LONGER, Outcome.FOREIGN, Outcome.UNMATCHED)
-_codes = {outcome: fate for fate, outcome in enumerate(FATES)}
+_states = {outcome: state for state, outcome in enumerate(OUTCOMES)}
+_withoutReply = (states.OUTSTANDING, states.LOST)
 
 
 class Statistics:
     """
-    Is told of each probe of one socket, and sums up.
+    The statistics of one flow. All figures are in seconds.
 
-    Each probe has one fate at a time, and the sums add up, always::
+    Each probe has one outcome at a time, and the sums always add up::
 
         scheduled = sent + not sent
         sent = answered + late + lost + lost in our own queue + refused + unreachable + outstanding
 
-    A fate may change while the probe is in the window, the latest so many: a reply makes one that was lost or refused answered
-    or late, a refusal makes one that was lost refused. When a probe leaves the window its fate is final; its replies are
-    L{unmatched <Outcome.UNMATCHED>} from then on, be they late or duplicates, and if it was still outstanding it is lost.
+    An outcome may change while the probe is in the window of the latest probes: a reply changes a lost or refused probe to
+    answered or late, a refusal changes a lost probe to refused. When a probe leaves the window its outcome is final: if it was
+    outstanding it is lost, and later replies to it are L{unmatched <Outcome.UNMATCHED>}.
 
-    What our own receive queue dropped is known as a number only (SO_RXQ_OVFL, SO_MEMINFO; C{socket(7)}), not which probes'
-    replies they were. So many of those that timed out, if there are as many, were lost by us; the others by the network.
+    The kernel counts the datagrams that our own receive queue dropped (SO_RXQ_OVFL, SO_MEMINFO; C{socket(7)}), but not which
+    probes they answered. So many of the probes that timed out are counted as lost by us, the others as lost by the network.
 
-    The times of late replies are among the round trips: without them the slowest would be missing.
+    The round trips of late replies count: without them the slowest would be missing.
 
-    @ivar roundTrips: the times of first replies.
-    @ivar sendErrors: by how much probes left beside their schedule, early or late.
-    @ivar reordering: which replies were overtaken.
-    @ivar jitter: RFC 3550's.
-    @ivar variation: RFC 3393's.
+    @ivar roundTrips: the round trips of first replies.
+    @ivar scheduleDeviations: how far from their scheduled times probes were sent, before or after.
+    @ivar reordering: reordered replies (RFC 4737).
+    @ivar jitter: interarrival jitter (RFC 3550).
+    @ivar variation: delay variation (RFC 3393).
     @ivar ownDropped: how many datagrams our own receive queue dropped.
     """
 
-    def __init__(self, timeout: int | None = None, window: int = DEFAULT_WINDOW) -> None:
+    def __init__(self, timeout: float | None = None, window: int = DEFAULT_WINDOW) -> None:
         """
-        @param timeout: after how many ns a reply is late. Its own round trip decides, so that one which came in time and was
-            read late is not; C{None} if what L{timedOut} said before decides.
-        @param window: how many of the latest probes are remembered, at a byte each. More than are ever outstanding: the rate by
-            the seconds in which replies may still come.
+        @param timeout: a reply with a longer round trip, in seconds, is late, whenever it was read. If C{None}, a reply is late
+            if L{timedOut} was called before.
+        @param window: the number of latest probes to remember, one byte each: more than are ever outstanding.
         """
         self.roundTrips = Distribution()
-        self.sendErrors = Distribution()
+        self.scheduleDeviations = Distribution()
         self.reordering = Reordering()
         self.jitter = Jitter()
         self.variation = Variation()
         self.ownDropped = 0
-        self._timeout = timeout
-        self._fates = ProbeWindow(window)
-        self._counts = self._fates.counts
-        self._beside = dict.fromkeys(_beside, 0)
+        self._timeoutNanoseconds = None if timeout is None else round(timeout * 1e9)
+        self._window = ProbeWindow(window)
+        self._counts = self._window.counts
+        self._extra = dict.fromkeys(EXTRA_DATAGRAMS, 0)
         self._sent = 0
-        self._scheduled = 0
 
-    # What happens
+    # Input
 
-    def probeSent(self, sequence: int, sendError: int = 0) -> None:
+    def probeSent(self, sequence: int, deviationNanoseconds: int = 0) -> None:
         """
-        A probe was sent.
+        Add a probe that was sent.
 
-        @param sequence: its number: 0, and then one more than the last probe's, sent or not.
-        @param sendError: by how many ns it left after its schedule; below 0 for before.
+        @param sequence: its number: 0, and then one more than the previous probe's.
+        @param deviationNanoseconds: how long after its scheduled time it was sent, in ns; below 0 if before.
 
         @raise ValueError: if the number is not the next.
         """
-        self._fates.add(sequence, window.OUTSTANDING)
-        self._scheduled += 1
+        self._window.add(sequence, states.OUTSTANDING)
         self._sent += 1
-        self.sendErrors.record(abs(sendError))
+        self.scheduleDeviations.recordNanoseconds(abs(deviationNanoseconds))
 
     def probeNotSent(self, sequence: int) -> None:
         """
-        A probe could not be sent.
+        Add a probe that could not be sent.
 
         @param sequence: as for L{probeSent}.
 
         @raise ValueError: if the number is not the next.
         """
-        self._fates.add(sequence, window.NOT_SENT)
-        self._scheduled += 1
+        self._window.add(sequence, states.NOT_SENT)
 
-    def replyReceived(self, sequence: int, roundTrip: int) -> Outcome:
+    def replyReceived(self, sequence: int, nanoseconds: int) -> Outcome:
         """
-        A whole reply to a probe of ours came.
+        Add a valid reply.
 
-        @param sequence: the number in it.
-        @param roundTrip: its time, in ns.
+        @param sequence: the number of the probe.
+        @param nanoseconds: the round trip, in ns.
 
         @return: answered or late; duplicate or unmatched.
 
-        @raise ValueError: if the time is negative.
+        @raise ValueError: if the round trip is negative.
         """
-        before = self._fates.get(sequence)
-        if before is None or before == window.NOT_SENT:
+        before = self._window.get(sequence)
+        if before is None or before == states.NOT_SENT:
             return self.datagramReceived(Outcome.UNMATCHED)
-        if before == window.ANSWERED or before == window.LATE:
+        if before == states.ANSWERED or before == states.LATE:
             return self.datagramReceived(Outcome.DUPLICATE)
-        # First, as it may refuse the time.
-        self.roundTrips.record(roundTrip)
-        late = before == window.LOST if self._timeout is None else roundTrip > self._timeout
-        self._fates.change(sequence, window.LATE if late else window.ANSWERED)
+        # First, since it may raise.
+        self.roundTrips.recordNanoseconds(nanoseconds)
+        timeout = self._timeoutNanoseconds
+        late = before == states.LOST if timeout is None else nanoseconds > timeout
+        self._window.change(sequence, states.LATE if late else states.ANSWERED)
         self.reordering.arrive(sequence)
-        self.jitter.arrive(roundTrip)
-        self.variation.arrive(sequence, roundTrip)
+        self.jitter.arrive(nanoseconds)
+        self.variation.arrive(sequence, nanoseconds)
         return Outcome.LATE if late else Outcome.ANSWERED
 
     def datagramReceived(self, outcome: Outcome) -> Outcome:
         """
-        A datagram came that is no first reply.
+        Add a datagram that is not a first valid reply.
 
-        @param outcome: duplicate, corrupt, cut, longer, foreign or unmatched.
+        @param outcome: one of L{EXTRA_DATAGRAMS}.
 
-        @return: it.
+        @return: the same.
 
-        @raise ValueError: if it is something else.
+        @raise ValueError: if it is another outcome.
         """
-        if outcome not in self._beside:
-            raise ValueError(f"{outcome} is not what such a datagram is: one of {', '.join(each.value for each in _beside)} is")
-        self._beside[outcome] += 1
+        if outcome not in self._extra:
+            raise ValueError(f"outcome must be one of {', '.join(each.value for each in EXTRA_DATAGRAMS)}, got {outcome.value}")
+        self._extra[outcome] += 1
         return outcome
 
     def timedOut(self, sequence: int) -> bool:
         """
-        The time of a probe is over.
+        A probe timed out.
 
         @return: whether it was outstanding, and is lost now.
         """
-        return self._settle(sequence, window.LOST, (window.OUTSTANDING,))
+        return self._change(sequence, states.LOST, (states.OUTSTANDING,))
 
     def refused(self, sequence: int) -> bool:
         """
@@ -149,67 +141,67 @@ class Statistics:
 
         @return: whether it had no reply, and is refused now.
         """
-        return self._settle(sequence, window.REFUSED, (window.OUTSTANDING, window.LOST))
+        return self._change(sequence, states.REFUSED, _withoutReply)
 
     def unreachable(self, sequence: int) -> bool:
         """
-        A probe could not be brought to the peer.
+        The network could not deliver a probe.
 
         @return: whether it had no reply, and is unreachable now.
         """
-        return self._settle(sequence, window.UNREACHABLE, (window.OUTSTANDING, window.LOST))
+        return self._change(sequence, states.UNREACHABLE, _withoutReply)
 
     def ownDrops(self, count: int) -> None:
-        """Our own receive queue dropped so many more datagrams."""
+        """Our own receive queue dropped C{count} more datagrams."""
         self.ownDropped += count
 
-    def _settle(self, sequence: int, fate: int, unsettled: tuple[int, ...]) -> bool:
-        if self._fates.get(sequence) not in unsettled:
+    def _change(self, sequence: int, state: int, fromStates: tuple[int, ...]) -> bool:
+        if self._window.get(sequence) not in fromStates:
             return False
-        self._fates.change(sequence, fate)
+        self._window.change(sequence, state)
         return True
 
-    # What it comes to
+    # Results
 
     @property
     def scheduled(self) -> int:
-        """Probes that had their turn."""
-        return self._scheduled
+        """The number of probes whose time has come, sent or not."""
+        return self.highest + 1
 
     @property
     def sent(self) -> int:
-        """Those that were sent."""
+        """The number of probes that were sent."""
         return self._sent
 
     @property
     def received(self) -> int:
-        """Those that have a reply, in time or late."""
-        return self._counts[window.ANSWERED] + self._counts[window.LATE]
+        """The number of probes that have a reply, in time or late."""
+        return self._counts[states.ANSWERED] + self._counts[states.LATE]
 
     @property
     def highest(self) -> int:
-        """The number of the last probe, -1 before the first."""
-        return self._fates.highest
+        """The number of the latest probe, -1 before the first."""
+        return self._window.highest
 
     @property
     def oldestOutstanding(self) -> int | None:
-        """The number of the first probe that is under way, or C{None}."""
-        return self._fates.oldestOutstanding
+        """The number of the first outstanding probe, or C{None}."""
+        return self._window.oldestOutstanding
 
     def count(self, outcome: Outcome) -> int:
-        """How many probes have a fate, or how many datagrams came that are of a kind."""
-        if outcome in self._beside:
-            return self._beside[outcome]
-        lostOwn = min(self.ownDropped, self._counts[window.LOST])
+        """The number of probes, or of received datagrams, with an outcome."""
+        if outcome in self._extra:
+            return self._extra[outcome]
+        lostOwn = min(self.ownDropped, self._counts[states.LOST])
         if outcome is Outcome.LOST_OWN:
             return lostOwn
-        return self._counts[_codes[outcome]] - (lostOwn if outcome is Outcome.LOST else 0)
+        return self._counts[_states[outcome]] - (lostOwn if outcome is Outcome.LOST else 0)
 
     @property
     def loss(self) -> Interval | None:
         """
-        The share that the network lost, of the probes that it either lost or brought there and back: those refused, unreachable
-        and under way are not among them, those lost in our own queue are, and came back. C{None} where there are none.
+        The share of probes that the network lost, of those that it lost or carried there and back. Refused, unreachable and
+        outstanding probes are not counted; those lost in our own queue were carried. C{None} if there are none.
         """
         lost = self.count(Outcome.LOST)
         return wilson(lost, self.received + self.count(Outcome.LOST_OWN) + lost)
@@ -217,43 +209,42 @@ class Statistics:
     @property
     def longestLossRun(self) -> int | None:
         """
-        How many probes timed out one after the other, at most (the longest of RFC 3357's loss periods); C{None} where
-        no probe has a reply or timed out.
+        The largest number of consecutive probes that timed out (the longest loss period of RFC 3357); C{None} if no probe has a
+        reply or timed out.
         """
-        return self._fates.longestLossRun if self.received + self._counts[window.LOST] else None
+        return self._window.longestLossRun if self.received + self._counts[states.LOST] else None
 
     @property
     def p95MinusMedian(self) -> float | None:
-        """The 95th percentile of the round trips less their median, in ns: what owping (RFC 4656's own tool) calls jitter."""
-        high, middle = self.roundTrips.knownQuantile(0.95), self.roundTrips.median()
+        """The 95th percentile of the round trips minus their median, in seconds: owping (RFC 4656) calls it jitter."""
+        high, middle = self.roundTrips.quantile(0.95), self.roundTrips.median()
         return None if high is None or middle is None else high - middle
 
     def checkSums(self) -> None:
         """
-        Check that all sums add up, counting afresh what can be.
+        Check that all sums add up, counting anew where possible.
 
-        @raise ArithmeticError: if they do not; with the sum that does not.
+        @raise ArithmeticError: with the sum that does not.
         """
-        received, inWindow = self.received, self._fates.inWindow()
-        ofSent = [each for each in Outcome if each not in self._beside and each is not Outcome.NOT_SENT]
+        received, inWindow = self.received, self._window.inWindow()
+        ofSent = [each for each in PROBE_OUTCOMES if each is not Outcome.NOT_SENT]
         sums = {
-            "scheduled = sent + not sent": (self._scheduled, self._sent + self.count(Outcome.NOT_SENT)),
-            "scheduled = the highest number + 1": (self._scheduled, self._fates.highest + 1),
-            "sent = the sum of its fates": (self._sent, sum(self.count(each) for each in ofSent)),
-            "sent = send errors": (self._sent, self.sendErrors.count),
+            "scheduled = sent + not sent": (self.scheduled, self._sent + self.count(Outcome.NOT_SENT)),
+            "sent = the sum of its outcomes": (self._sent, sum(self.count(each) for each in ofSent)),
+            "sent = schedule deviations": (self._sent, self.scheduleDeviations.count),
             "received = round trips": (received, self.roundTrips.count),
             "received = arrivals": (received, self.reordering.arrivals),
-            "outstanding = those in the window": (self._counts[window.OUTSTANDING], inWindow[window.OUTSTANDING]),
+            "outstanding = those in the window": (self._counts[states.OUTSTANDING], inWindow[states.OUTSTANDING]),
         }
         for name, (left, right) in sums.items():
             if left != right:
-                raise ArithmeticError(f"{name} does not hold: {left} and {right}")
-        for outcome, remembered, all in zip(FATES, inWindow, self._counts):
+                raise ArithmeticError(f"{name} must hold, got {left} and {right}")
+        for outcome, remembered, all in zip(OUTCOMES, inWindow, self._counts):
             if remembered > all:
-                raise ArithmeticError(f"{remembered} probes in the window are {outcome.value}, but {all} of all")
+                raise ArithmeticError(f"{outcome.value} probes in the window must be {all} or fewer, got {remembered}")
 
     def asDict(self) -> dict[str, Any]:
-        """All of it, as C{report.schema.json} describes it: times in seconds, C{None} where there is nothing to tell."""
+        """All results as C{report.schema.json} describes them: times in seconds, C{None} for what is not known."""
         loss = self.loss
         degrees = {str(n): self.reordering.degree(n) for n in range(1, DEGREES + 1)}
         return {
@@ -268,16 +259,12 @@ class Statistics:
             "reordered": self.reordering.reordered,
             "reordered_ratio": self.reordering.ratio,
             "n_reordering": {**degrees, "max": self.reordering.greatest if self.received else None},
-            "corrupt": self.count(Outcome.CORRUPT),
-            "cut": self.count(Outcome.CUT),
-            "longer": self.count(Outcome.LONGER),
-            "foreign": self.count(Outcome.FOREIGN),
-            "unmatched": self.count(Outcome.UNMATCHED),
+            **{each.value: self.count(each) for each in EXTRA_DATAGRAMS if each is not Outcome.DUPLICATE},
             "rtt": self.roundTrips.asDict(),
-            "jitter": seconds(self.jitter.value),
-            "ipdv": {"mean": seconds(self.variation.mean), "max": seconds(self.variation.max)},
-            "p95_minus_median": seconds(self.p95MinusMedian),
-            "send_error": self.sendErrors.asDict(),
+            "jitter": self.jitter.value,
+            "ipdv": {"mean": self.variation.mean, "max": self.variation.max},
+            "p95_minus_median": self.p95MinusMedian,
+            "schedule_deviation": self.scheduleDeviations.asDict(),
             "own_queue_drops": self.ownDropped,
-            "outcomes": {each.value: self.count(each) for each in Outcome if each not in self._beside},
+            "outcomes": {each.value: self.count(each) for each in PROBE_OUTCOMES},
         }

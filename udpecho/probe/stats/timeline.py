@@ -1,4 +1,4 @@
-"""Round trips over time in memory that does not grow, for pictures."""
+"""Round trips over time in bounded memory, for plots."""
 
 from __future__ import annotations
 
@@ -6,46 +6,42 @@ from collections import OrderedDict
 
 from udpecho.probe.outcomes import Outcome
 
-#: How many stretches of time are told apart if the caller does not say: more than a picture has columns.
+#: The default number of time buckets: more than a plot has columns.
 DEFAULT_CAPACITY = 2048
-#: How many lost probes are remembered, for the replies that may yet come.
-_MOST_LOST = 8192
+#: How many probes without a reply are remembered, for replies that may still come.
+_maxMissing = 8192
 
 _withoutReply = (Outcome.LOST, Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT)
 
 
 class TimeBucket:
     """
-    What became of the probes of one stretch of time.
+    The probes of one period of time. All times are in seconds.
 
     @ivar count: how many of them have a reply.
-    @ivar total: the sum of their round trips, in ns.
-    @ivar low: when the one with the shortest round trip was sent, and that, in ns; C{None} if none has a reply.
-    @ivar high: the same of the longest.
-    @ivar missing: when the first one without a reply was sent, in ns, by its outcome, and how many there are.
+    @ivar total: the sum of their round trips.
+    @ivar low: the send time and the round trip of the probe with the shortest one; C{None} if none has a reply.
+    @ivar high: the same for the longest.
+    @ivar missing: for each outcome without a reply, the send time of the first such probe and how many there are.
     """
 
     __slots__ = ("count", "high", "low", "missing", "total")
 
     def __init__(self) -> None:
         self.count = 0
-        self.total = 0
-        self.low: tuple[int, int] | None = None
-        self.high: tuple[int, int] | None = None
-        self.missing: dict[Outcome, tuple[int, int]] = {}
+        self.total = 0.0
+        self.low: tuple[float, float] | None = None
+        self.high: tuple[float, float] | None = None
+        self.missing: dict[Outcome, tuple[float, int]] = {}
 
-    def answer(self, time: int, roundTrip: int) -> None:
-        """One has a reply."""
+    def answer(self, time: float, roundTrip: float) -> None:
+        """Add a probe with a reply."""
         self._widen((time, roundTrip), (time, roundTrip))
         self.count += 1
         self.total += roundTrip
 
-    def miss(self, outcome: Outcome, time: int, number: int = 1) -> None:
-        """
-        Some more have none.
-
-        @param number: how many more; below 0 for fewer.
-        """
+    def miss(self, outcome: Outcome, time: float, number: int = 1) -> None:
+        """Add C{number} probes without a reply; below 0 to remove some."""
         first, before = self.missing.get(outcome, (time, 0))
         if before + number > 0:
             self.missing[outcome] = (min(first, time), before + number)
@@ -53,7 +49,7 @@ class TimeBucket:
             self.missing.pop(outcome, None)
 
     def merge(self, other: TimeBucket) -> None:
-        """Add another stretch to this one."""
+        """Add the probes of another bucket."""
         if other.low is not None and other.high is not None:
             self._widen(other.low, other.high)
         self.count += other.count
@@ -61,88 +57,92 @@ class TimeBucket:
         for outcome, (time, number) in other.missing.items():
             self.miss(outcome, time, number)
 
-    def _widen(self, low: tuple[int, int], high: tuple[int, int]) -> None:
+    def _widen(self, low: tuple[float, float], high: tuple[float, float]) -> None:
         if self.low is None or low[1] < self.low[1]:
             self.low = low
         if self.high is None or high[1] > self.high[1]:
             self.high = high
 
 
-class Samples:
+class Timeline:
     """
-    Is told of each probe, and keeps of each stretch of time the shortest and the longest round trip, the mean, and what has no
-    reply: no extreme is lost, however many probes there are.
+    Keeps for each period of time the shortest, the longest and the mean round trip, and the probes without a reply: no extreme
+    is lost, however many probes there are.
 
-    Stretches are of one length, a power of two of nanoseconds, which doubles whenever there would be more of them than there is
-    room for; two neighbours become one then. As long as there are fewer probes than room, each has a stretch of its own, but
-    for those sent within the same microsecond.
+    All buckets have the same length, which starts at 1024 ns and doubles whenever there would be more buckets than C{capacity}.
 
-    2048 stretches take up to 1 MB. A lost probe is remembered until 8192 more were lost, at about 200 bytes each: a reply that
-    comes after that adds a round trip and leaves the loss in place.
-
-    @ivar capacity: for how many stretches there is room.
-    @ivar shift: the length of each is 2 to the power of this, in ns.
+    2048 buckets need up to 1 MB. The latest 8192 probes without a reply are remembered, at about 200 bytes each: a reply to an
+    earlier one adds a round trip, and its loss stays.
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
-        """@raise ValueError: if there is room for fewer than two stretches."""
-        if capacity < 2:
-            raise ValueError(f"{capacity} is not a number of stretches: 2 or more is")
-        self.capacity = capacity
-        self.shift = 10
-        self._stretches: dict[int, TimeBucket] = {}
-        self._lost: OrderedDict[int, tuple[Outcome, int]] = OrderedDict()
-
-    def add(self, outcome: Outcome, sequence: int, time: int, roundTrip: int | None = None) -> None:
         """
-        Something became of a probe. A reply to one that was told to be lost, refused or unreachable takes that back. What is
-        neither a first reply nor the lack of one changes nothing.
+        @param capacity: the largest number of buckets.
 
-        @param sequence: its number.
-        @param time: when it was sent, or should have been, in ns since the first; by a clock that does not step.
-        @param roundTrip: its time in ns, if it has a reply.
+        @raise ValueError: if it is below 2.
+        """
+        if capacity < 2:
+            raise ValueError(f"capacity must be 2 buckets or more, got {capacity}")
+        self._capacity = capacity
+        self._lengthNanoseconds = 1024
+        self._buckets: dict[int, TimeBucket] = {}
+        self._missing: OrderedDict[int, tuple[Outcome, float]] = OrderedDict()
 
-        @raise ValueError: if a reply has no time.
+    @property
+    def bucketLength(self) -> float:
+        """The length of each bucket, in seconds."""
+        return self._lengthNanoseconds / 1e9
+
+    def add(self, outcome: Outcome, sequence: int, time: float, roundTrip: float | None = None) -> None:
+        """
+        Add an outcome of a probe. A reply, or a refusal, replaces an earlier loss. Other outcomes change nothing.
+
+        @param sequence: the number of the probe.
+        @param time: when it was sent, or scheduled if it was not, in seconds by a monotonic clock since the start.
+        @param roundTrip: the round trip, in seconds, if it has a reply.
+
+        @raise ValueError: if a reply has no round trip.
         """
         if outcome in (Outcome.ANSWERED, Outcome.LATE):
             if roundTrip is None:
-                raise ValueError(f"None is not the round trip of a probe that is {outcome.value}: a number of nanoseconds is")
+                raise ValueError(f"round trip of a probe that is {outcome.value} must be in seconds, got None")
             self._takeBack(sequence)
             self._at(time).answer(time, roundTrip)
         elif outcome in _withoutReply:
-            # What was lost may be refused yet, and is one probe still.
             self._takeBack(sequence)
-            self._lost[sequence] = (outcome, time)
-            if len(self._lost) > _MOST_LOST:
-                self._lost.popitem(last=False)
+            self._missing[sequence] = (outcome, time)
+            if len(self._missing) > _maxMissing:
+                self._missing.popitem(last=False)
             self._at(time).miss(outcome, time)
 
-    def stretches(self) -> list[TimeBucket]:
-        """Those in which there is something, in order."""
-        found = [self._stretches[index] for index in sorted(self._stretches)]
+    def buckets(self) -> list[TimeBucket]:
+        """The buckets that are not empty, in order."""
+        found = [self._buckets[index] for index in sorted(self._buckets)]
         return [each for each in found if each.count or each.missing]
 
-    def _at(self, time: int) -> TimeBucket:
-        index = time >> self.shift
-        found = self._stretches.get(index)
+    def _at(self, time: float) -> TimeBucket:
+        index = self._indexOf(time)
+        found = self._buckets.get(index)
         if found is None:
-            found = self._stretches[index] = TimeBucket()
-            if len(self._stretches) > self.capacity:
-                self._shorten()
-                found = self._stretches[time >> self.shift]
+            found = self._buckets[index] = TimeBucket()
+            if len(self._buckets) > self._capacity:
+                self._lengthen()
+                found = self._buckets[self._indexOf(time)]
         return found
 
+    def _indexOf(self, time: float) -> int:
+        return round(time * 1e9) // self._lengthNanoseconds
+
     def _takeBack(self, sequence: int) -> None:
-        before = self._lost.pop(sequence, None)
+        before = self._missing.pop(sequence, None)
         if before is not None:
             outcome, time = before
             self._at(time).miss(outcome, time, -1)
 
-    def _shorten(self) -> None:
-        """Make fewer stretches, and longer ones."""
-        while len(self._stretches) > self.capacity:
-            self.shift += 1
+    def _lengthen(self) -> None:
+        while len(self._buckets) > self._capacity:
+            self._lengthNanoseconds *= 2
             merged: dict[int, TimeBucket] = {}
-            for index in sorted(self._stretches):
-                merged.setdefault(index >> 1, TimeBucket()).merge(self._stretches[index])
-            self._stretches = merged
+            for index in sorted(self._buckets):
+                merged.setdefault(index >> 1, TimeBucket()).merge(self._buckets[index])
+            self._buckets = merged

@@ -1,4 +1,4 @@
-"""What became of the latest probes, one byte for each, and the count of all there ever were."""
+"""The outcomes of the latest probes, one byte each, and the counts of all."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 
 from udpecho.probe.outcomes import Outcome
 
-#: The fates of probes, numbers as they are looked at for each. Of a probe that timed out the window does not know whose loss it
-#: is.
+#: States of probes, as bytes in the window. The window does not distinguish loss by the network from loss by our own queue.
 OUTSTANDING, ANSWERED, LATE, LOST, REFUSED, UNREACHABLE, NOT_SENT = range(7)
-#: What they are in reports.
-FATES = (
+#: The outcome of each state.
+OUTCOMES = (
     Outcome.OUTSTANDING,
     Outcome.ANSWERED,
     Outcome.LATE,
@@ -25,24 +24,24 @@ _losses = re.compile(bytes([LOST]) + b"+")
 
 class ProbeWindow:
     """
-    The fates of probes that are numbered from 0, without gaps.
+    The states of probes, which are numbered from 0 without gaps.
 
-    The latest are remembered, in a ring; what became of those before is final, and only counted. One that is still outstanding
-    when its place is needed is lost.
+    The latest states are kept in a ring and may change; earlier ones are final and only counted. A probe that is still
+    outstanding when it leaves the window is lost.
 
-    @ivar counts: how many probes have each fate now, of all there ever were.
-    @ivar highest: the number of the last probe, -1 before the first.
+    @ivar counts: the number of all probes in each state.
+    @ivar highest: the number of the latest probe, -1 before the first.
     """
 
     def __init__(self, window: int) -> None:
         """
-        @param window: how many probes are remembered; more than are ever outstanding.
+        @param window: the number of probes to remember; more than are ever outstanding.
 
-        @raise ValueError: if there is not one.
+        @raise ValueError: if it is below 1.
         """
         if window < 1:
-            raise ValueError(f"{window} is not a window: a number of probes from 1 is")
-        self.counts = [0] * len(FATES)
+            raise ValueError(f"window must be 1 probe or more, got {window}")
+        self.counts = [0] * len(OUTCOMES)
         self.highest = -1
         self._window = window
         self._ring = bytearray(window)
@@ -50,50 +49,47 @@ class ProbeWindow:
         self._run = 0
         self._longest = 0
 
-    def add(self, sequence: int, fate: int) -> None:
+    def add(self, sequence: int, state: int) -> None:
         """
-        The next probe has its turn.
+        Add the next probe.
 
         @raise ValueError: if it is not the next.
         """
         if sequence != self.highest + 1:
-            raise ValueError(f"{sequence} is not the number of the next probe: {self.highest + 1} is")
+            raise ValueError(f"sequence must be {self.highest + 1}, the next, got {sequence}")
         slot = sequence % self._window
         if sequence >= self._window:
             self._retire(self._ring[slot])
-        self._ring[slot] = fate
+        self._ring[slot] = state
         self.highest = sequence
-        self.counts[fate] += 1
+        self.counts[state] += 1
 
     def get(self, sequence: int) -> int | None:
-        """What became of a probe, so far; C{None} if that is forgotten, or it had no turn."""
+        """The state of a probe; C{None} if it was not added, or is forgotten."""
         if 0 <= sequence <= self.highest < sequence + self._window:
             return self._ring[sequence % self._window]
         return None
 
-    def change(self, sequence: int, fate: int) -> None:
-        """Another thing became of a probe that is remembered."""
+    def change(self, sequence: int, state: int) -> None:
+        """Change the state of a probe in the window."""
         slot = sequence % self._window
         self.counts[self._ring[slot]] -= 1
-        self.counts[fate] += 1
-        self._ring[slot] = fate
+        self.counts[state] += 1
+        self._ring[slot] = state
 
     @property
     def oldestOutstanding(self) -> int | None:
-        """The number of the first probe that is under way, or C{None}."""
+        """The number of the first outstanding probe, or C{None}."""
         sequence = max(self._oldest, self.highest - self._window + 1)
         while sequence <= self.highest and self._ring[sequence % self._window] != OUTSTANDING:
             sequence += 1
-        # A probe that is under way no more is never under way again.
+        # No probe becomes outstanding again.
         self._oldest = sequence
         return sequence if sequence <= self.highest else None
 
     @property
     def longestLossRun(self) -> int:
-        """
-        How many probes were lost one after the other, at most. Those that were not sent do not count, and end no run; any other
-        fate ends it.
-        """
+        """The largest number of consecutive losses. Probes that were not sent are skipped, any other state ends a run."""
         first = (self.highest + 1) % self._window if self.highest >= self._window else 0
         last = min(self.highest + 1, self._window)
         inOrder = (self._ring[first:last] + self._ring[:first]) if first else self._ring[:last]
@@ -103,17 +99,17 @@ class ProbeWindow:
         return longest
 
     def inWindow(self) -> list[int]:
-        """How many of those remembered have each fate, counted afresh."""
+        """The number of probes in the window in each state, counted anew."""
         remembered = self._ring[: self.highest + 1]
-        return [remembered.count(fate) for fate in range(len(FATES))]
+        return [remembered.count(state) for state in range(len(OUTCOMES))]
 
-    def _retire(self, fate: int) -> None:
-        if fate == OUTSTANDING:
+    def _retire(self, state: int) -> None:
+        if state == OUTSTANDING:
             self.counts[OUTSTANDING] -= 1
             self.counts[LOST] += 1
-            fate = LOST
-        if fate == LOST:
+            state = LOST
+        if state == LOST:
             self._run += 1
             self._longest = max(self._longest, self._run)
-        elif fate != NOT_SENT:
+        elif state != NOT_SENT:
             self._run = 0
