@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.cli.ping.live}: what is on the terminal while probing is under way."""
+"""Tests of L{udpecho.cli.ping.live}: the live view on the terminal."""
 
 from __future__ import annotations
 
@@ -94,15 +94,15 @@ class BinTests:
         """Without times there are no columns."""
         assert recent.columns({}, 10) == ([], [])
 
-    def test_most(self) -> None:
-        """A few far above are left out, those next to the others are not."""
+    def test_lowest(self) -> None:
+        """The longest beyond a gap are left out."""
         bins = {100: 500, 101: 480, 102: 15, 103: 2, 500: 3}
-        assert recent.most(bins, 0.99) == {100: 500, 101: 480, 102: 15, 103: 2}
-        assert recent.most(bins, 1.0) == bins
-        assert recent.most({}, 0.99) == {}
+        assert recent.lowest(bins, 0.99) == {100: 500, 101: 480, 102: 15, 103: 2}
+        assert recent.lowest(bins, 1.0) == bins
+        assert recent.lowest({}, 0.99) == {}
 
     def test_bars(self) -> None:
-        """The highest column fills the height, others have their share in eighths, one of many is still seen, none is not."""
+        """The highest column fills the height, others are in eighths of it, every column that is not 0 is visible."""
         assert recent.bars([16, 8, 12, 0, 1], 2) == ["█ ▄  ", "███ ▁"]
         assert recent.bars([10_000, 1], 1) == ["█▁"]
         assert recent.bars([0, 0], 1) == ["  "]
@@ -112,7 +112,7 @@ class RecentTests:
     """The last minute."""
 
     def test_moves(self) -> None:
-        """What is older than a minute is not in it, what is younger is."""
+        """It has the round trips of the last minute, and no others."""
         statistics = Statistics()
         shown = Recent(statistics, 100.0)
         answer(statistics, 10, 5 * MS)
@@ -127,7 +127,7 @@ class RecentTests:
         assert shown.bins() == {}
 
     def test_memory(self) -> None:
-        """No more than about a minute is remembered."""
+        """About a minute is remembered."""
         statistics = Statistics()
         shown = Recent(statistics, 0.0)
         for now in range(1, 1000):
@@ -160,7 +160,7 @@ class RecentTests:
 
 
 class ViewTests:
-    """What is seen."""
+    """The content of the view."""
 
     def test_figures(self) -> None:
         """The table has the figures of the statistics."""
@@ -181,7 +181,7 @@ class ViewTests:
         assert f"{TARGET}: 1 refused" in lines
 
     def test_unknown(self) -> None:
-        """What is not known is a dash, not 0."""
+        """Unknown figures are dashes, not 0."""
         view = LiveView([Watched(TARGET, Statistics())], 0.0, console=terminal())
         lines = seen(view, 0.0)
         row = cells(lines)
@@ -189,7 +189,7 @@ class ViewTests:
         assert f"{TARGET}: no reply in the last minute" in lines
 
     def test_histogram(self) -> None:
-        """Two groups of round trips are two hills, the one of twice the other's height; those far above are told of."""
+        """Two groups of round trips are two hills, one twice as high as the other; those far above are counted."""
         statistics = Statistics()
         view = LiveView([Watched(TARGET, statistics)], 0.0, console=terminal())
         answer(statistics, 1000, 20 * MS)
@@ -236,7 +236,7 @@ class ViewTests:
         assert "4% " in lines[-1]
 
     def test_manyTargets(self) -> None:
-        """Where there is no room for histograms there are the figures."""
+        """Without space for histograms there are only the figures."""
         names = [f"192.0.2.{index}:7" for index in range(12)]
         view = LiveView([Watched(name, Statistics()) for name in names], 0.0, console=terminal(100, 24))
         lines = seen(view, 1.0, 100, 24)
@@ -244,30 +244,30 @@ class ViewTests:
         assert len(lines) < 24
 
     def test_everyOutcome(self) -> None:
-        """Whatever becomes of a probe or comes beside is on the screen."""
-        told = Statistics(1000 * MS)
+        """Every outcome is on the screen."""
+        statistics = Statistics(1.0)
         for sequence in range(6):
-            told.probeSent(sequence)
-        told.replyReceived(1, 2000 * MS)
-        told.replyReceived(0, MS)
-        told.replyReceived(0, MS)
-        told.refused(2)
-        told.unreachable(3)
-        told.timedOut(4)
-        told.probeNotSent(6)
-        told.ownDrops(1)
+            statistics.probeSent(sequence)
+        statistics.replyReceived(1, 2000 * MS)
+        statistics.replyReceived(0, MS)
+        statistics.replyReceived(0, MS)
+        statistics.refused(2)
+        statistics.unreachable(3)
+        statistics.timedOut(4)
+        statistics.probeNotSent(6)
+        statistics.ownDrops(1)
         for outcome in (Outcome.CORRUPT, Outcome.TRUNCATED, Outcome.OVERSIZED, Outcome.UNRELATED, Outcome.UNMATCHED):
-            told.datagramReceived(outcome)
-        view = LiveView([Watched("t", told)], 0.0, console=terminal(200))
+            statistics.datagramReceived(outcome)
+        view = LiveView([Watched("t", statistics)], 0.0, console=terminal(200))
         line = next(line for line in seen(view, 1.0, 200) if line.startswith("t: 1"))
         assert line == (
-            "t: 1 refused, 1 unreachable, 1 lost by us, 1 not sent, 1 duplicates, 1 corrupt, 1 cut, 1 longer, 1 foreign,"
+            "t: 1 refused, 1 unreachable, 1 lost in our own receive queue, 1 not sent, 1 duplicates, 1 corrupt, 1 truncated, 1 oversized, 1 unrelated,"
             " 1 unmatched, 1 reordered, 1 late"
         )
 
 
 class ProgressTests:
-    """How far it is."""
+    """The progress."""
 
     def test_count(self) -> None:
         """With a count the time left is the intervals that are left, of the target that is behind."""
@@ -285,7 +285,7 @@ class ProgressTests:
         assert seen(view, 9999.0)[-1].endswith("100%  2:44:59 so far  0:00 left")
 
     def test_both(self) -> None:
-        """With both it is what ends first."""
+        """With both it is that of the first limit."""
         statistics = Statistics()
         answer(statistics, 90, MS)
         view = LiveView([Watched("a", statistics)], 0.0, console=terminal(), duration=60.0, count=100)
@@ -301,7 +301,7 @@ class DrawingTests:
     """How it is drawn."""
 
     def test_inPlace(self) -> None:
-        """Each drawing replaces the one before, and at the end nothing is left but what was written above."""
+        """Each update replaces the previous one, and at the end only the lines above are left."""
         shown = terminal()
         view = LiveView([Watched(TARGET, Statistics())], 0.0, console=shown)
         view.update(0.0)
@@ -342,7 +342,7 @@ class DrawingTests:
 
 
 class ImportTests:
-    """What is loaded, and what if it is missing."""
+    """Imports, and a missing rich."""
 
     def test_lazy(self) -> None:
         """Importing the module does not load rich, nor Twisted."""
@@ -358,6 +358,6 @@ class ImportTests:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         (line,) = done.stdout.splitlines()
-        assert line.startswith("--live needs rich (")
-        assert line.endswith("): pip install 'udpecho[live]' is right")
+        assert line.startswith("rich must be installed for --live, got ")
+        assert line.endswith(": pip install 'udpecho[live]'")
         assert issubclass(LiveUnavailable, Exception)

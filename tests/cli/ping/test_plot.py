@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.cli.ping.plot}: what is in the picture."""
+"""Tests of L{udpecho.cli.ping.plot}: the content of plots."""
 
 from __future__ import annotations
 
@@ -15,58 +15,60 @@ import pytest
 
 from tests.support.source import loadedBy
 from udpecho.cli.ping import plot
-from udpecho.cli.ping.plot import Drawn
+from udpecho.cli.ping.plot import Plotted
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.stats.summary import Statistics
-from udpecho.probe.stats.timeline import Samples
+from udpecho.probe.stats.timeline import Timeline
 
 MS = 1_000_000
 
 
-def measured(name: str, count: int, seed: int = 1, least: int = 20 * MS, interval: int = 1000 * MS) -> Drawn:
-    """A measurement with one loss in ten, and a refusal."""
-    draw, samples, statistics = random.Random(seed), Samples(), Statistics()
+def measured(name: str, count: int, seed: int = 1, least: int = 20 * MS) -> Plotted:
+    """A probe each second, with one loss in ten, and a refusal."""
+    draw, timeline, statistics = random.Random(seed), Timeline(), Statistics()
     for sequence in range(count):
         statistics.probeSent(sequence)
         if sequence == 1:
             statistics.refused(sequence)
-            samples.add(Outcome.REFUSED, sequence, sequence * interval)
+            timeline.add(Outcome.REFUSED, sequence, float(sequence))
         elif sequence % 10 == 5:
             statistics.timedOut(sequence)
-            samples.add(Outcome.LOST, sequence, sequence * interval)
+            timeline.add(Outcome.LOST, sequence, float(sequence))
         else:
             roundTrip = least + int(draw.expovariate(1 / MS))
-            samples.add(statistics.replyReceived(sequence, roundTrip), sequence, sequence * interval, roundTrip)
-    return Drawn(name, samples, statistics)
+            timeline.add(statistics.replyReceived(sequence, roundTrip), sequence, float(sequence), roundTrip / 1e9)
+    return Plotted(name, timeline, statistics)
 
 
 def texts(path: Path) -> list[str]:
-    """What is written in a picture."""
+    """The texts of a plot."""
     return [each.text or "" for each in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
 class FileTests:
-    """Where pictures go to."""
+    """Files of plots."""
 
     @pytest.mark.parametrize("name", ["rtt.svg", "rtt.png", "a/b.c/RTT.SVG", "-.png"])
     def test_good(self, name: str) -> None:
-        """The end of the name tells what picture it is."""
+        """The end of the name is the format."""
         assert plot.parsePlotFile(name) == name
 
     @pytest.mark.parametrize("name", ["", "rtt", "rtt.pdf", ".svg", "a/.png", "rtt.svg.gz", "svg", "rtt.svg/"])
     def test_bad(self, name: str) -> None:
-        """Another name is told what would be right."""
-        with pytest.raises(ValueError, match=r"is not a picture's file: a name that ends in \.svg or \.png is, as in rtt\.svg"):
+        """Any other name is refused."""
+        with pytest.raises(
+            ValueError, match=r"file of a plot must have a name that ends in \.svg or \.png, as in rtt\.svg, got"
+        ):
             plot.parsePlotFile(name)
 
     def test_noTargets(self) -> None:
-        """There is no picture of nothing."""
-        with pytest.raises(ValueError, match="0 is not a number of targets to draw: 1 or more is"):
+        """A plot has a target or more."""
+        with pytest.raises(ValueError, match="targets must be one or more, got none"):
             plot.plot("rtt.svg", [])
 
 
 class ImportTests:
-    """What is loaded, and what if it is missing."""
+    """Imports, and a missing matplotlib."""
 
     def test_lazy(self) -> None:
         """Importing the module does not load matplotlib, nor Twisted."""
@@ -82,20 +84,20 @@ class ImportTests:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         (line,) = done.stdout.splitlines()
-        assert line.startswith("--plot needs matplotlib (")
-        assert line.endswith("): pip install 'udpecho[plot]' is right")
+        assert line.startswith("matplotlib must be installed for --plot, got ")
+        assert line.endswith(": pip install 'udpecho[plot]'")
 
 
 class PictureTests:
-    """The picture itself."""
+    """The plot itself."""
 
     @pytest.fixture(autouse=True)
     def matplotlib(self) -> Any:
         """It takes matplotlib."""
         return pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
 
-    def figure(self, *targets: Drawn) -> Any:
-        """The picture before it is written."""
+    def figure(self, *targets: Plotted) -> Any:
+        """A plot before it is written."""
         plot.checkPlot()
         return plot._figure(targets)
 
@@ -111,7 +113,7 @@ class PictureTests:
 
     @pytest.mark.parametrize("form", plot.FORMATS)
     def test_deterministic(self, form: str, tmp_path: Path) -> None:
-        """One measurement gives one file, to the byte, and no date is in it."""
+        """The file is reproducible to the byte, and has no date."""
         contents = []
         for name in ("first", "second"):
             path = tmp_path / f"{name}.{form}"
@@ -121,7 +123,7 @@ class PictureTests:
         assert b"dc:date" not in contents[0]
 
     def test_words(self, tmp_path: Path) -> None:
-        """It has the target, the counts, what is missing and the percentiles in words."""
+        """It has the target, the counts, the missing replies and the percentiles as text."""
         path = tmp_path / "rtt.svg"
         target = measured("192.0.2.1:7", 1000)
         plot.plot(str(path), [target])
@@ -131,14 +133,14 @@ class PictureTests:
         assert "1 refused" in written
         for name, value in (
             ("p50", target.statistics.roundTrips.median()),
-            ("p99", target.statistics.roundTrips.knownQuantile(0.99)),
+            ("p99", target.statistics.roundTrips.quantile(0.99)),
         ):
             assert value is not None
-            assert f"{name} {value / 1e6:.1f} ms" in written
+            assert f"{name} {value * 1e3:.1f} ms" in written
         assert any(re.fullmatch(r"p90 2\d\.\d ms", each) for each in written)
 
     def test_smallSample(self, tmp_path: Path) -> None:
-        """Percentiles that so few replies do not have are not marked."""
+        """Percentiles that the sample is too small for are not marked."""
         path = tmp_path / "rtt.svg"
         plot.plot(str(path), [measured("192.0.2.1:7", 20)])
         assert [each[:3] for each in texts(path) if re.match(r"p\d", each)] == ["p50"]
@@ -159,15 +161,15 @@ class PictureTests:
 
     def test_points(self) -> None:
         """A small sample has each of its round trips as a dot, where and as high as it was, and each loss its stroke."""
-        samples, statistics = Samples(), Statistics()
+        timeline, statistics = Timeline(), Statistics()
         for sequence, roundTrip in enumerate([5 * MS, 7 * MS, None, 6 * MS]):
             statistics.probeSent(sequence)
             if roundTrip is None:
                 statistics.timedOut(sequence)
-                samples.add(Outcome.LOST, sequence, sequence * 1000 * MS)
+                timeline.add(Outcome.LOST, sequence, float(sequence))
             else:
-                samples.add(statistics.replyReceived(sequence, roundTrip), sequence, sequence * 1000 * MS, roundTrip)
-        over, marks, _ = self.figure(Drawn("a", samples, statistics)).axes
+                timeline.add(statistics.replyReceived(sequence, roundTrip), sequence, float(sequence), roundTrip / 1e9)
+        over, marks, _ = self.figure(Plotted("a", timeline, statistics)).axes
         (dots,) = over.lines
         assert list(dots.get_xdata()) == pytest.approx([0, 1, 3])
         assert list(dots.get_ydata()) == pytest.approx([5, 7, 6])
@@ -179,16 +181,16 @@ class PictureTests:
         Of a sample that is too large for a dot each, the shortest and the longest are still there, and a lonely loss too; the
         picture has no more dots than there is room for.
         """
-        samples, statistics = Samples(), Statistics()
+        timeline, statistics = Timeline(), Statistics()
         for sequence in range(50_000):
             statistics.probeSent(sequence)
             if sequence == 31_234:
                 statistics.timedOut(sequence)
-                samples.add(Outcome.LOST, sequence, sequence * MS)
+                timeline.add(Outcome.LOST, sequence, sequence / 1000)
                 continue
             roundTrip = {12_345: MS // 2, 40_404: 77 * MS}.get(sequence, MS + sequence % 997)
-            samples.add(statistics.replyReceived(sequence, roundTrip), sequence, sequence * MS, roundTrip)
-        over, marks, share = self.figure(Drawn("a", samples, statistics)).axes
+            timeline.add(statistics.replyReceived(sequence, roundTrip), sequence, sequence / 1000, roundTrip / 1e9)
+        over, marks, share = self.figure(Plotted("a", timeline, statistics)).axes
         dots = over.lines[0]
         points = list(zip(dots.get_xdata(), dots.get_ydata()))
         assert len(points) <= 4096
@@ -216,39 +218,42 @@ class PictureTests:
             assert reached == pytest.approx(y, abs=0.006)
 
     def test_gap(self) -> None:
-        """The line through the means does not go over a stretch in which nothing came."""
-        samples, statistics = Samples(64), Statistics()
+        """The line through the means does not go over a bucket in which nothing came."""
+        timeline, statistics = Timeline(64), Statistics()
         for sequence in range(10_000):
             statistics.probeSent(sequence)
             if 4000 <= sequence < 6000:
                 statistics.timedOut(sequence)
-                samples.add(Outcome.LOST, sequence, sequence * MS)
+                timeline.add(Outcome.LOST, sequence, sequence / 1000)
             else:
-                samples.add(statistics.replyReceived(sequence, MS), sequence, sequence * MS, MS)
-        over, _, _ = self.figure(Drawn("a", samples, statistics)).axes
+                timeline.add(statistics.replyReceived(sequence, MS), sequence, sequence / 1000, 0.001)
+        over, _, _ = self.figure(Plotted("a", timeline, statistics)).axes
         _, means = over.lines
         assert sum(value != value for value in means.get_ydata()) == 1
 
     def test_nothing(self, tmp_path: Path) -> None:
         """Without a reply, and without a probe, there is a picture that says so."""
         path = tmp_path / "rtt.svg"
-        plot.plot(str(path), [Drawn("192.0.2.1:7", Samples(), Statistics())])
+        plot.plot(str(path), [Plotted("192.0.2.1:7", Timeline(), Statistics())])
         assert "no reply came" in texts(path)
         assert "nothing is missing" not in texts(path)
-        samples, statistics = Samples(), Statistics()
+        timeline, statistics = Timeline(), Statistics()
         statistics.probeSent(0)
         statistics.refused(0)
-        samples.add(Outcome.REFUSED, 0, 0)
-        plot.plot(str(path), [Drawn("192.0.2.1:7", samples, statistics)])
+        timeline.add(Outcome.REFUSED, 0, 0)
+        plot.plot(str(path), [Plotted("192.0.2.1:7", timeline, statistics)])
         assert {"no reply came", "1 refused"} <= set(texts(path))
 
-    def test_zero(self, tmp_path: Path) -> None:
-        """A round trip of no time at all, which a coarse clock gives, is drawn too."""
-        samples, statistics = Samples(), Statistics()
+    def test_zero(self) -> None:
+        """A round trip of 0, which a coarse clock gives, is on the plot, and the axis is linear: a logarithmic one has no 0."""
+        timeline, statistics = Timeline(), Statistics()
         for sequence, roundTrip in enumerate((0, 100 * MS)):
             statistics.probeSent(sequence)
-            samples.add(statistics.replyReceived(sequence, roundTrip), sequence, sequence, roundTrip)
-        plot.plot(str(tmp_path / "rtt.png"), [Drawn("a", samples, statistics)])
+            timeline.add(statistics.replyReceived(sequence, roundTrip), sequence, sequence / 1e9, roundTrip / 1e9)
+        over, _, share = self.figure(Plotted("a", timeline, statistics)).axes
+        assert list(over.lines[0].get_ydata()) == [0, 100]
+        assert (over.get_yscale(), share.get_xscale()) == ("linear", "linear")
+        assert over.get_ylim()[0] <= 0
 
     @pytest.mark.parametrize("name", ["$x$:7", "$\\bad{$:7", "_host:7", "a<b>&:7"])
     def test_names(self, name: str, tmp_path: Path) -> None:
