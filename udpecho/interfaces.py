@@ -77,6 +77,22 @@ class INetworkErrorReceiver(Interface):
         """
 
 
+class IUndeliveredReceiver(Interface):
+    """
+    A protocol that wants each network error about datagrams it sent in connected mode, with the datagram, in place of
+    C{connectionRefused} and L{INetworkErrorReceiver.networkError}, which are called once for several errors of a kind.
+    """
+
+    def datagramUndelivered(reason: EchoError, quoted: bytes) -> None:
+        """
+        An earlier datagram did not arrive. Called from the reactor, never from inside C{write}.
+
+        @param reason: the error.
+        @param quoted: the beginning of the datagram's payload, as far as ICMP quotes it (RFC 792, RFC 4443 section 3); empty
+            where the system does not keep it, and then one call may stand for several datagrams.
+        """
+
+
 class IDropReceiver(Interface):
     """A protocol that counts datagrams which its transport dropped before handing them over."""
 

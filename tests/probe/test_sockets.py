@@ -82,6 +82,38 @@ class RealTests:
 
         run(test)
 
+    @pytest.mark.skipif(not sockopt.available, reason="only Linux quotes refused datagrams")
+    def test_refusedWhileBusy(self, runOnce: Run) -> None:
+        """Each of several refusals that are read at once is attributed to its own probe, and no other probe is refused."""
+
+        async def test(reactor: Any) -> None:
+            with udpSocket() as sock:
+                events: list[Event] = []
+                prober = Prober(
+                    reactor,
+                    [Target("x", DatagramAddress(sock.getsockname()))],
+                    Plan(count=6, interval=0.01, timeout=0.5),
+                    listener=lambda flow, event: events.append(event),
+                    backend=Backend(batches=False),
+                )
+                over = prober.start()
+                flow = prober.flows[0]
+                while flow.statistics.sent < 2:
+                    turn: defer.Deferred[None] = defer.Deferred()
+                    reactor.callLater(0, turn.callback, None)
+                    await turn
+                sent = flow.statistics.sent
+                sock.close()
+                # Without a turn of the reactor: the refusals stay in the queue.
+                while flow.statistics.sent < 5:
+                    flow.send(time.monotonic_ns())
+                await over
+            assert [event.outcome for event in sorted(events, key=lambda event: event.sequence or 0)] == (
+                [Outcome.LOST] * sent + [Outcome.REFUSED] * (6 - sent)
+            )
+
+        runOnce(test)
+
     def test_many(self, runOnce: Run) -> None:
         """Batches both ways, of many sizes, stamps and all: 20 000 probes in a second, and each has its own reply."""
 

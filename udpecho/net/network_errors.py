@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
-from udpecho.interfaces import INetworkErrorReceiver
+from udpecho.interfaces import INetworkErrorReceiver, IUndeliveredReceiver
 from udpecho.net.endpoints import PortContext
 from udpecho.net.later import SingleCall
 from udpecho.net.linux import errqueue, sockopt
@@ -43,10 +43,12 @@ _IPV4_AND_UDP_HEADERS = 28
 _IPV6_AND_UDP_HEADERS = 48
 
 
-def notifyError(protocol: DatagramProtocol, reason: EchoError) -> None:
+def notifyError(protocol: DatagramProtocol, reason: EchoError, quoted: bytes = b"") -> None:
     """Notify a protocol of a network error, by whichever method it has for that. What it raises is logged."""
     try:
-        if isinstance(reason, PortUnreachable):
+        if IUndeliveredReceiver.providedBy(protocol):
+            protocol.datagramUndelivered(reason, quoted)
+        elif isinstance(reason, PortUnreachable):
             protocol.connectionRefused()
         elif INetworkErrorReceiver.providedBy(protocol):
             protocol.networkError(reason)
@@ -59,13 +61,15 @@ def notifyError(protocol: DatagramProtocol, reason: EchoError) -> None:
 class NetworkErrors:
     """
     Collects what the network reports about datagrams that were sent, and notifies the protocol: from the reactor only, never
-    from inside C{write}, once of each kind, and in connected mode only, when there is one peer that the errors are about.
+    from inside C{write}, once of each kind, and in connected mode only, when there is one peer that the errors are about. An
+    L{IUndeliveredReceiver} is notified once of each quoted datagram.
     """
 
     def __init__(self, context: PortContext) -> None:
         self._context = context
         self._endpoints = context.endpoints
-        self._noted: dict[tuple[int, int], EchoError] = {}
+        self._noted: dict[tuple[int, int, bytes], EchoError] = {}
+        self._wantsQuoted = IUndeliveredReceiver.providedBy(context.protocol)
         self._later = SingleCall(context.reactor, self.notify)
         self._closed = False
 
@@ -77,29 +81,35 @@ class NetworkErrors:
         """
         entries = errqueue.readErrors(self._context.socket, _errorsPerTurn) if sockopt.available else []
         number = self._context.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number and not entries and sockopt.available:
+            # It came between the two calls.
+            entries = errqueue.readErrors(self._context.socket, _errorsPerTurn)
         if self._endpoints.peer is not None:
             for entry in entries:
-                self.note(entry.errno, entry.info)
+                self.note(entry.errno, entry.info, entry.quoted)
             if number and not entries:
                 self.note(number)
         return bool(entries or number)
 
-    def note(self, number: int, mtu: int = 0) -> None:
+    def note(self, number: int, mtu: int = 0, quoted: bytes = b"") -> None:
         """
         Keep an error for the protocol.
 
         @param number: the system's error number.
         @param mtu: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included; 0 if unknown.
+        @param quoted: the beginning of the datagram, if known.
         """
         assert self._endpoints.peer is not None
         peer = formatAddress(self._endpoints.peer)
+        quoted = quoted if self._wantsQuoted else b""
         if number == errno.EMSGSIZE:
             headers = _IPV4_AND_UDP_HEADERS if self._endpoints.family == socket.AF_INET else _IPV6_AND_UDP_HEADERS
             limit = mtu - headers if mtu > headers else None
             known = "" if limit is None else f" more than {limit} bytes"
-            self._noted[number, mtu] = MessageTooLong(f"the path to {peer} does not carry{known or ' as much'}", number, limit)
+            reason = MessageTooLong(f"the path to {peer} does not carry{known or ' as much'}", number, limit)
+            self._noted[number, mtu, quoted] = reason
         else:
-            self._noted[number, 0] = unreachable(number, peer)
+            self._noted[number, 0, quoted] = unreachable(number, peer)
 
     def notifySoon(self) -> None:
         """Notify the protocol in the next turn, if there is anything."""
@@ -119,10 +129,10 @@ class NetworkErrors:
         if not self.take() and unexplained:
             self.note(unexplained)
         noted, self._noted = self._noted, {}
-        for reason in noted.values():
+        for (_, _, quoted), reason in noted.items():
             if self._closed:
                 return
-            notifyError(self._context.protocol, reason)
+            notifyError(self._context.protocol, reason, quoted)
 
     def close(self) -> None:
         """Notify the protocol of nothing more."""

@@ -17,6 +17,8 @@ from udpecho.net.linux.sockopt import (
 
 #: Bytes for the control messages of an entry.
 ANCILLARY_SIZE = 512
+#: How much of a quoted datagram to read, in bytes.
+QUOTE_SIZE = 64
 
 
 class QueuedError(NamedTuple):
@@ -74,10 +76,10 @@ def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
     errors: list[QueuedError] = []
     for _ in range(limit):
         try:
-            ancillary = sock.recvmsg(0, ANCILLARY_SIZE, MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
+            quoted, ancillary, _, _ = sock.recvmsg(QUOTE_SIZE, ANCILLARY_SIZE, MSG_ERRQUEUE | socket.MSG_DONTWAIT)
         except OSError:
             break
-        entry = readEntry(ancillary)
+        entry = readEntry(ancillary, quoted)
         if isinstance(entry, QueuedError):
             errors.append(entry)
     return errors

@@ -12,11 +12,11 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, unreachable
-from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver
+from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, IUndeliveredReceiver
 from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered
 
 
-@implementer(IProbeSocket, INetworkErrorReceiver)
+@implementer(IProbeSocket, INetworkErrorReceiver, IUndeliveredReceiver)
 class TransportSocket(DatagramProtocol):
     """
     One datagram after the other through an ordinary connected transport, without timestamps: in memory, and where the system
@@ -104,5 +104,9 @@ class TransportSocket(DatagramProtocol):
         self.networkError(unreachable(errno.ECONNREFUSED, self._peer))
 
     def networkError(self, reason: EchoError) -> None:
-        """Hand over what the network reported."""
-        self._receiver.probeUndelivered(Undelivered(reason))
+        """@see: L{INetworkErrorReceiver.networkError}"""
+        self.datagramUndelivered(reason, b"")
+
+    def datagramUndelivered(self, reason: EchoError, quoted: bytes) -> None:
+        """@see: L{IUndeliveredReceiver.datagramUndelivered}"""
+        self._receiver.probeUndelivered(Undelivered(reason, quoted))
