@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.probes import Bench
+from tests.support.sums import checkSums
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
 from udpecho.probe.io.socket import Taken, Undelivered
 from udpecho.probe.outcomes import Outcome
@@ -30,7 +31,7 @@ class FlowTests:
         assert statistics.scheduleDeviations.max == 1.0
         # The time of a probe that was not sent is its scheduled time.
         assert bench.times == pytest.approx([start / 1e9 + number / 100 for number in range(1, 200)], abs=1e-9)
-        statistics.checkSums()
+        checkSums(statistics)
 
     def test_queueFull(self) -> None:
         """Probes that a full send queue does not take are sent a moment later."""
@@ -103,7 +104,7 @@ class FlowTests:
             (Outcome.UNMATCHED, None, True),
             (Outcome.LATE, 1, False),
         ]
-        bench.flow.statistics.checkSums()
+        checkSums(bench.flow.statistics)
 
     @pytest.mark.parametrize(
         ("plan", "window"),

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet import defer, error
 
 from tests.conftest import CaughtErrors
+from tests.support.packets import Codec
 from tests.support.probes import LATENCY, Late, World
 from tests.support.transports import ResolvingClock
 from udpecho.errors import HostUnreachable, PortUnreachable
@@ -20,7 +21,6 @@ from udpecho.net.open import listen
 from udpecho.probe import records
 from udpecho.probe.io.socket import Arrivals, SocketOptions
 from udpecho.probe.outcomes import Outcome
-from udpecho.probe.packet import Codec
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target

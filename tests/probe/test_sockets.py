@@ -11,6 +11,7 @@ from twisted.internet import defer
 
 from tests.support.namespaces import whyNot as whyNoNamespaces
 from tests.support.running import Run, udpSocket, unusedPort
+from tests.support.sums import checkSums
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import HostUnreachable
 from udpecho.faults.plan import FaultPlan
@@ -39,7 +40,7 @@ async def probe(reactor: Any, plan: Plan, *targets: tuple[str, int], **how: Any)
     prober = Prober(reactor, named, plan, **how)
     await prober.start()
     for flow in prober.flows:
-        flow.statistics.checkSums()
+        checkSums(flow.statistics)
     return prober
 
 
@@ -300,7 +301,7 @@ class NamespaceTests:
                 await until(lambda: statistics.received > before + 3)
                 prober.stop()
                 await over
-                statistics.checkSums()
+                checkSums(statistics)
                 await server.stopListening()
 
         runOnce(test)

@@ -10,6 +10,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from tests.support.clocks import SettableClocks
+from tests.support.sums import checkSums
 from udpecho.addresses import DatagramAddress
 from udpecho.faults.plan import FaultPlan
 from udpecho.net.open import listen
@@ -72,7 +73,7 @@ class World:
         self.network.advance(seconds)
         assert over.called
         for flow in prober.flows:
-            flow.statistics.checkSums()
+            checkSums(flow.statistics)
         self.leavesNothing()
         return prober.flows[0]
 

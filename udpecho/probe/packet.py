@@ -33,8 +33,6 @@ from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
-from udpecho.addresses import MAX_PAYLOAD_IPV6
-
 #: The first byte of probes of 16 bytes or more, and the second byte of each form. A new layout needs new values.
 MARK = 0xEC
 _FULL, _COMPACT = 0x11, 0x12
@@ -126,7 +124,7 @@ class Codec:
     """
     Builds the probes of one session and parses their replies.
 
-    To send many, L{prepare} a buffer for each size once and L{write} each probe into it; L{build} makes a single one.
+    L{prepare} a buffer for each size once, then L{write} each probe into it.
     """
 
     def __init__(self, session: int, sizes: Container[int], pattern: bytes = DEFAULT_PATTERN) -> None:
@@ -148,23 +146,6 @@ class Codec:
         self._sizes = sizes
         self._pattern = pattern
 
-    def build(self, sequence: int, size: int, sendTime: int = 0) -> bytes:
-        """
-        Build one probe.
-
-        @param sequence: its number, from 0; short forms carry the low bits.
-        @param size: its size, in bytes.
-        @param sendTime: the time, in ns of any clock, for somebody who looks at the datagram.
-
-        @raise ValueError: if the size is out of range.
-        """
-        if not 0 <= size <= MAX_PAYLOAD_IPV6:
-            raise ValueError(f"size must be 0 to {MAX_PAYLOAD_IPV6} bytes, got {size}")
-        buffer = bytearray(size)
-        self.prepare(buffer)
-        self.write(buffer, sequence, sendTime)
-        return bytes(buffer)
-
     def prepare(self, buffer: bytearray | memoryview) -> None:
         """Fill a buffer of the size of a probe with the pattern."""
         start = _headerOf(len(buffer))
@@ -174,8 +155,8 @@ class Codec:
         """
         Write a probe into a buffer of its size that was prepared; it may contain an earlier probe.
 
-        @param sequence: as L{build} takes it.
-        @param sendTime: as L{build} takes it.
+        @param sequence: its number, from 0; short forms carry the low bits.
+        @param sendTime: the time, in ns of any clock, for somebody who looks at the datagram.
         """
         size = len(buffer)
         if size >= FULL_SIZE:

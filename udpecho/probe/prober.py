@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, cast
 
@@ -305,33 +304,23 @@ class _Events:
     """Keeps events until they are fetched."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[Flow, Event]] = deque()
-        self._waiting: defer.Deferred[None] | None = None
-        self._over = False
+        self._queue: defer.DeferredQueue[tuple[Flow, Event] | None] = defer.DeferredQueue()
 
     def add(self, flow: Flow, event: Event) -> None:
-        self._kept.append((flow, event))
-        self._wake()
+        self._queue.put((flow, event))
 
     def end(self) -> None:
-        self._over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
+        self._queue.put(None)
 
     def __aiter__(self) -> _Events:
         return self
 
     async def __anext__(self) -> tuple[Flow, Event]:
-        while not self._kept:
-            if self._over:
-                raise StopAsyncIteration
-            self._waiting = defer.Deferred()
-            await self._waiting
-        return self._kept.popleft()
+        found = await self._queue.get()
+        if found is None:
+            self.end()
+            raise StopAsyncIteration
+        return found
 
 
 def _known(target: Target | str) -> Target | str:

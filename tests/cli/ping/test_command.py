@@ -25,7 +25,7 @@ from tests.support.running import PATIENCE, udpSocket, unusedPort
 from tests.support.transports import ResolvingClock
 from udpecho.addresses import DatagramAddress
 from udpecho.cli.ping.command import addPing, ping_
-from udpecho.cli.ping.consent import impolite
+from udpecho.cli.ping.consent import consentNeeded
 from udpecho.net.open import listen
 from udpecho.probe import records
 from udpecho.probe.prober import Prober
@@ -55,8 +55,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         running.stop()
 
 
-class PoliteTests:
-    """Who may be probed fast."""
+class ConsentTests:
+    """Which targets may be probed fast."""
 
     @pytest.mark.parametrize(
         ("host", "plan", "more", "what"),
@@ -65,24 +65,24 @@ class PoliteTests:
             ("8.8.8.8", Plan(interval=0.005), {}, "more than 100 probes a second"),
             ("2001:4860::1", Plan(interval=0.05), {"sources": 10}, "more than 100 probes a second"),
             ("8.8.8.8", Plan(interval=0.01), {}, None),
-            ("8.8.8.8", Plan(flood=True), {"allow_strangers": True}, None),
+            ("8.8.8.8", Plan(flood=True), {"allow_public": True}, None),
             ("10.1.2.3", Plan(flood=True), {}, None),
             ("fe80::1", Plan(flood=True), {}, None),
             ("127.0.0.2", Plan(flood=True), {}, None),
             ("239.1.2.3", Plan(flood=True), {}, "a flood"),
         ],
     )
-    def test_strangers(self, host: str, plan: Plan, more: dict[str, Any], what: str | None) -> None:
-        """Strangers are not flooded by accident."""
-        options = Namespace(**{"sources": 1, "allow_strangers": False, **more})
-        sentence = impolite(plan, options, Target("them", DatagramAddress((host, 7))))
+    def test_public(self, host: str, plan: Plan, more: dict[str, Any], what: str | None) -> None:
+        """Public addresses are not flooded by accident."""
+        options = Namespace(**{"sources": 1, "allow_public": False, **more})
+        sentence = consentNeeded(plan, options, Target("them", DatagramAddress((host, 7))))
         assert (sentence is None) == (what is None)
         if what is not None and sentence is not None:
             assert what in sentence
-            assert "--allow-strangers" in sentence
+            assert "--allow-public" in sentence
 
     def test_own(self) -> None:
-        """This machine is no stranger, whatever its address."""
+        """This machine needs no consent, whatever its address."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             try:
                 # Nothing is sent.
@@ -90,8 +90,8 @@ class PoliteTests:
             except OSError as e:
                 pytest.skip(f"this machine has no address but the loopback's: {e.strerror}")
             host = sock.getsockname()[0]
-        options = Namespace(sources=1, allow_strangers=False)
-        assert impolite(Plan(flood=True), options, Target("us", DatagramAddress((host, 7)))) is None
+        options = Namespace(sources=1, allow_public=False)
+        assert consentNeeded(Plan(flood=True), options, Target("us", DatagramAddress((host, 7)))) is None
 
 
 class PingTests:
@@ -110,13 +110,13 @@ class PingTests:
         assert (done.status, done.stderr) == (0, "")
 
     def test_quiet(self, processes: Processes, server: str) -> None:
-        """With --quiet there is no line for each."""
+        """With --quiet there are no lines of events."""
         done = processes.run("udpecho", "ping", "-q", "-c", "3", "-i", "10ms", server)
         assert "seq=" not in done.stdout
         assert "3 probes sent, 3 received" in done.stdout
 
     def test_json(self, processes: Processes, server: str) -> None:
-        """One document that is as its schema says, with a target for each source of each target."""
+        """One document that is valid, with a target for each source of each target."""
         done = processes.run(
             "udpecho", "ping", "--json", "-c", "5", "-i", "5ms", "--sources", "2", "-s", "64,100", server, server
         )
@@ -138,7 +138,7 @@ class PingTests:
         assert sources == [f"127.0.0.1:{port + number}" for number in range(4)]
 
     def test_ndjson(self, processes: Processes, server: str) -> None:
-        """An object for each event, as the schema says."""
+        """A line for each event, which is valid."""
         done = processes.run("udpecho", "ping", "--ndjson", "-c", "3", "--rate", "200", server)
         schema = records.schema()
         events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -163,7 +163,7 @@ class PingTests:
         assert done.status == 1
 
     def test_socat(self, processes: Processes) -> None:
-        """Another server's replies are as good."""
+        """Other servers work too."""
         port = unusedPort()
         processes.start(tool("socat"), "-b", "70000", f"UDP4-RECVFROM:{port},fork", "EXEC:cat")
         # Until it is there, it refuses.
@@ -171,13 +171,13 @@ class PingTests:
         assert re.search(r"20 probes sent, (1\d|20) received", done.stdout)
 
     def test_refused(self, processes: Processes) -> None:
-        """A port where nothing listens is told at once, without a count too, and the exit status is 3."""
+        """A refusal is reported at once, without a count too, and the exit status is 3."""
         port = unusedPort()
         done = processes.run("udpecho", "ping", f"127.0.0.1:{port}")
         assert f"127.0.0.1:{port}: seq=0 refused, nothing listens on that port\n" in done.stdout
         assert done.status == 3
         done = processes.run("udpecho", "ping", "-c", "3", "-i", "5ms", f"127.0.0.1:{port}")
-        assert "without a reply: 3 refused\n" in done.stdout
+        assert "no reply: 3 refused\n" in done.stdout
         assert done.status == 3
 
     def test_lost(self, processes: Processes) -> None:
@@ -198,7 +198,7 @@ class PingTests:
         assert (process.status, process.stderr) == (0, "")
 
     def test_terminated(self, processes: Processes, server: str) -> None:
-        """Being told to end is the same but for the status."""
+        """SIGTERM is the same except for the status."""
         process = processes.start("udpecho", "ping", "-i", "10ms", server)
         process.until(r"seq=0 ")
         process.stop()
@@ -219,7 +219,7 @@ class PingTests:
 
     @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system has no SIGSTOP")
     def test_suspended(self, processes: Processes) -> None:
-        """A process that is stopped for a while sends late what was due meanwhile, and says so."""
+        """A process that was stopped sends the probes that were due late, and reports that."""
         with udpSocket() as sock:
             process = processes.start(
                 "udpecho", "ping", "-i", "50ms", "-c", "10", "-W", "100ms", "--wait", "1s", "--ndjson", at(sock)
@@ -242,7 +242,7 @@ class PingTests:
             assert max(event["schedule_deviation"] for event in answered.values()) > 0.05
 
     def test_closedOutput(self, processes: Processes, server: str) -> None:
-        """Who stops reading ends it, without a complaint."""
+        """A reader that is gone ends it, without a message."""
         process = processes.start("sh", "-c", f"{_command()} ping -i 5ms {server} | head -n 3")
         process.finish()
         assert len(process.stdout.splitlines()) == 3
@@ -255,14 +255,18 @@ class PingTests:
             (["-c", "0", "127.0.0.1:7"], "number of probes must be 1 to 1000000000000000, got '0'"),
             (["-i", "1x", "127.0.0.1:7"], "duration must be 1us to 366 days, as in 0.5s or 500ms, got '1x'"),
             (["--tos", "EG", "127.0.0.1:7"], "TOS must be a DSCP name, as in EF or AF41, or 0 to 255, got 'EG'"),
-            (["-p", "zz", "127.0.0.1:7"], "'zz' is not a pattern"),
-            (["-6", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
-            (["-s", "2", "-i", "1ms", "127.0.0.1:7"], "no more than 256 can be told apart"),
-            (["--rate", "1m", "-W", "2s", "127.0.0.1:7"], "of 2000000 probes that may be under way at once"),
-            (["--fping", "127.0.0.1:7"], "give it one, as in --count 10"),
-            (["--flood", "192.0.2.1:7"], "a flood needs --allow-strangers"),
+            (["-p", "zz", "127.0.0.1:7"], "pattern must be 1 to 16 bytes in hexadecimal digits, as in ff00, got 'zz'"),
+            (["-6", "127.0.0.1:7"], "127.0.0.1:7 must be an IPv6 address, got 127.0.0.1"),
+            (["-s", "2", "-i", "1ms", "127.0.0.1:7"], "outstanding probes of 2 bytes must be 256 or fewer"),
+            (["--rate", "1m", "-W", "2s", "127.0.0.1:7"], "outstanding probes must be 1048576 or fewer, got 2000000"),
+            (["--fping", "127.0.0.1:7"], "--fping must have --count or --duration, as in --count 10"),
+            (
+                ["--flood", "192.0.2.1:7"],
+                "a flood to a public address must have its consent and --allow-public, got 192.0.2.1:7",
+            ),
             (["--json", "--csv", "127.0.0.1:7"], "not allowed with argument"),
-            (["-b", "::1", "-c", "1", "127.0.0.1:7"], "127.0.0.1 is not an address of IPv6"),
+            (["-b", "::1", "-c", "1", "127.0.0.1:7"], "127.0.0.1:7 must be an IPv6 address, got 127.0.0.1"),
+            (["-b", "127.0.0.1:65535", "--sources", "2", "127.0.0.1:7"], "local ports must be 1 to 65535, got 65535 to 65536"),
             (["-b", "192.0.2.77", "-c", "1", "127.0.0.1:7"], "cannot send from 192.0.2.77:0: "),
         ],
     )
@@ -275,26 +279,25 @@ class PingTests:
 
 
 class LimitTests:
-    """What is good enough for a script."""
+    """Limits for scripts."""
 
     def test_kept(self, processes: Processes, server: str) -> None:
-        """Within all limits the status is 0, and nothing is said."""
+        """Within all limits the status is 0, without a message."""
         limits = ("--fail-if-loss", "0", "--fail-if-rtt", "median=1s", "--fail-if-rtt", "max=1s")
         done = processes.run("udpecho", "ping", "-q", "-c", "5", "-i", "5ms", *limits, server)
         assert (done.status, done.stderr) == (0, "")
 
-    def test_broken(self, processes: Processes, server: str) -> None:
+    def test_exceeded(self, processes: Processes, server: str) -> None:
         """
-        Each limit that is broken has a sentence, with the target's name, and the status is 1. A percentile of too few replies
-        breaks its limit.
+        Each exceeded limit has a sentence, with the target's name, and the status is 1. A percentile of too few replies exceeds
+        its limit.
         """
         limits = ("--fail-if-rtt", "median=0.001us", "--fail-if-rtt", "p99=20ms", "--fail-if-rtt", "max=1s")
         done = processes.run("udpecho", "ping", "-q", "-c", "5", "-i", "5ms", *limits, server)
         where = re.escape(server)
         assert re.fullmatch(
-            rf"udpecho: {where}: rtt median is [\d.]+[mu]?s, more than 1ns\n"
-            rf"udpecho: {where}: rtt p99 is not known, with a limit of 20ms: it takes 299 replies or more, of which"
-            r" there are 5\n",
+            rf"udpecho: {where}: rtt median must be 1ns or less, got [\d.]+[mu]?s\n"
+            rf"udpecho: {where}: rtt p99 must be 20ms or less, got 5 replies, which are too few: it needs 299 or more\n",
             done.stderr,
         )
         assert done.status == 1
@@ -310,19 +313,19 @@ class LimitTests:
             process.finish()
         assert "4 probes sent, 2 received, 50% loss" in process.stdout
         assert process.status == status
-        said = f"udpecho: {process.arguments[-1]}: loss is 50%, more than 49.9%: 2 of 4, between "
-        assert process.stderr.startswith(said) if limit == "49.9%" else not process.stderr
+        message = f"udpecho: {process.arguments[-1]}: loss must be 49.9% or less, got 50%: 2 of 4, "
+        assert process.stderr.startswith(message) if limit == "49.9%" else not process.stderr
 
     def test_refused(self, processes: Processes) -> None:
         """A target that refuses has status 3, whatever may be lost."""
         done = processes.run(
             "udpecho", "ping", "-q", "-c", "2", "-i", "5ms", "--fail-if-loss", "100%", f"127.0.0.1:{unusedPort()}"
         )
-        assert "loss is not known, with a limit of 100%" in done.stderr
+        assert "loss must be 100% or less, got no probe that was lost or answered" in done.stderr
         assert done.status == 3
 
     def test_late(self, processes: Processes) -> None:
-        """What is late is not lost: within a limit of loss it does not give status 1, without one it does."""
+        """Late is not lost: with a limit of loss it does not give status 1, without one it does."""
         for limits, status in ((("--fail-if-loss", "0"), 0), ((), 1)):
             with udpSocket() as sock:
                 process = processes.start("udpecho", "ping", "-c", "1", "-W", "1ms", "--wait", "10s", *limits, at(sock))
@@ -339,7 +342,7 @@ class PictureTests:
 
     @pytest.mark.parametrize("name", ["rtt.svg", "rtt.png"])
     def test_drawn(self, processes: Processes, server: str, name: str) -> None:
-        """There is a picture at the end, beside what is printed, of losses too."""
+        """There is a plot at the end, in addition to the output, with the losses."""
         pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
         with udpSocket() as sock:
             done = processes.run("udpecho", "ping", "-c", "3", "-i", "5ms", "-W", "50ms", "--plot", name, server, at(sock))
@@ -353,7 +356,7 @@ class PictureTests:
             assert f"{server}: 3 sent, 3 received, loss 0%" in text
 
     def test_interrupted(self, processes: Processes, server: str) -> None:
-        """An interrupt is the end, with a picture."""
+        """An interrupt is a normal end, with a plot."""
         pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
         process = processes.start("udpecho", "ping", "-i", "10ms", "--plot", "rtt.svg", server)
         process.until(r"seq=3 ")
@@ -362,31 +365,31 @@ class PictureTests:
         assert (processes.directory / "rtt.svg").stat().st_size > 1000
 
     def test_times(self) -> None:
-        """Each event tells when its probe left."""
+        """A listener can ask when the probe of an event was sent."""
         network = MemoryNetwork()
         here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
         listen(there, 7, EchoServer(), "192.0.2.2")
-        told: list[int | None] = []
+        times: list[float | None] = []
         prober = Prober(
             here,
             [Target("there", DatagramAddress(("192.0.2.2", 7)))],
             Plan(interval=0.5, count=9),
-            listener=lambda flow, event: told.append(flow.timeOf(event)),
+            listener=lambda flow, event: times.append(flow.timeOf(event)),
         )
         prober.start()
         network.advance(10)
-        assert [(time or 0) - prober.startedAt for time in told] == [number * 500_000_000 for number in range(9)]
+        assert [(time or 0) - prober.startedAt for time in times] == pytest.approx([number / 2 for number in range(9)])
 
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (["--plot", "rtt.pdf"], "'rtt.pdf' is not a picture's file: a name that ends in .svg or .png is, as in rtt.svg"),
-            (["--plot", "there/is/no/rtt.svg"], "there is no directory for there/is/no/rtt.svg"),
-            (["--plot", "rtt.svg", "--sources", "17"], "--plot can show up to 16 targets and sources in one picture"),
+            (["--plot", "rtt.pdf"], "file of a plot must have a name that ends in .svg or .png, as in rtt.svg, got 'rtt.pdf'"),
+            (["--plot", "there/is/no/rtt.svg"], "directory of --plot must exist, got there/is/no/rtt.svg"),
+            (["--plot", "rtt.svg", "--sources", "17"], "targets times sources of --plot must be 16 or fewer, got 17"),
         ],
     )
     def test_wrong(self, processes: Processes, server: str, arguments: list[str], sentence: str) -> None:
-        """What cannot be drawn is told before there is a probe."""
+        """A plot that is not possible is reported before the first probe."""
         pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
         done = processes.run("udpecho", "ping", "-c", "1", *arguments, server)
         assert sentence in done.stderr
@@ -394,7 +397,7 @@ class PictureTests:
         assert (done.status, done.stdout) == (2, "")
 
     def test_notWritten(self, processes: Processes, server: str) -> None:
-        """A file that cannot be written is told of after the summary."""
+        """A file that cannot be written is reported after the summary."""
         pytest.importorskip("matplotlib", reason="matplotlib is not installed here")
         (processes.directory / "rtt.svg").mkdir()
         done = processes.run("udpecho", "ping", "-q", "-c", "1", "--plot", "rtt.svg", server)
@@ -404,12 +407,16 @@ class PictureTests:
     @pytest.mark.parametrize(
         ("module", "arguments", "sentence"),
         [
-            ("matplotlib", ["--plot", "rtt.svg"], r"--plot needs matplotlib \(.*\): pip install 'udpecho\[plot\]' is right"),
-            ("rich", ["--live"], r"--live needs rich \(.*\): pip install 'udpecho\[live\]' is right"),
+            (
+                "matplotlib",
+                ["--plot", "rtt.svg"],
+                r"matplotlib must be installed for --plot, got .*: pip install 'udpecho\[plot\]'",
+            ),
+            ("rich", ["--live"], r"rich must be installed for --live, got .*: pip install 'udpecho\[live\]'"),
         ],
     )
     def test_missing(self, processes: Processes, server: str, module: str, arguments: list[str], sentence: str) -> None:
-        """Where what it takes is missing, that is told before there is a probe, in one line."""
+        """A missing package is reported before the first probe, in one line."""
         (processes.directory / "missing").mkdir()
         (processes.directory / "missing" / f"{module}.py").write_text("raise ImportError('not here')\n")
         code = "import sys; sys.path.insert(0, 'missing'); from udpecho.cli.main import main; sys.exit(main())"
@@ -455,7 +462,7 @@ class LiveTests:
             assert process.finish().status == 0
 
     def test_noTerminal(self, processes: Processes, server: str) -> None:
-        """Where there is no terminal it is as without the option."""
+        """Without a terminal the option has no effect."""
         pytest.importorskip("rich", reason="rich is not installed here")
         done = processes.run("udpecho", "ping", "--live", "-c", "2", "-i", "5ms", server)
         assert "seq=1 time=" in done.stdout
@@ -480,11 +487,11 @@ class LookUpTests:
         assert not clock.getDelayedCalls()
 
     def test_someUnknown(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A name without an address is told of, and the other targets are probed."""
+        """A name without an address is reported, and the other targets are probed."""
         network = MemoryNetwork()
         here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
         listen(there, 7, EchoServer(), "192.0.2.2")
-        over = ping_(here, self.options("-c", "2", "--allow-strangers", "nobody:7", "there:7"))
+        over = ping_(here, self.options("-c", "2", "--allow-public", "nobody:7", "there:7"))
         network.advance(10)
         assert over.result == 1
         written = capsys.readouterr()

@@ -261,7 +261,8 @@ class ViewTests:
         view = LiveView([Watched("t", statistics)], 0.0, console=terminal(200))
         line = next(line for line in seen(view, 1.0, 200) if line.startswith("t: 1"))
         assert line == (
-            "t: 1 refused, 1 unreachable, 1 lost in our own receive queue, 1 not sent, 1 duplicates, 1 corrupt, 1 truncated, 1 oversized, 1 unrelated,"
+            "t: 1 refused, 1 unreachable, 1 lost in our own receive queue, 1 not sent, 1 duplicates, 1 corrupt, 1 truncated,"
+            " 1 oversized, 1 unrelated,"
             " 1 unmatched, 1 reordered, 1 late"
         )
 
@@ -311,8 +312,6 @@ class DrawingTests:
         second = shown.file.getvalue()[len(first) :]
         # The cursor goes up, and each line is erased.
         assert second.count("\x1b[1A\x1b[2K") >= first.count("\n")
-        view.write("[a line] that stays :smile:")
-        assert "[a line] that stays :smile:" in shown.file.getvalue()
         view.stop()
         written = len(shown.file.getvalue())
         view.stop()
@@ -329,16 +328,15 @@ class DrawingTests:
         view.stop()
 
     def test_plain(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where there is no terminal nothing is drawn, even if the environment would have it coloured, and lines are plain."""
+        """Where there is no terminal nothing is drawn, even if the environment would have it coloured."""
         monkeypatch.setenv("FORCE_COLOR", "1")
         stream = io.StringIO()
         view = LiveView([Watched(TARGET, Statistics())], 0.0, stream=stream)
         assert not view.active
         view.update(0.0)
         view.update(5.0)
-        view.write("64 bytes from [::1]:7: seq=0 time=0.052 ms " + "x" * 200)
         view.stop()
-        assert stream.getvalue() == "64 bytes from [::1]:7: seq=0 time=0.052 ms " + "x" * 200 + "\n"
+        assert stream.getvalue() == ""
 
 
 class ImportTests:

@@ -1,4 +1,4 @@
-"""Tests of C{docs/ping.rst}: what the page says of the report is what the report is."""
+"""Tests of C{docs/ping.rst}: the page and the report agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kind(field: dict[str, Any]) -> str:
 
 
 def fields(part: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, str]]:
-    """All fields of an object, and of those within it: name, kind, meaning. Those of the send error are those of C{rtt}."""
+    """The name, kind and meaning of all fields of an object, and of objects in it except the schedule deviation."""
     for name, field in part["properties"].items():
         yield above + name, kind(field), field["description"]
         if "properties" in field and name != "schedule_deviation":
@@ -65,11 +65,11 @@ class PageTests:
     text = PAGE.read_text()
 
     def test_options(self) -> None:
-        """It tells of each option of C{udpecho ping}, with its short name and its value, and of no other."""
+        """It has each option of C{udpecho ping}, with its short name and its value, and no other."""
         _, _, rest = self.text.partition("\nOptions\n-------\n")
-        section, _, _ = rest.partition("\nWhat becomes of a probe\n---")
-        told = re.findall(r"^``-.*``$", section, re.MULTILINE)
-        assert sorted(told) == sorted(options())
+        section, _, _ = rest.partition("\nOutcomes\n---")
+        described = re.findall(r"^``-.*``$", section, re.MULTILINE)
+        assert sorted(described) == sorted(options())
 
     def test_examples(self) -> None:
         """Each command that it shows is one that the command line takes."""
@@ -88,8 +88,8 @@ class PageTests:
         assert there is not None
         assert f".. fields of {name}\n{there[0]}".strip() == table(name).strip()
 
-    def test_sendError(self) -> None:
-        """The fields of the send error are those of C{rtt}, as the page says."""
+    def test_scheduleDeviation(self) -> None:
+        """The fields of the schedule deviation are those of C{rtt}."""
         properties = schema()["$defs"]["target"]["properties"]
         assert list(properties["schedule_deviation"]["properties"]) == list(properties["rtt"]["properties"])
 
@@ -98,17 +98,17 @@ class PageTests:
         assert [name for name, _, _ in fields(schema()["$defs"]["probe"])] == csvHeader().split(",")
 
     def test_outcomes(self) -> None:
-        """It says of each outcome what it means, and of those only that there are."""
-        _, _, rest = self.text.partition("What becomes of a probe\n---")
+        """It has each outcome, and no other."""
+        _, _, rest = self.text.partition("Outcomes\n---")
         section, _, _ = rest.partition("\nStatistics\n---")
-        told = re.findall(r"^   \* - ``(\w+)``$", section, re.MULTILINE)
-        assert set(told) == {each.value for each in Outcome}
-        assert len(told) == len(Outcome)
-        fates, _, _ = section.partition("What comes beside")
-        assert set(re.findall(r"^   \* - ``(\w+)``$", fates, re.MULTILINE)) == set(Statistics().asDict()["outcomes"])
+        described = re.findall(r"^   \* - ``(\w+)``$", section, re.MULTILINE)
+        assert set(described) == {each.value for each in Outcome}
+        assert len(described) == len(Outcome)
+        ofProbes, _, _ = section.partition("Other datagrams")
+        assert set(re.findall(r"^   \* - ``(\w+)``$", ofProbes, re.MULTILINE)) == set(Statistics().asDict()["outcomes"])
 
     def test_figures(self) -> None:
-        """It names each figure that may have a limit, and how many replies percentiles take."""
+        """It names each figure that may have a limit, and how many replies percentiles need."""
         _, _, rest = self.text.partition("Figures are ")
         sentence, _, _ = rest.partition(". A figure")
         assert tuple(re.findall(r"``([a-z0-9.]+)``", sentence)) == RTT_FIGURES

@@ -105,26 +105,6 @@ class RecordTests:
             (bucket,) = histogramOf([value]).buckets()
             assert bucket.low <= value <= bucket.high
 
-    @given(samples, samples)
-    def test_merge(self, ours: list[int], theirs: list[int]) -> None:
-        """Merged, two histograms are one that has counted all; the other stays as it was."""
-        merged, other = histogramOf(ours), histogramOf(theirs)
-        merged.merge(other)
-        merged.merge(Histogram())
-        both = histogramOf(ours + theirs)
-        assert list(merged.buckets()) == list(both.buckets())
-        assert (merged.count, merged.min, merged.max) == (both.count, both.min, both.max)
-        assert (merged.total, merged.squares) == (both.total, both.squares)
-        assert list(other.buckets()) == list(histogramOf(theirs).buckets())
-
-    @given(samples)
-    def test_mergeIntoNone(self, values: list[int]) -> None:
-        """An empty one gets all values."""
-        merged = Histogram()
-        merged.merge(histogramOf(values))
-        assert list(merged.buckets()) == list(histogramOf(values).buckets())
-        assert (merged.min, merged.max) == (min(values), max(values))
-
     @pytest.mark.parametrize("value", [-1, -(10**12), 1 << 63])
     @pytest.mark.parametrize("before", [[], [5, 7]])
     def test_refused(self, value: int, before: list[int]) -> None:

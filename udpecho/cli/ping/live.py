@@ -105,10 +105,6 @@ class LiveView:
             self._live.start()
         self._live.update(self.render(now), refresh=True)
 
-    def write(self, text: str) -> None:
-        """Write lines above the view, which stay."""
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
     def stop(self) -> None:
         """Remove the view, to make room for lines. May be called twice; L{update} draws it again."""
         if self._live is not None:

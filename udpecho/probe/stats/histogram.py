@@ -84,19 +84,6 @@ class Histogram:
         self.squares += value * value
         self._counts[index] += 1
 
-    def merge(self, other: Histogram) -> None:
-        """Add the values of another histogram."""
-        if other.min is None or other.max is None:
-            return
-        self.min = other.min if self.min is None else min(self.min, other.min)
-        self.max = other.max if self.max is None else max(self.max, other.max)
-        self.count += other.count
-        self.total += other.total
-        self.squares += other.squares
-        self._extend(len(other._counts))
-        for index, count in enumerate(other._counts):
-            self._counts[index] += count
-
     def quantile(self, q: float) -> int | None:
         """
         The percentile of RFC 2330 section 11.3: the lowest value that at least the share C{q} of all values does not exceed.

@@ -220,29 +220,6 @@ class Statistics:
         high, middle = self.roundTrips.quantile(0.95), self.roundTrips.median()
         return None if high is None or middle is None else high - middle
 
-    def checkSums(self) -> None:
-        """
-        Check that all sums add up, counting anew where possible.
-
-        @raise ArithmeticError: with the sum that does not.
-        """
-        received, inWindow = self.received, self._window.inWindow()
-        ofSent = [each for each in PROBE_OUTCOMES if each is not Outcome.NOT_SENT]
-        sums = {
-            "scheduled = sent + not sent": (self.scheduled, self._sent + self.count(Outcome.NOT_SENT)),
-            "sent = the sum of its outcomes": (self._sent, sum(self.count(each) for each in ofSent)),
-            "sent = schedule deviations": (self._sent, self.scheduleDeviations.count),
-            "received = round trips": (received, self.roundTrips.count),
-            "received = arrivals": (received, self.reordering.arrivals),
-            "outstanding = those in the window": (self._counts[states.OUTSTANDING], inWindow[states.OUTSTANDING]),
-        }
-        for name, (left, right) in sums.items():
-            if left != right:
-                raise ArithmeticError(f"{name} must hold, got {left} and {right}")
-        for outcome, remembered, all in zip(OUTCOMES, inWindow, self._counts):
-            if remembered > all:
-                raise ArithmeticError(f"{outcome.value} probes in the window must be {all} or fewer, got {remembered}")
-
     def asDict(self) -> dict[str, Any]:
         """All results as C{report.schema.json} describes them: times in seconds, C{None} for what is not known."""
         loss = self.loss

@@ -98,11 +98,6 @@ class ProbeWindow:
             longest = max(longest, run.end() - run.start() + (0 if run.start() else self._run))
         return longest
 
-    def inWindow(self) -> list[int]:
-        """The number of probes in the window in each state, counted anew."""
-        remembered = self._ring[: self.highest + 1]
-        return [remembered.count(state) for state in range(len(OUTCOMES))]
-
     def _retire(self, state: int) -> None:
         if state == OUTSTANDING:
             self.counts[OUTSTANDING] -= 1
