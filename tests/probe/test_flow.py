@@ -117,6 +117,6 @@ class FlowTests:
         ],
     )
     def test_windowSize(self, plan: Plan, window: int) -> None:
-        """The window has room for twice as many probes as can be outstanding, or waited for, within limits."""
+        """The window holds twice as many probes as can be outstanding, or waited for, within limits."""
         bench = Bench(plan)
         assert bench.flow._window == window

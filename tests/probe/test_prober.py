@@ -69,8 +69,8 @@ class VirtualTests:
         world = World(FaultPlan(1, loss=0.2))
         flow = world.run(Plan(count=2000, interval=0.01))
         lost = flow.statistics.count(Outcome.LOST)
-        delivered = Counter(entry.fate.split(":")[0] for entry in world.network.trace)
-        assert lost == delivered["lost"]
+        recorded = Counter(entry.fate.split(":")[0] for entry in world.network.trace)
+        assert lost == recorded["lost"]
         assert world.outcomes() == {"answered": 2000 - lost, "lost": lost}
         loss = flow.statistics.loss
         assert loss is not None

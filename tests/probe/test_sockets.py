@@ -236,8 +236,8 @@ class NamespaceTests:
 
     def test_unreachable(self, runOnce: Run) -> None:
         """
-        A network that the router has no route to is unreachable, says the router; one that this machine has none to, says the
-        machine.
+        A network that the router has no route to is reported as unreachable by the router; one that this machine has no route
+        to is reported by this machine.
         """
         from tests.support.namespaces import IPV4, network
 

@@ -348,7 +348,7 @@ class ImportTests:
         assert not {name for name in new if name.split(".")[0] in ("rich", "twisted")}
 
     def test_missing(self) -> None:
-        """Without rich one line says what to install."""
+        """Without rich there is a message of one line, with the package to install."""
         code = (
             "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None\n"
             "from udpecho.cli.ping.live import LiveUnavailable, LiveView\n"

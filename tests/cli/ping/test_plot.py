@@ -76,7 +76,7 @@ class ImportTests:
         assert not {name for name in new if name.split(".")[0] in ("matplotlib", "numpy", "twisted")}
 
     def test_missing(self) -> None:
-        """Without matplotlib one line says what to install."""
+        """Without matplotlib there is a message of one line, with the package to install."""
         code = (
             "import sys; sys.modules['matplotlib'] = None\n"
             "from udpecho.cli.ping.plot import PlotUnavailable, checkPlot\n"
@@ -179,7 +179,7 @@ class PictureTests:
     def test_extremes(self) -> None:
         """
         Of a sample that is too large for a dot each, the shortest and the longest are still there, and a lonely loss too; the
-        picture has no more dots than there is room for.
+        plot has a limited number of dots.
         """
         timeline, statistics = Timeline(), Statistics()
         for sequence in range(50_000):
@@ -204,7 +204,7 @@ class PictureTests:
         assert len(steps.get_xdata()) < 2000
 
     def test_distribution(self) -> None:
-        """At each step of the distribution as large a share of the round trips is no longer."""
+        """The distribution is cumulative, and its marks are on it."""
         target = measured("a", 400)
         _, _, share = self.figure(target).axes
         steps, marks = share.lines
@@ -232,7 +232,7 @@ class PictureTests:
         assert sum(value != value for value in means.get_ydata()) == 1
 
     def test_nothing(self, tmp_path: Path) -> None:
-        """Without a reply, and without a probe, there is a picture that says so."""
+        """Without a reply, or without a probe, the plot has a text instead of dots."""
         path = tmp_path / "rtt.svg"
         plot.plot(str(path), [Plotted("192.0.2.1:7", Timeline(), Statistics())])
         assert "no reply came" in texts(path)
@@ -274,6 +274,6 @@ class PictureTests:
         assert first.read_bytes() == second.read_bytes()
 
     def test_unwritable(self, tmp_path: Path) -> None:
-        """Where it cannot be written the system's error says why."""
+        """A file that cannot be written raises the system's error."""
         with pytest.raises(FileNotFoundError):
             plot.plot(str(tmp_path / "missing" / "rtt.svg"), [measured("a", 5)])

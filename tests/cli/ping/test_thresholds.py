@@ -146,8 +146,8 @@ class RttTests:
     )
     def test_tooSmall(self, name: str, needed: int) -> None:
         """
-        A figure that the sample is too small for exceeds any limit, and the sentence says how many replies it needs; with so
-        many it is known.
+        A figure that the sample is too small for exceeds any limit, and the sentence has the number of replies it needs; with
+        so many it is known.
         """
         limit = RttLimit(name, 0.02)
         assert exceeded(measured([MS] * (needed - 1)), [limit]) == [

@@ -53,7 +53,7 @@ class DistributionTests:
 
     @pytest.mark.parametrize(("q", "count"), [(0.9, 29), (0.95, 59), (0.99, 299), (0.999, 2995)])
     def test_leastCount(self, q: float, count: int) -> None:
-        """How large a sample must be is what Wilks' formula says: 59 for 95/95 and 299 for 95/99 are in every table of it."""
+        """The size of the sample is that of Wilks' formula: 59 for 95/95 and 299 for 95/99 are in every table of it."""
         assert leastCount(q) == count
         assert 1 - q ** (count - 1) < 0.95 <= 1 - q**count
 

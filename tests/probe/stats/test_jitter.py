@@ -102,7 +102,7 @@ class ReorderingTests:
 
     @given(st.lists(st.integers(0, 200), unique=True, max_size=60))
     def test_definition(self, arrivals: list[int]) -> None:
-        """Whatever the order, it is what the definitions say."""
+        """In any order it is as defined."""
         reordering = Reordering()
         for sequence in arrivals:
             reordering.arrive(sequence)
