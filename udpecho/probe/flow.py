@@ -66,10 +66,6 @@ class Flow:
         arrived: Callable[[], object] | None = None,
     ) -> None:
         """
-        @param target: the target.
-        @param plan: what to send, and when.
-        @param clocks: the clocks.
-        @param steps: detects that the wall clock was set.
         @param listener: called with each event; without it events are not made.
         @param arrived: called when a socket without a descriptor has received something.
         """
@@ -84,7 +80,7 @@ class Flow:
         self._timeout = round(plan.timeout * _second)
         self._window = _windowOf(plan)
         self.statistics = Statistics(plan.timeout, self._window)
-        self._sendTimes = SendTimes(self._window, clocks, steps)
+        self._sendTimes = SendTimes(self._window, steps)
         self._preparedSizes: list[int | None] = []
         self._schedule: Schedule | Flood = Schedule(plan, 0)
         self._start = self._last = 0
@@ -94,12 +90,7 @@ class Flow:
         self._closed = False
 
     def begin(self, socket: IProbeSocket, start: int) -> None:
-        """
-        Begin to send.
-
-        @param socket: the socket to use.
-        @param start: the time of the first probe, in ns of the monotonic clock.
-        """
+        """Begin to send by a socket, with the first probe at C{start}, in ns of the monotonic clock."""
         self.socket = socket
         self._source = str(socket.source)
         self._preparedSizes = [None] * socket.most

@@ -98,10 +98,6 @@ class Schedule:
     """
 
     def __init__(self, plan: Plan, start: int) -> None:
-        """
-        @param plan: the plan.
-        @param start: when to send the first probe.
-        """
         self._start = start
         self._interval = plan.interval * _second
         ends = [] if plan.count is None else [plan.count]
@@ -115,13 +111,7 @@ class Schedule:
         return self._start + round(sequence * self._interval)
 
     def due(self, following: int, outstanding: int, now: int) -> int:
-        """
-        How many probes are due.
-
-        @param following: the number of the next one.
-        @param outstanding: how many are outstanding.
-        @param now: the time.
-        """
+        """How many probes are due, if C{following} is the number of the next one and C{outstanding} are outstanding."""
         if now < self._start + round(following * self._interval):
             return 0
         # The division may be off by one because of rounding.
@@ -148,10 +138,6 @@ class Flood:
     """Probes as fast as replies come, or L{FLOOD_LEAST} a second if none come. The scheduled time is when they are sent."""
 
     def __init__(self, plan: Plan, start: int) -> None:
-        """
-        @param plan: the plan.
-        @param start: when to send the first probe.
-        """
         self._total = plan.count
         self._end = None if plan.duration is None else start + round(plan.duration * _second)
         self._start = self._last = start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-from udpecho.probe.io.timestamps import Clocks, StampIds, StepWatch, roundTrip
+from udpecho.probe.io.timestamps import StampIds, StepWatch, roundTrip
 
 
 class SendTimes:
@@ -17,14 +17,9 @@ class SendTimes:
     @ivar last: when the latest send call ended, by the monotonic clock.
     """
 
-    def __init__(self, window: int, clocks: Clocks, steps: StepWatch) -> None:
-        """
-        @param window: how many probes are remembered.
-        @param clocks: the clocks.
-        @param steps: detects that the wall clock was set.
-        """
+    def __init__(self, window: int, steps: StepWatch) -> None:
+        """@param window: how many probes are remembered."""
         self._window = window
-        self._clocks = clocks
         self._steps = steps
         self._monotonic = array("q", bytes(8 * window))
         self._kernel = array("q", bytes(8 * window))
@@ -69,11 +64,7 @@ class SendTimes:
                 self._kernel[sequence % self._window] = time
 
     def checkClock(self, highest: int) -> None:
-        """
-        If the wall clock was set, drop the kernel timestamps of all probes so far.
-
-        @param highest: the number of the latest probe.
-        """
+        """If the wall clock was set, drop the kernel timestamps of all probes so far, up to the number C{highest}."""
         if self._steps.stepped():
             self._firstTrusted = highest + 1
             self._kernel = array("q", bytes(8 * self._window))

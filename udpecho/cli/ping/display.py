@@ -62,9 +62,7 @@ class View:
         self, reactor: Reactor, prober: Prober, nameOf: Callable[[Flow], str], count: int | None, duration: float | None
     ) -> None:
         """
-        @param reactor: an C{IReactorTime} provider.
         @param prober: a prober that has started.
-        @param nameOf: the name of a flow.
         @param count: the number of probes of each flow, if limited.
         @param duration: how long probes are sent, in seconds, if limited.
 

@@ -36,12 +36,7 @@ class LiveUnavailable(Exception):
 
 
 class Watched(NamedTuple):
-    """
-    A target of the view.
-
-    @ivar name: its name.
-    @ivar statistics: its statistics, which grow.
-    """
+    """A target of the view, with its statistics, which grow."""
 
     name: str
     statistics: Statistics
@@ -183,6 +178,7 @@ class LiveView:
         return [picture]
 
     def _progress(self, now: float) -> RenderableType:
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -197,7 +193,7 @@ class LiveView:
             f"{_clock(elapsed)} so far",
             "" if left is None else f"{_clock(left)} left",
         )
-        return _below(table)
+        return Padding(table, (1, 0, 0, 0))
 
     def _done(self, elapsed: float) -> tuple[float | None, float | None]:
         """
@@ -224,12 +220,6 @@ def _consoleOn(stream: TextIO) -> Console:
         raise LiveUnavailable(f"rich must be installed for --live, got {e}: pip install 'udpecho[live]'") from None
     # Regardless of FORCE_COLOR and the like in the environment.
     return Console(file=stream, force_terminal=stream.isatty())
-
-
-def _below(what: RenderableType) -> RenderableType:
-    from rich.padding import Padding
-
-    return Padding(what, (1, 0, 0, 0))
 
 
 def _rate(value: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from udpecho.cli.console import argument
 from udpecho.cli.ping.consent import MAX_PUBLIC_RATE
@@ -13,87 +15,46 @@ from udpecho.parsing import parseAddress, parseInterval, parseLocalAddress, pars
 from udpecho.probe.packet import DEFAULT_PATTERN, parsePattern
 from udpecho.probe.schedule import Plan
 
-_mostSources = 1024
-_mostProbes = 10**15
+
+def _number(most: int, what: str) -> Callable[[str], int]:
+    return lambda text: parseNumber(text, 1, most, what)
+
+
+def _add(
+    group: argparse._ActionsContainer, names: str, metavar: str, parser: Callable[[str], Any], text: str, default: Any = None
+) -> None:
+    """Add an option with a value."""
+    group.add_argument(*names.split(), metavar=metavar, type=argument(parser), default=default, help=text)
 
 
 def addSchedule(ping: argparse.ArgumentParser) -> None:
     """Add the options of the schedule."""
     group = ping.add_argument_group("schedule")
-    count = argument(lambda text: parseNumber(text, 1, _mostProbes, "a number of probes"))
-    group.add_argument("-c", "--count", metavar="N", type=count, help="stop after N probes to each target")
+    _add(group, "-c --count", "N", _number(10**15, "a number of probes"), "stop after N probes to each target")
     speed = group.add_mutually_exclusive_group()
-    speed.add_argument(
-        "-i", "--interval", metavar="TIME", type=argument(parseInterval), default=1.0, help="time between two probes [1s]"
-    )
-    speed.add_argument("--rate", metavar="N", type=argument(parseRate), help="probes a second, as in 100, 0.5 or 50k")
+    _add(speed, "-i --interval", "TIME", parseInterval, "time between two probes [1s]", 1.0)
+    _add(speed, "--rate", "N", parseRate, "probes a second, as in 100, 0.5 or 50k")
     speed.add_argument("-f", "--flood", action="store_true", help="send as fast as replies come; 100 a second while none come")
-    group.add_argument(
-        "--allow-public",
-        action="store_true",
-        help=f"allow --flood, and more than {MAX_PUBLIC_RATE} probes a second, to public addresses",
-    )
-    seconds = argument(lambda text: parseInterval(text, 0))
-    group.add_argument("-w", "--duration", metavar="TIME", type=seconds, help="stop sending after this time")
-    group.add_argument(
-        "-W",
-        "--timeout",
-        metavar="TIME",
-        type=argument(parseInterval),
-        default=1.0,
-        help="how long a reply may take until it is late [1s]",
-    )
-    group.add_argument(
-        "--wait",
-        metavar="TIME",
-        type=seconds,
-        help="how long to wait after the last probe, for late replies too [until all are answered or timed out]",
-    )
+    consent = f"allow --flood, and more than {MAX_PUBLIC_RATE} probes a second, to public addresses"
+    group.add_argument("--allow-public", action="store_true", help=consent)
+    _add(group, "-w --duration", "TIME", lambda text: parseInterval(text, 0), "stop sending after this time")
+    _add(group, "-W --timeout", "TIME", parseInterval, "how long a reply may take until it is late [1s]", 1.0)
+    wait = "how long to wait after the last probe, for late replies too [until all are answered or timed out]"
+    _add(group, "--wait", "TIME", lambda text: parseInterval(text, 0), wait)
 
 
 def addDatagrams(ping: argparse.ArgumentParser) -> None:
     """Add the options of the datagrams."""
     group = ping.add_argument_group("datagrams")
-    group.add_argument(
-        "-s",
-        "--size",
-        metavar="BYTES",
-        type=argument(parseSizes),
-        default=(64,),
-        help="size of the payload; the sizes of a list 64,512 or a range 64-1400 or 64-1400:8 take turns [64]",
-    )
-    group.add_argument(
-        "-p",
-        "--pattern",
-        metavar="HEX",
-        type=argument(parsePattern),
-        default=DEFAULT_PATTERN,
-        help="the bytes that fill it, as in ff00",
-    )
-    group.add_argument(
-        "-b",
-        "--bind",
-        metavar="ADDR",
-        type=argument(parseLocalAddress),
-        help="the local address to send from, ADDR or ADDR:PORT",
-    )
-    sources = argument(lambda text: parseNumber(text, 1, _mostSources, "a number of sources"))
-    group.add_argument(
-        "--sources",
-        metavar="N",
-        type=sources,
-        default=1,
-        help="send from N ports, to cover several paths, each reported separately",
-    )
-    group.add_argument(
-        "-Q",
-        "--tos",
-        metavar="CLASS",
-        type=argument(parseTOS),
-        help="traffic class (type of service): a byte, or the name of a code point, as in EF",
-    )
-    ttl = argument(lambda text: parseNumber(text, 1, 255, "a time to live"))
-    group.add_argument("-t", "--ttl", metavar="N", type=ttl, help="time to live (IPv6: hop limit)")
+    size = "size of the payload; the sizes of a list 64,512 or a range 64-1400 or 64-1400:8 take turns [64]"
+    _add(group, "-s --size", "BYTES", parseSizes, size, (64,))
+    _add(group, "-p --pattern", "HEX", parsePattern, "the bytes that fill it, as in ff00", DEFAULT_PATTERN)
+    _add(group, "-b --bind", "ADDR", parseLocalAddress, "the local address to send from, ADDR or ADDR:PORT")
+    sources = "send from N ports, to cover several paths, each reported separately"
+    _add(group, "--sources", "N", _number(1024, "a number of sources"), sources, 1)
+    tos = "traffic class (type of service): a byte, or the name of a code point, as in EF"
+    _add(group, "-Q --tos", "CLASS", parseTOS, tos)
+    _add(group, "-t --ttl", "N", _number(255, "a time to live"), "time to live (IPv6: hop limit)")
     group.add_argument("--dont-fragment", action="store_true", help="send each probe whole or not at all")
     family = group.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
@@ -104,22 +65,15 @@ def addOutput(ping: argparse.ArgumentParser) -> None:
     """Add the options of the output."""
     group = ping.add_argument_group("output")
     group.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
-    group.add_argument(
-        "--live", action="store_true", help="show rates, loss and a histogram on the terminal, in place of the lines"
-    )
-    group.add_argument(
-        "--plot", metavar="FILE", type=argument(parsePlotFile), help="draw a picture at the end, FILE.svg or FILE.png"
-    )
+    live = "show rates, loss and a histogram on the terminal, in place of the lines"
+    group.add_argument("--live", action="store_true", help=live)
+    _add(group, "--plot", "FILE", parsePlotFile, "draw a plot at the end, FILE.svg or FILE.png")
     form = group.add_mutually_exclusive_group()
     for name, output, meaning in (
         ("json", Document, "print one JSON document at the end"),
         ("ndjson", JSONLines, "print each event as a line of JSON"),
         ("csv", Rows, "print each event as a row of CSV"),
-        (
-            "fping",
-            FpingLines,
-            "print a line of round trips for each target at the end, as fping -C does; needs --count or --duration",
-        ),
+        ("fping", FpingLines, "print the round trips of each target at the end, as fping -C does; needs --count or --duration"),
     ):
         form.add_argument(f"--{name}", dest="output", action="store_const", const=output, help=meaning)
 
@@ -127,13 +81,8 @@ def addOutput(ping: argparse.ArgumentParser) -> None:
 def addLimits(ping: argparse.ArgumentParser) -> None:
     """Add the limits that decide the exit status."""
     group = ping.add_argument_group("limits for scripts")
-    group.add_argument(
-        "--fail-if-loss",
-        metavar="PERCENT",
-        type=argument(parseLossLimit),
-        help="exit status 1 if the network loses more than this of any target, as in 1%%; without it any loss, and any late"
-        " reply, gives status 1",
-    )
+    loss = "exit status 1 if the network loses more than this of any target, as in 1%%; without it any loss or late reply does"
+    _add(group, "--fail-if-loss", "PERCENT", parseLossLimit, loss)
     group.add_argument(
         "--fail-if-rtt",
         metavar="FIGURE=TIME",

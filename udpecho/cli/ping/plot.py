@@ -61,13 +61,7 @@ _style = {
 
 
 class Plotted(NamedTuple):
-    """
-    A target of a plot.
-
-    @ivar name: its name.
-    @ivar timeline: its probes over time.
-    @ivar statistics: the statistics of the same probes.
-    """
+    """A target of a plot; its timeline and its statistics are of the same probes."""
 
     name: str
     timeline: Timeline
