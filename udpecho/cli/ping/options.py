@@ -11,7 +11,16 @@ from udpecho.cli.ping.consent import MAX_PUBLIC_RATE
 from udpecho.cli.ping.formats import Document, FpingLines, JSONLines, Rows
 from udpecho.cli.ping.plot import parsePlotFile
 from udpecho.cli.ping.thresholds import RTT_FIGURES, parseLossLimit, parseRttLimit
-from udpecho.parsing import parseAddress, parseInterval, parseLocalAddress, parseNumber, parseRate, parseSizes, parseTOS
+from udpecho.parsing import (
+    parseAddress,
+    parseInterval,
+    parseLocalAddress,
+    parseNumber,
+    parseRate,
+    parseSeconds,
+    parseSizes,
+    parseTOS,
+)
 from udpecho.probe.packet import DEFAULT_PATTERN, parsePattern
 from udpecho.probe.schedule import Plan
 
@@ -30,17 +39,17 @@ def _add(
 def addSchedule(ping: argparse.ArgumentParser) -> None:
     """Add the options of the schedule."""
     group = ping.add_argument_group("schedule")
-    _add(group, "-c --count", "N", _number(10**15, "a number of probes"), "stop after N probes to each target")
+    _add(group, "-c --count", "N", _number(10**15, "number of probes"), "stop after N probes to each target")
     speed = group.add_mutually_exclusive_group()
     _add(speed, "-i --interval", "TIME", parseInterval, "time between two probes [1s]", 1.0)
     _add(speed, "--rate", "N", parseRate, "probes a second, as in 100, 0.5 or 50k")
     speed.add_argument("-f", "--flood", action="store_true", help="send as fast as replies come; 100 a second while none come")
     consent = f"allow --flood, and more than {MAX_PUBLIC_RATE} probes a second, to public addresses"
     group.add_argument("--allow-public", action="store_true", help=consent)
-    _add(group, "-w --duration", "TIME", lambda text: parseInterval(text, 0), "stop sending after this time")
+    _add(group, "-w --duration", "TIME", parseSeconds, "stop sending after this time")
     _add(group, "-W --timeout", "TIME", parseInterval, "how long a reply may take until it is late [1s]", 1.0)
     wait = "how long to wait after the last probe, for late replies too [until all are answered or timed out]"
-    _add(group, "--wait", "TIME", lambda text: parseInterval(text, 0), wait)
+    _add(group, "--wait", "TIME", parseSeconds, wait)
 
 
 def addDatagrams(ping: argparse.ArgumentParser) -> None:
@@ -51,10 +60,10 @@ def addDatagrams(ping: argparse.ArgumentParser) -> None:
     _add(group, "-p --pattern", "HEX", parsePattern, "the bytes that fill it, as in ff00", DEFAULT_PATTERN)
     _add(group, "-b --bind", "ADDR", parseLocalAddress, "the local address to send from, ADDR or ADDR:PORT")
     sources = "send from N ports, to cover several paths, each reported separately"
-    _add(group, "--sources", "N", _number(1024, "a number of sources"), sources, 1)
+    _add(group, "--sources", "N", _number(1024, "number of sources"), sources, 1)
     tos = "traffic class (type of service): a byte, or the name of a code point, as in EF"
     _add(group, "-Q --tos", "CLASS", parseTOS, tos)
-    _add(group, "-t --ttl", "N", _number(255, "a time to live"), "time to live (IPv6: hop limit)")
+    _add(group, "-t --ttl", "N", _number(255, "time to live"), "time to live (IPv6: hop limit)")
     group.add_argument("--dont-fragment", action="store_true", help="send each probe whole or not at all")
     family = group.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from udpecho.cli.ping.text import percent
-from udpecho.parsing import formatDuration, parseDuration
+from udpecho.parsing import formatDuration, parseSeconds
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.stats.distribution import QUANTILES, leastCount
 from udpecho.probe.stats.summary import Statistics
@@ -89,7 +89,7 @@ def parseRttLimit(text: str) -> RttLimit:
     name = _aliases.get(name, name)
     if name not in _figures:
         raise ValueError(f"figure of round trips must be one of {', '.join(RTT_FIGURES)}, got {name!r}")
-    return RttLimit(name, parseDuration(value, least=0) / 1e9)
+    return RttLimit(name, parseSeconds(value))
 
 
 def exceeded(statistics: Statistics, limits: Iterable[Limit]) -> list[str]:
