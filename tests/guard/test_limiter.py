@@ -113,6 +113,12 @@ class PrefixLimiterTests:
         limiter._lots = Lots(never)
         assert sorted(limiter.refuse([1 << 24] * 2, [1] * 2, False, 1.0)) == [1]
 
+    def test_repeatedSource(self) -> None:
+        """Several entries of one source are charged together, exactly."""
+        limiter = PrefixLimiter(8, 8, entropy=never)
+        assert not limiter.refuse([1 << 24] * 3, [1, 2, 1], False, 0.0)
+        assert sorted(limiter.refuse([1 << 24] * 5, [1] * 5, False, 0.0)) == [4]
+
     def test_segments(self) -> None:
         """The segments of one entry are answered together, if there is a token for the first, and all are charged."""
         limiter = PrefixLimiter(8, 8, entropy=never)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from attrs.validators import optional
@@ -98,7 +98,7 @@ class FaultPlan:
     corrupt: float = attrs.field(default=0.0, validator=probability, kw_only=True)
     truncate: float = attrs.field(default=0.0, validator=probability, kw_only=True)
     delay: float = attrs.field(default=0.0, validator=seconds, kw_only=True)
-    jitter: Jitter = attrs.field(default=Jitter(0.0), converter=_jitter, kw_only=True)
+    jitter: Jitter = attrs.field(default=cast(Any, 0.0), converter=_jitter, kw_only=True)
     reorderDelay: float = attrs.field(default=0.01, validator=seconds, kw_only=True)
     rate: float | None = attrs.field(default=None, validator=optional(_rate), kw_only=True)
     queue: int = attrs.field(default=65536, validator=_bytes, kw_only=True)
