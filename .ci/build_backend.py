@@ -1,5 +1,4 @@
-"""
-The build backend of C{pyproject.toml} (PEP 517): setuptools, whose source distribution depends on nothing but its contents.
+"""The build backend of C{pyproject.toml} (PEP 517): setuptools, whose source distribution depends on nothing but its contents.
 
 With C{SOURCE_DATE_EPOCH} in the environment two builds of the same files give the same bytes. Setuptools does this for wheels
 only.
@@ -20,8 +19,7 @@ from setuptools.build_meta import *  # noqa: F403
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
-    """
-    Build the source distribution.
+    """Build the source distribution.
 
     @return: its file name in C{sdist_directory}.
     """
@@ -32,8 +30,7 @@ def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
 
 
 def normalize(path: Path, seconds: int) -> None:
-    """
-    Write an archive again, with one time, one owner and the same permissions for everybody.
+    """Write an archive again, with one time, one owner and the same permissions for everybody.
 
     @param seconds: the time, in seconds since 1970-01-01 00:00 UTC.
     """

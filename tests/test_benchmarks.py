@@ -42,11 +42,9 @@ def bench(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def answering(answer: Callable[[bytes], list[bytes]]) -> Iterator[int]:
-    """
-    A server that may answer wrongly.
+    """A server that may answer wrongly.
 
     @param answer: what it sends back for a datagram.
-
     @return: its port.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -301,8 +299,7 @@ class ChaosTests:
         return chaos.faults(Sent(1.0, sent, 0, 8, 0, 0, 1, 1), last or self.page(10, 8, 2), log, Done(killed=killed, **done))
 
     def test_pages(self) -> None:
-        """
-        No number goes back from one page to the next, and what was received by one is answered or dropped by the next, but
+        """No number goes back from one page to the next, and what was received by one is answered or dropped by the next, but
         for what is in hand.
         """
         before = self.page(100, 90, 4)

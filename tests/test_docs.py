@@ -21,8 +21,7 @@ EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
 
 def run(folder: Path, *command: str) -> str:
-    """
-    Run a Python module in an empty folder.
+    """Run a Python module in an empty folder.
 
     @return: what it printed.
     """

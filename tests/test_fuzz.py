@@ -1,5 +1,4 @@
-"""
-Any command line, any control message, any datagram: inputs that nobody has thought of.
+"""Any command line, any control message, any datagram: inputs that nobody has thought of.
 
 Configuration files are in L{tests.daemon.test_config_file}, socket activation in L{tests.daemon.test_systemd}.
 """
@@ -115,8 +114,7 @@ class DatagramTests:
 
     @pytest.mark.parametrize("options", [[], ["--no-offload"]], ids=["batches", "singly"])
     def test_anyDatagrams(self, processes: Processes, options: list[str]) -> None:
-        """
-        Datagrams of any length, alone and as GSO segments, with any time to live: each that has hops left for a reply
+        """Datagrams of any length, alone and as GSO segments, with any time to live: each that has hops left for a reply
         comes back as it was sent, and the others are counted.
         """
         # On a busy machine all the datagrams of an example may have to wait in a receive buffer, on either side.

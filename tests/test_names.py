@@ -46,8 +46,7 @@ class ImportTests:
             assert callable(maker.makeService)
 
     def test_pytestPlugin(self) -> None:
-        """
-        Importing the plugin for pytest, which every run of pytest does, loads nothing of Twisted, and of C{udpecho} nothing
+        """Importing the plugin for pytest, which every run of pytest does, loads nothing of Twisted, and of C{udpecho} nothing
         else.
         """
         loaded = loadedBy("import udpecho.testing.pytest_plugin")

@@ -45,8 +45,7 @@ def copyTree(destination: Path) -> Path:
 
 
 class Built:
-    """
-    The two distributions, read.
+    """The two distributions, read.
 
     @ivar wheel: the wheel's path.
     @ivar sdist: the source distribution's path.
@@ -77,8 +76,7 @@ class Built:
 
 
 def build(tree: Path, destination: Path, *options: str) -> str:
-    """
-    Build distributions of a tree.
+    """Build distributions of a tree.
 
     @return: what that wrote.
     """
@@ -103,8 +101,7 @@ class BuildTests:
     """The wheel and the source distribution."""
 
     def test_wheel(self, built: Built) -> None:
-        """
-        In the wheel are all modules of C{udpecho}, C{py.typed}, the plugin, and nothing else: no tests, and no
+        """In the wheel are all modules of C{udpecho}, C{py.typed}, the plugin, and nothing else: no tests, and no
         C{__init__.py} that would be installed over Twisted's own.
         """
         code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "udpecho").rglob("*.py")}
@@ -129,8 +126,7 @@ class BuildTests:
         assert found == {*TOP, *wanted, "PKG-INFO"}
 
     def test_namespace(self, built: Built) -> None:
-        """
-        C{twisted} and C{twisted.plugins} have no C{__init__.py} of ours, here and as built: uninstalling it would delete
+        """C{twisted} and C{twisted.plugins} have no C{__init__.py} of ours, here and as built: uninstalling it would delete
         Twisted's own.
         """
         ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "twisted").rglob("*.py")}
@@ -180,8 +176,7 @@ class BuildTests:
             assert not re.search(rf"version\s*=\s*{re.escape(udpecho.__version__)}", (ROOT / name).read_text()), name
 
     def test_reproducible(self, built: Built, tmp_path: Path) -> None:
-        """
-        With C{SOURCE_DATE_EPOCH} the source distribution has the same bytes wherever it is built: in a tree with other times
+        """With C{SOURCE_DATE_EPOCH} the source distribution has the same bytes wherever it is built: in a tree with other times
         and permissions too. Every time in it is that one.
         """
         digests = []
@@ -214,8 +209,7 @@ class BuildTests:
 
 
 class Environment:
-    """
-    A fresh virtual environment, with Twisted and setuptools in it.
+    """A fresh virtual environment, with Twisted and setuptools in it.
 
     @ivar directory: an empty directory to work in.
     @ivar plugins: the commands that C{twistd} lists there, without ours.
@@ -279,8 +273,7 @@ class InstallTests:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_install(self, way: str, environment: Environment, built: Built, tmp_path: Path) -> None:
-        """
-        C{twistd --help} lists each of the three plugins once, from the directory of the sources too; the server runs and
+        """C{twistd --help} lists each of the three plugins once, from the directory of the sources too; the server runs and
         echoes, the command sends; uninstalling leaves Twisted as it was, to the last file.
         """
         tree = copyTree(tmp_path / "tree")

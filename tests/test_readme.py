@@ -31,8 +31,7 @@ PORT = "1234"
 
 @dataclass
 class Block:
-    """
-    A fenced block of the README.
+    """A fenced block of the README.
 
     @ivar language: what is written behind the fence.
     @ivar text: what is in it.
@@ -227,8 +226,7 @@ class PythonTests:
     """The blocks of Python."""
 
     def _write(self, processes: Processes, name: str, port: int | None = None) -> str:
-        """
-        Write an example to its file.
+        """Write an example to its file.
 
         @param port: what to put in the place of the README's port, which the example must have.
         """
@@ -393,8 +391,7 @@ def clone(destination: Path) -> Path:
 
 
 def bareEnvironment(home: Path) -> list[str]:
-    """
-    How to run a shell command where nothing is set up: a short C{PATH}, a new home, and nothing else but how this machine
+    """How to run a shell command where nothing is set up: a short C{PATH}, a new home, and nothing else but how this machine
     reaches the network.
     """
     python = Path(sys.base_prefix) / "bin" / "python3"
@@ -426,8 +423,7 @@ class CommandTests:
     """The two commands as they are printed."""
 
     def test_commands(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        In an empty clone the first installs and runs a server that echoes; then, in the same clone, the second installs what
+        """In an empty clone the first installs and runs a server that echoes; then, in the same clone, the second installs what
         the tests need and runs them. C{twistd} lists the plugins once after each.
         """
         skipIfTaken(int(PORT))

@@ -1,5 +1,4 @@
-"""
-Tests of the types that users see: what the pages show, and a program with each public name, pass the type checkers.
+"""Tests of the types that users see: what the pages show, and a program with each public name, pass the type checkers.
 
 A checker runs once over all files, which takes a few seconds. Without the command C{pyright} its test is skipped: it comes by
 C{npm install pyright}, or by C{pip install pyright}, which brings the same from npm.
@@ -81,8 +80,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, *command: str) -> str:
-    """
-    Run a type checker, outside of this project and its configuration.
+    """Run a type checker, outside of this project and its configuration.
 
     @return: what it printed.
     """

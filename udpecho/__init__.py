@@ -1,5 +1,4 @@
-"""
-UDP echo for Twisted: a server (RFC 862), a connected client with a deadline, a prober, and a test kit.
+"""UDP echo for Twisted: a server (RFC 862), a connected client with a deadline, a prober, and a test kit.
 
 The names are loaded when they are first used, so that importing this package costs nothing.
 """

@@ -12,9 +12,8 @@ MAX_PAYLOAD_IPV6 = 65527
 
 
 class DatagramAddress(tuple[str, int]):
-    """
-    The source of a datagram. It equals the C{(host, port)} pair that Twisted passes to C{datagramReceived}, and has in addition
-    what a correct reply needs (as Twisted's ticket 6826 wishes).
+    """The source of a datagram. It equals the C{(host, port)} pair that Twisted passes to C{datagramReceived}, and has in
+    addition what a correct reply needs (as Twisted's ticket 6826 wishes).
 
     Write to this object, not to a copy of its two items, and the reply leaves from the address that was asked.
 
@@ -47,8 +46,7 @@ class DatagramAddress(tuple[str, int]):
 
 
 def formatAddress(address: tuple[str, int]) -> str:
-    """
-    Write an address as people do: C{127.0.0.1:1234}, C{[::1]:1234}, C{[fe80::1%2]:1234}.
+    """Write an address as people do: C{127.0.0.1:1234}, C{[::1]:1234}, C{[fe80::1%2]:1234}.
 
     @param address: a C{(host, port)} pair or a L{DatagramAddress}.
     """

@@ -9,15 +9,13 @@ from twisted.internet import defer, error
 
 
 class EchoError(Exception):
-    """
-    The base class of the errors that a datagram may meet.
+    """The base class of the errors that a datagram may meet.
 
     @ivar errno: the system's error number, or C{None} if the system reported none.
     """
 
     def __init__(self, message: str, errno: int | None = None) -> None:
-        """
-        @param message: one sentence for the person who reads it.
+        """@param message: one sentence for the person who reads it.
         @param errno: the system's error number.
         """
         # Not super(): some subclasses are Twisted's own errors too, whose constructors take other arguments.
@@ -47,8 +45,7 @@ class NetworkUnreachable(HostUnreachable):
 
 
 class MessageTooLong(EchoError, error.MessageLengthError):
-    """
-    The payload is longer than UDP, or the path to the peer, can carry.
+    """The payload is longer than UDP, or the path to the peer, can carry.
 
     @ivar limit: the longest payload that would fit, in bytes, or C{None} if it is not known.
     """
@@ -66,8 +63,7 @@ _networkErrors = frozenset({errno.ENETUNREACH, errno.ENETDOWN})
 
 
 def unreachable(number: int, peer: str) -> PortUnreachable | HostUnreachable:
-    """
-    Make the exception for a system's error number.
+    """Make the exception for a system's error number.
 
     @param number: an error number of a send or of the socket's error queue (C{icmp(7)}, and the kernel's tables
         C{icmp_err_convert} and C{icmpv6_err_convert}).

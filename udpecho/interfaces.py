@@ -1,5 +1,4 @@
-"""
-The contracts between the packages of udpecho, and what a protocol may implement to be notified of more by a L{DatagramPort
+"""The contracts between the packages of udpecho, and what a protocol may implement to be notified of more by a L{DatagramPort
 <udpecho.net.port.DatagramPort>} than Twisted's own interfaces have.
 """
 
@@ -27,9 +26,8 @@ SendCallback = Callable[["str | None"], None]
 
 
 class GuardLike(Protocol):
-    """
-    What a guard must have: L{IGuard} for parameters of the public API, since a type checker without plugins takes an object for
-    no provider of an interface of zope's.
+    """What a guard must have: L{IGuard} for parameters of the public API, since a type checker without plugins takes an object
+    for no provider of an interface of zope's.
     """
 
     def refuse(self, size: int, address: tuple[str, int], /) -> str | None:
@@ -40,8 +38,7 @@ class IDatagramTransport(IUDPTransport, Interface):
     """A UDP transport that reports the outcome of each datagram that it sends."""
 
     def send(datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
-        """
-        Send a datagram, now or as soon as the send queue has space.
+        """Send a datagram, now or as soon as the send queue has space.
 
         @param datagram: the payload.
         @param address: the peer; C{None} in connected mode.
@@ -63,13 +60,12 @@ class IDatagramReactor(Interface):
 
 
 class INetworkErrorReceiver(Interface):
-    """
-    A protocol that is notified of network errors about datagrams that it sent in connected mode, beyond C{connectionRefused}.
+    """A protocol that is notified of network errors about datagrams that it sent in connected mode, beyond
+    C{connectionRefused}.
     """
 
     def networkError(reason: EchoError) -> None:
-        """
-        An earlier datagram did not arrive. Called from the reactor, never from inside C{write}.
+        """An earlier datagram did not arrive. Called from the reactor, never from inside C{write}.
 
         @param reason: L{HostUnreachable <udpecho.errors.HostUnreachable>} or its subclass L{NetworkUnreachable
             <udpecho.errors.NetworkUnreachable>}, or L{MessageTooLong <udpecho.errors.MessageTooLong>} when the path to the
@@ -78,14 +74,12 @@ class INetworkErrorReceiver(Interface):
 
 
 class IUndeliveredReceiver(Interface):
-    """
-    A protocol that wants each network error about datagrams it sent in connected mode, with the datagram, in place of
+    """A protocol that wants each network error about datagrams it sent in connected mode, with the datagram, in place of
     C{connectionRefused} and L{INetworkErrorReceiver.networkError}, which are called once for several errors of a kind.
     """
 
     def datagramUndelivered(reason: EchoError, quoted: bytes) -> None:
-        """
-        An earlier datagram did not arrive. Called from the reactor, never from inside C{write}.
+        """An earlier datagram did not arrive. Called from the reactor, never from inside C{write}.
 
         @param reason: the error.
         @param quoted: the beginning of the datagram's payload, as far as ICMP quotes it (RFC 792, RFC 4443 section 3); empty
@@ -97,8 +91,7 @@ class IDropReceiver(Interface):
     """A protocol that counts datagrams which its transport dropped before handing them over."""
 
     def datagramDropped(reason: str, size: int, address: tuple[str, int]) -> None:
-        """
-        A datagram came in and was dropped.
+        """A datagram came in and was dropped.
 
         @param reason: one of L{udpecho.interfaces.DROP_REASONS}.
         @param size: how many bytes of it were seen.
@@ -107,8 +100,7 @@ class IDropReceiver(Interface):
 
 
 class IDatagramBatch(Interface):
-    """
-    What one receive call returned. It is good until C{datagramsReceived} returns, since the next batch takes its place.
+    """What one receive call returned. It is good until C{datagramsReceived} returns, since the next batch takes its place.
 
     An I{entry} is one datagram, or a GRO batch: datagrams of one flow that the kernel kept together, all of one length, but for
     the last one, which may be shorter.
@@ -150,17 +142,14 @@ class IDatagramBatch(Interface):
         """The payload of each datagram of an entry."""
 
     def drop(entry: int, reason: str) -> None:
-        """
-        Do not send an entry back.
+        """Do not send an entry back.
 
         @param reason: one of L{udpecho.interfaces.DROP_REASONS}. The first reason counts.
-
         @raise ValueError: if it is none.
         """
 
     def send(callback: BatchSendCallback) -> None:
-        """
-        Send what is not dropped back to where it came from, from the address that was asked.
+        """Send what is not dropped back to where it came from, from the address that was asked.
 
         @param callback: called with the outcome of all datagrams, also of those that were dropped; as often as needed, perhaps
             after this method has returned.
@@ -178,12 +167,10 @@ class IGuard(Interface):
     """Decides who is answered."""
 
     def refuse(size: int, address: tuple[str, int]) -> str | None:
-        """
-        Look at one datagram.
+        """Look at one datagram.
 
         @param size: its bytes.
         @param address: where it came from.
-
         @return: C{None} to answer it, else the reason to drop it, one of L{udpecho.interfaces.DROP_REASONS}.
         """
 
@@ -205,15 +192,13 @@ class IDatagramLog(Interface):
         """Add datagrams that get no line to the sum."""
 
     def received(size: int, address: tuple[str, int]) -> bool:
-        """
-        A datagram of C{size} bytes came from C{address}.
+        """A datagram of C{size} bytes came from C{address}.
 
         @return: whether it got its line; pass it to L{written} with the reply.
         """
 
     def written(size: int, address: tuple[str, int], wanted: bool) -> None:
-        """
-        A datagram of C{size} bytes went to C{address}.
+        """A datagram of C{size} bytes went to C{address}.
 
         @param wanted: whether to write a line, or only to add it to the sum.
         """

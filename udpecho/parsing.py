@@ -1,5 +1,4 @@
-"""
-Text to values, one function for each kind of value that people write on a command line or in a configuration file.
+"""Text to values, one function for each kind of value that people write on a command line or in a configuration file.
 
 Each raises C{ValueError} with what the value must be and what was given: C{port must be 1 to 65535, got '0'}.
 """
@@ -60,8 +59,7 @@ DSCP = {
 
 
 def optionValue(parser: Callable[[str], _T], option: str, text: str) -> _T:
-    """
-    Read an option's value for C{twistd}.
+    """Read an option's value for C{twistd}.
 
     @raise usage.UsageError: with the option's name and the parser's message.
     """
@@ -76,8 +74,7 @@ def _error(rule: str, given: object) -> ValueError:
 
 
 def _decimal(text: str, rule: str, lowest: int | Decimal, highest: int, units: _Units) -> Decimal:
-    """
-    Read a decimal number, with a unit perhaps. The result is exact.
+    """Read a decimal number, with a unit perhaps. The result is exact.
 
     @param rule: what the value must be, for the message.
     @param lowest: the lowest value, in the smallest unit. It and C{highest} are allowed.
@@ -106,11 +103,9 @@ def parsePort(text: str, lowest: int = 1) -> int:
 
 
 def parseDuration(text: str, least: int = 1) -> int:
-    """
-    Read a duration: C{1s}, C{10ms}, C{100us}, or plain seconds as C{0.5}.
+    """Read a duration: C{1s}, C{10ms}, C{100us}, or plain seconds as C{0.5}.
 
     @param least: the shortest that is allowed, in nanoseconds.
-
     @return: nanoseconds, exact as floating-point seconds would not be; no more than a year has.
     """
     rule = f"duration must be {formatDuration(least)} to 366 days, as in 0.5s or 500ms"
@@ -137,8 +132,7 @@ def formatDuration(nanoseconds: int) -> str:
 
 
 def parseBytes(text: str) -> int:
-    """
-    Read a size: C{65536}, C{64k}, C{4M}, in units of 1024.
+    """Read a size: C{65536}, C{64k}, C{4M}, in units of 1024.
 
     @return: bytes, fewer than 1 GiB: C{setsockopt} takes a C int, and Linux doubles the size of a buffer.
     """
@@ -181,8 +175,7 @@ def parseWorkers(text: str) -> int:
 
 
 def parseSizes(text: str) -> tuple[int, ...]:
-    """
-    Read the sizes of probes: C{64}; a list C{0,64,1400}; a range C{64-1400}, or with a step C{64-1400:100}; a list of these.
+    """Read the sizes of probes: C{64}; a list C{0,64,1400}; a range C{64-1400}, or with a step C{64-1400:100}; a list of these.
 
     @return: bytes of UDP payload, in the order in which they take turns. One that is there twice has two turns. A range ends
         with the last step that is not beyond its end.
@@ -209,9 +202,8 @@ def _sizes(part: str, text: str) -> range:
 
 
 def parseTOS(text: str) -> int:
-    """
-    Read the IPv4 TOS or IPv6 traffic class byte of probes: a DSCP by its name, as C{EF} or C{AF41}, in the upper six bits of it
-    (RFC 2474 section 3); or the whole byte as a number, as C{ping -Q} takes it, C{184} or C{0xb8}.
+    """Read the IPv4 TOS or IPv6 traffic class byte of probes: a DSCP by its name, as C{EF} or C{AF41}, in the upper six bits of
+    it (RFC 2474 section 3); or the whole byte as a number, as C{ping -Q} takes it, C{184} or C{0xb8}.
 
     @return: from 0 to 255.
     """
@@ -285,8 +277,7 @@ def parseEndpoint(text: str) -> str:
 
 
 def checkTimeout(timeout: float) -> None:
-    """
-    Check a timeout in seconds.
+    """Check a timeout in seconds.
 
     @raise TypeError: if it is not a number.
     @raise ValueError: if it is negative, infinite or NaN: reactors choke on those.

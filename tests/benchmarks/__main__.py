@@ -28,8 +28,7 @@ class Wrong(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    Measure, and print what was found.
+    """Measure, and print what was found.
 
     @return: the exit status: 0, 1 if a server failed or a datagram was wrong, 2 if what was asked for cannot be.
     """

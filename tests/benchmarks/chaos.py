@@ -1,5 +1,4 @@
-"""
-Minutes, or days, of load on a server that everything happens to, and whether its accounts balance:
+"""Minutes, or days, of load on a server that everything happens to, and whether its accounts balance:
 
     python -m tests.benchmarks.chaos [--minutes 10] [--rate 20000] [--workers 2]
 
@@ -60,8 +59,7 @@ class Page(dict[str, float]):
 
     @classmethod
     def read(cls, url: str) -> Page:
-        """
-        Ask a server.
+        """Ask a server.
 
         @raise Broken: if it does not answer.
         """
@@ -103,14 +101,12 @@ class Page(dict[str, float]):
 
 
 def pageFaults(before: Mapping[str, float], now: Mapping[str, float], inHand: int) -> list[str]:
-    """
-    What cannot be of two pages, one after the other.
+    """What cannot be of two pages, one after the other.
 
     The numbers of one page are read one by one while workers count, so a page need not balance in itself. But what came in
     before one page has met its fate by the next, but for what the workers have in hand; and the other way round.
 
     @param inHand: so many datagrams may be received and not settled.
-
     @return: a line for each fault.
     """
     found = [
@@ -128,8 +124,7 @@ def pageFaults(before: Mapping[str, float], now: Mapping[str, float], inHand: in
 
 @dataclass(frozen=True)
 class Process:
-    """
-    What a process has at some moment.
+    """What a process has at some moment.
 
     @ivar resident: VmRSS, in bytes.
     @ivar descriptors: how many files and sockets it has open.
@@ -146,12 +141,10 @@ class Process:
 
 
 def growth(name: str, looks: Sequence[Sequence[Process]]) -> list[str]:
-    """
-    Compare the second half of the time with the first.
+    """Compare the second half of the time with the first.
 
     @param name: whose they are.
     @param looks: what was seen each time, of each of several processes.
-
     @return: a line for each fault.
     """
     if len(looks) < 2:
@@ -171,8 +164,7 @@ def growth(name: str, looks: Sequence[Sequence[Process]]) -> list[str]:
 
 @dataclass
 class Done:
-    """
-    What was done to the server, and seen of it.
+    """What was done to the server, and seen of it.
 
     @ivar killed: how many workers.
     @ivar applied: how many files it was to apply.
@@ -195,12 +187,10 @@ class Done:
 
 
 def faults(sent: Sent, last: Page, log: str, done: Done) -> list[str]:
-    """
-    What does not balance at the end.
+    """What does not balance at the end.
 
     @param last: the metrics when the load was over.
     @param log: all that the server has logged.
-
     @return: a line for each fault.
     """
     accounts = Accounts.read(log)
@@ -247,8 +237,7 @@ class Chaos:
     """Does to a server, second by second, what can happen to one."""
 
     def __init__(self, server: Running, url: str, file: Path, options: argparse.Namespace) -> None:
-        """
-        @param url: where its metrics are.
+        """@param url: where its metrics are.
         @param file: its configuration file.
         """
         self.done = Done()
@@ -263,8 +252,7 @@ class Chaos:
         self._next = {"kill": options.kill_every, "hup": options.reload_every, "usr1": options.ask_every, "look": 0.0}
 
     def second(self, sent: Sent) -> None:
-        """
-        A second is over.
+        """A second is over.
 
         @param sent: what the load has sent.
         """
@@ -295,11 +283,9 @@ class Chaos:
         return page
 
     def settled(self) -> Page:
-        """
-        Wait until all workers are there and nothing more comes.
+        """Wait until all workers are there and nothing more comes.
 
         @return: the metrics then.
-
         @raise Broken: if it does not come to that.
         """
         deadline = time.monotonic() + PATIENCE
@@ -368,8 +354,7 @@ _heading = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    Run it.
+    """Run it.
 
     @return: the exit status: 0, 1 if something does not balance or the server failed, 2 if what was asked for cannot be.
     """
@@ -420,8 +405,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _watch(command: Sequence[str], processors: set[int], chaos: Chaos) -> Sent:
-    """
-    Run the load, which has a line each second.
+    """Run the load, which has a line each second.
 
     @return: the last one.
     """

@@ -29,8 +29,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measurement:
-    """
-    One server under one load in one round.
+    """One server under one load in one round.
 
     @ivar rate: echoes a second.
     @ivar cpu: the server's processor time for each echoed datagram, in seconds.
@@ -72,8 +71,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Start:
-    """
-    One start of a process.
+    """One start of a process.
 
     @ivar seconds: from its start to its first answer.
     @ivar memory: what it had then.
@@ -87,8 +85,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Gap:
-    """
-    The longest gaps of a ticker under one flood, over all rounds, in seconds.
+    """The longest gaps of a ticker under one flood, over all rounds, in seconds.
 
     @ivar longestOwn: less the time in which the system ran others.
     """
@@ -101,8 +98,7 @@ class Gap:
 
 @dataclass
 class Figures:
-    """
-    All that one run of the benchmarks has found.
+    """All that one run of the benchmarks has found.
 
     @ivar starts: by C{ours} and C{bare}.
     @ivar skipped: what was not measured, and why, by name.
@@ -147,8 +143,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Target:
-    """
-    What one figure should be at the most.
+    """What one figure should be at the most.
 
     @ivar value: what it is; C{None} if that was not measured.
     """

@@ -100,8 +100,7 @@ def cost(guard: Guard, some: list[Batch], rounds: int) -> float:
 
 
 def flood(guard: Guard, sources: int, fresh: Callable[[int], list[int]]) -> tuple[float, int]:
-    """
-    Show the guard datagrams, each from a source that it never saw.
+    """Show the guard datagrams, each from a source that it never saw.
 
     @return: the processor time of a datagram in microseconds, and how many KiB the process grew.
     """

@@ -14,8 +14,7 @@ _noOffload = 3
 
 @dataclass(frozen=True)
 class Load:
-    """
-    One load.
+    """One load.
 
     @ivar name: what it is called on the command line and in tables.
     @ivar what: what it is, for people.
@@ -35,8 +34,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Heard:
-    """
-    What the load says of one run; all in datagrams and seconds.
+    """What the load says of one run; all in datagrams and seconds.
 
     @ivar sent: those that went out, those that were sent again too.
     @ivar echoed: those that came back as they went out.
@@ -75,12 +73,10 @@ LOADS: dict[str, Load] = {
 
 
 def run(load: Load, workshop: Workshop, processors: set[int], host: str, port: int, seconds: float) -> Heard:
-    """
-    Put a server under a load.
+    """Put a server under a load.
 
     @param processors: those of the load.
     @param seconds: how long.
-
     @raise Missing: if this kernel cannot make it.
     @raise Broken: if the load fails, or hears nothing.
     """

@@ -22,15 +22,13 @@ Say = Callable[[str], None]
 
 
 class Bench:
-    """
-    Measures.
+    """Measures.
 
     @ivar figures: what has been found so far.
     """
 
     def __init__(self, workshop: Workshop, processors: Processors, seconds: float, say: Say) -> None:
-        """
-        @param seconds: how long each load lasts.
+        """@param seconds: how long each load lasts.
         @param say: tells people how it goes.
         """
         self.figures = Figures()
@@ -67,8 +65,7 @@ class Bench:
             self.figures.broken.append(str(e))
 
     def gaps(self, rounds: int, sizes: Sequence[int]) -> None:
-        """
-        Run the ticker under floods.
+        """Run the ticker under floods.
 
         @param sizes: those of the floods' datagrams, in bytes.
         """

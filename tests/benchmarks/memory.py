@@ -45,8 +45,7 @@ class Asking(DatagramProtocol):
 
 
 def flood(server: DatagramProtocol, plan: Decider | None, datagrams: int) -> float:
-    """
-    Echo through a network with 64 datagrams on their way.
+    """Echo through a network with 64 datagrams on their way.
 
     @return: datagrams a second, those of either direction counted.
     """
@@ -65,8 +64,7 @@ def flood(server: DatagramProtocol, plan: Decider | None, datagrams: int) -> flo
 
 
 def probes(seconds: int) -> tuple[float, int]:
-    """
-    Probe an echo server once a second through 10 % loss each way, with our own client.
+    """Probe an echo server once a second through 10 % loss each way, with our own client.
 
     @return: the seconds it took, and how many replies there were.
     """

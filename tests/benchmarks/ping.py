@@ -1,5 +1,4 @@
-"""
-What the prober is worth: the figures of C{udpecho ping}, each as a ratio within one run.
+"""What the prober is worth: the figures of C{udpecho ping}, each as a ratio within one run.
 
     python -m tests.benchmarks.ping [--rounds 3] [--seconds 5] [--virtual 3600]
 
@@ -48,8 +47,7 @@ _ping = "import sys; sys.argv[0] = 'udpecho'; from udpecho.cli.main import main;
 
 
 def probe(port: int, interval: float, count: int) -> None:
-    """
-    Probe a local port and print, for each probe that has both, its number, the round trip by the kernel's stamps and that by
+    """Probe a local port and print, for each probe that has both, its number, the round trip by the kernel's stamps and that by
     the monotonic clock, in ns.
     """
     from twisted.internet import reactor as installed
@@ -146,8 +144,7 @@ def running(command: Sequence[str], processor: int | None, workshop: Workshop) -
 
 
 def told(command: Sequence[str], processor: int | None, workshop: Workshop, seconds: float) -> str:
-    """
-    Run a process to its end.
+    """Run a process to its end.
 
     @return: what it has written.
     """
@@ -197,11 +194,9 @@ def awaitEcho(port: int) -> None:
 
 @contextmanager
 def cEcho(workshop: Workshop, processor: int | None = 1) -> Iterator[int]:
-    """
-    The C server.
+    """The C server.
 
     @param processor: where it runs; by default not where the prober does.
-
     @return: its port.
     """
     port = freePort()
@@ -211,8 +206,7 @@ def cEcho(workshop: Workshop, processor: int | None = 1) -> Iterator[int]:
 
 
 class Wire:
-    """
-    Hears the datagrams of one port on the loopback device.
+    """Hears the datagrams of one port on the loopback device.
 
     @ivar times: by a probe's number, when it went to the port and when its reply came from there, in ns.
     """
@@ -261,8 +255,7 @@ class Wire:
 
 
 def heard(port: int, count: int, workshop: Workshop, interval: float = 0.005) -> tuple[float, float, float]:
-    """
-    Probe a port from the first processor, and hear the wire.
+    """Probe a port from the first processor, and hear the wire.
 
     @return: medians in seconds over the same probes: of the wire's round trips, the kernel's, and the monotonic clock's.
     """
@@ -331,8 +324,8 @@ def _behindProxy(workshop: Workshop, seconds: float, busy: bool) -> tuple[float,
 
 
 def errorBehindProxy(workshop: Workshop, seconds: float) -> tuple[float, str]:
-    """
-    By how many us the median is wrong behind the proxy, less what the proxy itself adds to its delay, which the wire tells.
+    """By how many us the median is wrong behind the proxy, less what the proxy itself adds to its delay, which
+    the wire tells.
     """
     wire, kernel, monotonic = _behindProxy(workshop, seconds, busy=False)
     return abs(kernel - wire) * 1e6, (

@@ -71,8 +71,7 @@ def asJSON(figures: Figures) -> str:
 
 
 def drawing() -> Any:
-    """
-    What draws charts.
+    """What draws charts.
 
     @raise Missing: if it is not installed.
     """
@@ -84,8 +83,7 @@ def drawing() -> Any:
 
 
 def chart(figures: Figures, path: Path) -> None:
-    """
-    Draw the processor time of each server, a panel for each load; the bars end at the medians, the lines go from the lowest
+    """Draw the processor time of each server, a panel for each load; the bars end at the medians, the lines go from the lowest
     to the highest.
 
     @raise Missing: if there is nothing to draw with.

@@ -29,8 +29,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Memory:
-    """
-    What a process, and its children, have in memory, in bytes.
+    """What a process, and its children, have in memory, in bytes.
 
     @ivar resident: VmRSS; pages that others have too are counted in full.
     @ivar proportional: Pss; such pages are counted in part.
@@ -44,8 +43,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Used:
-    """
-    What a process, and its children, have had of the processors, in seconds.
+    """What a process, and its children, have had of the processors, in seconds.
 
     @ivar cpu: the time in which they ran, user and system.
     @ivar waited: the time in which one of their threads, the one that waited longest, was ready to run, and the system ran
@@ -64,8 +62,7 @@ def freePort() -> int:
 
 
 class Running:
-    """
-    A process; as a context manager, ended at the end.
+    """A process; as a context manager, ended at the end.
 
     @ivar pid: its process identifier.
     @ivar started: when it was started, on the clock of C{time.perf_counter}.
@@ -74,8 +71,7 @@ class Running:
     def __init__(
         self, command: Sequence[str], workshop: Workshop, processors: set[int], name: str, keepsOutput: bool = True
     ) -> None:
-        """
-        @param command: what to run.
+        """@param command: what to run.
         @param processors: where.
         @param name: what to call it when it is broken.
         @param keepsOutput: whether its standard output goes to a file, or to C{/dev/null}.
@@ -109,11 +105,9 @@ class Running:
         return self._log.read_text(errors="replace")
 
     def untilAnswered(self, host: str, port: int) -> float:
-        """
-        Ask until it answers.
+        """Ask until it answers.
 
         @return: the seconds from its start to its first reply.
-
         @raise Broken: if it does not.
         """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -126,8 +120,7 @@ class Running:
         raise self._broken("does not answer")
 
     def untilLogged(self, text: str) -> None:
-        """
-        Wait until it has written something, without a datagram.
+        """Wait until it has written something, without a datagram.
 
         @raise Broken: if it does not.
         """
@@ -138,13 +131,10 @@ class Running:
         raise self._broken(f"does not say {text!r}")
 
     def untilTold(self, sock: socket.socket) -> float:
-        """
-        Wait for a datagram from it.
+        """Wait for a datagram from it.
 
         @param sock: where it comes to.
-
         @return: the seconds from its start.
-
         @raise Broken: if none comes.
         """
         while time.perf_counter() < self.started + PATIENCE and self._popen.poll() is None:
@@ -153,8 +143,7 @@ class Running:
         raise self._broken("does not tell that it runs")
 
     def used(self) -> Used:
-        """
-        The processor time of all threads of it and of its children so far.
+        """The processor time of all threads of it and of its children so far.
 
         The scheduler has nanoseconds for the threads there are (C{/proc/PID/task/*/schedstat}, kernel documentation,
         C{scheduler/sched-stats}); children that have ended are in C{/proc/PID/stat} (C{proc_pid_stat(5)}, cutime, cstime), in
@@ -196,11 +185,9 @@ class Running:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._tree())
 
     def stop(self) -> str:
-        """
-        Ask it to end, with C{SIGTERM}.
+        """Ask it to end, with C{SIGTERM}.
 
         @return: all that it has written.
-
         @raise Broken: if it does not end.
         """
         if self._popen.poll() is not None:

@@ -16,8 +16,7 @@ Command = Callable[[Workshop, int], Sequence[str]]
 
 @dataclass(frozen=True)
 class Server:
-    """
-    One server.
+    """One server.
 
     @ivar name: what it is called on the command line and in tables.
     @ivar command: how to run it on a port; raises L{Missing} where that cannot be.

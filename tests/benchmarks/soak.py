@@ -1,5 +1,4 @@
-"""
-Minutes of mixed load on a server process, and whether its accounts balance:
+"""Minutes of mixed load on a server process, and whether its accounts balance:
 
     python -m tests.benchmarks.soak [--minutes 10] [--rate 20000] [--sources 50000]
 
@@ -30,8 +29,7 @@ _segments = 64
 
 @dataclass(frozen=True)
 class Sent:
-    """
-    What the load says, of all the time since its start.
+    """What the load says, of all the time since its start.
 
     @ivar sent: datagrams that the kernel took.
     @ivar failed: those that it did not take.
@@ -54,8 +52,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Accounts:
-    """
-    What a server says at its stop, in datagrams.
+    """What a server says at its stop, in datagrams.
 
     @ivar kernel: what the kernel dropped before.
     """
@@ -67,9 +64,7 @@ class Accounts:
 
     @classmethod
     def read(cls, log: str) -> Accounts:
-        """
-        @param log: what the server has logged.
-
+        """@param log: what the server has logged.
         @raise Broken: if the sums are not there.
         """
         lines = re.findall(r"stopped: (.*)$", log, re.MULTILINE)
@@ -81,8 +76,7 @@ class Accounts:
 
 
 def faults(sent: Sent, accounts: Accounts) -> list[str]:
-    """
-    What does not balance.
+    """What does not balance.
 
     @return: a line for each fault.
     """
@@ -100,8 +94,7 @@ def faults(sent: Sent, accounts: Accounts) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    Run it.
+    """Run it.
 
     @return: the exit status: 0, 1 if the accounts do not balance or the server failed, 2 if what was asked for cannot be.
     """
@@ -160,8 +153,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _watch(command: Sequence[str], processors: set[int], server: Running) -> Sent:
-    """
-    Run the load, and print a line for each of its lines.
+    """Run the load, and print a line for each of its lines.
 
     @return: the last one.
     """

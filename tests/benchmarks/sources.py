@@ -1,6 +1,5 @@
-"""
-Millions of sources, as forged ones would come, on a server whose limiter has to decide about each: how much memory they take,
-and how much of the processor.
+"""Millions of sources, as forged ones would come, on a server whose limiter has to decide about each: how much memory they
+take, and how much of the processor.
 
     python -m tests.benchmarks.sources [--number 10000000] [--rate 100000]
 """
@@ -25,8 +24,7 @@ _options = ("--log-datagrams", "0", "--receive-buffer", "4M", "--trust", "192.0.
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    Run it.
+    """Run it.
 
     @return: the exit status: 0, 1 if the server failed or its accounts do not balance, 2 if what is needed is missing.
     """

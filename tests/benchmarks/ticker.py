@@ -1,5 +1,4 @@
-"""
-How long a flood keeps a timer waiting: the longest gap between the ticks of a 10 ms ticker, in a server process that is
+"""How long a flood keeps a timer waiting: the longest gap between the ticks of a 10 ms ticker, in a server process that is
 flooded by another, on L{udpecho.net.open.listen} and on Twisted's own C{listenUDP}, in turn.
 
     python -m tests.benchmarks.ticker [--rounds 3] [--seconds 3] [--sizes 0,1,64,65507] [--reactor epoll]
@@ -35,8 +34,7 @@ _ports = ("ours", "stock")
 
 
 class Ticker:
-    """
-    Ticks, and measures the gaps.
+    """Ticks, and measures the gaps.
 
     @ivar longest: the longest gap so far, in seconds.
     @ivar longestOwn: the same, less the time in which this process was ready to run and the system ran others.
@@ -67,8 +65,7 @@ class Ticker:
 
 @dataclass
 class Measurement:
-    """
-    What one flood did.
+    """What one flood did.
 
     @ivar gap: the longest gap, in seconds.
     @ivar ownGap: the same, less the time in which the system ran others.
@@ -81,8 +78,7 @@ class Measurement:
 
 
 def serve(kind: str, reactorName: str | None, lifetime: float) -> None:
-    """
-    Be the server: print the port, serve until C{SIGTERM}, print the longest gap and the number of replies.
+    """Be the server: print the port, serve until C{SIGTERM}, print the longest gap and the number of replies.
 
     @param kind: C{ours} or C{stock}.
     @param lifetime: seconds after which to stop anyway.
@@ -131,8 +127,7 @@ def flood(port: int, size: int, seconds: float) -> None:
 
 
 def measure(kind: str, size: int, seconds: float, reactorName: str | None) -> Measurement:
-    """
-    Flood one server, in processes of their own.
+    """Flood one server, in processes of their own.
 
     @param kind: C{ours} or C{stock}.
     @param size: the payload of each datagram, in bytes.

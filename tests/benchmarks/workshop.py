@@ -25,8 +25,7 @@ class Missing(Exception):
 
 
 class Workshop:
-    """
-    Finds and builds programs.
+    """Finds and builds programs.
 
     @ivar directory: where to, and where servers run.
     """
@@ -39,28 +38,23 @@ class Workshop:
         self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "GO111MODULE": "off"}
 
     def compile(self, source: str) -> str:
-        """
-        Compile a C program.
+        """Compile a C program.
 
         @param source: its path below this directory.
-
         @return: the path of the program.
-
         @raise Missing: if there is no compiler, or not for this program.
         """
         return self._build(HERE / source, [self.tool("cc"), "-O2", "-Wall", "-Wextra", "-o"])
 
     def buildGo(self, source: str) -> str:
-        """
-        The same for Go.
+        """The same for Go.
 
         @raise Missing: if there is no compiler, or not for this program.
         """
         return self._build(HERE / source, [self.tool("go"), "build", "-o"])
 
     def tool(self, name: str) -> str:
-        """
-        Find a program.
+        """Find a program.
 
         @raise Missing: if it is not installed.
         """
@@ -77,8 +71,7 @@ class Workshop:
         return [*twistd, "-n", "--pidfile=", *arguments]
 
     def udpecho(self, host: str, port: int, *options: str) -> list[str]:
-        """
-        How to run C{twistd -n udpecho}.
+        """How to run C{twistd -n udpecho}.
 
         @raise Missing: if it does not have one of the options.
         """
@@ -119,8 +112,7 @@ class Workshop:
 
 
 class Processors:
-    """
-    Which processors the servers have, and which one the load has.
+    """Which processors the servers have, and which one the load has.
 
     @ivar shared: whether there is only one for both.
     """
@@ -138,8 +130,7 @@ class Processors:
         return {self._all[-1]}
 
     def server(self, wanted: int) -> set[int]:
-        """
-        Those of a server.
+        """Those of a server.
 
         @param wanted: how many it would use; where there are not so many beside that of the load, it has one.
         """

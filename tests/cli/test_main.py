@@ -89,8 +89,7 @@ class OutputTests:
 
     @pytest.mark.skipif(os.name != "posix", reason="a shell closes the standard output")
     def test_closed(self, processes: Processes, server: Server) -> None:
-        """
-        With no standard output at all the datagram is sent and answered nevertheless, and nothing is written to another
+        """With no standard output at all the datagram is sent and answered nevertheless, and nothing is written to another
         descriptor that has its number.
         """
         host, port = server.addresses[0]

@@ -24,9 +24,7 @@ class ProxyCommandTests:
     OPTIONS = ("--loss", "10%", "--delay", "50ms", "--jitter", "10ms", "--seed", "7")
 
     def test_ours(self, processes: Processes, server: Server) -> None:
-        """
-        Between our client and our server, with loss, delay and jitter, the seed determines which datagrams are answered.
-        """
+        """Between our client and our server, with loss, delay and jitter, the seed determines which datagrams are answered."""
         plans = [FaultPlan(f"7 {direction}", loss=0.1, delay=0.05, jitter=0.01) for direction in ("up", "down")]
         # The second plan decides only about datagrams that the first lets through.
         expected = [all(plan.decide(1, 0).delays for plan in plans) for _ in range(20)]
@@ -74,8 +72,7 @@ class ProxyCommandTests:
         assert sums["down"]["delayed"] >= 3
 
     def test_verbose(self, processes: Processes, server: Server) -> None:
-        """
-        C{--verbose} prints a line for each datagram in each direction, and the lines of one direction are decisions that can
+        """C{--verbose} prints a line for each datagram in each direction, and the lines of one direction are decisions that can
         be replayed.
         """
         options = ("--verbose", "--direction", "up", "--corrupt", "50%", "--delay", "1ms", "--duplicate", "50%", "--seed", "x")

@@ -19,9 +19,7 @@ class SendTests:
     """C{udpecho send}: one datagram, its reply, and the two lines."""
 
     def test_plainServer(self, processes: Processes, plain: socket.socket) -> None:
-        """
-        Standard input goes to a plain socket as one datagram; its answer gives the two lines, nothing else, and status 0.
-        """
+        """Standard input goes to a plain socket as one datagram; its answer gives the two lines, nothing else, and status 0."""
         sending = processes.start("udpecho", "send", at(plain), feed=b"hello")
         assert answer(plain) == b"hello"
         assert isQuiet(plain)
@@ -187,8 +185,8 @@ class ReplyTests:
         assert sent.stderr == f"udpecho: {peer} refused the datagram: nothing listens on that port\n"
 
     def test_unreachable(self, processes: Processes) -> None:
-        """
-        Where the system has no way to the peer (a broadcast address, which one must ask for) there is status 3 and a sentence.
+        """Where the system has no way to the peer (a broadcast address, which one must ask for) there is status 3 and a
+        sentence.
         """
         sent = processes.run("udpecho", "send", "255.255.255.255:1234", feed=b"hello")
         assert complaint(sent, 3).startswith("udpecho: 255.255.255.255:1234 cannot be reached: ")
@@ -244,8 +242,8 @@ class ChunkTests:
         assert sent.stderr == "udpecho: sent=20 answered=20 unanswered=0 sent-bytes=20 answered-bytes=20\n"
 
     def test_lost(self, processes: Processes, plain: socket.socket) -> None:
-        """
-        A piece without a reply is reported, the next ones are sent, a late reply answers none of them, and the status is 1.
+        """A piece without a reply is reported, the next ones are sent, a late reply answers none of them, and
+        the status is 1.
         """
         sending = processes.start("udpecho", "send", "--chunk", "4", "--timeout", "1", at(plain), feed=b"abcdefghij")
         answer(plain)

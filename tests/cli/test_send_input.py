@@ -165,9 +165,7 @@ class InputTests:
 
     @pytest.mark.skipif(os.name != "posix", reason="a shell closes the standard input")
     def test_closed(self, processes: Processes, plain: socket.socket) -> None:
-        """
-        Without any standard input nothing is sent, not even what another descriptor that has its number can read.
-        """
+        """Without any standard input nothing is sent, not even what another descriptor that has its number can read."""
         line = shlex.join([*command("udpecho"), "send", at(plain)])
         message = complaint(processes.run("sh", "-c", f"exec {line} <&-"))
         assert message.startswith("udpecho: standard input must be open: name a FILE")

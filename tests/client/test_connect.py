@@ -467,8 +467,7 @@ class ConnectTests:
         runOnce(test)
 
     def test_reactorWithoutDescriptors(self) -> None:
-        """
-        On a reactor that has no file descriptors the client is on that reactor's own port, and is closed if it cannot be
+        """On a reactor that has no file descriptors the client is on that reactor's own port, and is closed if it cannot be
         connected.
         """
         clock = Clock()

@@ -118,8 +118,7 @@ class EchoClientTests:
         assert str(outcome.failure) == "no reply from 192.0.2.7:7 within 2 s; 3 other datagrams from it ignored"
 
     def test_noVerify(self) -> None:
-        """
-        Without verification the first datagram answers the oldest payload; one with the same bytes as another
+        """Without verification the first datagram answers the oldest payload; one with the same bytes as another
         outstanding payload still answers that one.
         """
         client = self.make(verify=False)

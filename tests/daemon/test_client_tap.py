@@ -41,8 +41,7 @@ class ClientTests:
         )
 
     def finished(self, process: Process) -> list[str]:
-        """
-        Wait until a client has stopped, and look that it did so quietly.
+        """Wait until a client has stopped, and look that it did so quietly.
 
         @return: the lines of its log that are its own.
         """
@@ -54,8 +53,7 @@ class ClientTests:
     @pytest.mark.parametrize("input", ["file", "pipe", "null"])
     @pytest.mark.parametrize("reactor", list(REACTORS))
     def test_reactors(self, processes: Processes, plain: socket.socket, reactor: str, input: str) -> None:
-        """
-        On each reactor standard input, be it a file, a pipe or C{/dev/null}, goes out as one datagram; it and its reply are
+        """On each reactor standard input, be it a file, a pipe or C{/dev/null}, goes out as one datagram; it and its reply are
         logged, then the process is over, with status 0.
         """
         payload = b"" if input == "null" else b"hello"

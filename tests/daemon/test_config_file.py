@@ -358,8 +358,7 @@ class CompareTests:
     """L{compare}."""
 
     def test_changes(self) -> None:
-        """
-        What can be applied while serving is separate from what needs a restart; what stays, or is the command line's, is not
+        """What can be applied while serving is separate from what needs a restart; what stays, or is the command line's, is not
         named.
         """
         before = parse("port = 7\nrate = 5\nburst = 5\ntrust = 'any'\nmax-rate = 9\ndry-run = false")
@@ -390,8 +389,7 @@ class CheckTests:
     """L{check}."""
 
     def check(self, tmp_path: Path, text: str, use: Any = None) -> tuple[int, list[str]]:
-        """
-        Check a file.
+        """Check a file.
 
         @return: the exit status, and the lines, without the file's directory.
         """

@@ -1,5 +1,5 @@
-"""
-Tests of C{docs/deployment}: units, container and sample are what their tools take, and agree with each other and with udpecho.
+"""Tests of C{docs/deployment}: units, container and sample are what their tools take, and agree with each other and with
+udpecho.
 """
 
 from __future__ import annotations
@@ -155,9 +155,8 @@ class UnitTests:
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_commands(self, name: str) -> None:
-        """
-        All commands are C{twistd}'s, in the foreground and without a pid file, with options that udpecho has; or the signal for
-        a reload.
+        """All commands are C{twistd}'s, in the foreground and without a pid file, with options that udpecho has; or the signal
+        for a reload.
         """
         lines = [value for key, value in unit(name)["Service"] if key.startswith("Exec")]
         assert lines.pop() == "kill -HUP $MAINPID"
@@ -271,9 +270,8 @@ class ContainerTests:
         checkOptions(json.loads(instruction("CMD")))
 
     def test_runs(self, processes: Processes) -> None:
-        """
-        Its command runs with a read-only root and without a capability, and the health check succeeds; without the server the
-        health check fails.
+        """Its command runs with a read-only root and without a capability, and the health check succeeds; without the server
+        the health check fails.
         """
         arguments = json.loads(instruction("CMD"))
         pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")

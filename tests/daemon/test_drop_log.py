@@ -20,8 +20,7 @@ from udpecho.server.counters import Counters
 
 
 class Watched:
-    """
-    A log of drops on a clock.
+    """A log of drops on a clock.
 
     @ivar clock: the clock.
     @ivar counters: the counters that it reads.
@@ -44,8 +43,7 @@ class Watched:
         self.counters.drop(reason, 0, datagrams)
 
     def turn(self, seconds: int) -> list[str]:
-        """
-        Let seconds pass, one by one.
+        """Let seconds pass, one by one.
 
         @return: the lines since the last call.
         """

@@ -150,8 +150,7 @@ class ServiceTests:
     """The guard of an L{EchoService}."""
 
     def test_policy(self, runOnce: Run) -> None:
-        """
-        The service makes the guard of a policy, or takes one that is made; by default it has the default policy. The guard
+        """The service makes the guard of a policy, or takes one that is made; by default it has the default policy. The guard
         knows the ports of the service.
         """
 

@@ -48,9 +48,7 @@ class SelfEchoTests:
 
     @pytest.mark.parametrize("interfaces", [None, ["0.0.0.0"], ["0.0.0.0", "::"]])
     def test_healthy(self, interfaces: list[str] | None, run: Run) -> None:
-        """
-        Each address of a server that answers works; it has received one datagram, which is counted like any other.
-        """
+        """Each address of a server that answers works; it has received one datagram, which is counted like any other."""
         if interfaces == ["0.0.0.0", "::"] and not hasIPv6():
             pytest.skip("no IPv6 here")
 
@@ -134,9 +132,8 @@ class SelfEchoTests:
         runOnce(check)
 
     def test_cancel(self, run: Run) -> None:
-        """
-        A check that is cancelled leaves the others their result. When all are cancelled nothing is left, and the next check is
-        a new one.
+        """A check that is cancelled leaves the others their result. When all are cancelled nothing is left, and the next check
+        is a new one.
         """
 
         async def check(reactor: Any) -> None:

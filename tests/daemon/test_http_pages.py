@@ -40,8 +40,7 @@ ENDPOINT = "tcp:0:interface=127.0.0.1"
 
 
 class Client(Protocol):
-    """
-    Keeps the received data.
+    """Keeps the received data.
 
     @ivar received: all of it.
     @ivar lost: fires when the connection is closed, with all of it.
@@ -59,8 +58,7 @@ class Client(Protocol):
 
 
 class Pages:
-    """
-    The pages on a reactor.
+    """The pages on a reactor.
 
     @ivar counters: the counters on the page.
     @ivar service: the service.
@@ -85,8 +83,7 @@ class Pages:
         return await connectProtocol(endpoint, Client())
 
     async def exchange(self, request: bytes) -> bytes:
-        """
-        Connect, write, and wait until the server has closed the connection.
+        """Connect, write, and wait until the server has closed the connection.
 
         @return: all that it wrote.
         """
@@ -96,8 +93,7 @@ class Pages:
         return response
 
     async def get(self, path: str, method: str = "GET", *headers: str) -> tuple[int, dict[str, str], bytes]:
-        """
-        Request a page.
+        """Request a page.
 
         @return: status, headers with names in lower case, and body.
         """
@@ -392,8 +388,8 @@ class ServiceTests:
         assert not path.exists()
 
     def test_stop(self, run: Run) -> None:
-        """
-        The stop closes connections that are idle, slow, wait for a check, or do not read; when it has finished none is open.
+        """The stop closes connections that are idle, slow, wait for a check, or do not read; when it has
+        finished none is open.
         """
         checks: list[defer.Deferred[dict[str, str | None]]] = []
         cancelled: list[defer.Deferred[dict[str, str | None]]] = []
@@ -514,8 +510,7 @@ class HostileTests:
 
 
 class Transport(StringTransport):
-    """
-    A connection that can be aborted.
+    """A connection that can be aborted.
 
     @ivar aborting: whether it was.
     @ivar channel: its protocol.

@@ -87,9 +87,7 @@ class KubernetesTests:
 
     @overlays
     def test_restricted(self, overlay: str) -> None:
-        """
-        The pods keep to the "restricted" Pod Security Standard, with a read-only root, and no token of an account.
-        """
+        """The pods keep to the "restricted" Pod Security Standard, with a read-only root, and no token of an account."""
         pod, container = self.pod(overlay)
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == instruction("USER")

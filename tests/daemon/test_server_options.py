@@ -89,8 +89,7 @@ class CannotStartTests:
     )
     @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES])
     def test_refused(self, host: str, number: int) -> None:
-        """
-        In the foreground the line has a hint. In the background, where C{twistd} shows 100 bytes, it has the address and the
+        """In the foreground the line has a hint. In the background, where C{twistd} shows 100 bytes, it has the address and the
         reason, however long they are.
         """
         reason = os.strerror(number)

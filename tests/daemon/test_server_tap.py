@@ -29,8 +29,7 @@ class ServerTests:
 
     @pytest.mark.parametrize("reactor", list(REACTORS))
     def test_reactors(self, processes: Processes, reactor: str) -> None:
-        """
-        On each reactor it logs where it answers, echoes over IPv4 and IPv6, logs both ways with the four lines of the
+        """On each reactor it logs where it answers, echoes over IPv4 and IPv6, logs both ways with the four lines of the
         design, and at C{SIGTERM} logs one line of sums and leaves nothing behind.
         """
         server = processes.server(twistd=["twistd", "-n", "--reactor", reactor])
@@ -154,8 +153,7 @@ class DaemonTests:
     """C{twistd udpecho}, in the background."""
 
     def test_daemon(self, processes: Processes) -> None:
-        """
-        It goes into the background once it answers, with its process identifier and its log in files, and at C{SIGTERM} logs
+        """It goes into the background once it answers, with its process identifier and its log in files, and at C{SIGTERM} logs
         the sums and takes its process identifier away.
         """
         pidFile, log = processes.daemon("echo.pid"), processes.directory / "echo.log"
@@ -243,9 +241,8 @@ class AddressTests:
     @needsIPv6
     @onlyLinux
     def test_wildcards(self, processes: Processes) -> None:
-        """
-        All of IPv4 and all of IPv6 go together on one port; each answer comes from the address that was asked, and there is no
-        line about opening it to the network.
+        """All of IPv4 and all of IPv6 go together on one port; each answer comes from the address that was asked, and there is
+        no line about opening it to the network.
         """
         server = processes.server("--interface", "0.0.0.0", "--interface", "::")
         port = server.addresses[0][1]
@@ -396,8 +393,8 @@ class LimitTests:
 
     @onlyLinux
     def test_receiveBufferTooLarge(self, processes: Processes) -> None:
-        """
-        Others are warned, on each address, of how much less they got and what to do about it; the server runs all the same.
+        """Others are warned, on each address, of how much less they got and what to do about it; the server
+        runs all the same.
         """
         unprivileged = without("net_admin")
         server = processes.server("--receive-buffer", "1023m", twistd=[*unprivileged, *command("twistd"), "-n"])
@@ -539,9 +536,7 @@ class OddDatagramTests:
 
     @needsRoot
     def test_fromPortZero(self, processes: Processes) -> None:
-        """
-        A datagram whose source is port 0 cannot be answered, and costs that one reply only, if nothing else refuses it.
-        """
+        """A datagram whose source is port 0 cannot be answered, and costs that one reply only, if nothing else refuses it."""
         server = processes.server("--interface", "127.0.0.1", "--no-loop-guard")
         port = server.addresses[0][1]
         try:

@@ -148,9 +148,8 @@ class SignalTests:
     """Signals, and the log of drops."""
 
     def test_signals(self, processes: Processes) -> None:
-        """
-        C{SIGUSR1} logs the counters. C{SIGHUP} without a configuration is logged and changes nothing. A health check is counted
-        and logs no line.
+        """C{SIGUSR1} logs the counters. C{SIGHUP} without a configuration is logged and changes nothing. A health check is
+        counted and logs no line.
         """
         port = unusedTCPPort()
         server = processes.server(
@@ -318,9 +317,8 @@ class SystemdTests:
         return manager.start(processes, "twistd", "-n", "--pidfile=", "udpecho", "--log-datagrams", "0", *options)
 
     def test_life(self, manager: Manager, processes: Processes) -> None:
-        """
-        It serves on the passed sockets, notifies when it is ready and where, feeds the watchdog, notifies of a reload and its
-        end, and of the stop.
+        """It serves on the passed sockets, notifies when it is ready and where, feeds the watchdog, notifies of a reload and
+        its end, and of the stop.
         """
         path = processes.directory / "udpecho.toml"
         path.write_text("rate = 5\n")
@@ -400,8 +398,7 @@ class SystemdTests:
 
 
 class Silent:
-    """
-    A guard that drops everything.
+    """A guard that drops everything.
 
     @ivar reason: the reason, or C{None} to drop nothing.
     """

@@ -32,8 +32,7 @@ def bound(host: str = "127.0.0.1", kind: int = socket.SOCK_DGRAM) -> socket.sock
 
 
 class Passed:
-    """
-    Sockets at consecutive descriptors, as systemd passes them.
+    """Sockets at consecutive descriptors, as systemd passes them.
 
     @ivar first: the first of these descriptors.
     @ivar count: the number of them.
@@ -44,8 +43,7 @@ class Passed:
         self.count = count
 
     def take(self, *selection: str, names: str | None = None, **environment: str) -> list[socket.socket]:
-        """
-        Take sockets over.
+        """Take sockets over.
 
         @param names: C{LISTEN_FDNAMES}.
         @param environment: variables that replace the right ones.
@@ -97,8 +95,7 @@ class ActivationTests:
     """L{activatedSockets}, on descriptors of this process."""
 
     def test_all(self) -> None:
-        """
-        Without a selection all sockets are taken over, in their order; they are at the passed descriptors, non-blocking, and
+        """Without a selection all sockets are taken over, in their order; they are at the passed descriptors, non-blocking, and
         not inherited.
         """
         first, second = bound(), bound("127.0.0.2")
@@ -120,8 +117,7 @@ class ActivationTests:
             assert [hasBoth(sock) for sock in sockets] == [True, False, False]
 
     def test_selection(self) -> None:
-        """
-        A name selects all sockets of that name, a number the one at that index; a name takes precedence over a number. The
+        """A name selects all sockets of that name, a number the one at that index; a name takes precedence over a number. The
         order is that of the selection. A socket that is not selected stays open, but no child inherits it.
         """
         with passed(bound(), bound(), bound(), bound()) as there:
@@ -237,8 +233,7 @@ class ActivationTests:
         st.lists(st.one_of(st.text(), st.sampled_from(["all", "a", "b", "0", "1"])), max_size=3),
     )
     def test_anything(self, environment: dict[str, str], selection: list[str]) -> None:
-        """
-        Whatever the environment and the selection are, there are either usable sockets or a message of one line; nothing is
+        """Whatever the environment and the selection are, there are either usable sockets or a message of one line; nothing is
         left open, and the environment is empty.
         """
         before = openSockets()

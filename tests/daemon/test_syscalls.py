@@ -1,6 +1,5 @@
-"""
-Every system call that the server makes fails in turn, injected by C{strace}: it starts completely or not at all, continues to
-serve, and accounts for every datagram.
+"""Every system call that the server makes fails in turn, injected by C{strace}: it starts completely or not at all, continues
+to serve, and accounts for every datagram.
 """
 
 from __future__ import annotations
@@ -76,8 +75,7 @@ def _needsStrace() -> None:
 
 
 class Client:
-    """
-    Sends datagrams and counts the replies.
+    """Sends datagrams and counts the replies.
 
     @ivar replies: how many there were.
     """
@@ -108,8 +106,7 @@ class Client:
 def failing(
     processes: Processes, call: str, error: str, when: str, *options: str, children: bool = True, lacking: str | None = None
 ) -> Process:
-    """
-    Start a server one of whose system calls fails.
+    """Start a server one of whose system calls fails.
 
     @param when: which of the calls, as C{inject=} of C{strace(1)} has it.
     @param children: whether those of its children fail too; the calls of each are counted separately.
@@ -132,8 +129,7 @@ def hasFailed(processes: Processes) -> bool:
 
 
 def addressOf(process: Process) -> tuple[str, int]:
-    """
-    Where a server answers.
+    """Where a server answers.
 
     @raise Late: if it does not come to that.
     """
@@ -142,8 +138,7 @@ def addressOf(process: Process) -> tuple[str, int]:
 
 
 def live(process: Process, times: int) -> dict[str, int] | None:
-    """
-    Send a server datagrams, if it starts, and have it stop.
+    """Send a server datagrams, if it starts, and have it stop.
 
     @return: the counters in its last line, which agree with the replies; C{None} if it did not start.
     """
@@ -164,9 +159,8 @@ def live(process: Process, times: int) -> dict[str, int] | None:
 
 
 def checkOutput(process: Process, started: bool, ofReactor: bool) -> None:
-    """
-    Check what a server wrote: one line if it could not start, and no traceback, unless Twisted's reactor could not be made or
-    could not have its signal handlers.
+    """Check what a server wrote: one line if it could not start, and no traceback, unless Twisted's reactor could not be made
+    or could not have its signal handlers.
     """
     output = process.stdout + process.stderr
     assert ofReactor or "Traceback" not in output, process
@@ -210,8 +204,8 @@ class SystemCallTests:
 
     @pytest.mark.parametrize(("call", "error", "least"), _serving)
     def test_serving(self, processes: Processes, call: str, error: str, least: int) -> None:
-        """
-        Errors while it serves do not stop it: the datagrams of a failed call are accounted for, and there is no traceback.
+        """Errors while it serves do not stop it: the datagrams of a failed call are accounted for, and there is
+        no traceback.
         """
         process = failing(processes, call, error, "3+5")
         counts = live(process, 12)

@@ -100,8 +100,7 @@ class NotifierTests:
         assert log.lines == ["cannot notify systemd at NOTIFY_SOCKET: [Errno 2] No such file or directory"]
 
     def test_full(self) -> None:
-        """
-        A full socket does not block; the states that did not fit are sent when there is room, in their order, each in a
+        """A full socket does not block; the states that did not fit are sent when there is room, in their order, each in a
         notification of its own.
         """
         with FakeNotifySocket("") as manager:
@@ -227,9 +226,8 @@ class WatchdogTests:
             self.clock.advance(10)
 
     def test_failure(self, log: Log) -> None:
-        """
-        After a failed check it does not feed the watchdog, and logs that once; after the next check that succeeds it feeds it
-        again, and logs that.
+        """After a failed check it does not feed the watchdog, and logs that once; after the next check that succeeds it feeds
+        it again, and logs that.
         """
         self.watchdog.start()
         for _ in range(3):
@@ -283,8 +281,7 @@ class WatchdogTests:
         assert self.notifier.fed == 0
 
     def test_stop(self) -> None:
-        """
-        The stop cancels the current check, feeds nothing, and leaves nothing in the reactor; it may be stopped twice, and
+        """The stop cancels the current check, feeds nothing, and leaves nothing in the reactor; it may be stopped twice, and
         started again.
         """
         self.watchdog.stop()

@@ -18,8 +18,7 @@ from tests.support.running import udpSocket
 
 
 def interval(number: int, probability: float) -> range:
-    """
-    The numbers of successes among which a binomial variable is with a probability of at least 99.99 %.
+    """The numbers of successes among which a binomial variable is with a probability of at least 99.99 %.
 
     @param number: how many trials.
     """
@@ -51,8 +50,7 @@ def _binomial(number: int, probability: float) -> list[float]:
 
 
 class Measurement:
-    """
-    Numbered datagrams through C{udpecho proxy}, with faults in the direction to the client.
+    """Numbered datagrams through C{udpecho proxy}, with faults in the direction to the client.
 
     @ivar sums: the proxy's sums of that direction.
     @ivar numbers: the datagrams that arrived whole, in their order.

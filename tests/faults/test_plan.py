@@ -219,8 +219,7 @@ class ShareTests:
         ],
     )
     def test_bursts(self, model: GilbertElliott) -> None:
-        """
-        The share that Gilbert-Elliott loses is the stationary one, as the literature has it; its variance is that of a
+        """The share that Gilbert-Elliott loses is the stationary one, as the literature has it; its variance is that of a
         Markov chain, which is greater than the binomial's.
         """
         number = 200000
@@ -302,9 +301,8 @@ class DelayTests:
 
     @pytest.mark.parametrize("start", [0.0, 0.1, 0.7, 1.1, 12345.6789, 1e6 + 0.3])
     def test_queue(self, start: float) -> None:
-        """
-        The queue takes datagrams until its bytes are full, not one more and not one less, at whatever time; what the link has
-        carried meanwhile makes room.
+        """The queue takes datagrams until its bytes are full, not one more and not one less, at whatever time; what the link
+        has carried meanwhile makes room.
         """
         plan = FaultPlan(1, rate=1000, queue=3000)
         reasons = [plan.decide(1000, start).reasons for _ in range(4)]
@@ -430,9 +428,7 @@ class RangeTests:
         ],
     )
     def test_values(self, fault: str, value: Any) -> None:
-        """
-        A value out of range is refused with the fault and the value, by the constructor and by C{change}.
-        """
+        """A value out of range is refused with the fault and the value, by the constructor and by C{change}."""
         with pytest.raises(ValueError, match=rf"^{fault} must be .*, got {value}$"):
             FaultPlan(1, **{fault: value})
         with pytest.raises(ValueError, match=rf"^{fault} must be "):

@@ -39,8 +39,7 @@ def hasRawSockets() -> bool:
 
 
 class Upstream(DatagramProtocol):
-    """
-    Echoes, and counts.
+    """Echoes, and counts.
 
     @ivar asked: how many datagrams came from each address.
     """
@@ -233,8 +232,7 @@ class FaultProxyTests:
         runOnce(test)
 
     def test_idle(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        An idle client is forgotten and its socket closed; when it sends again it is a new client. An active one is not
+        """An idle client is forgotten and its socket closed; when it sends again it is a new client. An active one is not
         forgotten.
         """
         now = 1000.0
@@ -293,8 +291,8 @@ class FaultProxyTests:
         run(test)
 
     def test_change(self, run: Run) -> None:
-        """
-        A changed plan, and a new one in its place, hold from the next datagram on; each outcome is counted by its direction.
+        """A changed plan, and a new one in its place, hold from the next datagram on; each outcome is counted
+        by its direction.
         """
 
         async def test(reactor: Any) -> None:
@@ -378,9 +376,8 @@ class FaultProxyTests:
         run(test)
 
     def test_stop(self, run: Run) -> None:
-        """
-        A proxy that is stopped counts delayed datagrams as its own losses, each in its direction, and leaves nothing; stopped
-        again, it does nothing.
+        """A proxy that is stopped counts delayed datagrams as its own losses, each in its direction, and leaves nothing;
+        stopped again, it does nothing.
         """
 
         async def test(reactor: Any) -> None:
@@ -498,9 +495,7 @@ class RefusalTests:
         runOnce(test)
 
     def test_counted(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        Without that right refusals are counted but not passed back; once the upstream is back, clients get its replies.
-        """
+        """Without that right refusals are counted but not passed back; once the upstream is back, clients get its replies."""
         monkeypatch.setattr("udpecho.faults.proxy.icmp.refuse", lambda *arguments: False)
 
         async def test(reactor: Any) -> None:
@@ -537,8 +532,7 @@ class RepeatTests:
     }
 
     def once(self, up: Any, down: Any) -> tuple[str, str, Counter[bytes]]:
-        """
-        Send 200 datagrams through a proxy.
+        """Send 200 datagrams through a proxy.
 
         @return: the printed decisions of each direction, and the replies.
         """
@@ -566,8 +560,7 @@ class RepeatTests:
         return str(plans[0]), str(plans[1]), replies
 
     def test_sameSeed(self) -> None:
-        """
-        Two runs with one seed make the same decisions, and so does a run that replays those printed; with another seed they
+        """Two runs with one seed make the same decisions, and so does a run that replays those printed; with another seed they
         differ.
         """
         first = self.once(FaultPlan("7 up", **self.FAULTS), FaultPlan("7 down"))

@@ -58,8 +58,7 @@ class LoopTests:
         ],
     )
     def test_noHosts(self, host: str) -> None:
-        """
-        Nothing is sent to what is not the address of a host: this network, multicast, broadcast, unspecified, IPv4-mapped,
+        """Nothing is sent to what is not the address of a host: this network, multicast, broadcast, unspecified, IPv4-mapped,
         IPv4-compatible, and transition addresses with an IPv4 address in them that is not global.
         """
         assert verdict(Guard(unlimited), host) == "loop_guard"

@@ -37,8 +37,7 @@ class HeavyHittersTests:
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=200), st.integers(1, 5))
     def test_bounds(self, additions: list[tuple[int, int]], counters: int) -> None:
-        """
-        There are never more counters than given, no count is too high, and none is too low by more than one part in
+        """There are never more counters than given, no count is too high, and none is too low by more than one part in
         C{counters + 1} of the total: so a key that is more frequent is returned.
         """
         hitters, exact = HeavyHitters[int](counters), Counter[int]()

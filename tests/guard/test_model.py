@@ -136,8 +136,7 @@ class SpoofedTests:
     """What an attacker gets."""
 
     def test_victim(self) -> None:
-        """
-        Of a flood in a victim's name the rate and a quarter of the rest is sent to the victim; and the victim itself gets a
+        """Of a flood in a victim's name the rate and a quarter of the rest is sent to the victim; and the victim itself gets a
         quarter of its own replies.
         """
         now = [0.0]

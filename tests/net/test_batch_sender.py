@@ -43,8 +43,7 @@ class BatchSenderTests:
         st.lists(st.sampled_from(SEND_ERRORS), min_size=3, max_size=3),
     )
     def test_accounts(self, entries: list[tuple[int, str | None]], script: list[int], numbers: list[int]) -> None:
-        """
-        Whatever is dropped, however short the counts that the system returns, and whatever it fails with, each datagram is
+        """Whatever is dropped, however short the counts that the system returns, and whatever it fails with, each datagram is
         reported once, and what was sent arrives unharmed and in order.
         """
         with bench() as bed, talker(bed, "127.0.0.1") as sock:
@@ -148,9 +147,8 @@ class SegmentationTests:
     def test_neverMoreOrLess(
         self, bursts: list[tuple[int, int, int, bool]], bound: str, hopLimits: bool, script: list[int]
     ) -> None:
-        """
-        Random bursts between single datagrams, with a shorter last one or not, come back as the same datagrams, also when the
-        system refuses to send some of them as one; the report has how many there were.
+        """Random bursts between single datagrams, with a shorter last one or not, come back as the same datagrams, also when
+        the system refuses to send some of them as one; the report has how many there were.
         """
         with bench(bound, segmentation=True, hopLimits=hopLimits) as bed, talker(bed, "127.0.0.1") as sock:
             sent: list[bytes] = []
@@ -187,8 +185,7 @@ class SegmentationTests:
             assert not replies - Counter(sent)
 
     def test_notTooMany(self) -> None:
-        """
-        After a batch of bursts the next takes fewer of them, so that a guard that looks at each datagram is not busy for
+        """After a batch of bursts the next takes fewer of them, so that a guard that looks at each datagram is not busy for
         long; after one of single datagrams it takes as many as ever.
         """
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:

@@ -45,8 +45,7 @@ class RefusalTests:
         run(test)
 
     def test_neverFromWrite(self, run: Run) -> None:
-        """
-        C{connectionRefused} is not called from inside C{write}, though the system fails the second one, and that
+        """C{connectionRefused} is not called from inside C{write}, though the system fails the second one, and that
         one is sent all the same.
         """
 
@@ -137,9 +136,8 @@ class NetworkErrorTests:
         ],
     )
     def test_kinds(self, runOnce: Run, number: int, kind: type[EchoError]) -> None:
-        """
-        A connected protocol is notified, from the reactor, that the host or the network cannot be reached, and the datagram is
-        counted.
+        """A connected protocol is notified, from the reactor, that the host or the network cannot be reached, and the datagram
+        is counted.
         """
 
         async def test(reactor: Any) -> None:

@@ -89,9 +89,8 @@ class FlowTests:
         assert len(bench.events) == 2
 
     def test_window(self) -> None:
-        """
-        The window has 4096 probes: the reply to the oldest in it is matched, the one before it is unmatched, and its event has
-        neither a number nor a time, which would be those of another probe.
+        """The window has 4096 probes: the reply to the oldest in it is matched, the one before it is unmatched, and its event
+        has neither a number nor a time, which would be those of another probe.
         """
         bench = Bench(Plan(interval=0.0001, timeout=0.01))
         for _ in range(4096):

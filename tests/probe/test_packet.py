@@ -33,8 +33,8 @@ class BuildTests:
     """Building."""
 
     def test_full(self) -> None:
-        """
-        A probe of 40 bytes is, byte by byte: mark, form, length, session, sequence, send time, CRC-32 of all that, the pattern.
+        """A probe of 40 bytes is, byte by byte: mark, form, length, session, sequence, send time, CRC-32 of all that, the
+        pattern.
         """
         head = bytes.fromhex("ec11 0028 0123456789abcdef 0000000000000003 00000000000f4240")
         filling = bytes(range(8))
@@ -130,8 +130,8 @@ class ParseTests:
 
     @pytest.mark.parametrize("size", [4, 5, 7, 8, 12, 15, 16, 17, 31, 32, 33, 64])
     def test_everyBit(self, size: int) -> None:
-        """
-        With any one bit flipped a reply is corrupted: not ours, not unrelated, not truncated. That holds for short forms too.
+        """With any one bit flipped a reply is corrupted: not ours, not unrelated, not truncated. That holds for short forms
+        too.
         """
         codec = only(size)
         reply = codec.build(0x55AA, size, 123456789)

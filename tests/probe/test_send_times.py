@@ -16,8 +16,7 @@ class SendTimesTests:
     """Which round trips come from kernel timestamps, through a flow."""
 
     def exchange(self, bench: Bench, stepBefore: int = 0, stepBetween: int = 0) -> float | None:
-        """
-        One probe that takes 100 us from the device and back to it, and 300 us by the monotonic clock.
+        """One probe that takes 100 us from the device and back to it, and 300 us by the monotonic clock.
 
         @param stepBefore: by how many ns the wall clock is set between the call and the stamp of sending.
         @param stepBetween: the same between the two stamps.
@@ -49,9 +48,9 @@ class SendTimesTests:
     @pytest.mark.parametrize("step", [-3600 * 10**9, -50_000, 50_000, 150_000, 3600 * 10**9])
     @pytest.mark.parametrize("when", ["stepBefore", "stepBetween"])
     def test_step(self, step: int, when: str) -> None:
-        """
-        A wall clock that is set while a probe is outstanding does not falsify its round trip, whether it is set by hours or by
-        so little that the timestamps look plausible. That round trip is by the monotonic clock, the next by timestamps again.
+        """A wall clock that is set while a probe is outstanding does not falsify its round trip, whether it is set by hours or
+        by so little that the timestamps look plausible. That round trip is by the monotonic clock, the next by timestamps
+        again.
         """
         bench = Bench()
         times = [self.exchange(bench), self.exchange(bench, **{when: step}), self.exchange(bench)]

@@ -53,8 +53,8 @@ class ServiceTests:
     """L{ProbeService} in virtual time."""
 
     def world(self, *targets: str, faults: FaultPlan | None = None) -> tuple[MemoryNetwork, ProbeService, Any, Any]:
-        """
-        @return: a network, a service on one of its hosts, the other host, and the registry with the metrics of the service.
+        """@return: a network, a service on one of its hosts, the other host, and the registry with the metrics
+        of the service.
         """
         from udpecho.probe.metrics import ProbeMetrics
 

@@ -239,9 +239,8 @@ class NamespaceTests:
     """Between hosts of their own."""
 
     def test_unreachable(self, runOnce: Run) -> None:
-        """
-        A network that the router has no route to is reported as unreachable by the router; one that this machine has no route
-        to is reported by this machine.
+        """A network that the router has no route to is reported as unreachable by the router; one that this machine has no
+        route to is reported by this machine.
         """
         from tests.support.namespaces import IPV4, network
 
@@ -270,9 +269,8 @@ class NamespaceTests:
         ids=["interface down", "no route", "wrong route"],
     )
     def test_outage(self, runOnce: Run, breaking: Sequence[str], mending: Sequence[str]) -> None:
-        """
-        While an interface is down, or the route is another, probes are not sent, lost or unreachable; when it is as it was they
-        are answered again.
+        """While an interface is down, or the route is another, probes are not sent, lost or unreachable; when it is as it was
+        they are answered again.
         """
         from tests.support.namespaces import IPV4, network
 

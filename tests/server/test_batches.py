@@ -174,8 +174,7 @@ class BatchTests:
     @pytest.mark.parametrize(("limit", "reason"), [({}, "too_large"), ({"maxPacketSize": 1000}, "truncated")])
     @pytest.mark.parametrize("offload", [True, False])
     def test_lastOfABurst(self, limit: dict[str, Any], reason: str, offload: bool) -> None:
-        """
-        The last datagram of a burst is answered if it is short enough, whatever the others are, with bursts kept together as
+        """The last datagram of a burst is answered if it is short enough, whatever the others are, with bursts kept together as
         without.
         """
         server = EchoServer(maxPayload=None if limit else 1000, log=DatagramLog(0))
@@ -214,8 +213,7 @@ class BatchTests:
         assert len(caught.flush(ZeroDivisionError)) == 1
 
     def test_hops(self) -> None:
-        """
-        With hops counted, each reply has one less than what it replies to, and what has none left is dropped; so two servers
+        """With hops counted, each reply has one less than what it replies to, and what has none left is dropped; so two servers
         that a forged datagram has made talk to each other come to an end.
         """
         server = EchoServer(log=DatagramLog(0))
@@ -259,8 +257,7 @@ class BatchTests:
         st.booleans(),
     )
     def test_accounts(self, sizes: list[int], sends: list[int], receives: list[int], offload: bool) -> None:
-        """
-        Whatever the system calls fail with, what was received is what was echoed, dropped, or waits; and what was echoed
+        """Whatever the system calls fail with, what was received is what was echoed, dropped, or waits; and what was echoed
         arrives.
         """
         server = EchoServer(log=DatagramLog(0))

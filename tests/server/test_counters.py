@@ -91,8 +91,7 @@ class CountersTests:
 
     @given(st.lists(st.tuples(st.integers(0, 65527), st.sampled_from(["echo", "drop", "wait"]))), st.integers(0, 2))
     def test_writeOffPending(self, outcomes: list[tuple[int, str]], killedAt: int) -> None:
-        """
-        Then the counters add up, in datagrams and in bytes, even if the process was killed between counting a datagram and
+        """Then the counters add up, in datagrams and in bytes, even if the process was killed between counting a datagram and
         counting its bytes; what was echoed or dropped stays so.
         """
         memory = bytearray(COUNTERS_SIZE)

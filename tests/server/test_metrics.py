@@ -209,8 +209,7 @@ class PageTests:
 
 
 def fromAPI(address: str, path: str) -> Any:
-    """
-    Query Prometheus's API, which may not listen yet.
+    """Query Prometheus's API, which may not listen yet.
 
     @return: the data; C{None} if there are none.
     """

@@ -167,8 +167,8 @@ class RealEchoTests:
         run(test)
 
     def test_truncatedByTheStockPort(self, runOnce: Run) -> None:
-        """
-        A datagram as long as the stock port's buffer, which may have been longer, is not answered with what is left of it.
+        """A datagram as long as the stock port's buffer, which may have been longer, is not answered with what
+        is left of it.
         """
 
         async def test(reactor: Any) -> None:

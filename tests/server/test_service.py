@@ -97,8 +97,7 @@ class EchoServiceTests:
 
     @needsIPv6
     def test_everywhere(self, runOnce: Run, lines: Lines) -> None:
-        """
-        All of IPv4 and all of IPv6 on one port, each answering from the address that was asked, and no hint about the
+        """All of IPv4 and all of IPv6 on one port, each answering from the address that was asked, and no hint about the
         network.
         """
 
@@ -450,9 +449,8 @@ class SocketsTests:
 
     @needsIPv6
     def test_bothFamilies(self, run: Run) -> None:
-        """
-        On a socket that serves both families IPv4 is answered too, guard and all, and its replies have one hop less; and what
-        whoever bound it had the system keep together is taken apart.
+        """On a socket that serves both families IPv4 is answered too, guard and all, and its replies have one hop less; and
+        what whoever bound it had the system keep together is taken apart.
         """
 
         async def test(reactor: Any) -> None:
@@ -497,8 +495,7 @@ class WorkersTests:
     """L{EchoService} with several workers, as far as no process is needed."""
 
     def test_wrong(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        Wrong numbers, a reactor that starts no processes, what processes cannot share, and a system that cannot share ports,
+        """Wrong numbers, a reactor that starts no processes, what processes cannot share, and a system that cannot share ports,
         are refused with a sentence.
         """
         reactor = runOnce.reactor

@@ -34,8 +34,7 @@ PEER = ["192.0.2.7", 4321, 0]
 
 
 class FakeProcess:
-    """
-    A fake process, from the parent's side.
+    """A fake process, from the parent's side.
 
     @ivar received: what the parent has written to it.
     @ivar inputEnded: whether its input is closed.
@@ -75,8 +74,7 @@ class FakeProcess:
 
 @implementer(IReactorProcess)
 class ProcessClock(Clock):
-    """
-    A clock that starts fake processes.
+    """A clock that starts fake processes.
 
     @ivar started: the processes.
     @ivar refusals: what the next attempts to start one raise.
@@ -156,8 +154,7 @@ class WorkerPoolTests:
         assert pool.ready == [None]
 
     def test_replaced(self, pool: Pool, lines: Lines) -> None:
-        """
-        A worker that dies is replaced at once, by one with the same sockets and the same counters; its pending
+        """A worker that dies is replaced at once, by one with the same sockets and the same counters; its pending
         datagrams are written off.
         """
         for process in pool.clock.started:
@@ -177,8 +174,8 @@ class WorkerPoolTests:
         assert pool.newest.received == pool.clock.started[0].received
 
     def test_backOff(self, pool: Pool, lines: Lines) -> None:
-        """
-        If it keeps dying it is replaced ever later; one that lived for long is replaced at once again. Each death is a line.
+        """If it keeps dying it is replaced ever later; one that lived for long is replaced at once again. Each
+        death is a line.
         """
         for wait in (0, 0.1, 0.2, 0.4):
             started = len(pool.clock.started)
@@ -196,8 +193,7 @@ class WorkerPoolTests:
         assert lines.texts[4:] == ["worker 1 ended with exit status 0; another takes its place at once"]
 
     def test_noneCanStart(self, pool: Pool, lines: Lines) -> None:
-        """
-        If all end before they are ready, that is logged once, while they are started again; when one was ready and they fail
+        """If all end before they are ready, that is logged once, while they are started again; when one was ready and they fail
         again, it is logged again.
         """
         sentence = "no worker can start: nothing is answered until one does, and they are tried again and again"
@@ -356,8 +352,7 @@ class WorkerPoolTests:
         assert lines.texts == ["worker 2 sent a message of more than 4194304 bytes, and is killed"]
 
     def test_changed(self, pool: Pool, lines: Lines) -> None:
-        """
-        A change of the settings reaches the workers, and those that replace them start with the new ones: the policy and the
+        """A change of the settings reaches the workers, and those that replace them start with the new ones: the policy and the
         number of lines.
         """
         first, second = pool.clock.started
@@ -393,9 +388,8 @@ class WorkerListenersTests:
     """L{WorkerListeners}, with fake processes."""
 
     def test_configure(self, lines: Lines) -> None:
-        """
-        A reload reaches the workers, and those that replace them later; it does not change whether loops are refused, since the
-        sockets are made for that.
+        """A reload reaches the workers, and those that replace them later; it does not change whether loops are refused, since
+        the sockets are made for that.
         """
         clock = ProcessClock()
         listeners = WorkerListeners(

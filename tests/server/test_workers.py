@@ -180,9 +180,8 @@ class WorkersTests:
         assert (found["received"], found["echoed"], found["dropped"]) == (160, 160, 0)
 
     def test_killedUnderLoad(self, processes: Processes, flows: list[socket.socket]) -> None:
-        """
-        A worker that is killed at work leaves counters that add up: what was sent is what was received, what the kernel reports
-        it dropped, and no more than the batch that the worker had taken and not yet counted.
+        """A worker that is killed at work leaves counters that add up: what was sent is what was received, what the kernel
+        reports it dropped, and no more than the batch that the worker had taken and not yet counted.
         """
         server = processes.server("--workers", "2", "--interface", "127.0.0.1", "--log-datagrams", "0")
         connect(server, flows)
@@ -235,9 +234,8 @@ class WorkersTests:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_stop(self, processes: Processes, flows: list[socket.socket], number: int) -> None:
-        """
-        A stop answers what is queued, also when the signal is for the whole group of processes, as an interrupt at the terminal
-        is.
+        """A stop answers what is queued, also when the signal is for the whole group of processes, as an interrupt at the
+        terminal is.
         """
         server = processes.server("--workers", "2", "--interface", "127.0.0.1", "--log-datagrams", "0")
         connect(server, flows)

@@ -46,8 +46,7 @@ SEND_ERRORS = [
 
 
 class Bench:
-    """
-    A batch on a real socket, and a plain socket that talks to it.
+    """A batch on a real socket, and a plain socket that talks to it.
 
     @ivar outcomes: what became of the datagrams: C{reason: [datagrams, bytes]}.
     @ivar separate: payloads that were sent one by one.
@@ -86,12 +85,10 @@ class Bench:
         self.batch.send(callback)
 
     def limitCalls(self, results: list[int]) -> list[int]:
-        """
-        Have C{sendmmsg} follow a script.
+        """Have C{sendmmsg} follow a script.
 
         @param results: for each call in turn how many entries to send at the most, or, below zero, the error number to fail
             with; then all goes through.
-
         @return: how many entries each call was asked to send, as they come.
         """
         real = systemCalls()

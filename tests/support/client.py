@@ -36,8 +36,7 @@ class Outcome:
 
 
 class ScriptedServer(DatagramProtocol):
-    """
-    A server that sends what the test wants.
+    """A server that sends what the test wants.
 
     @ivar answer: returns the datagrams to send back for a datagram.
     """

@@ -6,8 +6,7 @@ from udpecho.probe.io.timestamps import Clocks
 
 
 class SettableClocks:
-    """
-    Clocks that a test sets.
+    """Clocks that a test sets.
 
     @ivar time: the monotonic clock, in ns.
     @ivar offset: how far the wall clock is ahead of it, in ns.

@@ -22,11 +22,9 @@ def at(sock: socket.socket) -> str:
 
 
 def answer(sock: socket.socket, *replies: bytes) -> bytes:
-    """
-    Receive one datagram and answer it.
+    """Receive one datagram and answer it.
 
     @param replies: the datagrams to send back; by default the same one.
-
     @return: the datagram.
     """
     datagram, client = sock.recvfrom(65536)

@@ -1,5 +1,4 @@
-"""
-A user's program that has each public name, for type checkers only: L{tests.test_types} checks it and nobody runs it.
+"""A user's program that has each public name, for type checkers only: L{tests.test_types} checks it and nobody runs it.
 
 The reactor is the global one, which is a module to a type checker without plugins.
 """

@@ -45,8 +45,7 @@ PROBE_METRICS = {
 
 
 def run(*arguments: str | Path, directory: Path | None = None) -> str:
-    """
-    Run a tool that must succeed.
+    """Run a tool that must succeed.
 
     @return: its standard output and standard error.
     """

@@ -42,8 +42,7 @@ def apart(limiter: PrefixLimiter, hosts: Iterable[int], isIPv6: bool) -> list[in
 
 
 class LimiterModel:
-    """
-    What L{PrefixLimiter} is meant to do, one datagram after the other, with buckets in a mapping and exact numbers.
+    """What L{PrefixLimiter} is meant to do, one datagram after the other, with buckets in a mapping and exact numbers.
 
     It asks the limiter for nothing but which prefixes share a place.
     """
@@ -84,8 +83,7 @@ class LimiterModel:
 
 @implementer(IDatagramBatch)
 class GivenBatch:
-    """
-    A batch of given sources.
+    """A batch of given sources.
 
     @ivar dropped: the entries that were dropped, with their reasons.
     """

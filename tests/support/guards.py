@@ -36,8 +36,7 @@ def tool(name: str) -> str:
 
 
 def without(*capabilities: str) -> list[str]:
-    """
-    How to run a command without some of root's privileges; an ordinary user has none anyway.
+    """How to run a command without some of root's privileges; an ordinary user has none anyway.
 
     @param capabilities: as C{setpriv(1)} names them.
     """

@@ -120,8 +120,7 @@ def waitFor(port: DatagramPort) -> None:
 
 @dataclass(frozen=True)
 class Trouble:
-    """
-    Why a host cannot be reached.
+    """Why a host cannot be reached.
 
     @ivar name: what it is.
     @ivar target: which address of the L{Plan} cannot be reached.
@@ -143,8 +142,7 @@ class Trouble:
     router: str = ""
 
     def make(self, net: Network, plan: Plan) -> str:
-        """
-        Have it so.
+        """Have it so.
 
         @return: the address.
         """

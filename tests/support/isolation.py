@@ -1,5 +1,4 @@
-"""
-A pytest plugin: tests that run in a network of their own.
+"""A pytest plugin: tests that run in a network of their own.
 
   - C{isolated}: the test has the loopback interface, and every port of it, to itself; it may open raw sockets and bind port 7.
   - C{namespaces}: the test makes network namespaces, L{tests.support.namespaces}.
@@ -111,11 +110,9 @@ class ChildFailed(Exception):
 
 
 def _isolated(function: Callable[[], Any]) -> Any:
-    """
-    Call a function in a forked process, in namespaces of its own.
+    """Call a function in a forked process, in namespaces of its own.
 
     @return: what it returned; it must be picklable.
-
     @raise ChildFailed: if it raised something, or the process died.
     """
     reading, writing = os.pipe()

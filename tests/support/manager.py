@@ -1,5 +1,4 @@
-"""
-A stand-in for systemd: it holds sockets, passes them to a command as in C{sd_listen_fds(3)}, and receives its
+"""A stand-in for systemd: it holds sockets, passes them to a command as in C{sd_listen_fds(3)}, and receives its
 notifications.
 """
 
@@ -32,16 +31,14 @@ os.execvp(sys.argv[end + 1], sys.argv[end + 1:])
 
 
 class Manager:
-    """
-    Holds sockets while commands come and go; as a context manager closes them at its end.
+    """Holds sockets while commands come and go; as a context manager closes them at its end.
 
     @ivar sockets: the sockets, by the names they are passed with.
     @ivar heard: all notifications so far, each as its variables.
     """
 
     def __init__(self, sockets: Sequence[tuple[str, socket.socket]] = (), watchdog: float | None = None) -> None:
-        """
-        @param sockets: names and sockets; the sockets are closed at the end.
+        """@param sockets: names and sockets; the sockets are closed at the end.
         @param watchdog: C{WatchdogSec=}, in seconds.
         """
         self.sockets = list(sockets)
@@ -72,8 +69,7 @@ class Manager:
         return environment
 
     def start(self, processes: Processes, *arguments: str, **how: Any) -> Process:
-        """
-        Start a command as a service.
+        """Start a command as a service.
 
         @param arguments: its name and its arguments, as for L{Processes.start}.
         """
@@ -84,13 +80,10 @@ class Manager:
         return processes.start(sys.executable, "-c", _launcher, *map(str, numbers), "--", *whole, descriptors=numbers, **how)
 
     def until(self, assignment: str) -> dict[str, str]:
-        """
-        Wait for a notification.
+        """Wait for a notification.
 
         @param assignment: what it has in it, as in C{READY=1}, or a variable's name alone.
-
         @return: its variables.
-
         @raise Late: if it does not come.
         """
         name, equals, value = assignment.partition("=")
@@ -112,8 +105,7 @@ class Manager:
 
 
 def variables(notification: bytes) -> dict[str, str]:
-    """
-    Parse a notification, C{sd_notify(3)}.
+    """Parse a notification, C{sd_notify(3)}.
 
     @raise ValueError: if it has a variable twice, or a line that is none.
     """

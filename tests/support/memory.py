@@ -52,8 +52,7 @@ def addressOf(port: Any) -> tuple[str, int]:
 def open_(
     reactor: Any, interface: str = "127.0.0.1", number: int = 0, protocol: DatagramProtocol | None = None, **options: Any
 ) -> tuple[Any, Any]:
-    """
-    Listen, with our own port or the one in memory.
+    """Listen, with our own port or the one in memory.
 
     @return: the port and its protocol.
     """

@@ -1,5 +1,4 @@
-"""
-Hosts in network namespaces of this machine, for tests that need a real network and must not touch the one outside.
+"""Hosts in network namespaces of this machine, for tests that need a real network and must not touch the one outside.
 
 A L{Host} is a namespace; a L{Network} is a client and a server with a router between them. They have no link to
 anything else.
@@ -32,8 +31,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    The addresses of a L{Network}, of one family.
+    """The addresses of a L{Network}, of one family.
 
     @ivar client: of the client.
     @ivar near: of the router, on the client's link.
@@ -99,8 +97,7 @@ LINK_LOCAL_ROUTER = "fe80::fe"
 
 
 class Host:
-    """
-    A network namespace.
+    """A network namespace.
 
     @ivar name: its name, which no other has.
     """
@@ -128,16 +125,14 @@ class Host:
         )
 
     def ip(self, *commands: str) -> str:
-        """
-        Run commands of C{ip(8)}, written without the C{ip}, in this namespace.
+        """Run commands of C{ip(8)}, written without the C{ip}, in this namespace.
 
         @return: what they print.
         """
         return run(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands) + "\n")
 
     def take(self, address: str, interface: str = "eth0") -> None:
-        """
-        Take another address, and wait for it to be usable.
+        """Take another address, and wait for it to be usable.
 
         @param address: with the length of its prefix, if that is not the whole of it.
         """
@@ -146,8 +141,7 @@ class Host:
         self.waitUntilReady(interface)
 
     def configure(self, *assignments: str) -> None:
-        """
-        Set kernel parameters of this namespace.
+        """Set kernel parameters of this namespace.
 
         @param assignments: as C{sysctl(8)} takes them; those that this kernel does not have are left out.
         """
@@ -171,8 +165,7 @@ class Host:
                 _enter(outside)
 
     def call(self, function: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-        """
-        Call a function in this namespace; the sockets that it opens stay there.
+        """Call a function in this namespace; the sockets that it opens stay there.
 
         @return: what it returned.
         """
@@ -208,11 +201,9 @@ class Host:
         return words[words.index("link/ether") + 1]
 
     def forbid(self, port: int, verb: str) -> None:
-        """
-        Have this host's firewall refuse UDP datagrams that it sends to a port.
+        """Have this host's firewall refuse UDP datagrams that it sends to a port.
 
         @param verb: C{drop}, or C{reject}, which has the host send itself an ICMP message about it.
-
         @raise CommandFailed: if it has none that works.
         """
         with self.entered():
@@ -237,8 +228,7 @@ class Host:
 
 
 class Network:
-    """
-    A client and a server, and a router between them::
+    """A client and a server, and a router between them::
 
         client eth0 ---- eth0 router eth1 ---- eth0 server
 
@@ -271,8 +261,7 @@ class Network:
         return (IPV4, IPV6) if hasIPv6() else (IPV4,)
 
     def _address(self, host: Host, **names: list[str]) -> None:
-        """
-        Give a host its addresses.
+        """Give a host its addresses.
 
         @param names: those of the L{Plan}, by interface.
         """

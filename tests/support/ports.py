@@ -27,8 +27,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 class FailingSocket:
-    """
-    A socket whose sends and receives fail as in a script.
+    """A socket whose sends and receives fail as in a script.
 
     @ivar sends: for each call in turn the error number to fail with, 0 to let it through; then all go through.
     @ivar receives: the same.

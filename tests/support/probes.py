@@ -43,8 +43,7 @@ class Late(DatagramProtocol):
 
 
 class World:
-    """
-    A prober and an echo server on two hosts in memory.
+    """A prober and an echo server on two hosts in memory.
 
     @ivar events: the events so far.
     """
@@ -63,8 +62,7 @@ class World:
         return Prober(self.here, names or ("192.0.2.2:7",), plan, listener=lambda flow, event: self.events.append(event), **how)
 
     def run(self, plan: Plan, *names: str, seconds: float = 3600, **how: Any) -> Flow:
-        """
-        Probe until it is over.
+        """Probe until it is over.
 
         @return: the first flow.
         """
@@ -88,8 +86,7 @@ class World:
 
 @implementer(IProbeSocket)
 class ScriptedSocket:
-    """
-    A probe socket with a script.
+    """A probe socket with a script.
 
     @ivar sent: the probes.
     @ivar taken: what the next send calls return; by default they take all.

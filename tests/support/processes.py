@@ -47,14 +47,11 @@ def command(name: str) -> list[str]:
 
 
 def eventually(look: Callable[[], _T | None], what: str) -> _T:
-    """
-    Poll for what has no event.
+    """Poll for what has no event.
 
     @param look: returns something true when it has come.
     @param what: its name, for the error message.
-
     @return: what C{look} returned.
-
     @raise Late: if it does not come.
     """
     deadline = time.monotonic() + PATIENCE
@@ -93,8 +90,7 @@ def catches(pid: int, *numbers: int) -> bool:
 
 @contextmanager
 def defaultSignals() -> Iterator[None]:
-    """
-    Start processes with the default actions of the signals that end a session.
+    """Start processes with the default actions of the signals that end a session.
 
     C{&} in a script has C{SIGINT} and C{SIGQUIT} ignored by all descendants (POSIX, Shell Command Language, 2.11), C{nohup}
     C{SIGHUP}.
@@ -112,8 +108,7 @@ def defaultSignals() -> Iterator[None]:
 
 
 class Process:
-    """
-    A running command, with all that it writes.
+    """A running command, with all that it writes.
 
     @ivar pid: its process identifier.
     @ivar status: the exit status once it is over: of a process that was killed by a signal, minus the signal's number.
@@ -130,8 +125,7 @@ class Process:
         environment: dict[str, str] | None = None,
         descriptors: Sequence[int] = (),
     ) -> None:
-        """
-        @param arguments: the command line.
+        """@param arguments: the command line.
         @param directory: where to run it.
         @param feed: what to write to its standard input, a pipe that is closed then.
         @param stdin: what else its standard input is: C{subprocess.PIPE} for a pipe to L{write} to, a descriptor, by default
@@ -190,8 +184,7 @@ class Process:
         )
 
     def write(self, data: bytes) -> None:
-        """
-        Write to its standard input, which stays open.
+        """Write to its standard input, which stays open.
 
         @raise Late: if it does not take it.
         """
@@ -214,14 +207,11 @@ class Process:
         self._popen.send_signal(number)
 
     def until(self, pattern: str, stream: str = "stdout") -> re.Match[str]:
-        """
-        Wait until it has written something.
+        """Wait until it has written something.
 
         @param pattern: a regular expression; C{^} and C{$} are the ends of a line.
         @param stream: C{stdout} or C{stderr}.
-
         @return: the first match in all that it has written.
-
         @raise Late: if nothing matches in time, or ever.
         """
         wanted = re.compile(pattern, re.MULTILINE)
@@ -235,11 +225,9 @@ class Process:
                 raise Late(f"no {pattern!r} on {stream} of\n{self!r}")
 
     def finish(self) -> Process:
-        """
-        Wait until it is over.
+        """Wait until it is over.
 
         @return: this process, with all that it has written and its C{status}.
-
         @raise Late: if it goes on.
         """
         deadline = time.monotonic() + PATIENCE
@@ -254,8 +242,7 @@ class Process:
         return self
 
     def stop(self) -> Process:
-        """
-        Ask it to end, with C{SIGTERM}, and wait until it has.
+        """Ask it to end, with C{SIGTERM}, and wait until it has.
 
         @return: this process.
         """
@@ -276,8 +263,7 @@ class Process:
         return any(key.data != "stdin" for key in self._selector.get_map().values())
 
     def _pump(self, deadline: float) -> bool:
-        """
-        Wait until it writes, or reads what it is fed.
+        """Wait until it writes, or reads what it is fed.
 
         @return: whether there was something before the deadline.
         """
@@ -304,8 +290,7 @@ class Process:
 
 
 class Server:
-    """
-    C{twistd -n udpecho}, or the same in another way, that has logged where it answers.
+    """C{twistd -n udpecho}, or the same in another way, that has logged where it answers.
 
     @ivar process: its process.
     @ivar addresses: where it answers, C{(host, port)} pairs.
@@ -322,8 +307,7 @@ class Server:
         return logged(self.process.stdout)
 
     def stop(self) -> dict[str, int]:
-        """
-        Stop it by C{SIGTERM}, and check that it ended well.
+        """Stop it by C{SIGTERM}, and check that it ended well.
 
         @return: the sums of its last line, by name, with those of the reasons to drop.
         """
@@ -352,8 +336,7 @@ def sums(text: str) -> dict[str, int]:
 
 
 class Processes:
-    """
-    Starts processes in a directory; as a context manager, kills at its end those that are left.
+    """Starts processes in a directory; as a context manager, kills at its end those that are left.
 
     @ivar directory: where they run.
     """
@@ -375,8 +358,7 @@ class Processes:
                     os.kill(int(pidFile.read_text()), signal.SIGKILL)
 
     def start(self, *arguments: str, **how: Any) -> Process:
-        """
-        Start a command.
+        """Start a command.
 
         @param arguments: its name and its arguments; C{udpecho}, C{twistd} and C{twist} are those next to this Python.
         @param how: more for L{Process}.
@@ -391,8 +373,7 @@ class Processes:
         return self.start(*arguments, **how).finish()
 
     def server(self, *options: str, twistd: Sequence[str] = ("twistd", "-n"), port: int = 0, **how: Any) -> Server:
-        """
-        Start the echo server and wait until it answers.
+        """Start the echo server and wait until it answers.
 
         @param options: those of C{udpecho}.
         @param twistd: what runs it, with its options.

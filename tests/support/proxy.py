@@ -10,8 +10,7 @@ from udpecho.addresses import formatAddress
 
 
 class ProxyProcess:
-    """
-    C{udpecho proxy} in a process of its own, which listens.
+    """C{udpecho proxy} in a process of its own, which listens.
 
     @ivar process: the process.
     @ivar address: the address that the clients send to.
@@ -29,8 +28,7 @@ class ProxyProcess:
         return formatAddress(self.address)
 
     def stop(self, number: int = signal.SIGINT) -> dict[str, dict[str, int]]:
-        """
-        Stop it by a signal, and check how it ends.
+        """Stop it by a signal, and check how it ends.
 
         @return: the sums that it prints, for C{up}, C{down} and the last line.
         """

@@ -54,8 +54,7 @@ class Leftovers(AssertionError):
 
 
 class Run:
-    """
-    One reactor of a kind, and what a test does with it.
+    """One reactor of a kind, and what a test does with it.
 
     @ivar reactor: the reactor. It is not the installed one.
     """
@@ -66,13 +65,10 @@ class Run:
         self._own = 0
 
     def __call__(self, function: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> _T:
-        """
-        Run a coroutine function in the running reactor until it is over; may be called once.
+        """Run a coroutine function in the running reactor until it is over; may be called once.
 
         @param function: called with the reactor and C{arguments}.
-
         @return: what it returned.
-
         @raise Leftovers: if it left a reader, a writer, a delayed call or a socket.
         """
         reactor = self.reactor
@@ -129,8 +125,7 @@ def openSockets() -> set[str]:
 
 
 def leftovers(reactor: Any, socketsBefore: set[str], own: int) -> list[str]:
-    """
-    What is left in a reactor that should be idle.
+    """What is left in a reactor that should be idle.
 
     @param socketsBefore: the sockets that were open before the reactor was made.
     @param own: how many the reactor has for itself.
@@ -145,8 +140,7 @@ def leftovers(reactor: Any, socketsBefore: set[str], own: int) -> list[str]:
 
 
 class Recorder(DatagramProtocol):
-    """
-    Keeps the datagrams that come, and the refusals, and lets a test wait for them.
+    """Keeps the datagrams that come, and the refusals, and lets a test wait for them.
 
     @ivar datagrams: C{(datagram, address)} pairs.
     @ivar refusals: how often C{connectionRefused} was called.
@@ -189,8 +183,7 @@ class Recorder(DatagramProtocol):
 
 @implementer(INetworkErrorReceiver, IDropReceiver)
 class CuriousRecorder(Recorder):
-    """
-    Records all that a port reports.
+    """Records all that a port reports.
 
     @ivar errors: what C{networkError} was called with.
     @ivar drops: C{(reason, size)} pairs of what the transport dropped.
@@ -233,8 +226,7 @@ def udpSocket(host: str = "127.0.0.1", port: int = 0) -> Iterator[socket.socket]
 
 
 def _reservedPorts() -> Iterator[int]:
-    """
-    Port numbers that the system gives to nobody who asks for any, ip(7); none where there are too few.
+    """Port numbers that the system gives to nobody who asks for any, ip(7); none where there are too few.
 
     Other tests run at the same time: a port from the system's range could be one of theirs a moment later.
     """

@@ -78,8 +78,7 @@ def written(sock: socket.socket) -> str:
 
 
 def echoed(sock: socket.socket, payload: bytes) -> bytes:
-    """
-    Send a payload through a connected socket.
+    """Send a payload through a connected socket.
 
     @return: what comes back.
     """

@@ -16,8 +16,7 @@ LONG = 300
 
 
 def run(arguments: Sequence[str | Path], directory: Path) -> str:
-    """
-    Run a command that must succeed, as if from a shell: this test's own Python environment is not its own.
+    """Run a command that must succeed, as if from a shell: this test's own Python environment is not its own.
 
     @return: what it wrote, standard error too.
     """
@@ -38,11 +37,9 @@ def run(arguments: Sequence[str | Path], directory: Path) -> str:
 
 
 def fresh(statement: str, names: str) -> set[str]:
-    """
-    Run a statement in a fresh Python.
+    """Run a statement in a fresh Python.
 
     @param names: an expression for the names to look at then.
-
     @return: those names.
     """
     code = f"import sys, json; sys.path.insert(0, {str(ROOT)!r}); {statement}; print(json.dumps(list({names})))"
@@ -71,8 +68,7 @@ def moduleName(path: Path) -> str:
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """
-    The full names of everything that a piece of code imports, wherever in it: C{a.b} for C{from a import b}.
+    """The full names of everything that a piece of code imports, wherever in it: C{a.b} for C{from a import b}.
 
     @param package: the package that relative imports are relative to.
     """

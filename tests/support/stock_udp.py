@@ -1,7 +1,6 @@
-"""
-Runs Twisted's own UDP tests with L{DatagramPort} in the place of the stock port.
+"""Runs Twisted's own UDP tests with L{DatagramPort} in the place of the stock port.
 
-    python -m tests.support.stock_udp [trial's options, as --reactor=poll]
+python -m tests.support.stock_udp [trial's options, as --reactor=poll]
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from udpecho.probe.stats.window import LOST, OUTCOMES, OUTSTANDING
 
 
 def checkSums(statistics: Statistics) -> None:
-    """
-    Check that all sums add up, counting anew where possible.
+    """Check that all sums add up, counting anew where possible.
 
     @raise AssertionError: with the sum that does not.
     """

@@ -22,8 +22,7 @@ from udpecho.interfaces import IDatagramTransport
 
 @implementer(IUDPTransport)
 class StockTransport:
-    """
-    Raises what the system refuses, as Twisted's own port does.
+    """Raises what the system refuses, as Twisted's own port does.
 
     @ivar written: C{(datagram, address)} pairs.
     @ivar failure: what the next writes raise, if anything.
@@ -58,8 +57,7 @@ class StockTransport:
 
 @implementer(IDatagramTransport)
 class PatientTransport(StockTransport):
-    """
-    Keeps each datagram until the test calls back with its outcome.
+    """Keeps each datagram until the test calls back with its outcome.
 
     @ivar sent: C{(datagram, address, callback)} triples.
     """
@@ -89,8 +87,7 @@ class Resolution:
 
 @implementer(IHostnameResolver)
 class Resolver:
-    """
-    Answers from a table; a name that is not in it is never answered.
+    """Answers from a table; a name that is not in it is never answered.
 
     @ivar asked: the names that were asked for.
     """

@@ -136,8 +136,7 @@ class HostsTests:
         assert caught.value.socketError.errno == errno.EADDRNOTAVAIL
 
     def test_noRoute(self) -> None:
-        """
-        Where no host is, there is no route: connecting fails, after which the port works; a datagram is counted, and a
+        """Where no host is, there is no route: connecting fails, after which the port works; a datagram is counted, and a
         connected port is notified later.
         """
         network = MemoryNetwork()
@@ -200,8 +199,7 @@ class HostsTests:
         assert [datagram for datagram, _ in recorder.datagrams] == [b"ab", b"`bc", b"abc"]
 
     def test_broadcast(self) -> None:
-        """
-        What is broadcast reaches the wildcard ports of every host, the sender's included; nobody is refused, and the
+        """What is broadcast reaches the wildcard ports of every host, the sender's included; nobody is refused, and the
         receivers know that they were not asked alone.
         """
         network = MemoryNetwork()
@@ -244,8 +242,7 @@ class HostsTests:
                 wait(network, sender.joinGroup(wrong))
 
     def test_stopInMidFlight(self) -> None:
-        """
-        A datagram that is on its way to a port that stops is refused when it arrives; a port that stops before the refusal
+        """A datagram that is on its way to a port that stops is refused when it arrives; a port that stops before the refusal
         arrives is not notified.
         """
         network = MemoryNetwork(latency=1)
@@ -329,8 +326,7 @@ class OthersCodeTests:
     """Code that was not written for it runs on it, and ours."""
 
     def test_echo(self) -> None:
-        """
-        C{EchoServer} and C{EchoClient} run on it in virtual time: the round trip is twice the latency, and a lost datagram
+        """C{EchoServer} and C{EchoClient} run on it in virtual time: the round trip is twice the latency, and a lost datagram
         times out at its time.
         """
         network = MemoryNetwork(latency=0.05)
@@ -376,8 +372,7 @@ class OthersCodeTests:
         assert not two.getDelayedCalls()
 
     def test_hour(self) -> None:
-        """
-        An hour of one-second probes through 10 % loss each way: the number of replies is that of the trace, and the
+        """An hour of one-second probes through 10 % loss each way: the number of replies is that of the trace, and the
         losses are within the binomial's 99.99 %.
         """
         network = MemoryNetwork(FaultPlan(7, loss=0.1), latency=0.02)
@@ -430,8 +425,7 @@ class OthersCodeTests:
         assert [question.outcome, answer.outcome] == ["delivered", "delivered"]
 
     def test_namesRetry(self) -> None:
-        """
-        When the question is lost, and the answer of the next, the trace shows the resolver's retries, after 1 and 3 s as it
+        """When the question is lost, and the answer of the next, the trace shows the resolver's retries, after 1 and 3 s as it
         was made to, and it has its answer in the end.
         """
         network = MemoryNetwork(latency=0.02)

@@ -125,8 +125,7 @@ class BindTests:
         play(test)
 
     def test_narrowedByConnecting(self, play: Play) -> None:
-        """
-        A wildcard port that is connected has the one address that reaches the peer: C{getHost} has it, and the others are
+        """A wildcard port that is connected has the one address that reaches the peer: C{getHost} has it, and the others are
         free again.
         """
 
@@ -230,8 +229,8 @@ class DeliveryTests:
         ],
     )
     def test_wrongAddress(self, play: Play, own: str, host: str) -> None:
-        """
-        A name, or an address of the other family, is refused by C{write} and by C{connect}, and the port works afterwards.
+        """A name, or an address of the other family, is refused by C{write} and by C{connect}, and the port
+        works afterwards.
         """
 
         async def test(reactor: Any) -> None:
@@ -295,8 +294,7 @@ class DeliveryTests:
         ],
     )
     def test_replyFromTheAskedAddress(self, play: Play, interface: str, asked: str, asking: str) -> None:
-        """
-        On a wildcard, of both families too, a reply leaves from the address that was asked, so that a connected client gets
+        """On a wildcard, of both families too, a reply leaves from the address that was asked, so that a connected client gets
         it.
         """
 
@@ -488,9 +486,8 @@ class DeliveryTests:
         play(test)
 
     def test_groups(self, play: Play) -> None:
-        """
-        What is sent to a group is received by all ports of its number when one of the machine's has joined, but by none that is
-        bound to an address of the machine, and by none when it has left. It cannot be joined twice, nor left twice.
+        """What is sent to a group is received by all ports of its number when one of the machine's has joined, but by none that
+        is bound to an address of the machine, and by none when it has left. It cannot be joined twice, nor left twice.
         """
         group = "239.255.7.7"
 

@@ -16,8 +16,7 @@ class RefusalTests:
 
     @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needsIPv6)])
     def test_connected(self, play: Play, host: str) -> None:
-        """
-        C{connectionRefused} is called later, not from C{write}, once for each datagram; the port works when the peer is
+        """C{connectionRefused} is called later, not from C{write}, once for each datagram; the port works when the peer is
         there.
         """
 
@@ -177,8 +176,7 @@ class StopTests:
         play(test)
 
     def test_abort(self, play: Play) -> None:
-        """
-        C{abort} stops at once: the number is free when it returns. It may be called twice, and in C{datagramReceived}, after
+        """C{abort} stops at once: the number is free when it returns. It may be called twice, and in C{datagramReceived}, after
         which no more datagrams come.
         """
 

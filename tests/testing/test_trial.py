@@ -91,8 +91,7 @@ class MixinTests:
 
     @pytest.mark.parametrize("reactor", ["default", "asyncio"])
     def test_passes(self, reactor: str, processes: Processes) -> None:
-        """
-        Tests that use it as it is meant to be used pass in either kind of test case, and leave nothing that they, or trial,
+        """Tests that use it as it is meant to be used pass in either kind of test case, and leave nothing that they, or trial,
         would find.
         """
         ran = trial(processes, PASSING, f"--reactor={reactor}")

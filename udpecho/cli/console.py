@@ -57,8 +57,7 @@ class Printer:
     """Prints results to standard output."""
 
     def line(self, line: str) -> None:
-        """
-        Print a line.
+        """Print a line.
 
         @raise CannotPrint: if standard output does not take it.
         """

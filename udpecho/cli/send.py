@@ -74,8 +74,7 @@ class _Report(Printer):
 
 
 def _open(path: str) -> int:
-    """
-    Open a file for reading. If it is a pipe without a writer, the reactor waits for one, not this call.
+    """Open a file for reading. If it is a pipe without a writer, the reactor waits for one, not this call.
 
     @raise OSError: if it cannot be opened.
     """

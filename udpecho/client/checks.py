@@ -10,8 +10,7 @@ from udpecho.errors import MessageTooLong
 
 
 def checkPayload(payload: bytes) -> None:
-    """
-    @raise TypeError: if C{payload} is not bytes.
+    """@raise TypeError: if C{payload} is not bytes.
     @raise MessageTooLong: if no datagram can carry it.
     """
     if not isinstance(payload, (bytes, bytearray, memoryview)):
@@ -21,8 +20,7 @@ def checkPayload(payload: bytes) -> None:
 
 
 def tooLong(peer: str, size: int, limit: int) -> MessageTooLong:
-    """
-    The exception for a payload of C{size} bytes that was not sent to C{peer}.
+    """The exception for a payload of C{size} bytes that was not sent to C{peer}.
 
     @param limit: how many bytes of payload a datagram to the peer can carry.
     """
@@ -32,8 +30,7 @@ def tooLong(peer: str, size: int, limit: int) -> MessageTooLong:
 
 
 def checkPeer(host: str, port: int) -> None:
-    """
-    @raise TypeError: if C{host} is not a string or C{port} not a whole number.
+    """@raise TypeError: if C{host} is not a string or C{port} not a whole number.
     @raise ValueError: if C{port} is not one that can be sent to.
     """
     if not isinstance(host, str):
@@ -45,9 +42,7 @@ def checkPeer(host: str, port: int) -> None:
 
 
 def checkLocalAddress(address: tuple[str, int]) -> type[IPv4Address | IPv6Address]:
-    """
-    @return: the type of the peer addresses that can be reached from this one.
-
+    """@return: the type of the peer addresses that can be reached from this one.
     @raise TypeError: if it is not a pair of a string and a whole number.
     @raise ValueError: if they are not an IP address and a port.
     """

@@ -33,8 +33,7 @@ def connect(
     verify: bool = True,
     bindAddress: tuple[str, int] | None = None,
 ) -> defer.Deferred[EchoClient]:
-    """
-    Open a client: resolve the host, open a socket and C{connect(2)} it before a datagram can be queued on it. If the system
+    """Open a client: resolve the host, open a socket and C{connect(2)} it before a datagram can be queued on it. If the system
     refuses an address, the next one is tried.
 
     @param reactor: an C{IReactorTime} that is C{IReactorFDSet} or C{IReactorUDP} too.
@@ -43,7 +42,6 @@ def connect(
     @param timeout: the seconds that resolving may take, and that each call on the client has by default.
     @param verify: whether a reply must be the payload that was sent.
     @param bindAddress: the local C{(host, port)} to send from, port 0 for any; by default the system chooses.
-
     @return: fires with the client. Fails with the resolver's failure, L{ResponseTimeout}, L{HostUnreachable} if the system
         has no route to any of the addresses, or C{error.CannotListenError} if it refuses C{bindAddress}; with C{TypeError} or
         C{ValueError} at once if an argument is wrong. May be cancelled.
@@ -75,8 +73,7 @@ def connect(
 def _open(
     reactor: Reactor, peer: DatagramAddress, timeout: float, verify: bool, bindAddress: tuple[str, int] | None
 ) -> EchoClient:
-    """
-    Connect a client to one address.
+    """Connect a client to one address.
 
     @raise OSError: if the system refuses.
     """
@@ -107,15 +104,13 @@ def echo(
     verify: bool = True,
     bindAddress: tuple[str, int] | None = None,
 ) -> defer.Deferred[int]:
-    """
-    Send one payload to an echo server and wait for the reply.
+    """Send one payload to an echo server and wait for the reply.
 
     @param reactor: as for L{connect}, and so are C{host}, C{port} and C{bindAddress}; its C{callLater} enforces the deadline.
     @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
     @param timeout: seconds until the deadline, with the time for resolving the name.
     @param verify: whether the reply must be the payload: other datagrams are ignored then, and the timeout's message counts
         them. If not, the first datagram from the server is the reply.
-
     @return: fires with the byte count of the reply, when the socket is closed again. Fails as L{connect} and
         L{EchoClient.echo} do. May be cancelled.
     """

@@ -24,8 +24,7 @@ TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class Reply:
-    """
-    An echoed datagram.
+    """An echoed datagram.
 
     @ivar payload: its bytes.
     @ivar peer: its source, a C{(host, port)} pair.
@@ -39,8 +38,7 @@ class Reply:
 
 @dataclass(eq=False, slots=True)
 class _Exchange:
-    """
-    A payload whose reply is outstanding.
+    """A payload whose reply is outstanding.
 
     @ivar sent: when it was sent, in seconds on the client's clock.
     @ivar ignored: how many datagrams the client had ignored by then.
@@ -58,8 +56,7 @@ class _Exchange:
 
 @implementer(INetworkErrorReceiver)
 class EchoClient(DatagramProtocol):
-    """
-    A connected socket with any number of outstanding payloads, each with its own deadline.
+    """A connected socket with any number of outstanding payloads, each with its own deadline.
 
     A reply is matched to the oldest outstanding payload with the same bytes. A datagram that matches none is ignored and
     counted, so that a late reply never answers a later call with another payload.
@@ -78,13 +75,11 @@ class EchoClient(DatagramProtocol):
         verify: bool = True,
         now: Callable[[], float] | None = None,
     ) -> None:
-        """
-        @param reactor: an C{IReactorTime}, which enforces the deadlines.
+        """@param reactor: an C{IReactorTime}, which enforces the deadlines.
         @param timeout: the seconds until the deadline of a call without a timeout of its own.
         @param verify: whether a reply must be the payload that was sent. If not, a datagram from the peer that matches no
             outstanding payload answers the oldest.
         @param now: the clock for round trips, in seconds; by default the reactor's.
-
         @raise ValueError: if C{timeout} is not a number of seconds.
         """
         checkTimeout(timeout)
@@ -102,13 +97,11 @@ class EchoClient(DatagramProtocol):
         self._byPayload: dict[bytes, deque[_Exchange]] = {}
 
     def echo(self, payload: bytes, timeout: float | None = None, *, elapsed: float = 0.0) -> defer.Deferred[int]:
-        """
-        Send a payload and wait for its reply.
+        """Send a payload and wait for its reply.
 
         @param payload: 0 to 65507 bytes over IPv4, 65527 over IPv6.
         @param timeout: seconds until the deadline; by default the client's.
         @param elapsed: how many of these seconds the caller has used already, to resolve a name for example.
-
         @return: fires with the byte count of the reply. Fails with L{ResponseTimeout}, L{PortUnreachable},
             L{HostUnreachable}, L{MessageTooLong} or L{ClientClosed}; with C{TypeError} or C{ValueError} at once if an
             argument is wrong. May be cancelled.
@@ -116,11 +109,9 @@ class EchoClient(DatagramProtocol):
         return self.exchange(payload, timeout, elapsed=elapsed).addCallback(lambda reply: len(reply.payload))
 
     def exchange(self, payload: bytes, timeout: float | None = None, *, elapsed: float = 0.0) -> defer.Deferred[Reply]:
-        """
-        Send a payload and wait for its reply.
+        """Send a payload and wait for its reply.
 
         @param payload: as for L{echo}, and so are the other parameters and the failures.
-
         @return: fires with the L{Reply}.
         """
         try:
@@ -154,8 +145,7 @@ class EchoClient(DatagramProtocol):
         return done
 
     def close(self) -> defer.Deferred[None]:
-        """
-        Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called twice.
+        """Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called twice.
 
         @return: fires when the socket is closed.
         """

@@ -17,8 +17,7 @@ from udpecho.interfaces import Reactor
 
 @dataclass
 class Sums:
-    """
-    What was sent and answered.
+    """What was sent and answered.
 
     @ivar sent: datagrams sent.
     @ivar sentBytes: their bytes.
@@ -53,8 +52,7 @@ class Report(Protocol):
 
 @dataclass
 class Transfer:
-    """
-    An input that is sent to a peer.
+    """An input that is sent to a peer.
 
     @ivar host: the peer's name or IP address.
     @ivar port: its port.
@@ -74,15 +72,12 @@ class Transfer:
     sums: Sums = field(default_factory=Sums)
 
     async def run(self, reactor: Reactor, read: Callable[[int], Awaitable[bytes]], report: Report) -> Sums:
-        """
-        Read, send and wait for the reply, until the input ends. An empty input is one empty datagram.
+        """Read, send and wait for the reply, until the input ends. An empty input is one empty datagram.
 
         @param reactor: as for L{connect <udpecho.client.connect.connect>}.
         @param read: reads as many bytes of the input as it is asked for, fewer only at its end.
         @param report: is notified of each datagram.
-
         @return: the L{Sums} of this transfer.
-
         @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is C{None}.
         @raise EchoError: if the peer refused, or cannot be reached.
         @raise error.DNSLookupError: if the name cannot be resolved.
@@ -128,8 +123,7 @@ class Transfer:
 
 
 def failureMessage(reason: BaseException | None, source: str) -> str | None:
-    """
-    The sentence for a failure of L{Transfer.run}, C{None} for an exception that it does not document.
+    """The sentence for a failure of L{Transfer.run}, C{None} for an exception that it does not document.
 
     @param reason: the exception.
     @param source: the name of the input.

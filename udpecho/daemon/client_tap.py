@@ -44,8 +44,7 @@ class Options(usage.Options):
     optFlags = [["no-verify", None, "Accept the first datagram from the server as the reply, whatever its payload."]]
 
     def postOptions(self) -> None:
-        """
-        Parse the values.
+        """Parse the values.
 
         @raise usage.UsageError: if one is wrong.
         """
@@ -87,8 +86,7 @@ class ClientService(Service):
     """Runs one L{Transfer} and stops the reactor."""
 
     def __init__(self, reactor: Reactor, transfer: Transfer, descriptor: int = 0) -> None:
-        """
-        @param reactor: an C{IReactorCore}, C{IReactorTime}, C{IReactorUDP} and C{IReactorFDSet} provider; it is stopped.
+        """@param reactor: an C{IReactorCore}, C{IReactorTime}, C{IReactorUDP} and C{IReactorFDSet} provider; it is stopped.
         @param transfer: the transfer.
         @param descriptor: the file descriptor of the input.
         """

@@ -14,8 +14,7 @@ from udpecho.server.settings import FILE_OPTIONS, Values
 
 @dataclass(frozen=True)
 class Changes:
-    """
-    The differences between two versions of a file.
+    """The differences between two versions of a file.
 
     @ivar applicable: the names of the options that can be applied while serving.
     @ivar needRestart: those that cannot.
@@ -27,8 +26,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """
-    A command line, with the file that it names.
+    """A command line, with the file that it names.
 
     @ivar arguments: those of both, for C{usage.Options.parseOptions}.
     @ivar values: the options in the file.
@@ -41,12 +39,10 @@ class CommandLine:
 
 
 def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
-    """
-    Read the file that a command line names with C{--config}, if it does. What is wrong in the command line itself is left for
-    C{options} to report.
+    """Read the file that a command line names with C{--config}, if it does. What is wrong in the command line itself is left
+    for C{options} to report.
 
     @param options: has the names of the options.
-
     @raise ConfigurationError: if the file cannot be used.
     """
     pairs = _pairs(options, arguments)
@@ -57,12 +53,10 @@ def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
 
 
 def merge(values: Values, given: Collection[str] = ()) -> list[str]:
-    """
-    Write the options of a file as arguments.
+    """Write the options of a file as arguments.
 
     @param given: the names of the options in the command line itself, which are left out here, with all the values of an option
         that may be given several times.
-
     @return: arguments to put in front of those of the command line.
     """
     arguments: list[str] = []
@@ -77,8 +71,7 @@ def merge(values: Values, given: Collection[str] = ()) -> list[str]:
 
 
 def compare(before: Values, after: Values, given: Collection[str] = ()) -> Changes:
-    """
-    Compare two versions of a file.
+    """Compare two versions of a file.
 
     @param given: the names of the options in the command line, which no file changes.
     """
@@ -89,12 +82,10 @@ def compare(before: Values, after: Values, given: Collection[str] = ()) -> Chang
 
 
 def check(path: str, write: Callable[[str], object], use: Callable[[list[str]], object] | None = None) -> int:
-    """
-    C{--check-config}: report the problems of a file, or that it has none.
+    """C{--check-config}: report the problems of a file, or that it has none.
 
     @param write: takes the lines.
     @param use: reads the equivalent arguments, and raises C{usage.UsageError} if they exclude each other.
-
     @return: an exit status, 0 or 1.
     """
     problems: Iterable[str]

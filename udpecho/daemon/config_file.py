@@ -1,5 +1,4 @@
-"""
-The configuration file: one file in TOML, whose names are the options of C{twistd udpecho}.
+"""The configuration file: one file in TOML, whose names are the options of C{twistd udpecho}.
 
 It is turned into the arguments of an equivalent command line, so that an option is read in one place, and what the command line
 has is not taken from the file. Each problem is reported with the file's name and the line.
@@ -38,8 +37,7 @@ _wanted = {
 
 
 class ConfigurationError(ValueError):
-    """
-    A configuration file cannot be used.
+    """A configuration file cannot be used.
 
     @ivar problems: its problems, each in one line.
     """
@@ -52,11 +50,9 @@ class ConfigurationError(ValueError):
 
 
 def read(path: str) -> dict[str, Value]:
-    """
-    Read a configuration file.
+    """Read a configuration file.
 
     @return: its options, in its order.
-
     @raise ConfigurationError: if it cannot be used.
     """
     try:
@@ -67,14 +63,11 @@ def read(path: str) -> dict[str, Value]:
 
 
 def parse(data: bytes | str, path: str = "configuration") -> dict[str, Value]:
-    """
-    Read the text of a configuration file, without access to any file.
+    """Read the text of a configuration file, without access to any file.
 
     @param data: the text, in UTF-8.
     @param path: the name of the file in the problems.
-
     @return: its options, in its order.
-
     @raise ConfigurationError: if it cannot be used.
     """
     where = printable(path)

@@ -26,14 +26,12 @@ BusiestPrefixes = Callable[[int], Mapping[str, "list[tuple[str, int]]"]]
 
 
 class LogThrottle:
-    """
-    Decides when to report a growing number: at once if L{LINE_INTERVAL} seconds have passed without growth, else once in that
-    time.
+    """Decides when to report a growing number: at once if L{LINE_INTERVAL} seconds have passed without growth, else once in
+    that time.
     """
 
     def __init__(self, now: float, value: int) -> None:
-        """
-        @param now: the time, in seconds.
+        """@param now: the time, in seconds.
         @param value: the number as it was last reported.
         """
         self._reported = value
@@ -41,13 +39,11 @@ class LogThrottle:
         self._idle = True
 
     def update(self, now: float, value: int, atOnce: bool = False) -> tuple[int, float] | None:
-        """
-        Take a new value.
+        """Take a new value.
 
         @param now: the time, in seconds; less than before if the clock was set back.
         @param value: the number; less than before if its source started again.
         @param atOnce: report now, whatever the time.
-
         @return: the growth since the last report and the seconds since then, if they are to be reported now.
         """
         self._reported = min(self._reported, value)
@@ -59,8 +55,7 @@ class LogThrottle:
 
 
 class DropLog:
-    """
-    Logs drops: the server's, those that a guard in a dry run would have made, and the kernel's. It reads the counters once a
+    """Logs drops: the server's, those that a guard in a dry run would have made, and the kernel's. It reads the counters once a
     second; nothing runs per datagram.
     """
 
@@ -72,8 +67,7 @@ class DropLog:
         kernelDrops: Callable[[], int | None] | None = None,
         wouldDrop: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """
-        @param reactor: an C{IReactorTime} provider.
+        """@param reactor: an C{IReactorTime} provider.
         @param account: the server's counters.
         @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}. Nothing else may call it: it returns each drop
             once.

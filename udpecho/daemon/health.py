@@ -24,8 +24,7 @@ _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class SelfEcho:
-    """
-    Has a server echo one datagram through each of its addresses. Checks at the same time share one self-echo.
+    """Has a server echo one datagram through each of its addresses. Checks at the same time share one self-echo.
 
     Its datagrams are like any others: the server counts and logs them, and a guard that does not allow this machine drops them.
     """
@@ -37,8 +36,7 @@ class SelfEcho:
         timeout: float = TIMEOUT,
         size: int = SIZE,
     ) -> None:
-        """
-        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
+        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
         @param addresses: returns the addresses that the server listens on now.
         @param timeout: seconds until the deadline of each reply.
         @param size: bytes of payload; no more than the server answers.
@@ -53,8 +51,7 @@ class SelfEcho:
         self._resultTime: float | None = None
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
-        """
-        Check the server.
+        """Check the server.
 
         @return: fires, within the timeout, with a mapping of each address, as in C{"[::1]:1234"}, to C{None} if the reply
             arrived, else to the reason why not. It is empty if the server does not listen. May be cancelled; the self-echo ends

@@ -1,5 +1,4 @@
-"""
-The HTTP pages of a daemon: C{/metrics} for Prometheus, C{/-/healthy} and C{/-/ready} for a supervisor.
+"""The HTTP pages of a daemon: C{/metrics} for Prometheus, C{/-/healthy} and C{/-/ready} for a supervisor.
 
 No client can make them expensive. A request has no body and must be complete in time, the number of requests in a second is
 limited, and so is the number of connections: a new one replaces the oldest.
@@ -47,20 +46,17 @@ _log = Logger()
 
 
 class MetricsService(Service):
-    """
-    Serves the pages.
+    """Serves the pages.
 
     C{privilegedStartService} binds the endpoint, so that C{twistd --uid} can serve a port below 1024; C{startService} does if
     that was not called. When C{stopService} has finished no connection is open.
     """
 
     def __init__(self, reactor: Reactor, description: str, registry: CollectorRegistry, health: Health) -> None:
-        """
-        @param reactor: an C{IReactorTime} provider, and what the endpoint needs, as C{IReactorTCP}.
+        """@param reactor: an C{IReactorTime} provider, and what the endpoint needs, as C{IReactorTCP}.
         @param description: the endpoint: see L{parseEndpoint <udpecho.parsing.parseEndpoint>}.
         @param registry: the metrics: see L{udpecho.server.metrics.makeRegistry}.
         @param health: checks the daemon.
-
         @raise ValueError: if C{description} does not describe an endpoint.
         """
         self._reactor = reactor

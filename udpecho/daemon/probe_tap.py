@@ -55,8 +55,7 @@ class Options(usage.Options):
     opt_t = opt_target
 
     def postOptions(self) -> None:
-        """
-        Parse the values.
+        """Parse the values.
 
         @raise usage.UsageError: if one is wrong.
         """

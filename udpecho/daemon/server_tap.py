@@ -39,8 +39,7 @@ def _usage(option: Option) -> str:
 
 
 class Options(usage.Options):
-    """
-    The options of C{twistd udpecho}, which are those of L{OPTIONS}.
+    """The options of C{twistd udpecho}, which are those of L{OPTIONS}.
 
     @ivar commandLine: the file behind the command line, if it has one or if it matters what the command line itself has.
     """
@@ -61,8 +60,7 @@ class Options(usage.Options):
         self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """
-        Read a command line, and the file that it names.
+        """Read a command line, and the file that it names.
 
         @raise usage.UsageError: if one is wrong.
         """
@@ -84,8 +82,7 @@ class Options(usage.Options):
         return settingsFrom(self)
 
     def postOptions(self) -> None:
-        """
-        Read the values.
+        """Read the values.
 
         @raise usage.UsageError: if one is wrong, or excludes another.
         """
@@ -162,8 +159,7 @@ _addMethods()
 
 
 def exitOnStartError(start: Callable[[], None]) -> None:
-    """
-    Start a daemon.
+    """Start a daemon.
 
     @raise CannotStart: if the system refuses one of its addresses.
     """
@@ -210,8 +206,7 @@ def makeService(options: Options) -> IService:
 
 
 def _activatedSockets(selection: Sequence[str]) -> list[socket.socket] | None:
-    """
-    Take the sockets that systemd has passed, if they are wanted.
+    """Take the sockets that systemd has passed, if they are wanted.
 
     @raise CannotStart: if they are missing, or not of the right kind.
     """

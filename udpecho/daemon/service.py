@@ -28,8 +28,7 @@ _log = Logger()
 
 
 class NewSettings(NamedTuple):
-    """
-    The outcome of a reload.
+    """The outcome of a reload.
 
     @ivar policy: the policy of the guard.
     @ivar logDatagrams: how many datagrams to log in a second; C{None} for all.
@@ -44,8 +43,7 @@ class NewSettings(NamedTuple):
 
 
 class Daemon(Service):
-    """
-    An L{EchoService} as a daemon.
+    """An L{EchoService} as a daemon.
 
     C{SIGUSR1} logs the counters. C{SIGHUP} reloads the configuration. Without one it changes nothing, except at a terminal: a
     hangup of that ends the process, as usual.
@@ -63,8 +61,7 @@ class Daemon(Service):
         reload: Callable[[], NewSettings] | None = None,
         payloadSize: int | None = None,
     ) -> None:
-        """
-        @param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider that C{echo} can run on too.
+        """@param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider that C{echo} can run on too.
         @param echo: the service.
         @param environment: the environment of the process; systemd's variables are removed from it.
         @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
@@ -201,8 +198,7 @@ class Daemon(Service):
     # Health
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
-        """
-        Have the service echo a datagram through each of its addresses. A drop by decision is a sign of life too.
+        """Have the service echo a datagram through each of its addresses. A drop by decision is a sign of life too.
 
         @return: fires with a mapping of each address to C{None} if it works, else to the reason why not.
         """

@@ -32,8 +32,7 @@ def activatedSockets(
     pid: int | None = None,
     firstDescriptor: int = FIRST_DESCRIPTOR,
 ) -> list[socket.socket]:
-    """
-    Take over the datagram sockets that systemd passed to this process.
+    """Take over the datagram sockets that systemd passed to this process.
 
     No child inherits a passed descriptor, selected or not.
 
@@ -43,9 +42,7 @@ def activatedSockets(
         and C{all} all of them. The others stay open.
     @param pid: the identifier of this process.
     @param firstDescriptor: the descriptor of the first socket.
-
     @return: bound, non-blocking UDP sockets for IPv4 or IPv6. The caller must close them.
-
     @raise ActivationError: if there are none, or one is of the wrong kind; the descriptors stay open.
     """
     variables = {name: environment.pop(name, None) for name in _variables}

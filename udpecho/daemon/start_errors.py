@@ -12,8 +12,7 @@ class CannotServeMetrics(error.CannotListenError):
     """The HTTP pages cannot be served on their endpoint."""
 
     def __init__(self, endpoint: str, reason: Exception) -> None:
-        """
-        @param endpoint: the endpoint, as the user wrote it.
+        """@param endpoint: the endpoint, as the user wrote it.
         @param reason: what the system answered.
         """
         super().__init__(endpoint, None, reason)
@@ -24,8 +23,7 @@ class CannotServeMetrics(error.CannotListenError):
 
 
 class CannotStart(SystemExit, Exception):
-    """
-    The service cannot start, for a reason that the operator can mend: one line on standard error, and exit status 1.
+    """The service cannot start, for a reason that the operator can mend: one line on standard error, and exit status 1.
 
     C{twistd} cleans up after any C{Exception}, and Python prints no traceback for a C{SystemExit}: this is both. In the
     background C{twistd} prints the start of the qualified name and the text (C{_formatChildException} in
@@ -33,8 +31,7 @@ class CannotStart(SystemExit, Exception):
     """
 
     def __init__(self, sentence: str, *shorter: str) -> None:
-        """
-        @param sentence: what the line says.
+        """@param sentence: what the line says.
         @param shorter: the same in fewer words, for where it does not fit.
         """
         super().__init__(f"udpecho: {sentence}")

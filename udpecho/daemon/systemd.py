@@ -1,5 +1,4 @@
-"""
-Notifications to systemd, C{sd_notify(3)}, and its watchdog, C{sd_watchdog_enabled(3)}.
+"""Notifications to systemd, C{sd_notify(3)}, and its watchdog, C{sd_watchdog_enabled(3)}.
 
 systemd passes both in the environment, which is a parameter here. The variables are for this process only: whoever reads them
 removes them, so that no child uses them.
@@ -29,8 +28,7 @@ _maxInterval = 86400.0
 
 
 class Notifier:
-    """
-    Notifies systemd of the state of the daemon.
+    """Notifies systemd of the state of the daemon.
 
     No method blocks or raises: a daemon works without systemd too. Each returns whether it has sent the notification.
     """
@@ -42,8 +40,7 @@ class Notifier:
         nanoseconds: Callable[[], int] = time.monotonic_ns,
         pid: Callable[[], int] = os.getpid,
     ) -> None:
-        """
-        @param environment: the environment of the process; C{NOTIFY_SOCKET} is removed from it. It is a path, or C{@} and a
+        """@param environment: the environment of the process; C{NOTIFY_SOCKET} is removed from it. It is a path, or C{@} and a
             name in Linux's abstract namespace (C{unix(7)}).
         @param nanoseconds: C{CLOCK_MONOTONIC}, in nanoseconds.
         @param pid: returns the identifier of this process, which changes when it goes to the background.
@@ -58,8 +55,7 @@ class Notifier:
             _log.warn("NOTIFY_SOCKET must be a path or @name, got {address!a}: systemd is not notified", address=address)
 
     def ready(self, status: str) -> bool:
-        """
-        The daemon serves, for the first time or after L{reloading}.
+        """The daemon serves, for the first time or after L{reloading}.
 
         @param status: one line for C{systemctl status}.
         """
@@ -109,12 +105,10 @@ def _notifyAddress(text: str) -> str | bytes | None:
 
 
 def watchdogInterval(environment: MutableMapping[str, str], *, pid: int | None = None) -> float | None:
-    """
-    The interval in which to feed the watchdog: half of its timeout, as C{sd_watchdog_enabled(3)} advises.
+    """The interval in which to feed the watchdog: half of its timeout, as C{sd_watchdog_enabled(3)} advises.
 
     @param environment: the environment of the process; C{WATCHDOG_USEC} and C{WATCHDOG_PID} are removed from it.
     @param pid: the identifier of this process.
-
     @return: seconds, or C{None} if systemd does not watch this process.
     """
     timeout, watched = environment.pop("WATCHDOG_USEC", None), environment.pop("WATCHDOG_PID", None)
@@ -128,8 +122,7 @@ def watchdogInterval(environment: MutableMapping[str, str], *, pid: int | None =
 
 
 class Watchdog:
-    """
-    Feeds systemd's watchdog after each check that succeeds.
+    """Feeds systemd's watchdog after each check that succeeds.
 
     A check that fails, or that has not finished when the next one is due, does not feed it. systemd ends a daemon that does not
     feed its watchdog for two intervals.
@@ -142,8 +135,7 @@ class Watchdog:
         check: Callable[[], defer.Deferred[object]],
         notifier: Notifier,
     ) -> None:
-        """
-        @param reactor: an C{IReactorTime} provider.
+        """@param reactor: an C{IReactorTime} provider.
         @param interval: seconds from one check to the next, as L{watchdogInterval} returns them.
         @param check: its Deferred fires if the daemon works and fails if not. It is cancelled after an interval.
         @param notifier: notifies systemd.

@@ -24,8 +24,7 @@ _reasons = LOSSES | {CORRUPTED, TRUNCATED, DUPLICATED, REORDERED, DELAYED, DELIV
 
 
 class Delivery(NamedTuple):
-    """
-    One arrival of a datagram.
+    """One arrival of a datagram.
 
     @ivar delay: seconds after it was sent.
     @ivar datagram: its payload, as it arrives.
@@ -36,8 +35,7 @@ class Delivery(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """
-    What becomes of one datagram.
+    """What becomes of one datagram.
 
     @ivar reasons: one or more of this module's constants.
     @ivar delays: the delay of each arrival, in seconds; empty if the datagram is lost.
@@ -72,8 +70,7 @@ class Decision(NamedTuple):
 
     @classmethod
     def fromString(cls, text: str) -> Decision:
-        """
-        Read a printed decision.
+        """Read a printed decision.
 
         @raise ValueError: if the text is not one.
         """
@@ -96,15 +93,12 @@ class Decider(Protocol):
 
 
 class Replay:
-    """
-    Repeats printed decisions, one a line, with or without their numbers. After the last one every datagram is delivered at
+    """Repeats printed decisions, one a line, with or without their numbers. After the last one every datagram is delivered at
     once.
     """
 
     def __init__(self, text: str) -> None:
-        """
-        @param text: the printed decisions.
-
+        """@param text: the printed decisions.
         @raise ValueError: if a line is not a decision.
         """
         lines = (line.strip() for line in text.splitlines())

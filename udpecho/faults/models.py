@@ -36,8 +36,7 @@ def seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> No
 
 @attrs.frozen
 class GilbertElliott:
-    """
-    Bursty loss by two states, good and bad, with a random transition before each datagram.
+    """Bursty loss by two states, good and bad, with a random transition before each datagram.
 
     The names are those of the literature: E. N. Gilbert, I{Capacity of a burst-noise channel}, Bell System Technical Journal
     39 (1960), and E. O. Elliott, I{Estimates of error rates for codes on burst-noise channels}, 42 (1963), as G. Hasslinger
@@ -66,8 +65,7 @@ class GilbertElliott:
 
 @attrs.frozen
 class Jitter:
-    """
-    A random part of the delay, drawn for each delivery.
+    """A random part of the delay, drawn for each delivery.
 
     @ivar seconds: for C{uniform} the maximum (from 0), for C{normal} the standard deviation (the sum with the fixed delay is
         never below 0), for C{exponential} the mean.

@@ -1,5 +1,4 @@
-"""
-What a bad network does to datagrams, decided from a seed: the same on every machine, and every time.
+"""What a bad network does to datagrams, decided from a seed: the same on every machine, and every time.
 
 Nothing here knows of sockets or reactors: a plan decides about one datagram at a time.
 """
@@ -65,8 +64,7 @@ def _jitter(value: float | Jitter) -> Jitter:
 
 @attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)
 class FaultPlan:
-    """
-    Decides what becomes of each datagram in one direction.
+    """Decides what becomes of each datagram in one direction.
 
     Each datagram takes the same number of draws from the generator, whatever faults there are, so that a plan with more faults
     makes the same decisions about those that it shares with a plan of the same seed. Only C{random.Random.random} is used:
@@ -114,11 +112,9 @@ class FaultPlan:
         self._random = random.Random(str(self.seed) if negative else self.seed).random
 
     def change(self, **faults: Any) -> None:
-        """
-        Change some of the faults, all of those given or none; the decisions continue with the generator's next numbers.
+        """Change some of the faults, all of those given or none; the decisions continue with the generator's next numbers.
 
         @param faults: as the constructor takes them.
-
         @raise ValueError: if a value is out of its range.
         @raise TypeError: if a value is of the wrong type, or there is no such fault.
         """
@@ -131,8 +127,7 @@ class FaultPlan:
             setattr(self, name, getattr(checked, name))
 
     def decide(self, size: int, now: float) -> Decision:
-        """
-        Decide what becomes of the next datagram.
+        """Decide what becomes of the next datagram.
 
         @param size: its payload, in bytes.
         @param now: when it is sent, in seconds on any clock that does not go back; only the rate limit uses it.
@@ -177,8 +172,7 @@ class FaultPlan:
         return max(0.0, self.delay + self.jitter.draw(uniform))
 
     def _queueFor(self, size: int, now: float) -> float | None:
-        """
-        Put a datagram behind those that the link still has to carry.
+        """Put a datagram behind those that the link still has to carry.
 
         @return: seconds until the link has carried it, C{None} if the queue is full.
         """

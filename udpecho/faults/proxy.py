@@ -39,14 +39,12 @@ Watcher = Callable[[str, DatagramAddress, int, Decision], None]
 
 
 class DelayLine:
-    """
-    Calls functions at their times, in seconds, and in the order of addition where these are equal: a reactor's delayed calls
+    """Calls functions at their times, in seconds, and in the order of addition where these are equal: a reactor's delayed calls
     promise no order among equals.
     """
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
-        """
-        @param clock: calls the line when the first function is due.
+        """@param clock: calls the line when the first function is due.
         @param now: the time, in seconds.
         """
         self._clock = clock
@@ -92,8 +90,7 @@ class DelayLine:
 
 
 class _Direction:
-    """
-    One direction through the proxy.
+    """One direction through the proxy.
 
     @ivar plan: decides what becomes of each datagram.
     @ivar outcomes: how many datagrams had each outcome.
@@ -131,8 +128,7 @@ class _Client(DatagramProtocol):
 
 
 class FaultProxy(DatagramProtocol):
-    """
-    Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
+    """Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
 
     Each client has a socket of its own to the upstream, so that the upstream sees different clients. The plans may be changed
     (L{FaultPlan.change}) or replaced at any time.
@@ -156,8 +152,7 @@ class FaultProxy(DatagramProtocol):
         maxClients: int = MAX_CLIENTS,
         watcher: Watcher | None = None,
     ) -> None:
-        """
-        @param reactor: an C{IReactorFDSet} and C{IReactorTime}.
+        """@param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param upstream: the IP address and port that the clients' datagrams go to.
         @param up: the faults of the direction from the clients; by default none.
         @param down: the faults of the direction to the clients; by default none.
@@ -194,8 +189,7 @@ class FaultProxy(DatagramProtocol):
         return len(self._clients)
 
     def start(self, port: int = 0, interface: str = "127.0.0.1") -> None:
-        """
-        Listen for clients.
+        """Listen for clients.
 
         @raise error.CannotListenError: if the system refuses the address.
         @raise ValueError: if the upstream is the proxy itself, which would send each datagram to itself without end.

@@ -1,5 +1,4 @@
-"""
-Decides who is answered, and how much, for many sources at once. Nothing here knows of a socket.
+"""Decides who is answered, and how much, for many sources at once. Nothing here knows of a socket.
 
 An echo server can be turned against others, and against itself: a datagram with a forged source makes it send to a victim, and
 if the victim answers too, the two never stop (CERT CA-1996-01, CVE-2024-2169). The guard refuses sources that are known to
@@ -31,8 +30,7 @@ _allFree, _allLimited = frozenset([_free]), frozenset([_limited])
 
 @implementer(IBatchGuard)
 class Guard:
-    """
-    The guard of an echo server.
+    """The guard of an echo server.
 
     The loop guard comes first, then the allowed networks, then the limits; a datagram that one refuses is not charged by the
     next. A batch from one trusted network costs three vector operations: the lowest host, the highest host, and whether any
@@ -52,8 +50,7 @@ class Guard:
         seconds: Callable[[], float] = time.monotonic,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """
-        @param policy: the operator's decisions; by default C{GuardPolicy()}.
+        """@param policy: the operator's decisions; by default C{GuardPolicy()}.
         @param ownPorts: the ports that the servers of this machine echo on. Datagrams from these ports are refused, from any
             host: one server could else be made to talk to another of its kind, or to itself. (A client on this machine has
             another port.)
@@ -111,11 +108,9 @@ class Guard:
         return 0.0 if self._limiter is None else self._limiter.fill(self._now())
 
     def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
-        """
-        The prefixes from which most of the dropped datagrams came since the last call.
+        """The prefixes from which most of the dropped datagrams came since the last call.
 
         @param most: how many prefixes to return for each reason.
-
         @return: for each reason prefixes with the number of datagrams dropped, at least, the busiest first. A prefix is that
             of a single source (/32, /64), or the wide one (/24, /48) if that was over its limit.
         """
@@ -141,14 +136,12 @@ class Guard:
     def decide(
         self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int], isIPv6: bool
     ) -> Collection[tuple[int, str]]:
-        """
-        Decide about entries that arrived together.
+        """Decide about entries that arrived together.
 
         @param hosts: the source address of each entry, as a number.
         @param ports: the source port of each entry.
         @param counts: how many datagrams each entry has.
         @param isIPv6: whether the sources are IPv6 addresses.
-
         @return: the indexes of the entries to drop, with the reasons. In a dry run there are none.
         """
         if isIPv6 and self._dualStack:

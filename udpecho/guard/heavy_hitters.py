@@ -9,8 +9,7 @@ _K = TypeVar("_K", bound=Hashable)
 
 
 class HeavyHitters(Generic[_K]):
-    """
-    Finds the keys that are added most often, with a fixed number of counters: the algorithm of Misra and Gries ("Finding
+    """Finds the keys that are added most often, with a fixed number of counters: the algorithm of Misra and Gries ("Finding
     repeated elements", 1982). A key that makes up more than one part in C{counters + 1} of the total is found for certain. A
     count is at most that part too low, and never too high.
     """
@@ -36,11 +35,9 @@ class HeavyHitters(Generic[_K]):
             counts[key] = times
 
     def drain(self, most: int) -> list[tuple[_K, int]]:
-        """
-        Take out the most frequent keys, and start over with none.
+        """Take out the most frequent keys, and start over with none.
 
         @param most: how many keys to return.
-
         @return: each key with its count, the most frequent first.
         """
         counts, self._counts = self._counts, {}

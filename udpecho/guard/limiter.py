@@ -1,5 +1,4 @@
-"""
-Rate limits: one for each prefix of sources and a ceiling for all of them, in memory of a fixed size.
+"""Rate limits: one for each prefix of sources and a ceiling for all of them, in memory of a fixed size.
 
 The limits use the I{generic cell rate algorithm} (ITU-T I.371 annex A), which needs one number per prefix: the moment at which
 its allowance is whole again. A datagram moves that moment on by the time in which the rate earns one datagram, and is within
@@ -33,8 +32,7 @@ _grain = 1024.0
 
 
 class Elapsed:
-    """
-    The time since its creation by a clock that may be set: a step back counts as no time, a step forward as at most
+    """The time since its creation by a clock that may be set: a step back counts as no time, a step forward as at most
     L{LONGEST_STEP}.
     """
 
@@ -58,8 +56,7 @@ class Lots:
     """Draws at random, from bytes that nobody can predict."""
 
     def __init__(self, entropy: Callable[[int], bytes], oneIn: int = LEAK) -> None:
-        """
-        @param entropy: returns as many random bytes as it is asked for.
+        """@param entropy: returns as many random bytes as it is asked for.
         @param oneIn: a divisor of 256: one draw in this many is C{True}.
         """
         self._entropy = entropy
@@ -75,9 +72,8 @@ class Lots:
 
 
 class PrefixLimiter:
-    """
-    Limits each source by its narrow prefix and by its wide one: an IPv4 address and its /24; an IPv6 /64, all of which a single
-    host may use (RFC 4291 section 2.5.1), and its /48. Ports do not matter: a sender may have them all. Nor do scopes:
+    """Limits each source by its narrow prefix and by its wide one: an IPv4 address and its /24; an IPv6 /64, all of which a
+    single host may use (RFC 4291 section 2.5.1), and its /48. Ports do not matter: a sender may have them all. Nor do scopes:
     link-local sources are one /64 on every interface (by default they are trusted and not limited).
 
     The prefixes share a table of fixed size, as in Knot DNS. Places are chosen by SipHash (Python's hash of bytes, PEP 456)
@@ -90,8 +86,7 @@ class PrefixLimiter:
     """
 
     def __init__(self, rate: int, burst: int, size: int = TABLE_SIZE, entropy: Callable[[int], bytes] = os.urandom) -> None:
-        """
-        @param rate: datagrams a second for each narrow prefix.
+        """@param rate: datagrams a second for each narrow prefix.
         @param burst: how many datagrams may arrive at once, 1 or more.
         @param size: the table's places for each prefix length, a power of two; each takes 8 bytes.
         @param entropy: returns as many random bytes as it is asked for.
@@ -120,8 +115,7 @@ class PrefixLimiter:
         return used / (2 * len(self._narrow))
 
     def refuse(self, hosts: Sequence[int], counts: Sequence[int], isIPv6: bool, now: float) -> dict[int, int]:
-        """
-        Decide about entries that arrived together, source by source, in the order in which the sources first appear.
+        """Decide about entries that arrived together, source by source, in the order in which the sources first appear.
 
         An entry of several segments is answered if its first datagram is within the limit, and all its datagrams are charged.
 
@@ -129,7 +123,6 @@ class PrefixLimiter:
         @param counts: how many datagrams each entry has.
         @param isIPv6: whether the sources are IPv6 addresses.
         @param now: the time in seconds; never less than before.
-
         @return: the indexes of the entries to drop, each with the length of the prefix that is over its limit, in bits.
         """
         refused: dict[int, int] = {}
@@ -169,12 +162,10 @@ class Ceiling:
         self._wholeAt = 0.0
 
     def refuse(self, counts: Sequence[int], now: float) -> list[int]:
-        """
-        Decide about entries in the order of their arrival.
+        """Decide about entries in the order of their arrival.
 
         @param counts: how many datagrams each entry has.
         @param now: the time in seconds; never less than before.
-
         @return: the indexes of the entries to drop.
         """
         moment = _moment(now, self.rate)

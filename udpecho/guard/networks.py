@@ -37,12 +37,10 @@ _network = re.compile(r"([0-9A-Fa-f:.]+)(?:/([0-9]{1,3}))?", re.ASCII)
 
 
 def parseNetwork(text: str) -> Networks:
-    """
-    Read a network: C{192.0.2.0/24}, C{2001:db8::/32}, a single address, or one of the names C{private}, C{loopback} and
+    """Read a network: C{192.0.2.0/24}, C{2001:db8::/32}, a single address, or one of the names C{private}, C{loopback} and
     C{any}.
 
     @return: the networks that the name stands for, or the one network.
-
     @raise ValueError: if the text is none of these, or has bits set beyond the prefix length.
     """
     if text in _names:
@@ -65,15 +63,13 @@ def parseNetwork(text: str) -> Networks:
 
 
 class AddressRanges:
-    """
-    A set of addresses of one family, made of networks.
+    """A set of addresses of one family, made of networks.
 
     @ivar edges: the sorted addresses at which a range begins, and those just after a range's last.
     """
 
     def __init__(self, networks: Iterable[Network], version: int) -> None:
-        """
-        @param networks: the networks; those of the other family are ignored.
+        """@param networks: the networks; those of the other family are ignored.
         @param version: the family, 4 or 6.
         """
         spans = [(int(net.network_address), int(net.broadcast_address) + 1) for net in networks if net.version == version]
@@ -89,14 +85,12 @@ class AddressRanges:
 
 
 class AddressMap(Generic[_T]):
-    """
-    A value for each address of one family. It keeps only the addresses where the value changes, so that one look-up is one
+    """A value for each address of one family. It keeps only the addresses where the value changes, so that one look-up is one
     binary search, however many networks there are; any number of addresses between two changes cost two searches altogether.
     """
 
     def __init__(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> None:
-        """
-        @param edges: the addresses at which C{valueOf} may change.
+        """@param edges: the addresses at which C{valueOf} may change.
         @param valueOf: returns the value of an address.
         """
         self._edges: list[int] = []

@@ -37,8 +37,7 @@ DEFAULT_BURST = 1000
 
 @dataclass(frozen=True)
 class GuardPolicy:
-    """
-    The operator's decisions.
+    """The operator's decisions.
 
     @ivar allow: the networks to answer at all.
     @ivar trust: the networks without a limit for each source, if they are allowed.

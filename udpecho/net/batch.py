@@ -1,5 +1,4 @@
-"""
-A received batch: many datagrams with one C{recvmmsg(2)}, in fixed slots.
+"""A received batch: many datagrams with one C{recvmmsg(2)}, in fixed slots.
 
 No Python runs for the single datagram: what is done to a batch is done to one field of all its headers at once.
 """
@@ -27,8 +26,7 @@ _dontWait = socket.MSG_DONTWAIT if sockopt.available else 0
 
 
 class BatchOptions(NamedTuple):
-    """
-    What is set on a socket.
+    """What is set on a socket.
 
     @ivar isIPv6: whether the socket's family is IPv6; it has no IPv4 datagrams then.
     @ivar boundHost: the local address that all datagrams are sent to, C{None} if that differs.
@@ -46,8 +44,7 @@ class BatchOptions(NamedTuple):
 
 @implementer(IDatagramBatch)
 class MessageBatch:
-    """
-    The slots of one socket, and what the last receive call put there.
+    """The slots of one socket, and what the last receive call put there.
 
     @ivar dropped: the reason for each entry that is not to be sent back.
     @ivar asked: how many entries the last receive call would have taken: as many as there are slots, or, with GRO, fewer, so
@@ -68,11 +65,9 @@ class MessageBatch:
         send: Callable[[MessageBatch, BatchSendCallback], None],
         calls: SystemCalls | None = None,
     ) -> None:
-        """
-        @param options: what is set on the socket.
+        """@param options: what is set on the socket.
         @param send: sends a batch back.
         @param calls: the system calls.
-
         @raise OSError: if this system has none.
         """
         self.entries = 0
@@ -95,11 +90,9 @@ class MessageBatch:
         self.fields: Fields | None = None
 
     def receive(self, descriptor: int) -> int:
-        """
-        Receive a batch from a socket. What was in the slots is gone.
+        """Receive a batch from a socket. What was in the slots is gone.
 
         @return: how many entries it has; fewer than were L{asked} for if no more were there.
-
         @raise OSError: if there is none.
         """
         fields = self.fields

@@ -37,8 +37,7 @@ def _logUnsupported(reason: str) -> None:
 
 
 class SplittingReader:
-    """
-    Receives batches, for a protocol that takes datagrams one by one.
+    """Receives batches, for a protocol that takes datagrams one by one.
 
     @ivar batch: the last batch.
     """
@@ -120,13 +119,11 @@ class BatchReader(SplittingReader):
 def openBatchReader(
     context: PortContext, delivery: Delivery, sendOne: SendOne, maxDatagrams: int, maxBatched: int
 ) -> SplittingReader | None:
-    """
-    Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
+    """Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
 
     @param sendOne: see L{BatchSender}.
     @param maxDatagrams: how many datagrams to hand over one by one in one turn of the reactor.
     @param maxBatched: how many to hand over in batches.
-
     @return: C{None} to receive one by one.
     """
     sock, endpoints, options = context.socket, context.endpoints, context.options

@@ -39,8 +39,7 @@ class BatchSender:
         sendOne: Callable[[bytes, DatagramAddress, SendCallback], object],
         failures: Counter[str],
     ) -> None:
-        """
-        @param options: what is set on the socket.
+        """@param options: what is set on the socket.
         @param sendOne: sends a single datagram, or keeps it until the send queue has space, and reports the outcome.
         @param failures: where to count what the system refuses, in addition to the report.
         """
@@ -114,9 +113,8 @@ class BatchSender:
                 fields.locals4[entry] = fields.destinations4[entry]
 
     def _groups(self, batch: MessageBatch, limits: SegmentLimits) -> list[range]:
-        """
-        Find datagrams of one flow and one length that follow each other: they can go back as a GSO batch even if they did not
-        come as a GRO batch.
+        """Find datagrams of one flow and one length that follow each other: they can go back as a GSO batch even if they did
+        not come as a GRO batch.
 
         @return: all entries, in order; if few can be joined, each alone.
         """
@@ -176,8 +174,7 @@ class BatchSender:
     def _sendRest(
         self, batch: MessageBatch, groups: Sequence[range], address: int, sent: int, callback: BatchSendCallback
     ) -> None:
-        """
-        Go on after a call that has perhaps not sent everything.
+        """Go on after a call that has perhaps not sent everything.
 
         @param groups: what each header sends.
         @param address: of the headers.
@@ -217,8 +214,7 @@ class BatchSender:
             _log.info("a GSO batch was refused, so that such batches are sent as single datagrams: {cause}", cause=cause)
 
     def _sendSeparately(self, batch: MessageBatch, entry: int, callback: BatchSendCallback) -> bool:
-        """
-        Send the datagrams of an entry one by one.
+        """Send the datagrams of an entry one by one.
 
         @return: whether the system took one of them.
         """

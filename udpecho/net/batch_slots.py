@@ -18,8 +18,7 @@ _noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
 
 
 class ControlFields(NamedTuple):
-    """
-    Members of the usual control messages, where they are in each slot.
+    """Members of the usual control messages, where they are in each slot.
 
     @ivar interfaces: the interface index.
     @ivar locals4: the local IPv4 address.
@@ -34,9 +33,8 @@ class ControlFields(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """
-    What is read and written in the plain case, of the first so many slots. The fields C{all...}, C{usual...} and C{no...} have
-    what to write to others: the whole length of each slot, the length of just the usual control messages, interface 0.
+    """What is read and written in the plain case, of the first so many slots. The fields C{all...}, C{usual...} and C{no...}
+    have what to write to others: the whole length of each slot, the length of just the usual control messages, interface 0.
 
     @see: L{Slots}, L{BatchSlots} and L{ControlFields} for the others.
     """
@@ -57,8 +55,7 @@ class Fields(NamedTuple):
 
 
 class BatchSlots(Slots):
-    """
-    L{Slots} with names. Hosts and ports are as they are on the wire: the bytes of a number in network order.
+    """L{Slots} with names. Hosts and ports are as they are on the wire: the bytes of a number in network order.
 
     @ivar size: the bytes of the usual control messages.
     @ivar ports: the ports of the names.
@@ -76,8 +73,7 @@ class BatchSlots(Slots):
     """
 
     def __init__(self, isIPv6: bool, layout: cmsg.ControlLayout, controls: bool) -> None:
-        """
-        @param isIPv6: the family of the names.
+        """@param isIPv6: the family of the names.
         @param layout: of the usual control messages.
         @param controls: whether there may be control messages at all.
         """

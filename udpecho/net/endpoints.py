@@ -22,8 +22,7 @@ Destination = tuple["tuple[Any, ...] | None", cmsg.Ancillary]
 
 
 class Endpoints:
-    """
-    The addresses of a port.
+    """The addresses of a port.
 
     @ivar family: C{AF_INET} or C{AF_INET6}.
     @ivar boundHost: the local address that all datagrams are sent to, C{None} on a wildcard bind.
@@ -41,8 +40,7 @@ class Endpoints:
         self._connectedTo: tuple[str, int] | None = None
 
     def bound(self, sock: socket.socket) -> None:
-        """
-        Read the local address. It is read once: a later reader gets it even when the system is short of memory.
+        """Read the local address. It is read once: a later reader gets it even when the system is short of memory.
 
         @raise OSError: if the system refuses.
         """
@@ -51,11 +49,9 @@ class Endpoints:
         self.boundHost = None if host in ("0.0.0.0", "::", "::ffff:0.0.0.0") else host.partition("%")[0]
 
     def connected(self, sock: socket.socket, address: tuple[str, int] | None = None) -> None:
-        """
-        Read the addresses of a connected socket; connecting chooses the local one of a socket that was bound to all.
+        """Read the addresses of a connected socket; connecting chooses the local one of a socket that was bound to all.
 
         @param address: what the user calls the peer.
-
         @raise OSError: if it is not connected.
         """
         self.peer = datagramAddress(sock.getpeername())
@@ -68,8 +64,7 @@ class Endpoints:
         return kind("UDP", *self._boundName)
 
     def destination(self, address: tuple[str, int] | None) -> Destination:
-        """
-        Look up how to send to an address.
+        """Look up how to send to an address.
 
         @raise error.InvalidAddressError: if it is not of the port's family, or not the peer's in connected mode.
         """
@@ -111,8 +106,7 @@ class Endpoints:
 
 @dataclass
 class PortContext:
-    """
-    What the parts of one port share.
+    """What the parts of one port share.
 
     @ivar reactor: an C{IReactorTime} provider.
     @ivar maxPacketSize: the longest datagram to hand over, in bytes.

@@ -41,8 +41,7 @@ class SingleCall:
 
 
 def drain(reactor: Reactor, isDrained: Callable[[], bool], pause: Callable[[], float], timeout: float) -> defer.Deferred[bool]:
-    """
-    Look in turns of the reactor whether everything is done, with pauses between them, in seconds.
+    """Look in turns of the reactor whether everything is done, with pauses between them, in seconds.
 
     @return: fires with whether that happened within C{timeout} seconds. Fails with an C{OSError} of C{isDrained}.
     """

@@ -59,8 +59,7 @@ def notifyError(protocol: DatagramProtocol, reason: EchoError, quoted: bytes = b
 
 
 class NetworkErrors:
-    """
-    Collects what the network reports about datagrams that were sent, and notifies the protocol: from the reactor only, never
+    """Collects what the network reports about datagrams that were sent, and notifies the protocol: from the reactor only, never
     from inside C{write}, once of each kind, and in connected mode only, when there is one peer that the errors are about. An
     L{IUndeliveredReceiver} is notified once of each quoted datagram.
     """
@@ -74,8 +73,7 @@ class NetworkErrors:
         self._closed = False
 
     def take(self) -> bool:
-        """
-        Take from the system what it has to report about earlier datagrams.
+        """Take from the system what it has to report about earlier datagrams.
 
         @return: whether there was anything.
         """
@@ -92,8 +90,7 @@ class NetworkErrors:
         return bool(entries or number)
 
     def note(self, number: int, mtu: int = 0, quoted: bytes = b"") -> None:
-        """
-        Keep an error for the protocol.
+        """Keep an error for the protocol.
 
         @param number: the system's error number.
         @param mtu: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included; 0 if unknown.
@@ -117,8 +114,7 @@ class NetworkErrors:
             self._later.schedule()
 
     def notify(self, unexplained: int = 0) -> None:
-        """
-        Notify the protocol. To be called from the reactor only.
+        """Notify the protocol. To be called from the reactor only.
 
         @param unexplained: an error number to report if the system has nothing else to report.
         """

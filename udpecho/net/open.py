@@ -24,14 +24,12 @@ def adopt(
     offload: bool = PortOptions.offload,
     decrementHopLimit: bool = PortOptions.decrementHopLimit,
 ) -> DatagramPort:
-    """
-    Listen on a socket that is bound already. The options are those of L{PortOptions}.
+    """Listen on a socket that is bound already. The options are those of L{PortOptions}.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
     @param sock: the socket. It stays the caller's: the port has a duplicate (C{dup(2)}), and the socket is in non-blocking mode
         from now on.
     @param protocol: the protocol that gets the datagrams.
-
     @raise ValueError: if it is not a UDP socket, or not bound.
     @raise TypeError: if the reactor cannot read sockets.
     @raise OSError: if it is not open, or there is no descriptor left.
@@ -52,8 +50,7 @@ def dial(
     bindAddress: tuple[str, int] | None = None,
     receiveBuffer: int | None = None,
 ) -> DatagramPort:
-    """
-    Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: no datagram of
+    """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: no datagram of
     others reaches the protocol, and no datagram is sent for the connecting.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
@@ -61,7 +58,6 @@ def dial(
     @param peer: the peer, with its scope where it is link-local.
     @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
     @param receiveBuffer: the receive buffer to request, in bytes.
-
     @raise error.CannotListenError: if the system refuses the local address.
     @raise OSError: if it refuses the peer's, for example without a route.
     """
@@ -95,8 +91,7 @@ def listen(
     offload: bool = PortOptions.offload,
     decrementHopLimit: bool = PortOptions.decrementHopLimit,
 ) -> DatagramPort:
-    """
-    Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
+    """Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
 
     On a reactor without file descriptors (one in memory, or Windows' IOCP) it is that reactor's own UDP port, whatever the
     annotation says: it has no more than C{IListeningPort} and C{IUDPTransport}.
@@ -106,7 +101,6 @@ def listen(
     @param protocol: the protocol that gets the datagrams.
     @param interface: the local IP address to bind: C{""} for all of IPv4, C{"::"} for all of both families.
     @param maxPacketSize: the longest datagram to hand over, in bytes.
-
     @raise TypeError: if C{port} is not a whole number.
     @raise ValueError: if it is not from 0 to 65535, or an option is out of its range.
     @raise error.InvalidAddressError: if C{interface} is not an IP address.

@@ -8,8 +8,7 @@ from math import inf
 
 @dataclass(frozen=True, kw_only=True)
 class PortOptions:
-    """
-    How a port receives and sends. Only here are the defaults.
+    """How a port receives and sends. Only here are the defaults.
 
     @ivar writeTimeout: how many seconds a datagram waits for a full send queue.
     @ivar maxWaiting: how many datagrams may wait for it.

@@ -13,16 +13,14 @@ from udpecho.interfaces import Reactor
 
 
 class InputReader(FileDescriptor):
-    """
-    Reads bytes from a file descriptor on request.
+    """Reads bytes from a file descriptor on request.
 
     The descriptor stays in blocking mode, since it may be a terminal that other programs share: it is read only when the
     reactor reports that there is something. It is never closed here.
     """
 
     def __init__(self, reactor: Reactor, descriptor: int) -> None:
-        """
-        @param reactor: an C{IReactorFDSet} provider.
+        """@param reactor: an C{IReactorFDSet} provider.
         @param descriptor: a file descriptor, open for reading.
         """
         super().__init__(reactor)
@@ -41,8 +39,7 @@ class InputReader(FileDescriptor):
         return type(self).__name__
 
     def read(self, size: int) -> defer.Deferred[bytes]:
-        """
-        Read C{size} bytes, or fewer if the input ends before.
+        """Read C{size} bytes, or fewer if the input ends before.
 
         @return: fires with the bytes; C{b""} at the end. Fails with C{OSError}. May be cancelled.
         """

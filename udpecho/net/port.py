@@ -1,6 +1,5 @@
-"""
-A UDP port that survives refusals, truncates nothing, answers from the address that was asked, keeps timers running, and waits
-for a full send queue.
+"""A UDP port that survives refusals, truncates nothing, answers from the address that was asked, keeps timers running, and
+waits for a full send queue.
 
 Theory of operation
 ===================
@@ -79,8 +78,7 @@ _log = Logger()
 
 @implementer(IListeningPort, IDatagramTransport)
 class DatagramPort(udp.Port):
-    """
-    A UDP port for any C{DatagramProtocol}.
+    """A UDP port for any C{DatagramProtocol}.
 
     In connected mode C{connectionRefused} is called from the reactor when nothing listens at the peer, and the port stays open.
     Other network errors go to C{networkError} of a protocol that provides L{INetworkErrorReceiver
@@ -110,8 +108,7 @@ class DatagramPort(udp.Port):
         reactor: Reactor = None,
         options: PortOptions = PortOptions(),  # noqa: B008
     ) -> None:
-        """
-        @param port: the port number, 0 for any free one.
+        """@param port: the port number, 0 for any free one.
         @param proto: the protocol that gets the datagrams.
         @param interface: the local IP address to bind, C{""} for all of IPv4, C{"::"} for all of both families.
         @param maxPacketSize: the longest datagram to hand over, in bytes; longer ones are dropped and counted as C{truncated}.
@@ -186,12 +183,10 @@ class DatagramPort(udp.Port):
             self._reader = openBatchReader(self._context, self._delivery, self._sender.send, *limits) or self._reader
 
     def connect(self, host: str, port: int) -> None:
-        """
-        Exchange datagrams with one peer only from now on.
+        """Exchange datagrams with one peer only from now on.
 
         @param host: an IP address.
         @param port: its port number.
-
         @raise RuntimeError: if this port is connected already.
         @raise error.InvalidAddressError: if C{host} is not an address of this port's family.
         @raise OSError: if the system refuses, for example without a route; this port can be used and connected afterwards.
@@ -277,8 +272,7 @@ class DatagramPort(udp.Port):
         return False
 
     def _readFailed(self, failure: OSError) -> bool:
-        """
-        The system returned an error instead of a datagram.
+        """The system returned an error instead of a datagram.
 
         @return: whether to read on in this turn.
         """
@@ -308,15 +302,13 @@ class DatagramPort(udp.Port):
     # Writing
 
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
-        """
-        Send a datagram, now or as soon as the send queue has space.
+        """Send a datagram, now or as soon as the send queue has space.
 
         A datagram that the system refuses for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
 
         @param datagram: the payload.
         @param addr: the destination; C{None} in connected mode. To reply from the address that was asked, pass the very object
             that C{datagramReceived} got.
-
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
         """
@@ -346,11 +338,9 @@ class DatagramPort(udp.Port):
     # Stopping
 
     def drain(self, timeout: float) -> defer.Deferred[bool]:
-        """
-        Go on until the receive queue has been seen empty and nothing waits for the send queue.
+        """Go on until the receive queue has been seen empty and nothing waits for the send queue.
 
         @param timeout: seconds after which to give up.
-
         @return: fires with whether that happened in time. Fails with C{OSError} if the socket is broken.
         """
         # When nothing waits, look again in the next turn: a flood leaves a queue empty for a moment only, which means nothing.
@@ -414,8 +404,7 @@ class DatagramPort(udp.Port):
             self.__dict__.pop(name, None)
 
     def _survives(self, reason: Failure) -> bool:
-        """
-        On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
+        """On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
         another socket that was closed in this turn, if this one has got its descriptor.
         """
         if self._closing.scheduled or not self.reactor.running or not reason.check(error.ConnectionDone, error.ConnectionLost):

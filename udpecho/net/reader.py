@@ -24,8 +24,7 @@ _log = Logger()
 
 
 class Reader(Protocol):
-    """
-    A way to receive and to hand over. What the protocol sends then goes by the same way back: a batch by C{sendmmsg(2)}, and
+    """A way to receive and to hand over. What the protocol sends then goes by the same way back: a batch by C{sendmmsg(2)}, and
     whatever C{write} is given by the L{Sender <udpecho.net.sender.Sender>}.
 
     @ivar maxDatagrams: how many datagrams one turn of the reactor may read; the last batch may go beyond it.
@@ -38,11 +37,9 @@ class Reader(Protocol):
     size: int
 
     def receive(self) -> bool:
-        """
-        Make one system call.
+        """Make one system call.
 
         @return: whether more datagrams may be queued.
-
         @raise OSError: if there is no datagram.
         """
 
@@ -57,16 +54,14 @@ class Reader(Protocol):
 
 
 class Delivery:
-    """
-    Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
+    """Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
 
     @ivar wanted: whether the protocol wants datagrams.
     @ivar backlog: what was received and not handed over.
     """
 
     def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
-        """
-        @param maxThroughput: how many bytes of the backlog to hand over in one turn.
+        """@param maxThroughput: how many bytes of the backlog to hand over in one turn.
         @param waiting: the datagrams that wait for the send queue.
         """
         self._protocol = context.protocol

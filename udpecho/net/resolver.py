@@ -22,14 +22,11 @@ from udpecho.errors import ResponseTimeout
 
 
 def literal(host: str, port: int) -> DatagramAddress | None:
-    """
-    Read an IP address.
+    """Read an IP address.
 
     @param host: what may be an address, a link-local IPv6 one with its scope (C{fe80::1%eth0} or C{fe80::1%2}).
     @param port: the port number that goes with it.
-
     @return: C{None} if C{host} is not an address.
-
     @raise error.DNSLookupError: if the scope is not an interface of this machine.
     """
     if isIPAddress(host):
@@ -77,15 +74,13 @@ class _Receiver:
 def resolve(
     reactor: IReactorTime, host: str, port: int, timeout: float, addressTypes: Sequence[type[IAddress]] | None = None
 ) -> defer.Deferred[list[DatagramAddress]]:
-    """
-    Find the addresses of a host, through the reactor's resolver.
+    """Find the addresses of a host, through the reactor's resolver.
 
     @param reactor: an C{IReactorTime} and, for names, C{IReactorPluggableNameResolver} provider.
     @param host: a name or an IP address.
     @param port: the port number of the addresses to return.
     @param timeout: the deadline, in seconds from now.
     @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
-
     @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
         C{ValueError} for an IP address of another type, or with L{ResponseTimeout} at the deadline. May be cancelled.
     """
@@ -121,8 +116,7 @@ def resolve(
 
 
 def _checkName(host: str) -> None:
-    """
-    Refuse a name that C{getaddrinfo} fails for: Twisted's resolver reports nothing then.
+    """Refuse a name that C{getaddrinfo} fails for: Twisted's resolver reports nothing then.
 
     @raise error.DNSLookupError: if C{host} cannot be a name.
     """

@@ -16,8 +16,7 @@ canShare = sockopt.available and hasattr(socket, "SO_REUSEPORT")
 
 
 class SocketGroup:
-    """
-    Several sockets on one address, all open for as long as the group is. The kernel chooses among them by a hash of a
+    """Several sockets on one address, all open for as long as the group is. The kernel chooses among them by a hash of a
     datagram's addresses and ports, so that a flow keeps to one of them (C{SO_REUSEPORT} in C{socket(7)}).
 
     All options that must be set before the first datagram comes are set when a socket is bound, so that each datagram has its
@@ -27,12 +26,10 @@ class SocketGroup:
     """
 
     def __init__(self, number: int, interface: str, size: int, receiveBuffer: int | None = None) -> None:
-        """
-        @param number: the port number, 0 for any free one.
+        """@param number: the port number, 0 for any free one.
         @param interface: the local IP address to bind; C{"::"} is all of IPv6 and nothing of IPv4.
         @param size: how many sockets.
         @param receiveBuffer: the receive buffer to request for each, in bytes.
-
         @raise error.InvalidAddressError: if C{interface} is not an IP address.
         @raise error.CannotListenError: if the system refuses the address: also if another program has it that would share it.
         """

@@ -14,8 +14,7 @@ from udpecho.net.linux import sockopt
 
 @lru_cache(1)
 def unsupportedReason() -> str | None:
-    """
-    Prove the layouts on this machine: send a few datagrams through a pair of sockets, and back.
+    """Prove the layouts on this machine: send a few datagrams through a pair of sockets, and back.
 
     @return: C{None} if batches work here, else why not.
     """
@@ -31,9 +30,7 @@ def unsupportedReason() -> str | None:
 
 
 def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
-    """
-    @return: what is wrong.
-
+    """@return: what is wrong.
     @raise OSError: if something cannot be done at all.
     """
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]

@@ -44,8 +44,7 @@ def notifySent(callback: SendCallback, reason: str | None) -> None:
 
 
 class Sender:
-    """
-    Sends the datagrams of a port, in order.
+    """Sends the datagrams of a port, in order.
 
     @ivar waiting: the datagrams that wait for the send queue; always the same object.
     """
@@ -53,8 +52,7 @@ class Sender:
     def __init__(
         self, context: PortContext, errors: NetworkErrors, onFull: Callable[[], object], onEmpty: Callable[[], object]
     ) -> None:
-        """
-        @param onFull: called when the first datagram begins to wait.
+        """@param onFull: called when the first datagram begins to wait.
         @param onEmpty: called when no datagram waits any more.
         """
         self._context = context
@@ -72,11 +70,9 @@ class Sender:
         self._open = True
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
-        """
-        Send a datagram, now or as soon as the send queue has space.
+        """Send a datagram, now or as soon as the send queue has space.
 
         @see: L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>}
-
         @return: the system's error number if it refused, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
@@ -97,8 +93,7 @@ class Sender:
         return number
 
     def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary) -> int:
-        """
-        Hand a datagram to the system.
+        """Hand a datagram to the system.
 
         @return: 0, or the system's error number.
         """

@@ -36,8 +36,7 @@ def hasBoth(sock: socket.socket) -> bool:
 
 
 def checkAdoptable(sock: socket.socket) -> None:
-    """
-    Check that a socket can be listened on.
+    """Check that a socket can be listened on.
 
     @raise ValueError: if it is not a UDP socket, or not bound.
     """
@@ -48,8 +47,7 @@ def checkAdoptable(sock: socket.socket) -> None:
 
 
 def growReceiveBuffer(sock: socket.socket, size: int) -> None:
-    """
-    Request a receive buffer, beyond the system's limit where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
+    """Request a receive buffer, beyond the system's limit where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
 
     @param size: in bytes.
     """
@@ -86,8 +84,7 @@ def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:
 
 
 def socketAddress(host: str, port: int) -> tuple[Any, ...]:
-    """
-    Make a socket address of a host and a port. Python drops the scope of a link-local address in a pair.
+    """Make a socket address of a host and a port. Python drops the scope of a link-local address in a pair.
 
     @raise OSError: if the scope is not an interface of this machine.
     """
@@ -99,13 +96,11 @@ def socketAddress(host: str, port: int) -> tuple[Any, ...]:
 def connectedSocket(
     peer: DatagramAddress, bindAddress: tuple[str, int] | None = None, receiveBuffer: int | None = None
 ) -> socket.socket:
-    """
-    Open a socket that is connected to one peer, and does not block.
+    """Open a socket that is connected to one peer, and does not block.
 
     @param peer: the peer, with its scope where it is link-local.
     @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
     @param receiveBuffer: the receive buffer to request, in bytes.
-
     @raise error.CannotListenError: if the system refuses the local address.
     @raise OSError: if it refuses the peer's, for example without a route.
     """

@@ -45,8 +45,7 @@ Listener = Callable[["Flow", Event], object]
 
 @implementer(IProbeReceiver)
 class Flow:
-    """
-    The probes of one socket. Parameters named C{now} are times of the monotonic clock, in ns.
+    """The probes of one socket. Parameters named C{now} are times of the monotonic clock, in ns.
 
     @ivar target: the target.
     @ivar statistics: the statistics so far.
@@ -65,8 +64,7 @@ class Flow:
         listener: Listener | None = None,
         arrived: Callable[[], object] | None = None,
     ) -> None:
-        """
-        @param listener: called with each event; without it events are not made.
+        """@param listener: called with each event; without it events are not made.
         @param arrived: called when a socket without a descriptor has received something.
         """
         self.target = target
@@ -104,8 +102,7 @@ class Flow:
         return self.socket.source
 
     def timeOf(self, event: Event) -> float | None:
-        """
-        When the probe of the current event was sent, or scheduled if it was not sent.
+        """When the probe of the current event was sent, or scheduled if it was not sent.
 
         @return: seconds of the monotonic clock; C{None} if the event has no sequence number.
         """
@@ -138,8 +135,7 @@ class Flow:
     # Sending
 
     def send(self, now: int) -> bool:
-        """
-        Send one batch of the probes that are due.
+        """Send one batch of the probes that are due.
 
         @return: whether any was due.
         """
@@ -194,8 +190,7 @@ class Flow:
     # Receiving
 
     def read(self) -> bool:
-        """
-        Read one batch.
+        """Read one batch.
 
         @return: whether there may be more.
         """

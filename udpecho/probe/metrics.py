@@ -1,5 +1,4 @@
-"""
-The metrics of probes, for C{prometheus_client}: histograms, and counters that never decrease.
+"""The metrics of probes, for C{prometheus_client}: histograms, and counters that never decrease.
 
 This module needs C{prometheus_client}, the extra C{metrics}.
 """
@@ -26,9 +25,8 @@ _counted = [each for each in Outcome if each not in (Outcome.OUTSTANDING, Outcom
 
 
 def cumulated(distribution: Distribution) -> list[tuple[str, float]]:
-    """
-    Count the values of a histogram up to each upper bound of L{BUCKETS}. A value counts as the middle of its own bucket, which
-    is within 0.05 %.
+    """Count the values of a histogram up to each upper bound of L{BUCKETS}. A value counts as the middle of its own bucket,
+    which is within 0.05 %.
     """
     counts = [0] * (len(BUCKETS) + 1)
     place = 0
@@ -42,8 +40,7 @@ def cumulated(distribution: Distribution) -> list[tuple[str, float]]:
 
 
 class ProbeMetrics:
-    """
-    A collector, and a listener of probers.
+    """A collector, and a listener of probers.
 
     A flow has the labels C{target}, as the user wrote it, and C{source}, 0 for the first local port. The counters of outcomes
     continue when a new flow with the same labels replaces it.

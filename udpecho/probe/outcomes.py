@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 
 class Outcome(Enum):
-    """
-    What became of a probe, or what a received datagram was. The value is the name in records.
+    """What became of a probe, or what a received datagram was. The value is the name in records.
 
     The first eight (L{PROBE_OUTCOMES}) are of probes: each probe has exactly one of them at a time. The others
     (L{EXTRA_DATAGRAMS}) are of datagrams that are not the first valid reply to a probe.
@@ -53,8 +52,7 @@ TIMESTAMP_SOURCES = ("kernel", "monotonic", "mixed")
 
 
 class Event(NamedTuple):
-    """
-    A new outcome of a probe, or a received datagram.
+    """A new outcome of a probe, or a received datagram.
 
     @ivar target: the address of the target as the user wrote it.
     @ivar peer: the address that was sent to, as text.

@@ -1,5 +1,4 @@
-"""
-The format of probes, and the check of their replies, which are not trusted.
+"""The format of probes, and the check of their replies, which are not trusted.
 
 What a probe can carry depends on its size, and so does what can be detected in its reply. The forms, by size in bytes::
 
@@ -61,8 +60,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Verdict(Enum):
-    """
-    What a datagram from the peer is.
+    """What a datagram from the peer is.
 
     @cvar OURS: a valid reply to a probe of this session.
     @cvar UNRELATED: a reply to another session or to a probe that was not sent, or not a reply at all.
@@ -79,8 +77,7 @@ class Verdict(Enum):
 
 
 class Parsed(NamedTuple):
-    """
-    A parsed datagram.
+    """A parsed datagram.
 
     @ivar verdict: what it is.
     @ivar sequence: the number of the probe it answers, if it is valid and not empty; else C{None}.
@@ -110,8 +107,7 @@ def sequencesAtOnce(size: int) -> int:
 
 
 def parsePattern(text: str) -> bytes:
-    """
-    Read a pattern as C{ping -p} takes it: up to 16 bytes in hexadecimal digits; an odd last digit is a byte of its own.
+    """Read a pattern as C{ping -p} takes it: up to 16 bytes in hexadecimal digits; an odd last digit is a byte of its own.
 
     @raise ValueError: with the form that is expected.
     """
@@ -121,18 +117,15 @@ def parsePattern(text: str) -> bytes:
 
 
 class Codec:
-    """
-    Builds the probes of one session and parses their replies.
+    """Builds the probes of one session and parses their replies.
 
     L{prepare} a buffer for each size once, then L{write} each probe into it.
     """
 
     def __init__(self, session: int, sizes: Container[int], pattern: bytes = DEFAULT_PATTERN) -> None:
-        """
-        @param session: a random number of 64 bits, C{secrets.randbits(64)}, different for each socket.
+        """@param session: a random number of 64 bits, C{secrets.randbits(64)}, different for each socket.
         @param sizes: the sizes of the session's probes, in bytes.
         @param pattern: the bytes that fill them, repeated.
-
         @raise ValueError: if the session is out of range, or the pattern is empty.
         """
         if not 0 <= session < 1 << 64:
@@ -152,8 +145,7 @@ class Codec:
         buffer[start:] = self._filling(len(buffer) - start)
 
     def write(self, buffer: bytearray | memoryview, sequence: int, sendTime: int = 0) -> None:
-        """
-        Write a probe into a buffer of its size that was prepared; it may contain an earlier probe.
+        """Write a probe into a buffer of its size that was prepared; it may contain an earlier probe.
 
         @param sequence: its number, from 0; short forms carry the low bits.
         @param sendTime: the time, in ns of any clock, for somebody who looks at the datagram.
@@ -175,8 +167,7 @@ class Codec:
             buffer[0] = sequence & 0xFF
 
     def parse(self, datagram: Buffer, highest: int) -> Parsed:
-        """
-        Parse a datagram from the peer.
+        """Parse a datagram from the peer.
 
         @param datagram: the whole datagram.
         @param highest: the number of the latest probe, -1 before the first: a short sequence number is that of the latest
@@ -196,12 +187,10 @@ class Codec:
         return self._parseBare(datagram, highest)
 
     def sequenceOf(self, beginning: Buffer, highest: int) -> int | None:
-        """
-        The number of a probe of which a router quotes only the beginning (RFC 792, RFC 1812 section 4.3.2.3).
+        """The number of a probe of which a router quotes only the beginning (RFC 792, RFC 1812 section 4.3.2.3).
 
         @param beginning: the known bytes.
         @param highest: as L{parse} takes it.
-
         @return: C{None} if it is not known.
         """
         begin = bytes(beginning[:20])
@@ -244,8 +233,7 @@ class Codec:
         return self._damaged(datagram, 12, COMPACT_SIZE, length, marked, session == self._session32)
 
     def _damaged(self, datagram: Buffer, at: int, least: int, length: int, marked: bool, ours: bool) -> Parsed:
-        """
-        Classify a datagram with a wrong check, length or mark.
+        """Classify a datagram with a wrong check, length or mark.
 
         After one flipped bit, or one overwritten field, the session is still right, or else the marks and the length are.
 

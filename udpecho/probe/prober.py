@@ -30,8 +30,7 @@ _log = Logger()
 
 
 class Backend(NamedTuple):
-    """
-    What a prober uses of the system. The default is the best that system and reactor have; tests and comparisons use less.
+    """What a prober uses of the system. The default is the best that system and reactor have; tests and comparisons use less.
 
     @ivar clocks: the clocks; by default the system's, or those of a reactor in memory.
     @ivar batches: send and receive many datagrams with one system call where possible.
@@ -44,8 +43,7 @@ class Backend(NamedTuple):
 
 
 class Prober:
-    """
-    Probes one or several targets, each from one or several local ports.
+    """Probes one or several targets, each from one or several local ports.
 
     Each pair of a target and a port is a L{Flow}, with its own schedule and L{Statistics
     <udpecho.probe.stats.summary.Statistics>}, which may be read at any time. The schedules of the flows are shifted against
@@ -70,8 +68,7 @@ class Prober:
         listener: Listener | None = None,
         backend: Backend | None = None,
     ) -> None:
-        """
-        @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider, or a reactor in memory; for names it must provide
+        """@param reactor: an C{IReactorFDSet} and C{IReactorTime} provider, or a reactor in memory; for names it must provide
             C{IReactorPluggableNameResolver}.
         @param targets: what to probe: targets, or C{HOST:PORT}. L{start} looks names up.
         @param plan: what to send, and when; by default 64 bytes every second.
@@ -80,7 +77,6 @@ class Prober:
         @param options: the socket options. A port in C{bindAddress} is that of the first flow, the others use the next ones.
         @param listener: called with the flow and each L{Event}. Without a listener and L{events} no events are made.
         @param backend: what to use of the system.
-
         @raise ValueError: if there is no target or no source, a text is not an address, or there are too few ports.
         """
         if isinstance(targets, str) or not targets:
@@ -119,8 +115,7 @@ class Prober:
         return self._clocks.monotonic() / _second
 
     def start(self) -> defer.Deferred[None]:
-        """
-        Look up names, open the sockets and begin. May be called once.
+        """Look up names, open the sockets and begin. May be called once.
 
         If no name has to be looked up, L{flows} and L{failures} are complete when this method returns.
 
@@ -181,8 +176,7 @@ class Prober:
         self._watch.setDeadline(start)
 
     def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, IProbeSocket]]:
-        """
-        Open the flows to a target.
+        """Open the flows to a target.
 
         @param first: the number of its first flow among all.
         @param steps: detects that the wall clock was set.
@@ -226,9 +220,8 @@ class Prober:
             self._done.callback(result)
 
     def events(self) -> AsyncIterator[tuple[Flow, Event]]:
-        """
-        All events, for a coroutine that awaits Deferreds; the iteration ends with the prober. Call it before L{start}. Events
-        are kept until they are fetched.
+        """All events, for a coroutine that awaits Deferreds; the iteration ends with the prober. Call it before L{start}.
+        Events are kept until they are fetched.
         """
         events = _Events()
         self._iterators.append(events)
@@ -282,8 +275,7 @@ class Prober:
         self._watch.setDeadline(min(times) if times else None)
 
     def _sendDue(self) -> None:
-        """
-        Send one batch of each flow, if due. More at once could overflow the peer's receive queue; the next turn comes
+        """Send one batch of each flow, if due. More at once could overflow the peer's receive queue; the next turn comes
         immediately, after replies were read.
         """
         for flow in self.flows:
@@ -324,8 +316,7 @@ class _Events:
 
 
 def _known(target: Target | str) -> Target | str:
-    """
-    A target whose address is known, or the text of a name to look up.
+    """A target whose address is known, or the text of a name to look up.
 
     @raise ValueError: if it is neither.
     """

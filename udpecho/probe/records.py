@@ -43,9 +43,8 @@ def csvHeader() -> str:
 
 
 def csvRow(event: Event) -> str:
-    """
-    An event as a row of CSV, without the end of the line: empty cells for what is not known, C{true} and C{false}, times with
-    nine decimals.
+    """An event as a row of CSV, without the end of the line: empty cells for what is not known, C{true} and C{false}, times
+    with nine decimals.
     """
     return _csv([_cell(value) for value in eventFields(event).values()])
 

@@ -1,5 +1,4 @@
-"""
-When each probe is sent: on a schedule that is fixed in advance, or, for a flood, as fast as replies come.
+"""When each probe is sent: on a schedule that is fixed in advance, or, for a flood, as fast as replies come.
 
 L{Plan} is in seconds. Times of L{Schedule} and L{Flood} are in ns of the monotonic clock.
 """
@@ -26,8 +25,7 @@ _second = 1_000_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    What to send to each target, and how long to wait for replies.
+    """What to send to each target, and how long to wait for replies.
 
     @ivar interval: the time from one probe of a flow to the next, in seconds.
     @ivar count: the number of probes to send; C{None} for no limit.
@@ -91,8 +89,7 @@ class Plan:
 
 
 class Schedule:
-    """
-    The probes of one flow at equal intervals.
+    """The probes of one flow at equal intervals.
 
     @ivar total: the number of probes; C{None} for no limit.
     """

@@ -9,8 +9,7 @@ from udpecho.probe.io.timestamps import StampIds, StepWatch, roundTrip
 
 
 class SendTimes:
-    """
-    The send times of the latest probes, by the monotonic clock and by the kernel's timestamps. All times are in ns.
+    """The send times of the latest probes, by the monotonic clock and by the kernel's timestamps. All times are in ns.
 
     It needs 16 bytes for each probe.
 
@@ -30,14 +29,12 @@ class SendTimes:
         self.last = 0
 
     def record(self, first: int, count: int, before: int, after: int) -> list[int]:
-        """
-        Remember a batch that was sent.
+        """Remember a batch that was sent.
 
         @param first: the number of its first probe.
         @param count: the number of probes, which are consecutive.
         @param before: when the send call began.
         @param after: when it ended.
-
         @return: when each probe was sent: they leave one after the other, so they are spread over the duration of the call.
         """
         window, monotonic, kernel = self._window, self._monotonic, self._kernel
@@ -70,12 +67,10 @@ class SendTimes:
             self._kernel = array("q", bytes(8 * self._window))
 
     def roundTrip(self, sequence: int, stamp: int, now: int) -> tuple[int, bool]:
-        """
-        The round trip of a probe in the window, by kernel timestamps if they are plausible, else by the monotonic clock.
+        """The round trip of a probe in the window, by kernel timestamps if they are plausible, else by the monotonic clock.
 
         @param stamp: the kernel timestamp of the reply, 0 if there is none.
         @param now: when the reply was read, by the monotonic clock.
-
         @return: ns; and whether kernel timestamps gave it.
         """
         monotonic = now - self.of(sequence)

@@ -35,8 +35,7 @@ _log = Logger()
 
 @dataclass
 class _TargetState:
-    """
-    One target.
+    """One target.
 
     @ivar prober: its prober, C{None} until the name is resolved.
     @ivar starting: resolves the name and starts the prober.
@@ -50,9 +49,8 @@ class _TargetState:
 
 
 class ProbeService(Service):
-    """
-    Probes targets from the start to the stop of the service. A target that cannot be resolved or reached is tried again every
-    ten seconds. At the stop the log has one line for each flow.
+    """Probes targets from the start to the stop of the service. A target that cannot be resolved or reached is tried again
+    every ten seconds. At the stop the log has one line for each flow.
     """
 
     def __init__(
@@ -66,15 +64,13 @@ class ProbeService(Service):
         metrics: ProbeMetrics | None = None,
         open: Callable[..., Prober] = Prober,
     ) -> None:
-        """
-        @param reactor: an C{IReactorTime}, C{IReactorFDSet} and C{IReactorPluggableNameResolver} provider.
+        """@param reactor: an C{IReactorTime}, C{IReactorFDSet} and C{IReactorPluggableNameResolver} provider.
         @param targets: the servers, each as C{HOST:PORT} or C{[ADDR]:PORT}.
         @param plan: the schedule and the sizes of the probes to each target.
         @param sources: the number of local ports to probe each target from.
         @param options: the socket options.
         @param metrics: collects the outcomes.
         @param open: makes a prober; for tests.
-
         @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
         self._plan = plan or Plan()

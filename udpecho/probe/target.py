@@ -19,8 +19,7 @@ LOOKUP_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class Target:
-    """
-    A peer to probe.
+    """A peer to probe.
 
     @ivar name: its address as the user wrote it.
     @ivar address: its address.
@@ -39,8 +38,7 @@ class Target:
 
     @classmethod
     def of(cls, text: str) -> Target:
-        """
-        Read C{ADDR:PORT} or C{[ADDR]:PORT}; a name needs L{findTarget}.
+        """Read C{ADDR:PORT} or C{[ADDR]:PORT}; a name needs L{findTarget}.
 
         @raise ValueError: with the form that is expected.
         """
@@ -52,14 +50,12 @@ class Target:
 
 
 async def findTarget(reactor: Reactor, text: str, timeout: float = LOOKUP_TIMEOUT, family: int | None = None) -> Target:
-    """
-    Look up a target.
+    """Look up a target.
 
     @param reactor: an C{IReactorTime} and C{IReactorPluggableNameResolver} provider.
     @param text: C{HOST:PORT}, or C{[ADDR]:PORT}.
     @param timeout: how long it may take, in seconds.
     @param family: 4 or 6 for IPv4 or IPv6 addresses only.
-
     @raise ValueError: if the text is not an address, or one of the other family.
     @raise error.DNSLookupError: if the name has no address.
     @raise ResponseTimeout: after C{timeout}.

@@ -25,8 +25,7 @@ COUNTERS_SIZE = 8 * (_firstBatch + len(BATCH_SIZES))
 
 
 class CountersView:
-    """
-    Counters to read: C{received == echoed + sum(dropped.values())}.
+    """Counters to read: C{received == echoed + sum(dropped.values())}.
 
     The three are counted separately, so that the equation is a check and not a definition. What it lacks at a given moment are
     the replies that L{wait <waiting>} for a full send queue.
@@ -109,8 +108,7 @@ class Counters(CountersView):
         self._cells = memoryview(bytearray(COUNTERS_SIZE) if memory is None else memory).cast("B").cast("Q")
 
     def receive(self, size: int, datagrams: int = 1) -> None:
-        """
-        Count datagrams that came in.
+        """Count datagrams that came in.
 
         @param size: the sum of their payloads, in bytes.
         """
@@ -119,8 +117,7 @@ class Counters(CountersView):
         cells[1] += size
 
     def echo(self, size: int, datagrams: int = 1) -> None:
-        """
-        Count datagrams that went back.
+        """Count datagrams that went back.
 
         @param size: the sum of their payloads, in bytes.
         """
@@ -129,8 +126,7 @@ class Counters(CountersView):
         cells[3] += size
 
     def drop(self, reason: str, size: int, datagrams: int = 1) -> None:
-        """
-        Count datagrams that are dropped.
+        """Count datagrams that are dropped.
 
         @param reason: one of L{DROP_REASONS}.
         @param size: the sum of their payloads, in bytes.
@@ -140,8 +136,7 @@ class Counters(CountersView):
         cells[4] += size
 
     def receiveBatch(self, entries: int, size: int, datagrams: int) -> None:
-        """
-        Count a batch that came in.
+        """Count a batch that came in.
 
         @param entries: how many datagrams, or groups of GRO segments, were in it; one or more.
         @param size: the sum of the payloads, in bytes.
@@ -159,9 +154,8 @@ class Counters(CountersView):
             cells[index] += number
 
     def writeOffPending(self) -> int:
-        """
-        Count what was received and neither echoed nor dropped as C{send_failed}: the counters are those of a process that has
-        ended.
+        """Count what was received and neither echoed nor dropped as C{send_failed}: the counters are those of a process that
+        has ended.
 
         It may have been killed between counting a datagram and counting its bytes. Those bytes are dropped with the others', so
         that C{receivedBytes == echoedBytes + droppedBytes} holds too.

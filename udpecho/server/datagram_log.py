@@ -56,16 +56,14 @@ class LoggedLines:
 
 @implementer(IDatagramLog)
 class DatagramLog:
-    """
-    Logs a line for a datagram that came in and one for its reply, for the first datagrams of each second. The others are added
-    up in one line a second.
+    """Logs a line for a datagram that came in and one for its reply, for the first datagrams of each second. The others are
+    added up in one line a second.
     """
 
     def __init__(
         self, rate: int | None = DEFAULT_LOG_RATE, clock: IReactorTime | None = None, lines: IDatagramLines | None = None
     ) -> None:
-        """
-        @param rate: how many datagrams a second get their lines; C{None} for all of them.
+        """@param rate: how many datagrams a second get their lines; C{None} for all of them.
         @param clock: measures the seconds, and calls for the sum at the end of each. Without one the sum is written with the
             next datagram, or on closing.
         @param lines: where the lines go; by default to the log.
@@ -80,8 +78,7 @@ class DatagramLog:
         self._sums = [0, 0, 0, 0]
 
     def setRate(self, rate: int | None) -> None:
-        """
-        Change the rate, from the next second on.
+        """Change the rate, from the next second on.
 
         @param rate: how many datagrams a second get their lines; C{None} for all of them.
         """
@@ -90,8 +87,7 @@ class DatagramLog:
         self._windowEnds = None
 
     def received(self, size: int, address: tuple[str, int]) -> bool:
-        """
-        Log a datagram that came in, or add it to the sum.
+        """Log a datagram that came in, or add it to the sum.
 
         @return: whether it got its line.
         """

@@ -9,8 +9,7 @@ from udpecho.guard.heavy_hitters import HeavyHitters
 
 
 class GuardStats:
-    """
-    The statistics of the guards of all workers, or of a guard that has none.
+    """The statistics of the guards of all workers, or of a guard that has none.
 
     @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
     """
@@ -23,8 +22,7 @@ class GuardStats:
     def merge(
         self, worker: int, busiest: Mapping[str, Sequence[tuple[str, int]]], wouldDrop: Mapping[str, int], fill: float
     ) -> None:
-        """
-        Add a report.
+        """Add a report.
 
         @param worker: the number of the worker.
         @param busiest: the result of its L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}.

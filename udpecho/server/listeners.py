@@ -1,5 +1,4 @@
-"""
-The ports of a service: all are bound, or none.
+"""The ports of a service: all are bound, or none.
 
 A service serves in one of two ways, behind one interface, L{Listeners}: in this process, L{LocalListeners}, or in workers,
 L{WorkerListeners <udpecho.server.worker_pool.WorkerListeners>}.
@@ -50,8 +49,7 @@ BoundPort = IListeningPort | SocketGroup
 
 @dataclass(frozen=True)
 class ListenAddresses:
-    """
-    Where to listen.
+    """Where to listen.
 
     @ivar port: the port number, 0 for any free one.
     @ivar interfaces: the local IP addresses; C{None} for the loopback ones.
@@ -82,8 +80,7 @@ class ListenAddresses:
 
 
 class Listeners(ABC):
-    """
-    The ports of a service, and whoever serves on them.
+    """The ports of a service, and whoever serves on them.
 
     @ivar counters: what came in on all ports, and what became of it.
     @ivar log: logs the datagrams.
@@ -108,8 +105,7 @@ class Listeners(ABC):
         return [boundAddress(port) for port in self.ports]
 
     def bind(self) -> None:
-        """
-        Bind the ports, if they are not bound.
+        """Bind the ports, if they are not bound.
 
         @raise error.CannotListenError: if the system refuses one; none is bound then.
         """
@@ -162,9 +158,8 @@ class Listeners(ABC):
         await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
 
     def kernelDrops(self) -> int | None:
-        """
-        How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None} if
-        it does not count them.
+        """How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None}
+        if it does not count them.
         """
         counts = [port.getKernelDrops() for port in self.ports if _isOpen(port)]
         known = [number for number in counts if number is not None]
@@ -180,24 +175,21 @@ class Listeners(ABC):
 
     @abstractmethod
     def start(self) -> defer.Deferred[None]:
-        """
-        Serve on the bound ports.
+        """Serve on the bound ports.
 
         @return: fires when all answer; never if they do not come to that.
         """
 
     @abstractmethod
     async def drain(self) -> bool:
-        """
-        Answer what is queued, for L{DRAIN_TIMEOUT} seconds at most, and serve no more.
+        """Answer what is queued, for L{DRAIN_TIMEOUT} seconds at most, and serve no more.
 
         @return: whether all of it is answered.
         """
 
     @abstractmethod
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """
-        Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
+        """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
         it is, since the ports are made for that.
 
         @raise ValueError: if the guard is one that was made elsewhere.
@@ -222,8 +214,7 @@ class LocalListeners(Listeners):
         counters: Counters | None = None,
         log: IDatagramLog | None = None,
     ) -> None:
-        """
-        @param guard: decides who is answered, or the policy of the guard that does.
+        """@param guard: decides who is answered, or the policy of the guard that does.
         @param counters: the counters to use; by default new ones.
         @param log: logs the datagrams; by default a L{DatagramLog}.
         """

@@ -1,5 +1,4 @@
-"""
-The metrics of a server, for C{prometheus_client}.
+"""The metrics of a server, for C{prometheus_client}.
 
 No sender can choose the value of a label: however many sources there are, and whatever they send, the page has the same lines.
 """
@@ -36,8 +35,7 @@ class EchoCollector:
         workers: Callable[[], int] | None = None,
         wouldDrop: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """
-        @param account: the server's counters.
+        """@param account: the server's counters.
         @param kernelDrops: returns the number of datagrams that the kernel dropped, C{None} where that is unknown.
         @param fill: returns the used part of the limiter's table, from 0 to 1.
         @param workers: returns the number of worker processes that are alive.
@@ -136,8 +134,7 @@ def makeRegistry(
     workers: Callable[[], int] | None = None,
     wouldDrop: Callable[[], Mapping[str, int]] | None = None,
 ) -> CollectorRegistry:
-    """
-    Make a registry for a server, with the metrics of this process too: processor time, memory and file descriptors.
+    """Make a registry for a server, with the metrics of this process too: processor time, memory and file descriptors.
 
     For the parameters see L{EchoCollector}.
 

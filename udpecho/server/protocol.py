@@ -34,8 +34,7 @@ def checkGuard(guard: object) -> None:
 
 @implementer(IBatchReceiver, IDropReceiver)
 class EchoServer(DatagramProtocol):
-    """
-    Echoes, on a L{DatagramPort <udpecho.net.port.DatagramPort>}, on Twisted's own C{listenUDP}, and on any other
+    """Echoes, on a L{DatagramPort <udpecho.net.port.DatagramPort>}, on Twisted's own C{listenUDP}, and on any other
     C{IUDPTransport}.
 
     A datagram goes the same way whether it comes alone (L{datagramReceived}) or in a batch (L{datagramsReceived}): it is
@@ -57,8 +56,7 @@ class EchoServer(DatagramProtocol):
         maxPayload: int | None = None,
         log: IDatagramLog | None = None,
     ) -> None:
-        """
-        @param guard: decides who is answered; without one, everybody is.
+        """@param guard: decides who is answered; without one, everybody is.
         @param counters: the counters to use; by default new ones.
         @param maxPayload: the longest payload to answer, in bytes; longer ones are dropped as C{too_large}. By default there is
             no limit but UDP's.

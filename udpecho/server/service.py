@@ -24,8 +24,7 @@ _log = Logger()
 
 
 class EchoService(Service):
-    """
-    An echo server on one or several interfaces.
+    """An echo server on one or several interfaces.
 
     The ports are bound in C{privilegedStartService}, so that C{twistd --uid} can serve port 7, or else in C{startService}.
     C{stopService} answers what is already queued, and logs the sums.
@@ -52,8 +51,8 @@ class EchoService(Service):
         options: ServiceOptions | None = None,
         **changes: Any,
     ) -> None:
-        """
-        @param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider too.
+        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider
+            too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
             C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
@@ -66,7 +65,6 @@ class EchoService(Service):
             close: the service has duplicates (C{dup(2)}), which put them in non-blocking mode.
         @param options: how to serve.
         @param changes: fields of L{ServiceOptions} that differ from C{options}: C{EchoService(reactor, workers=4)}.
-
         @raise ValueError: if a value is out of its range or excludes another, or if the system cannot share a port among
             processes.
         @raise TypeError: if a value is of the wrong type.
@@ -93,15 +91,13 @@ class EchoService(Service):
 
     @property
     def addresses(self) -> list[DatagramAddress]:
-        """
-        The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
+        """The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
         while the service is stopped.
         """
         return self._listeners.addresses
 
     def privilegedStartService(self) -> None:
-        """
-        Bind the ports.
+        """Bind the ports.
 
         @raise error.CannotListenError: if the system refuses one; none is bound then.
         """
@@ -109,8 +105,7 @@ class EchoService(Service):
         self._listeners.bind()
 
     def startService(self) -> None:
-        """
-        Serve, and log where. The ports are bound first, if C{privilegedStartService} has not been called.
+        """Serve, and log where. The ports are bound first, if C{privilegedStartService} has not been called.
 
         @raise error.CannotListenError: if the system refuses one; none is bound then.
         """
@@ -144,9 +139,8 @@ class EchoService(Service):
             waiter.callback(None)
 
     def kernelDrops(self) -> int | None:
-        """
-        How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None} if
-        it does not count them.
+        """How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None}
+        if it does not count them.
         """
         return self._listeners.kernelDrops()
 
@@ -167,12 +161,10 @@ class EchoService(Service):
         return self._listeners.processes()
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """
-        Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
+        """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
         it is, since the ports are made for that.
 
         @param logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
-
         @raise ValueError: if the guard is one that was made elsewhere.
         """
         self._listeners.configure(policy, logDatagrams)
@@ -182,8 +174,7 @@ class EchoService(Service):
         self._listeners.abort()
 
     def stopService(self) -> defer.Deferred[None]:
-        """
-        Answer what is already queued, for a second at the most, close the ports and log the sums.
+        """Answer what is already queued, for a second at the most, close the ports and log the sums.
 
         @return: fires when the ports are closed.
         """

@@ -1,5 +1,4 @@
-"""
-The one table of options. The command line, the configuration file, the settings of the workers and the tables in the
+"""The one table of options. The command line, the configuration file, the settings of the workers and the tables in the
 documentation are made from it.
 """
 
@@ -46,8 +45,7 @@ SWITCH = "switch"
 
 
 def checkInteger(name: str, value: int, lowest: int, highest: int) -> None:
-    """
-    @raise TypeError: if C{value} is not an integer.
+    """@raise TypeError: if C{value} is not an integer.
     @raise ValueError: if it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int):
@@ -58,8 +56,7 @@ def checkInteger(name: str, value: int, lowest: int, highest: int) -> None:
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """
-    How an L{EchoService <udpecho.server.service.EchoService>} serves.
+    """How an L{EchoService <udpecho.server.service.EchoService>} serves.
 
     @ivar maxPayload: the longest payload to answer, in bytes; C{None} for UDP's own limit.
     @ivar logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
@@ -91,8 +88,7 @@ class ServiceOptions:
 
 @dataclass(frozen=True)
 class Option:
-    """
-    An option of C{twistd udpecho}.
+    """An option of C{twistd udpecho}.
 
     @ivar name: its name on the command line and in the configuration file.
     @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array
@@ -198,8 +194,7 @@ FILE_OPTIONS: Mapping[str, Option] = {name: option for name, option in OPTIONS.i
 
 
 def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
-    """
-    Make the settings objects.
+    """Make the settings objects.
 
     @param values: the parsed value of each option, by the option's name. An empty list stands for the default.
     """
@@ -223,11 +218,9 @@ def fromWorkerSettings(settings: Mapping[str, Any]) -> tuple[ServiceOptions, Gua
 
 
 def documentation(markup: str) -> list[str]:
-    """
-    The table of options for the documentation: the option, its default, and its help.
+    """The table of options for the documentation: the option, its default, and its help.
 
     @param markup: C{"markdown"} or C{"rst"}.
-
     @return: the lines.
     """
     rows = [

@@ -11,17 +11,14 @@ from udpecho.server.counters import COUNTERS_SIZE, Counters
 
 
 class SharedCounters:
-    """
-    Counters in memory that processes share.
+    """Counters in memory that processes share.
 
     @ivar descriptor: the memory, for the processes to map.
     @ivar counters: those of each process.
     """
 
     def __init__(self, number: int) -> None:
-        """
-        @param number: of how many processes.
-
+        """@param number: of how many processes.
         @raise OSError: if there is no descriptor or no memory left.
         """
         if hasattr(os, "memfd_create"):

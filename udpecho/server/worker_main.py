@@ -35,15 +35,13 @@ _log = Logger()
 
 
 class Worker:
-    """
-    Serves as the parent's messages say.
+    """Serves as the parent's messages say.
 
     @ivar status: the exit status to end with.
     """
 
     def __init__(self, reactor: Any, write: Callable[[bytes], object]) -> None:
-        """
-        @param reactor: the reactor to serve with.
+        """@param reactor: the reactor to serve with.
         @param write: takes messages to the parent.
         """
         self._messages = MessageReceiver({"configure": self._configure, "change": self._change}, self._failed)
@@ -121,8 +119,7 @@ class Worker:
 
 
 def _writeAll(descriptor: int, data: bytes) -> None:
-    """
-    Write to the parent, and wait while it does not read, as a process waits for its own log. If the parent has ended, nobody
+    """Write to the parent, and wait while it does not read, as a process waits for its own log. If the parent has ended, nobody
     will read it.
     """
     with suppress(BrokenPipeError):
@@ -140,8 +137,7 @@ def _installReactor(module: str, loop: str | None = None) -> Any:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """
-    Be a worker.
+    """Be a worker.
 
     @param arguments: the module of the reactor, and the class of its event loop, if it has one.
     """

@@ -1,5 +1,4 @@
-"""
-The messages between a worker and its parent, over pipes: JSON objects of one item, C{{kind: value}}, each in a line.
+"""The messages between a worker and its parent, over pipes: JSON objects of one item, C{{kind: value}}, each in a line.
 
 ===========  ===============================================  ==========================================================
 kind         value                                            meaning
@@ -42,11 +41,9 @@ def encode(kind: str, value: object) -> bytes:
 
 
 def decode(line: bytes) -> tuple[str, Any]:
-    """
-    Read the line of a message.
+    """Read the line of a message.
 
     @return: its kind and its value.
-
     @raise ValueError: if it is none.
     """
     found = json.loads(line)
@@ -64,8 +61,7 @@ class MessageReceiver(LineOnlyReceiver):
     MAX_LENGTH = 2**22
 
     def __init__(self, handlers: Mapping[str, Callable[[Any], object]], failed: Callable[[bytes], object]) -> None:
-        """
-        @param handlers: called with the value of a message, by its kind.
+        """@param handlers: called with the value of a message, by its kind.
         @param failed: called with a line that is no message, or whose handler raised, while the exception is being handled.
         """
         self._handlers = handlers
@@ -102,8 +98,7 @@ class SentLines:
 
 
 class LogForwarder:
-    """
-    Forwards the lines of one worker to the log of all.
+    """Forwards the lines of one worker to the log of all.
 
     A reply gets its line if its datagram did. The two have no more in common than peer and size; of many datagrams without a
     reply the oldest are forgotten.

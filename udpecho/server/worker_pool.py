@@ -37,8 +37,7 @@ _log = Logger()
 
 
 class WorkerSlot:
-    """
-    The place of one worker: its sockets and its counters, which the processes that succeed each other have in common.
+    """The place of one worker: its sockets and its counters, which the processes that succeed each other have in common.
 
     @ivar name: its number, from 1.
     @ivar process: its process, if it has one at the moment.
@@ -136,8 +135,7 @@ class WorkerSlot:
 
 
 class WorkerPool:
-    """
-    Keeps a number of workers running.
+    """Keeps a number of workers running.
 
     @ivar reactor: starts the processes.
     @ivar log: gets their lines.
@@ -156,13 +154,11 @@ class WorkerPool:
         log: IDatagramLog,
         settings: Mapping[str, Any],
     ) -> None:
-        """
-        @param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
+        """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param sockets: for each worker the bound sockets that it serves on. They stay open here, so that what is queued on
             them outlives a worker.
         @param log: the log of all workers.
         @param settings: the result of L{toWorkerSettings}.
-
         @raise OSError: if there is no memory or no descriptor left for the counters.
         """
         self.reactor = reactor
@@ -184,8 +180,7 @@ class WorkerPool:
         return self.settings["options"]["logDatagrams"] is None
 
     def start(self) -> defer.Deferred[None]:
-        """
-        Start the workers.
+        """Start the workers.
 
         @return: fires when all of them have been ready at one time; never if they do not come to that.
         """
@@ -211,11 +206,9 @@ class WorkerPool:
         return [index for index, slot in enumerate(self._slots) if not slot.drained]
 
     def stop(self, timeout: float) -> defer.Deferred[None]:
-        """
-        Have the workers answer what is queued and end; kill those that do not.
+        """Have the workers answer what is queued and end; kill those that do not.
 
         @param timeout: how many seconds they have for what is queued.
-
         @return: fires when all have ended.
         """
         self.stopping = True
@@ -284,8 +277,7 @@ class WorkerListeners(Listeners):
         policy: GuardPolicy,
         log: IDatagramLog | None = None,
     ) -> None:
-        """
-        @param policy: the policy of the guard of each worker.
+        """@param policy: the policy of the guard of each worker.
         @param log: gets the lines of all workers; by default a L{DatagramLog}.
         """
         super().__init__(reactor, where, options)

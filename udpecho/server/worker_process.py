@@ -36,8 +36,7 @@ _firstDescriptor = 3
 
 
 class WorkerProcess(ProcessProtocol):
-    """
-    A worker's process.
+    """A worker's process.
 
     @ivar ready: whether it answers.
     @ivar started: when it was started, in the reactor's seconds.
@@ -50,8 +49,7 @@ class WorkerProcess(ProcessProtocol):
     def __init__(
         self, reactor: Any, name: int, handlers: Mapping[str, Callable[[Any], object]], ended: Callable[[BaseException], object]
     ) -> None:
-        """
-        @param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
+        """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param name: the number of the worker, for the log.
         @param handlers: called with the value of each message, by its kind, besides C{log}.
         @param ended: called with the reason when the process has ended, or could not be started.
@@ -69,8 +67,7 @@ class WorkerProcess(ProcessProtocol):
         self._reaping: IDelayedCall | None = None
 
     def start(self, descriptors: Sequence[int], settings: Mapping[str, object]) -> None:
-        """
-        Start the process.
+        """Start the process.
 
         @param descriptors: the memory of the counters, then the sockets.
         @param settings: what else the worker needs: what JSON can carry.
@@ -133,9 +130,8 @@ class WorkerProcess(ProcessProtocol):
         self._reaping = self._reactor.callLater(_reapInterval, self._reap)
 
     def _reap(self) -> None:
-        """
-        Reap the process (C{wait(2)}). Reactors do that on SIGCHLD, but not one that runs without its signal handlers, nor one
-        on an event loop that has its own.
+        """Reap the process (C{wait(2)}). Reactors do that on SIGCHLD, but not one that runs without its signal handlers, nor
+        one on an event loop that has its own.
         """
         from twisted.internet.process import reapAllProcesses
 

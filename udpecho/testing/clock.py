@@ -13,10 +13,9 @@ from twisted.internet.task import Clock
 
 
 class NetworkClock(Clock):
-    """
-    A C{Clock} for a network: while it advances, each call is made at its own time, calls made meanwhile included, and calls for
-    the same time in the order of C{callLater}. C{Clock} itself is at the end of the step already when it makes the first call,
-    and sorts all its calls for each new one.
+    """A C{Clock} for a network: while it advances, each call is made at its own time, calls made meanwhile included, and calls
+    for the same time in the order of C{callLater}. C{Clock} itself is at the end of the step already when it makes the first
+    call, and sorts all its calls for each new one.
     """
 
     def __init__(self) -> None:

@@ -17,8 +17,7 @@ class LeakCheck:
     """Compares a reactor, and the sockets of the process, with their state before the test."""
 
     def __init__(self, reactor: Any, unhandled: bool = True) -> None:
-        """
-        Record the state before the test.
+        """Record the state before the test.
 
         @param reactor: the reactor that the test will use.
         @param unhandled: whether to report unhandled failures of Deferreds; trial does that itself.

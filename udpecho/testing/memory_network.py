@@ -42,8 +42,7 @@ _outcomes = ("delivered", "refused", "nobody listens")
 
 @dataclass
 class TraceEntry:
-    """
-    One datagram.
+    """One datagram.
 
     @ivar time: when it was sent, in seconds on the network's clock.
     @ivar source: its source, a C{(host, port)} pair.
@@ -114,8 +113,7 @@ class _Resolver:
 
 
 class MemoryNetwork:
-    """
-    Hosts on one clock, and links between them with faults.
+    """Hosts on one clock, and links between them with faults.
 
     @ivar clock: the clock of all hosts.
     @ivar hosts: the hosts by name.
@@ -123,8 +121,7 @@ class MemoryNetwork:
     """
 
     def __init__(self, plan: Decider | None = None, latency: float = 0.0) -> None:
-        """
-        @param plan: the faults of all links without a plan of their own, as of one link that they share; by default none.
+        """@param plan: the faults of all links without a plan of their own, as of one link that they share; by default none.
         @param latency: the delay of each datagram between two hosts in addition to that of a plan, in seconds.
         """
         self.clock = NetworkClock()
@@ -136,12 +133,10 @@ class MemoryNetwork:
         self._byAddress: dict[str, MemoryHost] = {}
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
-        """
-        Add a host.
+        """Add a host.
 
         @param name: the name that the other hosts resolve.
         @param addresses: its IP addresses, in addition to C{127.0.0.0/8} and C{::1}.
-
         @raise ValueError: if the name or an address is taken, or an address is not one of a single host.
         """
         own = [canonical(address) for address in addresses]
@@ -247,8 +242,7 @@ class MemoryNetwork:
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorTime, IReactorPluggableNameResolver, IReactorMulticast)
 class MemoryHost:
-    """
-    A host of a L{MemoryNetwork}, and a reactor for UDP code.
+    """A host of a L{MemoryNetwork}, and a reactor for UDP code.
 
     @ivar network: the network.
     @ivar name: its name.
@@ -288,8 +282,7 @@ class MemoryHost:
     # IReactorUDP, IReactorMulticast, IDatagramReactor
 
     def listenUDP(self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192) -> MemoryPort:
-        """
-        Listen on this host.
+        """Listen on this host.
 
         @raise error.CannotListenError: if the address is not this host's, or taken.
         """

@@ -39,8 +39,7 @@ class Host(Protocol):
         """Call something later, as C{IReactorTime} has it."""
 
     def bind(self, port: MemoryPort) -> int:
-        """
-        Give a port its number.
+        """Give a port its number.
 
         @raise OSError: as C{bind(2)} does.
         @raise OverflowError: if C{port} asks for what is no port number, as a socket does.
@@ -64,8 +63,7 @@ class Host(Protocol):
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
 class MemoryPort:
-    """
-    A UDP port of a L{MemoryHost <udpecho.testing.memory_network.MemoryHost>}.
+    """A UDP port of a L{MemoryHost <udpecho.testing.memory_network.MemoryHost>}.
 
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}.
     @ivar peer: the peer in connected mode, else C{None}.
@@ -83,8 +81,7 @@ class MemoryPort:
         listenMultiple: bool = False,
         ipv6Only: bool = False,
     ) -> None:
-        """
-        Use C{listenUDP} or C{listenMulticast} of the host.
+        """Use C{listenUDP} or C{listenMulticast} of the host.
 
         @raise error.InvalidAddressError: if C{interface} is not an IP address.
         """
@@ -120,8 +117,7 @@ class MemoryPort:
     # IListeningPort
 
     def startListening(self) -> None:
-        """
-        Bind the address.
+        """Bind the address.
 
         @raise error.CannotListenError: if it is not the host's, or taken.
         """
@@ -165,8 +161,7 @@ class MemoryPort:
     # IUDPTransport
 
     def connect(self, host: str, port: int) -> None:
-        """
-        Exchange datagrams with one peer only; a port on a wildcard address gets the address that reaches the peer, as after
+        """Exchange datagrams with one peer only; a port on a wildcard address gets the address that reaches the peer, as after
         C{connect(2)}.
 
         @raise OSError: if there is no route to the host.
@@ -185,8 +180,7 @@ class MemoryPort:
             self._wildcard = False
 
     def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
-        """
-        Send a datagram.
+        """Send a datagram.
 
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not an address of this port's family, or not the peer's.
@@ -381,8 +375,7 @@ class MemoryPort:
 
 @lru_cache(4096)
 def canonical(address: str) -> str:
-    """
-    An IP address in the system's spelling, which is one for all its spellings.
+    """An IP address in the system's spelling, which is one for all its spellings.
 
     @raise ValueError: if it is not an IP address.
     """

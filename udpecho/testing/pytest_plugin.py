@@ -1,5 +1,4 @@
-"""
-Fixtures for pytest, which finds this plugin once udpecho is installed.
+"""Fixtures for pytest, which finds this plugin once udpecho is installed.
 
 Nothing of Twisted is loaded before a fixture runs, so that suites without these fixtures are not affected, and pytest-twisted
 installs its reactor first.
@@ -33,8 +32,8 @@ def udpecho_server() -> Iterator[RunningServer]:
 
 @pytest.fixture
 def udp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., FaultProxy]]:
-    """
-    Starts a real proxy: C{udp_proxy(upstream, seed=7, loss=0.1)}, with the faults of C{FaultPlan}. Send to its C{.address}.
+    """Starts a real proxy: C{udp_proxy(upstream, seed=7, loss=0.1)}, with the faults of C{FaultPlan}. Send to
+    its C{.address}.
     """
     if "udp_leaks" in request.fixturenames:
         # It starts first and ends last: what this fixture stops is not left behind.

@@ -20,8 +20,7 @@ from udpecho.testing.memory_network import MemoryNetwork
 
 
 class RunningServer:
-    """
-    An echo server on a free port of 127.0.0.1.
+    """An echo server on a free port of 127.0.0.1.
 
     @ivar address: its C{(host, port)} pair.
     @ivar counters: its L{Counters <udpecho.server.counters.Counters>}.
@@ -48,8 +47,7 @@ def startProxy(
     down: Decider | None = None,
     **faults: Any,
 ) -> FaultProxy:
-    """
-    Start a proxy on a free port of 127.0.0.1.
+    """Start a proxy on a free port of 127.0.0.1.
 
     @param upstream: the C{(host, port)} that it passes datagrams to.
     @param seed: the seed of its faults.
@@ -87,8 +85,7 @@ class UDPEchoMixin:
         return MemoryNetwork(plan, latency)
 
     def watchForLeaks(self, reactor: Reactor = None) -> None:
-        """
-        Fail the test if it leaves a reader, a writer, a delayed call or a socket that was not there before this call; trial
+        """Fail the test if it leaves a reader, a writer, a delayed call or a socket that was not there before this call; trial
         reports unhandled failures of Deferreds. Call it first: what starts after it stops before the check.
         """
         reactor = _reactor(reactor)

@@ -19,8 +19,7 @@ class Echo(asyncio.DatagramProtocol):
 
 
 def serve(host: str, port: int, kind: str) -> None:
-    """
-    Serve for ever.
+    """Serve for ever.
 
     @param kind: C{asyncio} or C{uvloop}.
     """

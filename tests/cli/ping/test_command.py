@@ -288,9 +288,8 @@ class LimitTests:
         assert (done.status, done.stderr) == (0, "")
 
     def test_exceeded(self, processes: Processes, server: str) -> None:
-        """
-        Each exceeded limit has a sentence, with the target's name, and the status is 1. A percentile of too few replies exceeds
-        its limit.
+        """Each exceeded limit has a sentence, with the target's name, and the status is 1. A percentile of too few replies
+        exceeds its limit.
         """
         limits = ("--fail-if-rtt", "median=0.001us", "--fail-if-rtt", "p99=20ms", "--fail-if-rtt", "max=1s")
         done = processes.run("udpecho", "ping", "-q", "-c", "5", "-i", "5ms", *limits, server)
@@ -515,8 +514,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def read(descriptor: int, most: int = 1000) -> str:
-    """
-    What is there to be read, in so many pieces at the most; waits for the first of them only.
+    """What is there to be read, in so many pieces at the most; waits for the first of them only.
 
     @raise AssertionError: if nothing comes.
     """

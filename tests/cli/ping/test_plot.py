@@ -177,9 +177,8 @@ class PictureTests:
         assert [path.vertices[0][0] for path in strokes.get_paths()] == pytest.approx([2])
 
     def test_extremes(self) -> None:
-        """
-        Of a sample that is too large for a dot each, the shortest and the longest are still there, and a lonely loss too; the
-        plot has a limited number of dots.
+        """Of a sample that is too large for a dot each, the shortest and the longest are still there, and a lonely loss too;
+        the plot has a limited number of dots.
         """
         timeline, statistics = Timeline(), Statistics()
         for sequence in range(50_000):

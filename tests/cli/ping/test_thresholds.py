@@ -145,9 +145,8 @@ class RttTests:
         ("name", "needed"), [("p90", 29), ("p95", 59), ("p99", 299), ("p99.9", 2995), ("stddev", 2), ("jitter", 2)]
     )
     def test_tooSmall(self, name: str, needed: int) -> None:
-        """
-        A figure that the sample is too small for exceeds any limit, and the sentence has the number of replies it needs; with
-        so many it is known.
+        """A figure that the sample is too small for exceeds any limit, and the sentence has the number of replies it needs;
+        with so many it is known.
         """
         limit = RttLimit(name, 0.02)
         assert exceeded(measured([MS] * (needed - 1)), [limit]) == [

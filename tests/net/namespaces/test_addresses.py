@@ -104,8 +104,8 @@ class LinkLocalTests:
 
     @pytest.mark.parametrize("interface", ["::", f"{LINK_LOCAL_ROUTER}%eth0"], ids=["wildcard", "own"])
     def test_echo(self, net: Network, run: Run, interface: str) -> None:
-        """
-        A link-local peer is answered, by a server on all addresses and by one on that address, and the server knows its scope.
+        """A link-local peer is answered, by a server on all addresses and by one on that address, and the server knows its
+        scope.
         """
 
         async def test(reactor: Any) -> None:
@@ -164,8 +164,7 @@ class LinkLocalTests:
         net.client.call(runOnce, test)
 
     def test_commands(self, net: Network, processes: Processes) -> None:
-        """
-        C{twistd udpecho} serves a link-local address, and C{udpecho send} gets its reply from there, also from an address of
+        """C{twistd udpecho} serves a link-local address, and C{udpecho send} gets its reply from there, also from an address of
         its own that is named.
         """
         server = net.router.call(processes.server, "--interface", f"{LINK_LOCAL_ROUTER}%eth0")
@@ -193,8 +192,7 @@ class BroadcastTests:
     """What was sent to more hosts than one is not answered."""
 
     def _check(self, net: Network, runOnce: Run, interface: str, asked: str, datagrams: Callable[[socket.socket], int]) -> None:
-        """
-        @param interface: where the router listens.
+        """@param interface: where the router listens.
         @param asked: its address, for a request that is answered.
         @param datagrams: sends from a client's socket what is not, and returns how many.
         """

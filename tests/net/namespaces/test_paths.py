@@ -47,8 +47,7 @@ class NarrowPathTests:
 
     @bothFamilies
     def test_firstAndSecond(self, net: Network, run: Run, plan: Plan) -> None:
-        """
-        The first datagram that is too long for the path fails by name, with how much the path carries, before the deadline;
+        """The first datagram that is too long for the path fails by name, with how much the path carries, before the deadline;
         from then on the system knows, and sends in fragments.
         """
         net.router.ip("link set eth1 mtu 1400")
@@ -89,9 +88,8 @@ class NarrowPathTests:
         net.client.call(runOnce, test)
 
     def test_wayBack(self, net: Network, runOnce: Run) -> None:
-        """
-        Over IPv4, where routers fragment what is too long for the next link, a reply does not get lost because the way back is
-        narrow: the server can notify nobody.
+        """Over IPv4, where routers fragment what is too long for the next link, a reply does not get lost because the way back
+        is narrow: the server can notify nobody.
         """
         net.router.ip("link set eth0 mtu 1400")
         net.client.ip("link set eth0 mtu 1400")
@@ -211,8 +209,7 @@ class SendQueueTests:
     @bothFamilies
     @pytest.mark.parametrize("found", [False, True], ids=["lost", "found"])
     def test_counters(self, net: Network, run: Run, plan: Plan, found: bool) -> None:
-        """
-        The account of an echo server whose client does not answer for its link address adds up, whether the replies get out
+        """The account of an echo server whose client does not answer for its link address adds up, whether the replies get out
         in the end or not.
         """
 
@@ -248,9 +245,8 @@ class SendQueueTests:
 
     @bothFamilies
     def test_hostGivenUpMeanwhile(self, net: Network, run: Run, plan: Plan) -> None:
-        """
-        When the system gives the neighbour up while datagrams wait, a connected port notifies its protocol, lives, and accounts
-        for each of them.
+        """When the system gives the neighbour up while datagrams wait, a connected port notifies its protocol, lives, and
+        accounts for each of them.
         """
 
         async def test(reactor: Any) -> None:
@@ -296,8 +292,7 @@ class FirewallTests:
     @bothFamilies
     @pytest.mark.parametrize("verb", ["drop", "reject"])
     def test_server(self, net: Network, run: Run, plan: Plan, verb: str) -> None:
-        """
-        A reply that the server's firewall refuses costs that one datagram, counted as C{send_failed}; the next client is
+        """A reply that the server's firewall refuses costs that one datagram, counted as C{send_failed}; the next client is
         answered.
         """
 
@@ -349,8 +344,7 @@ class InterfaceDownTests:
     @bothFamilies
     @pytest.mark.parametrize("interface", ["wildcard", "near"])
     def test_replyRefused(self, net: Network, run: Run, plan: Plan, interface: str) -> None:
-        """
-        A request that was read too late for its reply to get out costs that one reply; when the interface is back the server
+        """A request that was read too late for its reply to get out costs that one reply; when the interface is back the server
         goes on.
         """
 
@@ -385,9 +379,8 @@ class InterfaceDownTests:
 
     @bothFamilies
     def test_clientLivesOn(self, net: Network, run: Run, plan: Plan) -> None:
-        """
-        A call that is made while the client's own interface is down fails for that reason; the same client is answered when it
-        is back.
+        """A call that is made while the client's own interface is down fails for that reason; the same client is answered when
+        it is back.
         """
 
         async def test(reactor: Any) -> None:

@@ -131,9 +131,8 @@ class UnreachableTests:
         net.client.call(runOnce, test)
 
     def test_everyICMP(self, net: Network, runOnce: Run) -> None:
-        """
-        Each ICMP message about a datagram (RFC 792, RFC 1812 section 5.2.7) ends the call by its class and number, but the one
-        that only reports a narrow path.
+        """Each ICMP message about a datagram (RFC 792, RFC 1812 section 5.2.7) ends the call by its class and number, but the
+        one that only reports a narrow path.
         """
         net.router.ip(f"route add blackhole {IPV4.nowhere}")
         unreachable = 3
@@ -192,9 +191,8 @@ class RecoveryTests:
     @bothFamilies
     @pytest.mark.parametrize("protocolClass", [Recorder, CuriousRecorder])
     def test_hostComesBack(self, net: Network, run: Run, plan: Plan, protocolClass: type[Recorder]) -> None:
-        """
-        The protocol is notified of each of two failures, by C{connectionRefused} if it has nothing better; the port lives, and
-        works when the host is there.
+        """The protocol is notified of each of two failures, by C{connectionRefused} if it has nothing better; the port lives,
+        and works when the host is there.
         """
         address = REPORTED[1].make(net, plan)
 
@@ -242,9 +240,8 @@ class RecoveryTests:
 
     @bothFamilies
     def test_ownRouteComesBack(self, net: Network, run: Run, plan: Plan) -> None:
-        """
-        When the machine itself loses its route, what is written then is counted, the protocol is notified from the reactor, and
-        the port works when the route is back.
+        """When the machine itself loses its route, what is written then is counted, the protocol is notified from the reactor,
+        and the port works when the route is back.
         """
 
         async def test(reactor: Any) -> None:

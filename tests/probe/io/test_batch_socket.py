@@ -45,8 +45,7 @@ def open(far: socket.socket, size: int = 100, stamps: bool = True) -> BatchSocke
 
 
 def fill(near: BatchSocket, *payloads: bytes) -> int:
-    """
-    Put datagrams into the slots.
+    """Put datagrams into the slots.
 
     @return: how many.
     """

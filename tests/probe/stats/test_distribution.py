@@ -22,8 +22,7 @@ class WilsonTests:
         [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
     )
     def test_published(self, some: int, all: int, low: float, high: float) -> None:
-        """
-        The intervals are those of R. G. Newcombe, I{Two-sided confidence intervals for the single proportion}, Statistics in
+        """The intervals are those of R. G. Newcombe, I{Two-sided confidence intervals for the single proportion}, Statistics in
         Medicine 17 (1998), table I, method 3 (the score method without continuity correction), to the four digits printed
         there.
         """
@@ -34,8 +33,7 @@ class WilsonTests:
 
     @given(st.integers(0, 10**6), st.integers(0, 10**6))
     def test_definition(self, some: int, others: int) -> None:
-        """
-        The ends are where the share seen is 1.96 standard errors away, by the standard error there: the equation that Wilson
+        """The ends are where the share seen is 1.96 standard errors away, by the standard error there: the equation that Wilson
         solved. They are within 0 and 1, and have the share between them; of nothing there is no interval.
         """
         found = wilson(some, some + others)

@@ -85,8 +85,8 @@ IRTT = json.loads(
 
 
 def recompute(measured: dict[str, Any]) -> None:
-    """
-    Check that our statistics of IRTT's round trips are IRTT's own. It truncates its means and deviations to whole nanoseconds.
+    """Check that our statistics of IRTT's round trips are IRTT's own. It truncates its means and deviations to whole
+    nanoseconds.
 
     What IRTT calls late is what came after a reply to a later probe, of the one right before it in order of arrival alone.
     """

@@ -21,8 +21,7 @@ class JitterTests:
     """RFC 3550's jitter."""
 
     def test_byHand(self) -> None:
-        """
-        The recurrence of RFC 3550 appendix A.8, by hand: transits of 10, 26, 10, 10 ms differ by 16, 16 and 0, which makes
+        """The recurrence of RFC 3550 appendix A.8, by hand: transits of 10, 26, 10, 10 ms differ by 16, 16 and 0, which makes
         16/16 = 1, then 1 + (16 - 1)/16 = 1.9375, then 1.9375 - 1.9375/16 = 1.81640625 ms.
         """
         jitter = Jitter()
@@ -88,8 +87,7 @@ class ReorderingTests:
         ids=["one", "two", "three"],
     )
     def test_published(self, arrivals: list[int], reordered: set[int], degrees: dict[int, int]) -> None:
-        """
-        The examples of RFC 4737 section 7: one, two and three reordered. Of several in a row the first alone is n-reordered:
+        """The examples of RFC 4737 section 7: one, two and three reordered. Of several in a row the first alone is n-reordered:
         right before the others came one that was sent before them.
         """
         reordering = Reordering()

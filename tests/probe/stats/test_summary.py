@@ -147,8 +147,7 @@ class StatisticsTests:
 
     @given(events, st.integers(10, 20))
     def test_smallWindow(self, inputs: list[Any], window: int) -> None:
-        """
-        With a small window the outcomes are those of the model, except that outstanding probes which leave it are lost; the
+        """With a small window the outcomes are those of the model, except that outstanding probes which leave it are lost; the
         sums add up.
         """
         measured, model = Statistics(TIMEOUT / 1e9, window), Model()
@@ -165,8 +164,7 @@ class StatisticsTests:
 
     @given(st.lists(st.sampled_from("LLLLNA-"), max_size=60), st.integers(1, 12))
     def test_longRuns(self, inputs: list[str], window: int) -> None:
-        """
-        The length of a run of losses (L) does not depend on the window. Replies (A) end it, probes not sent (N) do not,
+        """The length of a run of losses (L) does not depend on the window. Replies (A) end it, probes not sent (N) do not,
         outstanding ones (-) do until they have left the window.
         """
         measured, model = Statistics(window=window), Model()
@@ -181,9 +179,7 @@ class StatisticsTests:
             assert measured._window.longestLossRun == model.longestRun()
 
     def test_forgotten(self) -> None:
-        """
-        A reply to a probe that has left the window is unmatched, and so is one to a probe that was not sent.
-        """
+        """A reply to a probe that has left the window is unmatched, and so is one to a probe that was not sent."""
         measured = Statistics(window=10)
         for sequence in range(12):
             measured.probeSent(sequence)

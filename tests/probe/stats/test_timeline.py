@@ -20,9 +20,8 @@ class TimelineTests:
 
     @given(probes, st.integers(2, 20), st.integers(1, 2_000_000_000))
     def test_keeps(self, roundTrips: list[int | None], capacity: int, interval: int) -> None:
-        """
-        There are never more buckets than the capacity. Together they have all probes and the sum of all round trips, and each
-        has the extremes of its own period, exactly.
+        """There are never more buckets than the capacity. Together they have all probes and the sum of all round trips, and
+        each has the extremes of its own period, exactly.
         """
         timeline = Timeline(capacity)
         for sequence, roundTrip in enumerate(roundTrips):

@@ -37,8 +37,7 @@ _missed = (Outcome.LOST, Outcome.LATE)
 
 
 def addPing(commands: Any) -> None:
-    """
-    Add the command to those of C{udpecho}.
+    """Add the command to those of C{udpecho}.
 
     @param commands: what C{add_subparsers} returned.
     """
@@ -63,8 +62,8 @@ def addPing(commands: Any) -> None:
 
 
 def statusOf(flows: Sequence[Flow], failures: Sequence[Exception], limits: Sequence[Limit] = ()) -> int:
-    """
-    The exit status. An exceeded limit gives L{UNANSWERED}. A limit of loss replaces the rule that no probe may be lost or late.
+    """The exit status. An exceeded limit gives L{UNANSWERED}. A limit of loss replaces the rule that no probe may be lost or
+    late.
 
     @param flows: all flows, after they have ended.
     @param failures: the exceptions of the other targets.
@@ -252,8 +251,7 @@ def _isRefused(flow: Flow) -> bool:
 
 
 def ping_(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:
-    """
-    C{udpecho ping}.
+    """C{udpecho ping}.
 
     @return: fires with the exit status. Cancelling it is a normal end.
     """

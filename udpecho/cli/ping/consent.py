@@ -16,8 +16,7 @@ _localNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for ver
 
 
 def consentNeeded(plan: Plan, options: argparse.Namespace, target: Target) -> str | None:
-    """
-    Check whether a plan needs the consent of the target.
+    """Check whether a plan needs the consent of the target.
 
     @return: the error message if it does and the user has not given C{--allow-public}, else C{None}.
     """

@@ -27,9 +27,7 @@ class Picture:
     """Collects the data of a plot."""
 
     def __init__(self, path: str) -> None:
-        """
-        @param path: the file to write.
-
+        """@param path: the file to write.
         @raise PlotUnavailable: if C{matplotlib} is missing.
         @raise OSError: if the directory does not exist.
         """
@@ -47,8 +45,7 @@ class Picture:
         self._timelines[flow].add(event.outcome, event.sequence, time - prober.startedAt, event.roundTrip)
 
     def draw(self, flows: Sequence[Flow], nameOf: Callable[[Flow], str]) -> None:
-        """
-        Write the plot.
+        """Write the plot.
 
         @raise OSError: if it cannot be written.
         """
@@ -61,11 +58,9 @@ class View:
     def __init__(
         self, reactor: Reactor, prober: Prober, nameOf: Callable[[Flow], str], count: int | None, duration: float | None
     ) -> None:
-        """
-        @param prober: a prober that has started.
+        """@param prober: a prober that has started.
         @param count: the number of probes of each flow, if limited.
         @param duration: how long probes are sent, in seconds, if limited.
-
         @raise LiveUnavailable: if C{rich} is missing.
         """
         watched = [Watched(nameOf(flow), flow.statistics) for flow in prober.flows]
@@ -92,8 +87,7 @@ class View:
 
 
 def canBeLive() -> bool:
-    """
-    Whether standard error is a terminal for the view.
+    """Whether standard error is a terminal for the view.
 
     @raise LiveUnavailable: if C{rich} is missing.
     """

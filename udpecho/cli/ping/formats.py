@@ -25,8 +25,7 @@ def summaries(flows: Sequence[Flow]) -> str:
 
 
 class Output:
-    """
-    Prints nothing; subclasses print a format.
+    """Prints nothing; subclasses print a format.
 
     @cvar wantsEvents: whether L{event} prints anything.
     """

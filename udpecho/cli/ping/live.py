@@ -1,5 +1,4 @@
-"""
-A live view of probing, on a terminal.
+"""A live view of probing, on a terminal.
 
 It needs C{rich}, the extra C{live}, which is imported when it is used. There is no thread and no timer: the caller calls
 L{LiveView.update} some times a second. Each call blocks for some milliseconds; at thousands of probes a second, that is visible
@@ -43,8 +42,7 @@ class Watched(NamedTuple):
 
 
 class LiveView:
-    """
-    The view: for each target its rates, counts, loss and percentiles, and a histogram of the round trips of the last minute;
+    """The view: for each target its rates, counts, loss and percentiles, and a histogram of the round trips of the last minute;
     and the progress, if the number or the duration of probes is limited.
 
     It is drawn in place on standard error, so that results may be redirected. If that is not a terminal it does nothing.
@@ -62,14 +60,12 @@ class LiveView:
         stream: TextIO | None = None,
         console: Console | None = None,
     ) -> None:
-        """
-        @param targets: the targets.
+        """@param targets: the targets.
         @param started: when the first probe was sent, in seconds of the clock of L{update}.
         @param count: the number of probes of each target, if limited.
         @param duration: how long probes are sent, in seconds, if limited.
         @param stream: where to draw; standard error by default.
         @param console: where to draw instead, for tests.
-
         @raise LiveUnavailable: if C{rich} is missing.
         """
         self._console = _consoleOn(sys.stderr if stream is None else stream) if console is None else console
@@ -81,8 +77,7 @@ class LiveView:
         self._live: Live | None = None
 
     def update(self, now: float) -> None:
-        """
-        Draw the current state.
+        """Draw the current state.
 
         @param now: the time, in seconds of a monotonic clock.
         """
@@ -196,9 +191,7 @@ class LiveView:
         return Padding(table, (1, 0, 0, 0))
 
     def _done(self, elapsed: float) -> tuple[float | None, float | None]:
-        """
-        @return: the share that is done, C{None} if there is no end; and the seconds left, C{None} if not yet known.
-        """
+        """@return: the share that is done, C{None} if there is no end; and the seconds left, C{None} if not yet known."""
         ends: list[tuple[float, float | None]] = []
         if self._duration:
             ends.append((elapsed / self._duration, max(0.0, self._duration - elapsed)))
@@ -237,8 +230,7 @@ def _clock(seconds: float) -> str:
 
 
 def _axis(edges: Sequence[int], wide: int) -> str:
-    """
-    The labels below a histogram, in ms, at the start of their columns.
+    """The labels below a histogram, in ms, at the start of their columns.
 
     @param edges: the edges of the columns, in ns.
     @param wide: how many characters a column has.

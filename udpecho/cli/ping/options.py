@@ -110,8 +110,7 @@ def targetText(text: str) -> str:
 
 
 def planOf(options: argparse.Namespace) -> Plan:
-    """
-    The plan that the command line asks for.
+    """The plan that the command line asks for.
 
     @raise ValueError: if too many probes would be outstanding to match their replies.
     """

@@ -1,5 +1,4 @@
-"""
-The plot of C{--plot}: round trips and losses over time, and their distribution.
+"""The plot of C{--plot}: round trips and losses over time, and their distribution.
 
 It needs C{matplotlib}, the extra C{plot}, which is imported when it is used. It needs no display, and does not change
 C{matplotlib}'s settings.
@@ -73,8 +72,7 @@ class PlotUnavailable(Exception):
 
 
 def parsePlotFile(text: str) -> str:
-    """
-    Check the name of a plot's file.
+    """Check the name of a plot's file.
 
     @raise ValueError: if it does not end in one of L{FORMATS}.
     """
@@ -84,8 +82,7 @@ def parsePlotFile(text: str) -> str:
 
 
 def checkPlot() -> None:
-    """
-    Check, before the first probe, that a plot is possible.
+    """Check, before the first probe, that a plot is possible.
 
     @raise PlotUnavailable: if it is not.
     """
@@ -96,12 +93,10 @@ def checkPlot() -> None:
 
 
 def plot(path: str, targets: Sequence[Plotted]) -> None:
-    """
-    Write a plot. The file is reproducible, without a date or random ids. It blocks for some tenths of a second.
+    """Write a plot. The file is reproducible, without a date or random ids. It blocks for some tenths of a second.
 
     @param path: the file; the end of its name is the format.
     @param targets: one target or more.
-
     @raise PlotUnavailable: if C{matplotlib} is missing.
     @raise ValueError: if the name does not end in one of L{FORMATS}, or there is no target.
     @raise OSError: if it cannot be written.
@@ -175,9 +170,8 @@ def _marked(times: Distribution) -> list[tuple[str, float, float]]:
 
 
 def _drawTimes(axes: Axes, buckets: Iterable[TimeBucket], length: float, colour: str) -> None:
-    """
-    Draw a dot for each round trip. If several share a bucket, draw a bar from the shortest to the longest, and a line through
-    the means, which is interrupted by gaps.
+    """Draw a dot for each round trip. If several share a bucket, draw a bar from the shortest to the longest, and a line
+    through the means, which is interrupted by gaps.
 
     @param length: the length of a bucket, in seconds.
     """
@@ -332,8 +326,7 @@ def _finishShare(axes: Axes, targets: Sequence[Plotted]) -> None:
 
 
 def _labelShare(axes: Axes, times: Distribution) -> None:
-    """
-    Label the percentiles: below to the right, or above to the left near the right edge. The line, which only rises, is at
+    """Label the percentiles: below to the right, or above to the left near the right edge. The line, which only rises, is at
     neither place.
     """
     place = axes.transScale + axes.transLimits

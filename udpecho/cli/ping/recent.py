@@ -19,8 +19,7 @@ _blocks = " ▁▂▃▄▅▆▇█"
 
 
 class Second(NamedTuple):
-    """
-    The counts after about one more second.
+    """The counts after about one more second.
 
     @ivar time: when it ended, in seconds.
     @ivar sent: how many probes were sent so far.
@@ -35,9 +34,8 @@ class Second(NamedTuple):
 
 
 class Recent:
-    """
-    The last minute of a target: how its counts grew, second by second. It keeps at most 62 seconds, each with at most 8000 bins
-    and usually some hundreds.
+    """The last minute of a target: how its counts grew, second by second. It keeps at most 62 seconds, each with at most 8000
+    bins and usually some hundreds.
     """
 
     def __init__(self, statistics: Statistics, started: float) -> None:
@@ -111,14 +109,12 @@ def lowest(bins: dict[int, int], share: float) -> dict[int, int]:
 
 
 def columns(bins: dict[int, int], width: int) -> tuple[list[int], list[int]]:
-    """
-    Merge bins into columns of equal width in time.
+    """Merge bins into columns of equal width in time.
 
     The width of a bin is a power of two, and its ends are multiples of it. The ends of columns are multiples of the widest
     bin's width, so that no bin is split.
 
     @param width: the largest number of columns.
-
     @return: the number of round trips in each column, and the edges of the columns, in ns. Both are empty if the bins are.
     """
     if not bins:

@@ -25,8 +25,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def headLine(target: str, peer: str, *sizes: int) -> str:
-    """
-    The line above the events.
+    """The line above the events.
 
     @param sizes: the sizes of the probes, in bytes.
     """
@@ -78,8 +77,7 @@ _lines: dict[Outcome, Callable[[Event], str]] = {
 
 
 def summary(target: str, statistics: Statistics, elapsed: float, timestampSource: str | None = None) -> str:
-    """
-    The lines below the events.
+    """The lines below the events.
 
     @param target: as the user wrote it.
     @param elapsed: the seconds since the first probe.
@@ -173,8 +171,7 @@ def percent(share: float) -> str:
 
 
 def fpingLine(target: str, roundTrips: Iterable[float | None]) -> str:
-    """
-    The line for a target as C{fping -C} prints it, in milliseconds with three digits.
+    """The line for a target as C{fping -C} prints it, in milliseconds with three digits.
 
     @param roundTrips: for each probe its round trip in seconds, or C{None} if it has no reply.
     """

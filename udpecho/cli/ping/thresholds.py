@@ -1,6 +1,4 @@
-"""
-The limits of C{--fail-if-loss} and C{--fail-if-rtt}, and which of them are exceeded.
-"""
+"""The limits of C{--fail-if-loss} and C{--fail-if-rtt}, and which of them are exceeded."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ from udpecho.probe.stats.summary import Statistics
 
 
 class LossLimit(NamedTuple):
-    """
-    The largest accepted loss.
+    """The largest accepted loss.
 
     @ivar share: from 0 to 1.
     """
@@ -27,8 +24,7 @@ class LossLimit(NamedTuple):
 
 
 class RttLimit(NamedTuple):
-    """
-    The largest accepted value of a figure of the round trips.
+    """The largest accepted value of a figure of the round trips.
 
     @ivar name: the figure, one of L{RTT_FIGURES}.
     @ivar most: the value, in seconds.
@@ -64,8 +60,7 @@ RTT_FIGURES = tuple(_figures)
 
 
 def parseLossLimit(text: str) -> LossLimit:
-    """
-    Read a limit of loss in percent: C{1%}, or C{1} for the same.
+    """Read a limit of loss in percent: C{1%}, or C{1} for the same.
 
     @raise ValueError: with the form that is expected.
     """
@@ -78,8 +73,7 @@ def parseLossLimit(text: str) -> LossLimit:
 
 
 def parseRttLimit(text: str) -> RttLimit:
-    """
-    Read a limit of round trips: C{p99=20ms}, C{median=0.5ms}.
+    """Read a limit of round trips: C{p99=20ms}, C{median=0.5ms}.
 
     @raise ValueError: with the form that is expected.
     """
@@ -93,8 +87,7 @@ def parseRttLimit(text: str) -> RttLimit:
 
 
 def exceeded(statistics: Statistics, limits: Iterable[Limit]) -> list[str]:
-    """
-    Compare statistics with limits.
+    """Compare statistics with limits.
 
     An unknown value exceeds its limit: a percentile of too small a sample, or loss without a probe that was lost or answered.
 

@@ -54,8 +54,7 @@ Ancillary = list[tuple[int, int, bytes]]
 
 
 class Controls(NamedTuple):
-    """
-    What the control messages of a datagram report.
+    """What the control messages of a datagram report.
 
     @ivar local: the address that a reply should come from, C{None} if not reported.
     @ivar unicast: whether the datagram was sent to this host alone.
@@ -125,8 +124,7 @@ def readControls(ancillary: Ancillary) -> Controls:
 
 
 def replyControls(isIPv6: bool, local: str | None, hopLimit: int | None, segment: int = 0) -> Ancillary:
-    """
-    Make the control messages that a reply is sent with.
+    """Make the control messages that a reply is sent with.
 
     @param isIPv6: whether the socket's family is IPv6.
     @param local: the address to send from, C{None} for the system's choice; the routing table still chooses the interface.
@@ -149,8 +147,7 @@ def replyControls(isIPv6: bool, local: str | None, hopLimit: int | None, segment
 
 
 class ControlLayout(NamedTuple):
-    """
-    Where the kernel writes the usual control messages: the destination first, then the hop limit (C{ip_cmsg_recv_offset} and
+    """Where the kernel writes the usual control messages: the destination first, then the hop limit (C{ip_cmsg_recv_offset} and
     C{ip6_datagram_recv_ctl} in Linux), each after a C{struct cmsghdr}. All in bytes.
 
     @ivar size: the length of all.

@@ -22,8 +22,7 @@ QUOTE_SIZE = 64
 
 
 class QueuedError(NamedTuple):
-    """
-    What ICMP reported.
+    """What ICMP reported.
 
     @ivar errno: C{ee_errno}.
     @ivar info: C{ee_info}: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included.
@@ -36,8 +35,7 @@ class QueuedError(NamedTuple):
 
 
 class SendTimestamp(NamedTuple):
-    """
-    When a datagram was sent.
+    """When a datagram was sent.
 
     @ivar id: C{ee_data}: 0 for the first datagram since C{SOF_TIMESTAMPING_OPT_ID} was set, of 32 bits.
     @ivar time: when the kernel handed it to the device, in ns of the wall clock.
@@ -48,11 +46,9 @@ class SendTimestamp(NamedTuple):
 
 
 def readEntry(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | SendTimestamp | None:
-    """
-    Read an entry.
+    """Read an entry.
 
     @param quoted: the payload that it came with.
-
     @return: C{None} if it is of another kind, as the errors of this machine itself are: the send that met one has failed with
         the same number.
     """
@@ -68,8 +64,7 @@ def readEntry(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | SendTi
 
 
 def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
-    """
-    Take what ICMP reported from the error queue, oldest first.
+    """Take what ICMP reported from the error queue, oldest first.
 
     @param limit: how many entries to take at the most.
     """

@@ -13,8 +13,7 @@ MAX_SEGMENTS = 64
 
 
 def countSegments(size: int, segment: int) -> int:
-    """
-    How many datagrams are in a batch.
+    """How many datagrams are in a batch.
 
     @param size: its bytes.
     @param segment: the bytes of each datagram but the last.
@@ -44,11 +43,9 @@ class SegmentLimits:
         )
 
     def refused(self, number: int, segment: int, count: int) -> str:
-        """
-        Remember a batch that was refused, although its datagrams can be sent one by one.
+        """Remember a batch that was refused, although its datagrams can be sent one by one.
 
         @param number: the system's error number.
-
         @return: the cause, for the log.
         """
         if number == errno.EIO:

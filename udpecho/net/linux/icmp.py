@@ -1,5 +1,4 @@
-"""
-Send an ICMP port unreachable, as a host does where nothing listens. It takes the right to open raw sockets.
+"""Send an ICMP port unreachable, as a host does where nothing listens. It takes the right to open raw sockets.
 
 Sources: RFC 792 (destination unreachable), RFC 4443 section 3.1, C{raw(7)}, C{icmp(7)}.
 """
@@ -25,13 +24,11 @@ _PORT_UNREACHABLE6 = (1, 4)
 
 
 def refuse(client: DatagramAddress, local: tuple[str, int], size: int) -> bool:
-    """
-    Report port unreachable to a client, about a datagram that it sent.
+    """Report port unreachable to a client, about a datagram that it sent.
 
     @param client: where the datagram came from.
     @param local: where it was sent to.
     @param size: its payload in bytes.
-
     @return: whether the system sent it.
     """
     # An IPv4 client of a socket for both families (RFC 4291 section 2.5.5.2) is one of IPv4 to ICMP.

@@ -45,8 +45,7 @@ class SystemCalls(NamedTuple):
 
 @lru_cache(1)
 def systemCalls() -> SystemCalls:
-    """
-    Find the system calls.
+    """Find the system calls.
 
     @raise OSError: if there are none with the layouts that this module knows.
     """
@@ -63,8 +62,8 @@ def systemCalls() -> SystemCalls:
 
 
 class Slots:
-    """
-    Memory for a batch. Each slot has a header, an I/O vector, a name, control messages and a payload. The header, on 64 bits::
+    """Memory for a batch. Each slot has a header, an I/O vector, a name, control messages and a payload. The header, on 64
+    bits::
 
         struct mmsghdr {                 // offset
             struct msghdr {
@@ -93,8 +92,7 @@ class Slots:
     def __init__(
         self, payloadSize: int, count: int = SLOTS, nameLength: int = 0, controls: bool = True, spares: int = 0
     ) -> None:
-        """
-        @param payloadSize: the bytes of each payload.
+        """@param payloadSize: the bytes of each payload.
         @param count: how many slots there are.
         @param nameLength: the bytes of C{struct sockaddr_in} or C{sockaddr_in6}; 0 for a connected socket.
         @param controls: whether there are control messages.
@@ -180,8 +178,7 @@ class Slots:
         self.writeHeader(self._sparesAt + spare * HEADER_SIZE, slots.start, len(slots), controlLength)
 
     def writeHeader(self, at: int, slot: int, count: int, controlLength: int) -> None:
-        """
-        Write a header.
+        """Write a header.
 
         @param at: where to write it.
         @param slot: the slot with its name and control messages.

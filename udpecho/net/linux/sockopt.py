@@ -1,5 +1,4 @@
-"""
-Socket options of Linux that Python's C{socket} module does not name.
+"""Socket options of Linux that Python's C{socket} module does not name.
 
 Sources: C{ip(7)}, C{ipv6(7)}, C{linux/in.h}, C{linux/in6.h}, C{linux/errqueue.h}, C{asm-generic/socket.h}.
 """
@@ -62,8 +61,7 @@ def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bo
 
 
 def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
-    """
-    Report with each datagram the local address it was sent to, or no more.
+    """Report with each datagram the local address it was sent to, or no more.
 
     @return: whether the kernel will: what imitates Linux may not.
     """
@@ -71,8 +69,7 @@ def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
 
 
 def enableRecvHopLimit(sock: socket.socket, wanted: bool = True) -> bool:
-    """
-    Report with each datagram what is left of its time to live (RFC 791) or hop limit (RFC 8200), or no more.
+    """Report with each datagram what is left of its time to live (RFC 791) or hop limit (RFC 8200), or no more.
 
     @return: whether the kernel will.
     """
@@ -80,17 +77,15 @@ def enableRecvHopLimit(sock: socket.socket, wanted: bool = True) -> bool:
 
 
 def enableRecvErr(sock: socket.socket) -> None:
-    """
-    Queue what ICMP reports about datagrams that were sent: also host and network unreachable, which the kernel ignores
+    """Queue what ICMP reports about datagrams that were sent: also host and network unreachable, which the kernel ignores
     otherwise (RFC 1122 section 4.1.3.3 asks for all). Where it cannot, refusals still come.
     """
     _enable(sock, IP_RECVERR, IPV6_RECVERR, True)
 
 
 def enableGRO(sock: socket.socket, wanted: bool) -> bool:
-    """
-    Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), or one by one again. What is queued
-    already stays as it is.
+    """Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), or one by one again. What is
+    queued already stays as it is.
 
     @return: whether the kernel will: those before 5.0 cannot.
     """
@@ -102,9 +97,8 @@ def enableGRO(sock: socket.socket, wanted: bool) -> bool:
 
 
 def disablePathMTUDiscovery(sock: socket.socket) -> None:
-    """
-    Send IPv4 datagrams without "do not fragment", and ignore reports about the path's MTU: nobody is notified of a reply that
-    was too long for the way back, and the reports may be forged.
+    """Send IPv4 datagrams without "do not fragment", and ignore reports about the path's MTU: nobody is notified of a reply
+    that was too long for the way back, and the reports may be forged.
     """
     # Kernels before 3.15 do not have it.
     with suppress(OSError):
@@ -112,9 +106,7 @@ def disablePathMTUDiscovery(sock: socket.socket) -> None:
 
 
 def isNonUnicast(host: str) -> bool:
-    """
-    Whether a local address is multicast or broadcast, and not this host's own: C{connect(2)} knows, and sends nothing.
-    """
+    """Whether a local address is multicast or broadcast, and not this host's own: C{connect(2)} knows, and sends nothing."""
     host = host.partition("%")[0]
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
@@ -132,8 +124,7 @@ def isNonUnicast(host: str) -> bool:
 
 
 def kernelDrops(sock: socket.socket) -> int | None:
-    """
-    How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth number of
+    """How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth number of
     C{SO_MEMINFO}, C{linux/sock_diag.h}).
 
     @return: C{None} if the kernel does not report it.

@@ -49,8 +49,7 @@ class StampSlots(Slots):
 
 @implementer(IProbeSocket)
 class BatchSocket:
-    """
-    Many datagrams with one call, both ways, with timestamps where the kernel makes them.
+    """Many datagrams with one call, both ways, with timestamps where the kernel makes them.
 
     Without timestamps the time of a datagram is that of its call, so that each has a call of its own.
 
@@ -60,11 +59,9 @@ class BatchSocket:
     """
 
     def __init__(self, sock: socket.socket, size: int, stamps: bool = True) -> None:
-        """
-        @param sock: a connected socket, which is closed with this.
+        """@param sock: a connected socket, which is closed with this.
         @param size: the longest datagram to send, in bytes.
         @param stamps: whether to enable timestamps.
-
         @raise OSError: if this system has no such calls.
         """
         self._calls = mmsg.systemCalls()

@@ -34,8 +34,7 @@ def openSocket(
     batches: bool = True,
     stamps: bool = True,
 ) -> IProbeSocket:
-    """
-    Open the best socket to a peer that reactor and system have.
+    """Open the best socket to a peer that reactor and system have.
 
     @param reactor: a reactor with file descriptors, or one in memory.
     @param peer: the peer.
@@ -44,7 +43,6 @@ def openSocket(
     @param options: what to send with.
     @param batches: send and receive in batches where that works.
     @param stamps: have the kernel make timestamps where it can.
-
     @raise error.CannotListenError: if the system refuses the local address.
     @raise HostUnreachable: if it has no route to the peer.
     @raise OSError: if it refuses an option.

@@ -17,8 +17,7 @@ from udpecho.net.sockets import TRY_AGAIN
 
 
 class SocketOptions(NamedTuple):
-    """
-    What probes are sent with.
+    """What probes are sent with.
 
     @ivar bindAddress: the local C{(host, port)}; by default the system chooses.
     @ivar trafficClass: the byte of RFC 2474 and RFC 3168 (DSCP and ECN) that was once the type of service; C{None} for the
@@ -33,8 +32,7 @@ class SocketOptions(NamedTuple):
     dontFragment: bool = False
 
     def apply(self, sock: socket.socket) -> None:
-        """
-        Set the options on a socket.
+        """Set the options on a socket.
 
         @raise OSError: if the system refuses.
         """
@@ -52,8 +50,7 @@ class SocketOptions(NamedTuple):
 
 
 class Undelivered(NamedTuple):
-    """
-    What the network reported about a probe.
+    """What the network reported about a probe.
 
     @ivar reason: the report.
     @ivar quoted: how the probe begins, if the report quotes it.
@@ -64,8 +61,7 @@ class Undelivered(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """
-    What a send call did.
+    """What a send call did.
 
     @ivar number: how many datagrams the system took.
     @ivar error: the error number for the next one; 0 if it took all.
@@ -81,8 +77,7 @@ class Taken(NamedTuple):
 
 
 class Arrivals(NamedTuple):
-    """
-    What a receive call returned.
+    """What a receive call returned.
 
     @ivar datagrams: good until the next such call.
     @ivar stamps: when each came, in ns of the wall clock, 0 without a timestamp.
@@ -113,8 +108,7 @@ class IProbeSocket(Interface):
         """The descriptor to watch, and to read when there is something; -1 if the socket calls its receiver."""
 
     def slot(index: int, size: int) -> memoryview | bytearray:
-        """
-        Where to write the datagram of C{size} bytes that is to be sent as number C{index} of the next call. What is written
+        """Where to write the datagram of C{size} bytes that is to be sent as number C{index} of the next call. What is written
         there stays until then, and what was there before is there still.
         """
 
@@ -125,8 +119,7 @@ class IProbeSocket(Interface):
         """Receive what is there, up to 64 datagrams."""
 
     def readErrors() -> tuple[list[tuple[int, int]], list[Undelivered]]:
-        """
-        Read all that the error queue has.
+        """Read all that the error queue has.
 
         @return: when datagrams were sent, as pairs of the number of datagrams taken before and ns of the wall clock; and what
             the network reported.

@@ -1,5 +1,4 @@
-"""
-When to send the next probe, and which sockets can be read.
+"""When to send the next probe, and which sockets can be read.
 
 A reactor's own delayed calls are up to a millisecond late on C{epoll} and C{poll}, whose timeouts are in milliseconds. And it
 takes an entry in the error queue of a socket, where timestamps of sending are, for the end of a connection. So on Linux it
@@ -54,10 +53,8 @@ class Watch:
     """One descriptor in the reactor, on Linux."""
 
     def __init__(self, reactor: Reactor, turn: Turn) -> None:
-        """
-        @param reactor: an C{IReactorFDSet} provider.
+        """@param reactor: an C{IReactorFDSet} provider.
         @param turn: is called from the reactor, when it is time or a socket has something.
-
         @raise OSError: if the system has no such descriptors.
         """
         self._reactor = reactor
@@ -81,8 +78,7 @@ class Watch:
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def setDeadline(self, time: int | None) -> None:
-        """
-        Call for a turn at a time of the monotonic clock, and not at the one before.
+        """Call for a turn at a time of the monotonic clock, and not at the one before.
 
         @param time: ns; C{None} for never.
         """
@@ -136,8 +132,7 @@ class DelayedTurns:
     """The same by a reactor's delayed calls, for sockets that need no watching."""
 
     def __init__(self, reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> None:
-        """
-        @param reactor: an C{IReactorTime} provider.
+        """@param reactor: an C{IReactorTime} provider.
         @param turn: is called when it is time.
         @param monotonic: the clock, in ns.
         """

@@ -1,5 +1,4 @@
-"""
-Times that the kernel stamps on datagrams: when one was handed to the device, and when one came from it (C{SO_TIMESTAMPING},
+"""Times that the kernel stamps on datagrams: when one was handed to the device, and when one came from it (C{SO_TIMESTAMPING},
 Linux's C{Documentation/networking/timestamping.rst}).
 
 Both stamps are of C{CLOCK_REALTIME} of this host, so that their difference is the time that a datagram and its reply were on
@@ -34,8 +33,7 @@ _startTimeout = 0.1
 
 
 class Clocks(NamedTuple):
-    """
-    The clocks, in ns.
+    """The clocks, in ns.
 
     @ivar monotonic: a clock that nobody sets.
     @ivar wall: the clock that the kernel's stamps are of.
@@ -46,8 +44,7 @@ class Clocks(NamedTuple):
 
 
 class StepWatch:
-    """
-    Sees when the wall clock is set.
+    """Sees when the wall clock is set.
 
     @ivar offset: by how many ns the wall clock is before the monotonic one.
     """
@@ -80,13 +77,11 @@ class StepWatch:
 
 
 def roundTrip(sent: int, received: int, monotonic: int) -> int | None:
-    """
-    The round trip by the stamps, if they can be believed.
+    """The round trip by the stamps, if they can be believed.
 
     @param sent: the stamp of sending, in ns; 0 if there is none.
     @param received: the stamp of receiving, in ns; 0 if there is none.
     @param monotonic: the round trip by the monotonic clock, in ns, from before the send call to after the receive call.
-
     @return: ns; C{None} if a timestamp is missing, or the two are impossible.
     """
     if not sent or not received:
@@ -96,8 +91,7 @@ def roundTrip(sent: int, received: int, monotonic: int) -> int | None:
 
 
 class StampIds:
-    """
-    Which probe a stamp is of. The kernel numbers the datagrams that a socket has sent; probes that could not be sent have a
+    """Which probe a stamp is of. The kernel numbers the datagrams that a socket has sent; probes that could not be sent have a
     number of their own all the same. So the distance between both grows with each of those.
     """
 
@@ -110,8 +104,7 @@ class StampIds:
         self._distances: deque[tuple[int, int]] = deque(maxlen=self._remembered)
 
     def sent(self, first: int, count: int = 1) -> None:
-        """
-        The kernel took datagrams.
+        """The kernel took datagrams.
 
         @param first: the number of the first one's probe.
         @param count: how many they are, of probes that follow each other.
@@ -123,11 +116,9 @@ class StampIds:
         self._highest = first + count - 1
 
     def sequenceOf(self, number: int) -> int | None:
-        """
-        Which probe a datagram is.
+        """Which probe a datagram is.
 
         @param number: how many datagrams the kernel had taken before it.
-
         @return: the probe's number, or C{None} if no such datagram was sent, or too long ago.
         """
         if number < self._next:
@@ -138,8 +129,7 @@ class StampIds:
 
 
 class StampNumbers:
-    """
-    The kernel's ids of 32 bits as numbers without an end, across new beginnings.
+    """The kernel's ids of 32 bits as numbers without an end, across new beginnings.
 
     @ivar taken: how many datagrams the kernel has taken so far.
     """
@@ -160,8 +150,7 @@ class StampNumbers:
 
 
 def enable(sock: socket.socket) -> bool:
-    """
-    Have the kernel make timestamps of what a socket sends and receives, and number what it sends from 0 on.
+    """Have the kernel make timestamps of what a socket sends and receives, and number what it sends from 0 on.
 
     @return: whether it will.
     """
@@ -175,8 +164,7 @@ def enable(sock: socket.socket) -> bool:
 
 @lru_cache(1)
 def unsupportedReason() -> str | None:
-    """
-    Prove on this machine that the kernel stamps datagrams, and numbers them.
+    """Prove on this machine that the kernel stamps datagrams, and numbers them.
 
     @return: C{None} if it does, else why not.
     """
@@ -189,15 +177,12 @@ def unsupportedReason() -> str | None:
 
 
 def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
-    """
-    Send datagrams through a pair of sockets until one that comes has its stamp. The kernel begins to stamp what comes a moment
-    after the first socket has asked for it, and ends when the last one is closed: a socket that has asked before this is called
-    has the stamps of all its datagrams.
+    """Send datagrams through a pair of sockets until one that comes has its stamp. The kernel begins to stamp what comes a
+    moment after the first socket has asked for it, and ends when the last one is closed: a socket that has asked before this is
+    called has the stamps of all its datagrams.
 
     @param timeout: seconds after which to give up.
-
     @return: C{None} if stamping works, else what does not.
-
     @raise OSError: if there are no such sockets.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:

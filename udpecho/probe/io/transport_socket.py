@@ -18,8 +18,7 @@ from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Take
 
 @implementer(IProbeSocket, INetworkErrorReceiver, IUndeliveredReceiver)
 class TransportSocket(DatagramProtocol):
-    """
-    One datagram after the other through an ordinary connected transport, without timestamps: in memory, and where the system
+    """One datagram after the other through an ordinary connected transport, without timestamps: in memory, and where the system
     has nothing better.
 
     @ivar source: the local address.

@@ -1,5 +1,4 @@
-"""
-Summary statistics of a sample of times, and of a share.
+"""Summary statistics of a sample of times, and of a share.
 
 References: S. S. Wilks, I{Determination of sample sizes for setting tolerance limits}, Annals of Mathematical Statistics 12
 (1941); E. B. Wilson, I{Probable inference, the law of succession, and statistical inference}, Journal of the American
@@ -25,8 +24,7 @@ _z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 class Interval(NamedTuple):
-    """
-    A share with its 95 % confidence interval, all from 0 to 1.
+    """A share with its 95 % confidence interval, all from 0 to 1.
 
     @ivar ratio: the observed share.
     @ivar low: the lower end of the interval.
@@ -39,8 +37,7 @@ class Interval(NamedTuple):
 
 
 def wilson(some: int, all: int) -> Interval | None:
-    """
-    The share of C{some} in C{all} with Wilson's score interval of 95 % (Wilson 1927; Brown, Cai and DasGupta 2001, equation
+    """The share of C{some} in C{all} with Wilson's score interval of 95 % (Wilson 1927; Brown, Cai and DasGupta 2001, equation
     4), which also holds for shares near 0 and for small samples::
 
         (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)
@@ -58,8 +55,7 @@ def wilson(some: int, all: int) -> Interval | None:
 
 
 def leastCount(q: float) -> int:
-    """
-    The number of values a sample needs before its quantile C{q} is reported: one of them lies beyond the quantile with 95 %
+    """The number of values a sample needs before its quantile C{q} is reported: one of them lies beyond the quantile with 95 %
     confidence (Wilks 1941), C{1 - q**n >= 0.95}. In a smaller sample the maximum alone would stand for it.
 
     29 for p90, 59 for p95, 299 for p99 and 2995 for p99.9.
@@ -74,8 +70,7 @@ _least = {q: leastCount(q) for q in QUANTILES.values()}
 
 
 class Distribution:
-    """
-    A sample of times in constant memory. All figures are in seconds; those that a sample is too small for are C{None}.
+    """A sample of times in constant memory. All figures are in seconds; those that a sample is too small for are C{None}.
 
     Times are recorded in whole nanoseconds. So the sum and the sum of squares, from which mean and standard deviation come,
     are exact, and Welford's recurrence is not needed.
@@ -124,11 +119,9 @@ class Distribution:
         return seconds(self.nanoseconds.median())
 
     def quantile(self, q: float) -> float | None:
-        """
-        A quantile (RFC 2330 section 11.3), in seconds, to within 0.05 %.
+        """A quantile (RFC 2330 section 11.3), in seconds, to within 0.05 %.
 
         @param q: above 0 and below 1.
-
         @return: C{None} if the sample is too small (L{leastCount}).
         """
         least = _least.get(q) or leastCount(q)

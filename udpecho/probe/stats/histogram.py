@@ -1,5 +1,4 @@
-"""
-A histogram of times with three significant digits, in memory that does not grow with their number.
+"""A histogram of times with three significant digits, in memory that does not grow with their number.
 
 The layout is that of Gil Tene's HdrHistogram (U{http://hdrhistogram.org}): values below 2048 have a bucket each, every further
 power of two has 1024 of equal width. A bucket is then no wider than 1/1024 of its values, and its middle no further than 1/2048
@@ -27,8 +26,7 @@ _MOST = (1 << 63) - 1
 
 
 class Bucket(NamedTuple):
-    """
-    A range of values.
+    """A range of values.
 
     @ivar low: the lowest value in the range.
     @ivar high: the highest.
@@ -41,8 +39,7 @@ class Bucket(NamedTuple):
 
 
 class Histogram:
-    """
-    Counts whole numbers from 0 up; here they are nanoseconds.
+    """Counts whole numbers from 0 up; here they are nanoseconds.
 
     It needs 8 KiB for each power of two up to the highest value: about 180 KiB for times of up to one second, 280 KiB for up to
     an hour, and never more than 460 KiB.
@@ -63,8 +60,7 @@ class Histogram:
         self._counts = array("Q", bytes(8 * 2 * _HALF))
 
     def record(self, value: int) -> None:
-        """
-        Add a value.
+        """Add a value.
 
         @raise ValueError: if it is negative, or 2**63 or more.
         """
@@ -85,13 +81,10 @@ class Histogram:
         self._counts[index] += 1
 
     def quantile(self, q: float) -> int | None:
-        """
-        The percentile of RFC 2330 section 11.3: the lowest value that at least the share C{q} of all values does not exceed.
+        """The percentile of RFC 2330 section 11.3: the lowest value that at least the share C{q} of all values does not exceed.
 
         @param q: from 0 to 1.
-
         @return: to within 0.05 %, or C{None} if there are no values.
-
         @raise ValueError: if C{q} is not in that range.
         """
         if not 0 <= q <= 1:
@@ -100,8 +93,7 @@ class Histogram:
         return self.atRank(max(1, ceil(round(q * self.count, 6)))) if self.count else None
 
     def median(self) -> float | None:
-        """
-        The middle value, or the mean of the middle two (RFC 2330 section 11.3).
+        """The middle value, or the mean of the middle two (RFC 2330 section 11.3).
 
         @return: to within 0.05 %, or C{None} if there are no values.
         """
@@ -113,13 +105,10 @@ class Histogram:
         return (self.atRank(half) + self.atRank(half + 1)) / 2
 
     def atRank(self, rank: int) -> int:
-        """
-        The value with a rank in sorted order.
+        """The value with a rank in sorted order.
 
         @param rank: 1 for the lowest, C{count} for the highest.
-
         @return: to within 0.05 %; the lowest and the highest exactly.
-
         @raise ValueError: if there is no such rank.
         """
         if self.min is None or self.max is None or not 1 <= rank <= self.count:

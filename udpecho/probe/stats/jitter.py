@@ -1,5 +1,4 @@
-"""
-Reordering, jitter and delay variation.
+"""Reordering, jitter and delay variation.
 
 Each class gets the first reply to each probe, in the order of arrival, without duplicates.
 """
@@ -16,8 +15,7 @@ _MEMORY = 1024
 
 
 class Reordering:
-    """
-    Reordered replies, by RFC 4737.
+    """Reordered replies, by RFC 4737.
 
     An arrival is I{reordered} if its number is lower than an earlier arrival's (section 3.3: C{s < NextExp}). It is
     I{n-reordered} if each of the C{n} arrivals immediately before it has a higher number (section 5.3).
@@ -41,8 +39,7 @@ class Reordering:
         self._forgotten = 0
 
     def arrive(self, sequence: int) -> bool:
-        """
-        Add a reply.
+        """Add a reply.
 
         @return: whether it is reordered.
         """
@@ -68,8 +65,7 @@ class Reordering:
         return self.reordered / self.arrivals if self.arrivals else None
 
     def degree(self, n: int) -> float | None:
-        """
-        The share of arrivals that were n-reordered (RFC 4737 section 5.3, "degree of n-reordering").
+        """The share of arrivals that were n-reordered (RFC 4737 section 5.3, "degree of n-reordering").
 
         @param n: from 1 to L{DEGREES}.
         """
@@ -82,8 +78,7 @@ class Reordering:
 
 
 class Jitter:
-    """
-    Interarrival jitter of round trips, by RFC 3550 section 6.4.1 and appendix A.8: C{J += (|D| - J)/16}, where D is the
+    """Interarrival jitter of round trips, by RFC 3550 section 6.4.1 and appendix A.8: C{J += (|D| - J)/16}, where D is the
     difference of the transit times of two consecutive arrivals.
     """
 
@@ -93,8 +88,7 @@ class Jitter:
         self._known = False
 
     def arrive(self, nanoseconds: int) -> None:
-        """
-        Add a reply.
+        """Add a reply.
 
         @param nanoseconds: its round trip, in ns.
         """
@@ -110,8 +104,7 @@ class Jitter:
 
 
 class Variation:
-    """
-    Delay variation, by RFC 3393 section 2: the round trip of a probe minus that of the probe sent before it, if both have a
+    """Delay variation, by RFC 3393 section 2: the round trip of a probe minus that of the probe sent before it, if both have a
     reply (IPDV with consecutive packets as the selection function). Signed values cancel in the mean, so absolute values are
     kept.
 
@@ -128,8 +121,7 @@ class Variation:
         self._roundTrips = [0] * _MEMORY
 
     def arrive(self, sequence: int, nanoseconds: int) -> None:
-        """
-        Add a reply.
+        """Add a reply.
 
         @param sequence: the number of its probe.
         @param nanoseconds: its round trip, in ns.

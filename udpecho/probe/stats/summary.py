@@ -18,8 +18,7 @@ _withoutReply = (states.OUTSTANDING, states.LOST)
 
 
 class Statistics:
-    """
-    The statistics of one flow. All figures are in seconds.
+    """The statistics of one flow. All figures are in seconds.
 
     Each probe has one outcome at a time, and the sums always add up::
 
@@ -44,9 +43,8 @@ class Statistics:
     """
 
     def __init__(self, timeout: float | None = None, window: int = DEFAULT_WINDOW) -> None:
-        """
-        @param timeout: a reply with a longer round trip, in seconds, is late, whenever it was read. If C{None}, a reply is late
-            if L{timedOut} was called before.
+        """@param timeout: a reply with a longer round trip, in seconds, is late, whenever it was read. If C{None}, a reply is
+            late if L{timedOut} was called before.
         @param window: the number of latest probes to remember, one byte each: more than are ever outstanding.
         """
         self.roundTrips = Distribution()
@@ -64,12 +62,10 @@ class Statistics:
     # Input
 
     def probeSent(self, sequence: int, deviationNanoseconds: int = 0) -> None:
-        """
-        Add a probe that was sent.
+        """Add a probe that was sent.
 
         @param sequence: its number: 0, and then one more than the previous probe's.
         @param deviationNanoseconds: how long after its scheduled time it was sent, in ns; below 0 if before.
-
         @raise ValueError: if the number is not the next.
         """
         self._window.add(sequence, states.OUTSTANDING)
@@ -77,24 +73,19 @@ class Statistics:
         self.scheduleDeviations.recordNanoseconds(abs(deviationNanoseconds))
 
     def probeNotSent(self, sequence: int) -> None:
-        """
-        Add a probe that could not be sent.
+        """Add a probe that could not be sent.
 
         @param sequence: as for L{probeSent}.
-
         @raise ValueError: if the number is not the next.
         """
         self._window.add(sequence, states.NOT_SENT)
 
     def replyReceived(self, sequence: int, nanoseconds: int) -> Outcome:
-        """
-        Add a valid reply.
+        """Add a valid reply.
 
         @param sequence: the number of the probe.
         @param nanoseconds: the round trip, in ns.
-
         @return: answered or late; duplicate or unmatched.
-
         @raise ValueError: if the round trip is negative.
         """
         before = self._window.get(sequence)
@@ -113,13 +104,10 @@ class Statistics:
         return Outcome.LATE if late else Outcome.ANSWERED
 
     def datagramReceived(self, outcome: Outcome) -> Outcome:
-        """
-        Add a datagram that is not a first valid reply.
+        """Add a datagram that is not a first valid reply.
 
         @param outcome: one of L{EXTRA_DATAGRAMS}.
-
         @return: the same.
-
         @raise ValueError: if it is another outcome.
         """
         if outcome not in self._extra:
@@ -128,24 +116,21 @@ class Statistics:
         return outcome
 
     def timedOut(self, sequence: int) -> bool:
-        """
-        A probe timed out.
+        """A probe timed out.
 
         @return: whether it was outstanding, and is lost now.
         """
         return self._change(sequence, states.LOST, (states.OUTSTANDING,))
 
     def refused(self, sequence: int) -> bool:
-        """
-        The peer's host refused a probe.
+        """The peer's host refused a probe.
 
         @return: whether it had no reply, and is refused now.
         """
         return self._change(sequence, states.REFUSED, _withoutReply)
 
     def unreachable(self, sequence: int) -> bool:
-        """
-        The network could not deliver a probe.
+        """The network could not deliver a probe.
 
         @return: whether it had no reply, and is unreachable now.
         """
@@ -199,8 +184,7 @@ class Statistics:
 
     @property
     def loss(self) -> Interval | None:
-        """
-        The share of probes that the network lost, of those that it lost or carried there and back. Refused, unreachable and
+        """The share of probes that the network lost, of those that it lost or carried there and back. Refused, unreachable and
         outstanding probes are not counted; those lost in our own queue were carried. C{None} if there are none.
         """
         lost = self.count(Outcome.LOST)
@@ -208,9 +192,8 @@ class Statistics:
 
     @property
     def longestLossRun(self) -> int | None:
-        """
-        The largest number of consecutive probes that timed out (the longest loss period of RFC 3357); C{None} if no probe has a
-        reply or timed out.
+        """The largest number of consecutive probes that timed out (the longest loss period of RFC 3357); C{None} if no probe
+        has a reply or timed out.
         """
         return self._window.longestLossRun if self.received + self._counts[states.LOST] else None
 

@@ -15,8 +15,7 @@ _withoutReply = (Outcome.LOST, Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREAC
 
 
 class TimeBucket:
-    """
-    The probes of one period of time. All times are in seconds.
+    """The probes of one period of time. All times are in seconds.
 
     @ivar count: how many of them have a reply.
     @ivar total: the sum of their round trips.
@@ -65,9 +64,8 @@ class TimeBucket:
 
 
 class Timeline:
-    """
-    Keeps for each period of time the shortest, the longest and the mean round trip, and the probes without a reply: no extreme
-    is lost, however many probes there are.
+    """Keeps for each period of time the shortest, the longest and the mean round trip, and the probes without a reply: no
+    extreme is lost, however many probes there are.
 
     All buckets have the same length, which starts at 1024 ns and doubles whenever there would be more buckets than C{capacity}.
 
@@ -76,9 +74,7 @@ class Timeline:
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
-        """
-        @param capacity: the largest number of buckets.
-
+        """@param capacity: the largest number of buckets.
         @raise ValueError: if it is below 2.
         """
         if capacity < 2:
@@ -94,13 +90,11 @@ class Timeline:
         return self._lengthNanoseconds / 1e9
 
     def add(self, outcome: Outcome, sequence: int, time: float, roundTrip: float | None = None) -> None:
-        """
-        Add an outcome of a probe. A reply, or a refusal, replaces an earlier loss. Other outcomes change nothing.
+        """Add an outcome of a probe. A reply, or a refusal, replaces an earlier loss. Other outcomes change nothing.
 
         @param sequence: the number of the probe.
         @param time: when it was sent, or scheduled if it was not, in seconds by a monotonic clock since the start.
         @param roundTrip: the round trip, in seconds, if it has a reply.
-
         @raise ValueError: if a reply has no round trip.
         """
         if outcome in (Outcome.ANSWERED, Outcome.LATE):

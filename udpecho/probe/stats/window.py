@@ -23,8 +23,7 @@ _losses = re.compile(bytes([LOST]) + b"+")
 
 
 class ProbeWindow:
-    """
-    The states of probes, which are numbered from 0 without gaps.
+    """The states of probes, which are numbered from 0 without gaps.
 
     The latest states are kept in a ring and may change; earlier ones are final and only counted. A probe that is still
     outstanding when it leaves the window is lost.
@@ -34,9 +33,7 @@ class ProbeWindow:
     """
 
     def __init__(self, window: int) -> None:
-        """
-        @param window: the number of probes to remember; more than are ever outstanding.
-
+        """@param window: the number of probes to remember; more than are ever outstanding.
         @raise ValueError: if it is below 1.
         """
         if window < 1:
@@ -50,8 +47,7 @@ class ProbeWindow:
         self._longest = 0
 
     def add(self, sequence: int, state: int) -> None:
-        """
-        Add the next probe.
+        """Add the next probe.
 
         @raise ValueError: if it is not the next.
         """
