@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from tests.support.processes import Processes
 from tests.support.running import ALL_REACTORS, REACTORS, Run
+from tests.support.server import lines  # noqa: F401
 
 pytest_plugins = ["pytester", "tests.support.isolation"]
 

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.client import serve
 from tests.support.running import Run, sleep, udpSocket, unusedPort
-from tests.support.server import Lines, lines  # noqa: F401
+from tests.support.server import Lines
 from udpecho.client.transfer import Transfer
 from udpecho.daemon.client_tap import ClientService
 
