@@ -44,14 +44,11 @@ class Options(usage.Options):
     optFlags = [["no-verify", None, "Accept the first datagram from the server as the reply, whatever its payload."]]
 
     def postOptions(self) -> None:
-        """Parse the values.
-
-        @raise usage.UsageError: if one is wrong.
-        """
+        """@raise usage.UsageError: if a value is wrong."""
         if not self["host"]:
             raise usage.UsageError("--host: the server's name or IP address must be given")
         if self["host"].startswith("[") or (":" in self["host"] and not isIPv6Address(self["host"])):
-            raise usage.UsageError(f"--host: a host must be a name or an IP address, without a port, got {self['host']!r}")
+            raise usage.UsageError(f"--host: must be a name or an IP address, without a port, got {self['host']!r}")
         for name, parse in (
             ("port", parsePort),
             ("timeout", parseSeconds),
@@ -71,15 +68,9 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     transfer = Transfer(
-        options["host"],
-        options["port"],
-        options["timeout"],
-        not options["no-verify"],
-        options["bind"],
-        options["chunk"],
+        options["host"], options["port"], options["timeout"], not options["no-verify"], options["bind"], options["chunk"]
     )
-    service: IService = ClientService(reactor, transfer)
-    return service
+    return ClientService(reactor, transfer)
 
 
 class ClientService(Service):
@@ -87,7 +78,6 @@ class ClientService(Service):
 
     def __init__(self, reactor: Reactor, transfer: Transfer, descriptor: int = 0) -> None:
         """@param reactor: an C{IReactorCore}, C{IReactorTime}, C{IReactorUDP} and C{IReactorFDSet} provider; it is stopped.
-        @param transfer: the transfer.
         @param descriptor: the file descriptor of the input.
         """
         self._reactor = reactor
