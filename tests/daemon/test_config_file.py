@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings

@@ -14,7 +14,7 @@ from udpecho.server.settings import FILE_OPTIONS, Values
 
 @dataclass(frozen=True)
 class Changes:
-    """The names of the options that differ between two versions of a file: whether they can be applied while serving, or not."""
+    """The names of the options that differ between two versions of a file, by whether they can be applied while serving."""
 
     applicable: tuple[str, ...]
     needRestart: tuple[str, ...]

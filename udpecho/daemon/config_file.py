@@ -1,7 +1,7 @@
 """The configuration file: one file in TOML, whose names are the options of C{twistd udpecho}.
 
-It becomes the arguments of an equivalent command line, so that an option is read in one place. Each problem is reported with the
-file's name and the line.
+It becomes the arguments of an equivalent command line, so that an option is read in one place. Each problem is reported with
+the file's name and its line.
 """
 
 from __future__ import annotations
@@ -114,9 +114,8 @@ def _load(text: str, where: str) -> dict[str, Any]:
         place = _place.search(message)
         line = place and (place[1] or _lines(text))
         reason = message[: place.start()] if place else message
-        raise ConfigurationError(
-            [f"{where}{f':{line}' if line else ''}: must be TOML: {reason[:1].lower()}{reason[1:]}"]
-        ) from None
+        start = f"{where}:{line}" if line else where
+        raise ConfigurationError([f"{start}: must be TOML: {reason[:1].lower()}{reason[1:]}"]) from None
 
 
 def _toml(where: str) -> ModuleType:

@@ -66,7 +66,7 @@ class DropLog:
     ) -> None:
         """@param reactor: an C{IReactorTime} provider.
         @param account: the server's counters.
-        @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}. Nothing else may call it: it returns each drop once.
+        @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}. Nothing else may call it: it returns a drop once.
         @param kernelDrops: returns the number of datagrams that the kernel dropped, C{None} where that is unknown.
         @param wouldDrop: returns L{Guard.wouldDrop <udpecho.guard.guard.Guard.wouldDrop>}, the drops of a dry run by reason.
         """

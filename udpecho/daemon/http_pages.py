@@ -28,7 +28,7 @@ from udpecho.parsing import parseEndpoint
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-#: Checks a daemon. Fires with a mapping of each part of it, say an address, to C{None} if it works, else to the reason why not.
+#: Checks a daemon. Fires with a mapping of each part of it (an address) to C{None} if it works, else to the reason why not.
 Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 
 #: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
@@ -49,14 +49,14 @@ class MetricsService(Service):
     """Serves the pages.
 
     C{privilegedStartService} binds the endpoint, so that C{twistd --uid} can serve a port below 1024; C{startService} does if
-    that was not called. When C{stopService} has finished no connection is open.
+    that was not called.
     """
 
     def __init__(self, reactor: Reactor, description: str, registry: CollectorRegistry, health: Health) -> None:
         """@param reactor: an C{IReactorTime} provider, and what the endpoint needs, as C{IReactorTCP}.
         @param description: the endpoint: see L{parseEndpoint <udpecho.parsing.parseEndpoint>}.
         @param registry: the metrics: see L{udpecho.server.metrics.makeRegistry}.
-        @param health: checks the daemon.
+        @param health: checks the daemon, as L{SelfEcho.check <udpecho.daemon.health.SelfEcho.check>} does.
         @raise ValueError: if C{description} does not describe an endpoint.
         """
         self._reactor = reactor

@@ -23,9 +23,7 @@ class CannotServeMetrics(error.CannotListenError):
     """The HTTP pages cannot be served on their endpoint."""
 
     def __init__(self, endpoint: str, reason: Exception) -> None:
-        """@param endpoint: the endpoint, as the user wrote it.
-        @param reason: what the system answered.
-        """
+        """@param endpoint: as the user wrote it."""
         super().__init__(endpoint, None, reason)
 
     def __str__(self) -> str:
