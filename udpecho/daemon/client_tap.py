@@ -58,7 +58,7 @@ class Options(usage.Options):
             if self[name] is not None:
                 self[name] = optionValue(parse, name, self[name])
         if sys.stdin is None:
-            raise usage.UsageError("standard input is closed: there is nothing to send")
+            raise usage.UsageError("standard input must be open: it is what is sent")
         if self.parent is not None and not self.parent.get("nodaemon", True):
             raise usage.UsageError("a daemon has no standard input to send: run twistd -n udpecho-client")
 

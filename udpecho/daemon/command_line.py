@@ -25,7 +25,6 @@ class CommandLine:
     """A command line, with the file that it names.
 
     @ivar arguments: those of both, for C{usage.Options.parseOptions}.
-    @ivar values: the options in the file.
     @ivar given: the names of the options in the command line itself.
     """
 

@@ -40,7 +40,6 @@ CONNECTIONS = 64
 REQUESTS = 100
 
 _methods = (b"GET", b"HEAD")
-_text = b"text/plain; charset=utf-8"
 
 _log = Logger()
 
@@ -107,7 +106,7 @@ class MetricsService(Service):
         failures[0].trap(error.CannotListenError, OSError)
         # The stock port passes an OSError on as it is if it is bound and cannot listen, or has no address.
         reason: Any = failures[0].value
-        raise CannotServeMetrics(self._description, getattr(reason, "socketError", reason)) from None
+        raise CannotServeMetrics(self._description, None, getattr(reason, "socketError", reason)) from None
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
@@ -284,7 +283,7 @@ class _Pages(resource.Resource):
 
 def _answer(request: server.Request, code: int, text: str) -> int:
     request.setResponseCode(code)
-    request.setHeader(b"Content-Type", _text)
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
     return _finish(request, text.encode())
 
 

@@ -209,9 +209,9 @@ class Daemon(Service):
         return sum(dropped[reason] for reason in _deliberateDrops)
 
     def _requireHealthy(self) -> defer.Deferred[object]:
-        def judge(reasons: dict[str, str | None]) -> None:
+        def require(reasons: dict[str, str | None]) -> None:
             failures = [f"{address}: {reason}" for address, reason in reasons.items() if reason is not None]
             if failures or not reasons:
                 raise RuntimeError("; ".join(failures) or "not listening")
 
-        return self.check().addCallback(judge)
+        return self.check().addCallback(require)

@@ -20,11 +20,7 @@ _hints = {
 
 
 class CannotServeMetrics(error.CannotListenError):
-    """The HTTP pages cannot be served on their endpoint."""
-
-    def __init__(self, endpoint: str, reason: Exception) -> None:
-        """@param endpoint: as the user wrote it."""
-        super().__init__(endpoint, None, reason)
+    """The HTTP pages cannot be served on their endpoint. C{interface} is that, as the user wrote it."""
 
     def __str__(self) -> str:
         reason = getattr(self.socketError, "strerror", None) or self.socketError
@@ -64,10 +60,7 @@ def checkLibrary() -> None:
 
 
 def exitOnStartError(start: Callable[[], None]) -> None:
-    """Start a daemon.
-
-    @raise CannotStart: if the system refuses one of its addresses.
-    """
+    """@raise CannotStart: if the system refuses an address of the daemon."""
     try:
         start()
     except CannotServeMetrics as e:

@@ -32,19 +32,8 @@ class Notifier:
     No method blocks or raises: a daemon works without systemd too. Each returns whether it has sent the notification.
     """
 
-    def __init__(
-        self,
-        environment: MutableMapping[str, str],
-        *,
-        nanoseconds: Callable[[], int] = time.monotonic_ns,
-        pid: Callable[[], int] = os.getpid,
-    ) -> None:
-        """@param environment: its C{NOTIFY_SOCKET} is a path, or C{@} and a name in Linux's abstract namespace (C{unix(7)}).
-        @param nanoseconds: C{CLOCK_MONOTONIC}, in nanoseconds.
-        @param pid: returns the identifier of this process, which changes when it goes to the background.
-        """
-        self._nanoseconds = nanoseconds
-        self._pid = pid
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        """@param environment: its C{NOTIFY_SOCKET} is a path, or C{@} and a name in Linux's abstract namespace (C{unix(7)})."""
         self._pending: list[str] = []
         self._warned = False
         address = environment.pop("NOTIFY_SOCKET", None)
@@ -56,11 +45,12 @@ class Notifier:
         """The daemon serves, for the first time or after L{reloading}. C{status} is one line for C{systemctl status}."""
         # A second line would be another variable, and a surrogate cannot be encoded.
         line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]+", " ", status).strip()
-        return self._send("READY=1", f"MAINPID={self._pid()}", f"STATUS={line}")
+        # The identifier changes when the process goes to the background.
+        return self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={line}")
 
     def reloading(self) -> bool:
         """The daemon reloads its configuration; L{ready} must follow, even if it fails."""
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={self._nanoseconds() // 1000}")
+        return self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> bool:
         """The daemon has begun to stop."""
