@@ -185,7 +185,7 @@ class ReplyTests:
         assert sent.stderr == f"udpecho: {peer} refused the datagram: nothing listens on that port\n"
 
     def test_unreachable(self, processes: Processes) -> None:
-        """Where the system has no way to the peer (a broadcast address, which one must ask for) there is status 3 and a
+        """Where the system has no route to the peer (a broadcast address, without C{SO_BROADCAST}) there is status 3 and a
         sentence.
         """
         sent = processes.run("udpecho", "send", "255.255.255.255:1234", feed=b"hello")

@@ -20,7 +20,7 @@ from udpecho.daemon.client_tap import ClientService
 
 
 class StoppableReactor:
-    """Lets a test see that a reactor is told to stop, without stopping it."""
+    """Lets a test see that a reactor's C{stop} is called, without stopping it."""
 
     def __init__(self, real: Any) -> None:
         self._real = real

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -197,7 +197,7 @@ class ParseTests:
     @settings(deadline=None)
     @given(st.one_of(st.binary(), st.text()))
     def test_anything(self, data: str | bytes) -> None:
-        """Whatever is in the file: it is read, or each problem is one line."""
+        """Any text is read, or each problem is one line."""
         _read(data)
 
     @settings(deadline=None)
@@ -388,16 +388,19 @@ class CompareTests:
 class CheckTests:
     """L{check}."""
 
-    def check(self, tmp_path: Path, text: str, use: Any = None) -> tuple[int, list[str]]:
+    @pytest.fixture(autouse=True)
+    def capture(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def check(self, tmp_path: Path, text: str, use: Callable[[list[str]], object] = list) -> tuple[int, list[str]]:
         """Check a file.
 
         @return: the exit status, and the lines, without the file's directory.
         """
         path = tmp_path / "udpecho.toml"
         path.write_text(text)
-        lines: list[str] = []
-        status = check(str(path), lines.append, use)
-        return status, [line.removeprefix(f"{tmp_path}{os.sep}") for line in lines]
+        status = check(str(path), use)
+        return status, [line.removeprefix(f"{tmp_path}{os.sep}") for line in self.capsys.readouterr().out.splitlines()]
 
     def test_good(self, tmp_path: Path) -> None:
         """A good file is reported as one, and its arguments have been tried."""
@@ -421,6 +424,5 @@ class CheckTests:
 
     def test_missing(self) -> None:
         """A file that is not there is no good one."""
-        lines: list[str] = []
-        assert check("/no/such/file", lines.append) == 1
-        assert lines == ["/no/such/file: No such file or directory"]
+        assert check("/no/such/file", list) == 1
+        assert self.capsys.readouterr().out == "/no/such/file: No such file or directory\n"

@@ -217,7 +217,7 @@ class LogThrottleTests:
 
     @given(st.lists(st.tuples(st.floats(-100, 100), st.integers(0, 1000))))
     def test_all(self, steps: list[tuple[float, int]]) -> None:
-        """Whatever the clock does, all growth is reported in the end, and none twice; no time span is negative."""
+        """With any steps of the clock, all growth is reported in the end, and none twice; no time span is negative."""
         now, value, reported = 0.0, 0, 0
         throttle = LogThrottle(now, value)
         for seconds, growth in steps:

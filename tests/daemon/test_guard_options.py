@@ -79,7 +79,7 @@ class GuardTests:
 
     @_workers
     def test_loops(self, processes: Processes, workers: list[str]) -> None:
-        """Sources that might answer are not answered: services, and our own port on whatever host; others are."""
+        """Sources that might answer are not answered: services, and our own port on any host; others are."""
         server, address = self.start(processes, workers)
         with source("127.0.0.1", 11211) as service, source("127.0.0.2", address[1]) as own, source("127.0.0.1") as other:
             assert (answered(service, address), answered(own, address), answered(other, address)) == (0, 0, 1)

@@ -10,8 +10,8 @@ from twisted.internet import error
 from twisted.python import usage
 from twisted.scripts._twistd_unix import UnixApplicationRunner
 
-from udpecho.daemon.server_tap import Options, exitOnStartError
-from udpecho.daemon.start_errors import CannotStart
+from udpecho.daemon.server_tap import Options
+from udpecho.daemon.start_errors import CannotStart, exitOnStartError
 
 
 class OptionsTests:

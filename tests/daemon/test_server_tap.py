@@ -241,7 +241,7 @@ class AddressTests:
     @needsIPv6
     @onlyLinux
     def test_wildcards(self, processes: Processes) -> None:
-        """All of IPv4 and all of IPv6 go together on one port; each answer comes from the address that was asked, and there is
+        """All of IPv4 and all of IPv6 go together on one port; each reply comes from the address of its request, and there is
         no line about opening it to the network.
         """
         server = processes.server("--interface", "0.0.0.0", "--interface", "::")
@@ -343,7 +343,7 @@ class LimitTests:
     """C{--max-payload}, C{--receive-buffer} and C{--write-timeout}."""
 
     def test_maxPayload(self, processes: Processes) -> None:
-        """Longer datagrams are dropped, and counted; others are answered."""
+        """Oversized datagrams are dropped, and counted; others are answered."""
         server = processes.server("--max-payload", "100")
         with client(server.addresses[0]) as sock:
             sock.send(bytes(101))
@@ -483,7 +483,7 @@ class StopTests:
 
 
 class OddDatagramTests:
-    """Whatever a sender sends, there is no traceback, and the sums add up."""
+    """No datagram makes a traceback, and the sums add up."""
 
     def test_sizes(self, processes: Processes) -> None:
         """The empty one and the longest are answered."""

@@ -138,7 +138,7 @@ class MetricsTests:
 
     @pytest.mark.parametrize(("options", "more"), [(ServerOptions, []), (ProbeOptions, ["--target", "127.0.0.1:7"])])
     def test_missing(self, options: type[usage.Options], more: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the library, the usage error says what to install."""
+        """Without the library, the usage error names what to install."""
         monkeypatch.setitem(sys.modules, "prometheus_client", None)
         with pytest.raises(usage.UsageError, match=r"^--metrics: metrics need prometheus-client: install udpecho\[metrics\]$"):
             options().parseOptions([*more, "--metrics", "tcp:0"])

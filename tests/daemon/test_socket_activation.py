@@ -163,7 +163,7 @@ class ActivationTests:
 
     @pytest.mark.parametrize("name", ["LISTEN_PID", "LISTEN_FDS"])
     def test_noEnvironment(self, name: str) -> None:
-        """Started by hand there are no sockets: the message says what to start instead."""
+        """Started by hand there are no sockets: the message names what to start instead."""
         environment = {"LISTEN_PID": str(PID), "LISTEN_FDS": "1"}
         del environment[name]
         with pytest.raises(ActivationError, match=rf"^no sockets were passed: {name} is not set; start the \.socket unit"):
@@ -233,8 +233,8 @@ class ActivationTests:
         st.lists(st.one_of(st.text(), st.sampled_from(["all", "a", "b", "0", "1"])), max_size=3),
     )
     def test_anything(self, environment: dict[str, str], selection: list[str]) -> None:
-        """Whatever the environment and the selection are, there are either usable sockets or a message of one line; nothing is
-        left open, and the environment is empty.
+        """Any environment and selection give either usable sockets or a message of one line; nothing is left open, and the
+        environment is empty.
         """
         before = openSockets()
         environment = {"LISTEN_PID": str(PID), "LISTEN_FDS": "2", **environment}

@@ -173,7 +173,7 @@ def checkOutput(process: Process, started: bool, ofReactor: bool) -> None:
 
 
 def checkLife(processes: Processes, call: str, error: str, which: range, ofReactor: bool, *options: str) -> None:
-    """Let one of the calls fail, then the next one, and so on: the server answers, or it ends with a line that says why."""
+    """Let one of the calls fail, then the next one, and so on: the server answers, or it ends with a line with the reason."""
     for number in which:
         process = failing(processes, call, error, str(number), *options, children=not options)
         counts = live(process, 3)

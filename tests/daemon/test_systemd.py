@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -75,18 +76,28 @@ class NotifierTests:
         monkeypatch.chdir(tmp_path)
         with FakeNotifySocket("" if abstract else "notify") as manager:
             environment = manager.environment if abstract else {"NOTIFY_SOCKET": f"/proc/{os.getpid()}/cwd/notify"}
-            notifier = Notifier(environment, nanoseconds=lambda: 123456789, pid=lambda: PID)
+            notifier = Notifier(environment)
             assert environment == {}
             notifications: list[tuple[bool, dict[str, str]]] = [
-                (notifier.ready("answering"), {"READY": "1", "MAINPID": str(PID), "STATUS": "answering"}),
-                (notifier.reloading(), {"RELOADING": "1", "MONOTONIC_USEC": "123456"}),
-                (notifier.ready("1 %"), {"READY": "1", "MAINPID": str(PID), "STATUS": "1 %"}),
+                (notifier.ready("answering"), {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "answering"}),
+                (notifier.ready("1 %"), {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "1 %"}),
                 (notifier.watchdog(), {"WATCHDOG": "1"}),
                 (notifier.stopping(), {"STOPPING": "1"}),
             ]
             for sent, received in notifications:
                 assert sent
                 assert manager.next() == received
+
+    def test_reloading(self) -> None:
+        """A reload has the time of C{CLOCK_MONOTONIC}, in microseconds."""
+        with FakeNotifySocket("") as manager:
+            notifier = Notifier(manager.environment)
+            before = time.monotonic_ns() // 1000
+            assert notifier.reloading()
+            after = time.monotonic_ns() // 1000
+            notification = manager.next()
+        assert notification.keys() == {"RELOADING", "MONOTONIC_USEC"}
+        assert before <= int(notification["MONOTONIC_USEC"]) <= after
 
     def test_noAddress(self) -> None:
         """Without an address nothing is sent."""
@@ -100,8 +111,8 @@ class NotifierTests:
         assert log.lines == ["cannot notify systemd at NOTIFY_SOCKET: [Errno 2] No such file or directory"]
 
     def test_full(self) -> None:
-        """A full socket does not block; the states that did not fit are sent when there is room, in their order, each in a
-        notification of its own.
+        """A full socket does not block; the states that did not fit are sent when the socket takes more, in their order, each
+        in a notification of its own.
         """
         with FakeNotifySocket("") as manager:
             notifier = Notifier(manager.environment)
@@ -119,7 +130,7 @@ class NotifierTests:
         assert found[1]["STATUS"] == "again"
 
     def test_pendingIsBounded(self) -> None:
-        """The notifications that wait for room do not grow without limit."""
+        """Pending notifications do not grow without limit."""
         with FakeNotifySocket("") as manager:
             notifier = Notifier(manager.environment)
             while notifier.watchdog():

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 # Exit statuses.
 ANSWERED = 0
@@ -38,6 +38,13 @@ def argument(parser: Callable[[str], _T]) -> Callable[[str], _T]:
             raise argparse.ArgumentTypeError(str(e)) from None
 
     return parse
+
+
+def addArgument(
+    group: argparse._ActionsContainer, names: str, metavar: str, parser: Callable[[str], Any], text: str, default: Any = None
+) -> None:
+    """Add an option with a value, or an operand. Spaces separate several names; C{text} is the help."""
+    group.add_argument(*names.split(), metavar=metavar, type=argument(parser), default=default, help=text)
 
 
 class CannotPrint(Exception):

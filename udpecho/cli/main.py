@@ -32,10 +32,9 @@ def _makeParser() -> argparse.ArgumentParser:
 
 
 def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | None = None) -> int:
-    """Run the reactor until a Deferred fires, or a signal comes.
+    """Run the reactor until a Deferred fires with the exit status, or a signal comes.
 
     @param interrupted: the signal that is a normal end of the command, so that its own exit status stands.
-    @return: the exit status.
     """
     from twisted.internet import reactor as installed
 
@@ -83,10 +82,9 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command, and return its exit status.
 
     @param arguments: the command line after C{udpecho}; by default that of this process.
-    @return: the exit status.
     """
     parser = _makeParser()
     # argparse takes an optional operand next to the first one only, but FILE may come after an option too.

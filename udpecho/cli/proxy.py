@@ -9,7 +9,7 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
-from udpecho.cli.console import ANSWERED, UNANSWERED, WRONG_INPUT, CannotPrint, Printer, argument, complain
+from udpecho.cli.console import ANSWERED, UNANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
 from udpecho.client.protocol import TIMEOUT
 from udpecho.errors import ResponseTimeout
 from udpecho.faults.decision import Decision
@@ -21,7 +21,7 @@ from udpecho.net.resolver import resolve
 from udpecho.parsing import parseAddress, parseBytes, parseLocalAddress, parsePayloadSize, parseSeconds, parseShare
 
 #: The options that are arguments of L{FaultPlan} as they are.
-_faults = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "delay", "reorderDelay", "rate", "queue", "mtu")
+_faults = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "delay", "rate", "queue", "mtu")
 
 
 def addProxy(commands: Any) -> None:
@@ -33,11 +33,8 @@ def addProxy(commands: Any) -> None:
         epilog="Shares are percentages (10%) or numbers from 0 to 1, times are seconds or have a unit (50ms). The sums are"
         " printed at the end (interrupt it).",
     )
-    proxy.add_argument(
-        "listen", metavar="LISTEN", type=argument(_parseListen), help="the address for the clients, ADDR:PORT; port 0 is any"
-    )
-    proxy.add_argument("upstream", metavar="UPSTREAM", type=argument(parseAddress), help="the server, HOST:PORT")
-    share, seconds, size = argument(parseShare), argument(parseSeconds), argument(parseBytes)
+    addArgument(proxy, "listen", "LISTEN", _parseListen, "the address for the clients, ADDR:PORT; port 0 is any")
+    addArgument(proxy, "upstream", "UPSTREAM", parseAddress, "the server, HOST:PORT")
     for name, meaning in (
         ("loss", "share of datagrams that is lost"),
         ("duplicate", "share that arrives twice"),
@@ -45,32 +42,21 @@ def addProxy(commands: Any) -> None:
         ("corrupt", "share in which a bit is flipped"),
         ("truncate", "share whose end is missing"),
     ):
-        proxy.add_argument(f"--{name}", metavar="SHARE", type=share, default=0.0, help=meaning)
-    proxy.add_argument(
-        "--burst",
-        metavar="P,R[,K,H]",
-        type=argument(_parseBurst),
-        help="bursty loss (Gilbert-Elliott): probabilities to go bad, to recover, and to get through when good and when bad",
-    )
-    for name, default, meaning in (
-        ("delay", 0.0, "how long each takes"),
-        ("jitter", 0.0, "a random delay in addition"),
-    ):
-        proxy.add_argument(f"--{name}", metavar="TIME", type=seconds, default=default, help=meaning)
+        addArgument(proxy, f"--{name}", "SHARE", parseShare, meaning, 0.0)
+    burst = "bursty loss (Gilbert-Elliott): probabilities to go bad, to recover, and to get through when good and when bad"
+    addArgument(proxy, "--burst", "P,R[,K,H]", _parseBurst, burst)
+    addArgument(proxy, "--delay", "TIME", parseSeconds, "how long each takes", 0.0)
+    addArgument(proxy, "--jitter", "TIME", parseSeconds, "a random delay in addition", 0.0)
     proxy.add_argument(
         "--jitter-shape", choices=["uniform", "normal", "exponential"], default="uniform", help="its distribution [uniform]"
     )
-    proxy.add_argument(
-        "--reorder-delay", dest="reorderDelay", metavar="TIME", type=seconds, default=0.01, help="for --reorder [10ms]"
-    )
-    proxy.add_argument("--rate", metavar="BYTES", type=size, help="how many bytes a second get through, as in 64k")
-    proxy.add_argument("--queue", metavar="BYTES", type=size, default=65536, help="how many bytes may wait for the rate [64k]")
-    proxy.add_argument("--mtu", metavar="BYTES", type=argument(parsePayloadSize), help="the longest payload that gets through")
+    addArgument(proxy, "--reorder-delay", "TIME", parseSeconds, "for --reorder [10ms]", 0.01)
+    addArgument(proxy, "--rate", "BYTES", parseBytes, "how many bytes a second get through, as in 64k")
+    addArgument(proxy, "--queue", "BYTES", parseBytes, "how many bytes may wait for the rate [64k]", 65536)
+    addArgument(proxy, "--mtu", "BYTES", parsePayloadSize, "the longest payload that gets through")
     proxy.add_argument("--direction", choices=["both", "up", "down"], default="both", help="the direction with faults [both]")
     proxy.add_argument("--seed", default="0", help="any text; the same seed gives the same faults [0]")
-    proxy.add_argument(
-        "--idle-timeout", metavar="TIME", type=seconds, default=IDLE_TIMEOUT, help="forget an idle client after [%(default)g s]"
-    )
+    addArgument(proxy, "--idle-timeout", "TIME", parseSeconds, "forget an idle client after [%(default)g s]", IDLE_TIMEOUT)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")
     proxy.set_defaults(run=_proxy)
 
@@ -94,7 +80,8 @@ def _plan(options: argparse.Namespace, direction: str) -> FaultPlan | None:
     if options.direction not in ("both", direction):
         return None
     faults = {name: getattr(options, name) for name in _faults}
-    return FaultPlan(f"{options.seed} {direction}", jitter=Jitter(options.jitter, options.jitter_shape), **faults)
+    jitter = Jitter(options.jitter, options.jitter_shape)
+    return FaultPlan(f"{options.seed} {direction}", jitter=jitter, reorderDelay=options.reorder_delay, **faults)
 
 
 def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:

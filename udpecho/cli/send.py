@@ -11,7 +11,7 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
-from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
+from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
 from udpecho.client.protocol import TIMEOUT
 from udpecho.client.transfer import Sums, Transfer, failureMessage
 from udpecho.errors import HostUnreachable, MessageTooLong, PortUnreachable, ResponseTimeout
@@ -29,33 +29,15 @@ def addSend(commands: Any) -> None:
         epilog="Exit status: 0 all answered, 1 something was not, 2 wrong usage or input, 3 refused or unreachable,"
         " 130 interrupted.",
     )
-    parser.add_argument(
-        "peer", metavar="HOST:PORT", type=argument(parseAddress), help="the server; [ADDR]:PORT for an IPv6 address"
-    )
+    addArgument(parser, "peer", "HOST:PORT", parseAddress, "the server; [ADDR]:PORT for an IPv6 address")
     parser.add_argument(
         "file", metavar="FILE", nargs="?", default="-", help="the file to send; - is standard input, the default"
     )
-    parser.add_argument(
-        "-t",
-        "--timeout",
-        type=argument(parseSeconds),
-        default=TIMEOUT,
-        help="how long to wait for each reply, as in 5 or 500ms [%(default)g s]",
-    )
-    parser.add_argument(
-        "-c",
-        "--chunk",
-        metavar="N",
-        type=argument(lambda text: parsePayloadSize(text, lowest=1)),
-        help="send datagrams of N bytes, each after the one before was answered or timed out",
-    )
-    parser.add_argument(
-        "-b",
-        "--bind",
-        metavar="ADDR",
-        type=argument(parseLocalAddress),
-        help="the local address to send from, ADDR or ADDR:PORT",
-    )
+    timeout = "how long to wait for each reply, as in 5 or 500ms [%(default)g s]"
+    addArgument(parser, "-t --timeout", "TIME", parseSeconds, timeout, TIMEOUT)
+    chunk = "send datagrams of N bytes, each after the one before was answered or timed out"
+    addArgument(parser, "-c --chunk", "N", lambda text: parsePayloadSize(text, lowest=1), chunk)
+    addArgument(parser, "-b --bind", "ADDR", parseLocalAddress, "the local address to send from, ADDR or ADDR:PORT")
     parser.add_argument("--no-verify", action="store_true", help="take the first datagram, whatever its payload")
     parser.set_defaults(run=_send)
 
@@ -74,10 +56,7 @@ class _Report(Printer):
 
 
 def _open(path: str) -> int:
-    """Open a file for reading. If it is a pipe without a writer, the reactor waits for one, not this call.
-
-    @raise OSError: if it cannot be opened.
-    """
+    # If it is a pipe without a writer, the reactor waits for one, not this call.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     if hasattr(os, "O_NONBLOCK"):
         os.set_blocking(descriptor, True)

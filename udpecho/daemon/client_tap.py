@@ -44,14 +44,11 @@ class Options(usage.Options):
     optFlags = [["no-verify", None, "Accept the first datagram from the server as the reply, whatever its payload."]]
 
     def postOptions(self) -> None:
-        """Parse the values.
-
-        @raise usage.UsageError: if one is wrong.
-        """
+        """@raise usage.UsageError: if a value is wrong."""
         if not self["host"]:
             raise usage.UsageError("--host: the server's name or IP address must be given")
         if self["host"].startswith("[") or (":" in self["host"] and not isIPv6Address(self["host"])):
-            raise usage.UsageError(f"--host: a host must be a name or an IP address, without a port, got {self['host']!r}")
+            raise usage.UsageError(f"--host: must be a name or an IP address, without a port, got {self['host']!r}")
         for name, parse in (
             ("port", parsePort),
             ("timeout", parseSeconds),
@@ -61,7 +58,7 @@ class Options(usage.Options):
             if self[name] is not None:
                 self[name] = optionValue(parse, name, self[name])
         if sys.stdin is None:
-            raise usage.UsageError("standard input is closed: there is nothing to send")
+            raise usage.UsageError("standard input must be open: it is what is sent")
         if self.parent is not None and not self.parent.get("nodaemon", True):
             raise usage.UsageError("a daemon has no standard input to send: run twistd -n udpecho-client")
 
@@ -71,15 +68,9 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     transfer = Transfer(
-        options["host"],
-        options["port"],
-        options["timeout"],
-        not options["no-verify"],
-        options["bind"],
-        options["chunk"],
+        options["host"], options["port"], options["timeout"], not options["no-verify"], options["bind"], options["chunk"]
     )
-    service: IService = ClientService(reactor, transfer)
-    return service
+    return ClientService(reactor, transfer)
 
 
 class ClientService(Service):
@@ -87,7 +78,6 @@ class ClientService(Service):
 
     def __init__(self, reactor: Reactor, transfer: Transfer, descriptor: int = 0) -> None:
         """@param reactor: an C{IReactorCore}, C{IReactorTime}, C{IReactorUDP} and C{IReactorFDSet} provider; it is stopped.
-        @param transfer: the transfer.
         @param descriptor: the file descriptor of the input.
         """
         self._reactor = reactor

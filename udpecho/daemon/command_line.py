@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from getopt import GetoptError, getopt
 
@@ -14,11 +14,7 @@ from udpecho.server.settings import FILE_OPTIONS, Values
 
 @dataclass(frozen=True)
 class Changes:
-    """The differences between two versions of a file.
-
-    @ivar applicable: the names of the options that can be applied while serving.
-    @ivar needRestart: those that cannot.
-    """
+    """The names of the options that differ between two versions of a file, by whether they can be applied while serving."""
 
     applicable: tuple[str, ...]
     needRestart: tuple[str, ...]
@@ -29,7 +25,6 @@ class CommandLine:
     """A command line, with the file that it names.
 
     @ivar arguments: those of both, for C{usage.Options.parseOptions}.
-    @ivar values: the options in the file.
     @ivar given: the names of the options in the command line itself.
     """
 
@@ -39,10 +34,9 @@ class CommandLine:
 
 
 def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
-    """Read the file that a command line names with C{--config}, if it does. What is wrong in the command line itself is left
-    for C{options} to report.
+    """Read the file that a command line names with C{--config}, if it does. Errors in the command line itself are left for
+    C{options} to report.
 
-    @param options: has the names of the options.
     @raise ConfigurationError: if the file cannot be used.
     """
     pairs = _pairs(options, arguments)
@@ -53,11 +47,9 @@ def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
 
 
 def merge(values: Values, given: Collection[str] = ()) -> list[str]:
-    """Write the options of a file as arguments.
+    """Write the options of a file as arguments, to be put in front of those of the command line.
 
-    @param given: the names of the options in the command line itself, which are left out here, with all the values of an option
-        that may be given several times.
-    @return: arguments to put in front of those of the command line.
+    @param given: the names of the options in the command line itself: the file's values of these are left out.
     """
     arguments: list[str] = []
     for name, value in values.items():
@@ -66,43 +58,33 @@ def merge(values: Values, given: Collection[str] = ()) -> list[str]:
         if value is True:
             arguments.append(f"--{name}")
         else:
-            arguments += [f"--{name}={text}" for text in ((value,) if isinstance(value, str) else value)]
+            arguments += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value)]
     return arguments
 
 
 def compare(before: Values, after: Values, given: Collection[str] = ()) -> Changes:
-    """Compare two versions of a file.
-
-    @param given: the names of the options in the command line, which no file changes.
-    """
+    """Compare two versions of a file. No file changes the options that the command line has given."""
     # A switch that is off is as one that is left out.
     changed = [name for name in FILE_OPTIONS if name not in given and (before.get(name) or None) != (after.get(name) or None)]
     applicable = tuple(name for name in changed if FILE_OPTIONS[name].reloads)
     return Changes(applicable, tuple(name for name in changed if name not in applicable))
 
 
-def check(path: str, write: Callable[[str], object], use: Callable[[list[str]], object] | None = None) -> int:
-    """C{--check-config}: report the problems of a file, or that it has none.
+def check(path: str, use: Callable[[list[str]], object]) -> int:
+    """C{--check-config}: print the problems of a file, or that it has none.
 
-    @param write: takes the lines.
     @param use: reads the equivalent arguments, and raises C{usage.UsageError} if they exclude each other.
     @return: an exit status, 0 or 1.
     """
-    problems: Iterable[str]
+    problems: Sequence[str] = ()
     try:
-        arguments = merge(read(path))
-        if use is not None:
-            use(arguments)
+        use(merge(read(path)))
     except ConfigurationError as e:
         problems = e.problems
     except usage.UsageError as e:
         problems = [f"{printable(path)}: {e}"]
-    else:
-        write(f"{printable(path)}: ok")
-        return 0
-    for problem in problems:
-        write(problem)
-    return 1
+    print(*(problems or [f"{printable(path)}: ok"]), sep="\n")
+    return 1 if problems else 0
 
 
 def _pairs(options: usage.Options, arguments: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The configuration file: one file in TOML, whose names are the options of C{twistd udpecho}.
 
-It is turned into the arguments of an equivalent command line, so that an option is read in one place, and what the command line
-has is not taken from the file. Each problem is reported with the file's name and the line.
+It becomes the arguments of an equivalent command line, so that an option is read in one place. Each problem is reported with
+the file's name and its line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from udpecho.server.settings import FILE_OPTIONS, LIST, NUMBER, SWITCH, TEXT, Op
 #: The longest file that is read, in bytes.
 MAX_SIZE = 2**20
 
-# Nobody reads more problems, and finding the line of each takes time; no value is so long.
+# Nobody reads more problems, and finding the line of each takes time.
 _mostProblems = 20
 _longestText = 1000
 _bareKey = re.compile(r"[A-Za-z0-9_-]+")
@@ -43,16 +43,14 @@ class ConfigurationError(ValueError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        """@param problems: one or more."""
         self.problems = tuple(problems)
         more = len(self.problems) - 1
         super().__init__(self.problems[0] + (f" (and {more} more: --check-config prints all)" if more else ""))
 
 
 def read(path: str) -> dict[str, Value]:
-    """Read a configuration file.
+    """Read the options of a configuration file, in its order.
 
-    @return: its options, in its order.
     @raise ConfigurationError: if it cannot be used.
     """
     try:
@@ -67,7 +65,6 @@ def parse(data: bytes | str, path: str = "configuration") -> dict[str, Value]:
 
     @param data: the text, in UTF-8.
     @param path: the name of the file in the problems.
-    @return: its options, in its order.
     @raise ConfigurationError: if it cannot be used.
     """
     where = printable(path)
@@ -109,6 +106,7 @@ def _load(text: str, where: str) -> dict[str, Any]:
     toml = _toml(where)
     try:
         loaded: dict[str, Any] = toml.loads(text)
+        return loaded
     except RecursionError:
         raise ConfigurationError([f"{where}: options must not be nested: write rate = 100"]) from None
     except ValueError as e:
@@ -116,14 +114,12 @@ def _load(text: str, where: str) -> dict[str, Any]:
         place = _place.search(message)
         line = place and (place[1] or _lines(text))
         reason = message[: place.start()] if place else message
-        raise ConfigurationError(
-            [f"{where}{f':{line}' if line else ''}: must be TOML: {reason[:1].lower()}{reason[1:]}"]
-        ) from None
-    return loaded
+        start = f"{where}:{line}" if line else where
+        raise ConfigurationError([f"{start}: must be TOML: {reason[:1].lower()}{reason[1:]}"]) from None
 
 
 def _toml(where: str) -> ModuleType:
-    """The reader of the standard library, since Python 3.11, or the library that it was made from."""
+    # The standard library has it since Python 3.11.
     for name in ("tomllib", "tomli"):
         try:
             return importlib.import_module(name)
@@ -171,7 +167,7 @@ def _digits(number: int | float) -> str:
         if abs(number) >= 10**20:
             raise ValueError("must have at most 20 digits, got more")
         return str(number)
-    if abs(number) in (0.0, float("inf")) or number != number or not 1e-20 < abs(number) < 1e20:
+    if not 1e-20 < abs(number) < 1e20:
         return str(number)
     return format(Decimal(repr(number)), "f").removesuffix(".0")
 

@@ -31,9 +31,6 @@ class LogThrottle:
     """
 
     def __init__(self, now: float, value: int) -> None:
-        """@param now: the time, in seconds.
-        @param value: the number as it was last reported.
-        """
         self._reported = value
         self._since = now
         self._idle = True
@@ -43,7 +40,7 @@ class LogThrottle:
 
         @param now: the time, in seconds; less than before if the clock was set back.
         @param value: the number; less than before if its source started again.
-        @param atOnce: report now, whatever the time.
+        @param atOnce: do not wait for the end of L{LINE_INTERVAL}.
         @return: the growth since the last report and the seconds since then, if they are to be reported now.
         """
         self._reported = min(self._reported, value)
@@ -69,16 +66,15 @@ class DropLog:
     ) -> None:
         """@param reactor: an C{IReactorTime} provider.
         @param account: the server's counters.
-        @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}. Nothing else may call it: it returns each drop
-            once.
+        @param busiest: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}. Nothing else may call it: it returns a drop once.
         @param kernelDrops: returns the number of datagrams that the kernel dropped, C{None} where that is unknown.
-        @param wouldDrop: returns the drops of a dry run by reason: L{Guard.wouldDrop <udpecho.guard.guard.Guard.wouldDrop>}.
+        @param wouldDrop: returns L{Guard.wouldDrop <udpecho.guard.guard.Guard.wouldDrop>}, the drops of a dry run by reason.
         """
         self._reactor = reactor
         self._account = account
-        self._busiest = busiest
-        self._kernelDrops = kernelDrops
-        self._wouldDrop = wouldDrop
+        self._busiest: BusiestPrefixes = busiest or (lambda most: {})
+        self._kernelDrops = kernelDrops or (lambda: None)
+        self._wouldDrop: Callable[[], Mapping[str, int]] = wouldDrop or dict
         self._throttles: dict[tuple[str, str], LogThrottle] = {}
         self._prefixes: dict[str, HeavyHitters[str]] = {}
         self._reading: LoopingCall | None = None
@@ -103,7 +99,7 @@ class DropLog:
 
     def logCounters(self) -> None:
         """Log the counters now: for SIGUSR1."""
-        kernelDrops = None if self._kernelDrops is None else self._kernelDrops()
+        kernelDrops = self._kernelDrops()
         _log.info(
             "counters: {counters}{suffix}",
             counters=str(self._account),
@@ -116,11 +112,10 @@ class DropLog:
         _log.failure("cannot read the counters: drops are not logged any more", failure)
 
     def _counts(self) -> dict[tuple[str, str], int]:
-        """All counts, by the name of their event and their reason."""
+        # By the name of their event and their reason.
         counts = {("datagrams-dropped", reason): count for reason, count in self._account.dropped.items()}
-        if self._wouldDrop is not None:
-            counts.update({("datagrams-would-drop", reason): count for reason, count in self._wouldDrop().items()})
-        kernelDrops = None if self._kernelDrops is None else self._kernelDrops()
+        counts.update({("datagrams-would-drop", reason): count for reason, count in self._wouldDrop().items()})
+        kernelDrops = self._kernelDrops()
         if kernelDrops is not None:
             counts["kernel", ""] = kernelDrops
         return counts
@@ -144,8 +139,6 @@ class DropLog:
                 self._logDrops(event, reason, datagrams, seconds)
 
     def _readPrefixes(self) -> None:
-        if self._busiest is None:
-            return
         # Each is returned once: keep those of the reasons that are not due yet.
         for reason, prefixes in self._busiest(PREFIXES).items():
             counts = self._prefixes.setdefault(reason, HeavyHitters())

@@ -38,7 +38,7 @@ class SelfEcho:
     ) -> None:
         """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
         @param addresses: returns the addresses that the server listens on now.
-        @param timeout: seconds until the deadline of each reply.
+        @param timeout: seconds to wait for each reply.
         @param size: bytes of payload; no more than the server answers.
         """
         self._reactor = reactor
@@ -51,11 +51,9 @@ class SelfEcho:
         self._resultTime: float | None = None
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
-        """Check the server.
-
-        @return: fires, within the timeout, with a mapping of each address, as in C{"[::1]:1234"}, to C{None} if the reply
-            arrived, else to the reason why not. It is empty if the server does not listen. May be cancelled; the self-echo ends
-            when all of its checks are cancelled.
+        """@return: fires, within the timeout, with a mapping of each address, as in C{"[::1]:1234"}, to C{None} if the reply
+        arrived, else to the reason why not. It is empty if the server does not listen. May be cancelled; the self-echo ends
+        when all of its checks are cancelled.
         """
         if self._resultTime is not None and 0 <= self._reactor.seconds() - self._resultTime < AGE:
             return defer.succeed(dict(self._result))

@@ -28,7 +28,7 @@ from udpecho.parsing import parseEndpoint
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-#: Checks a daemon. Fires with a mapping of each part of it, say an address, to C{None} if it works, else to the reason why not.
+#: Checks a daemon. Fires with a mapping of each part of it (an address) to C{None} if it works, else to the reason why not.
 Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 
 #: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
@@ -40,7 +40,6 @@ CONNECTIONS = 64
 REQUESTS = 100
 
 _methods = (b"GET", b"HEAD")
-_text = b"text/plain; charset=utf-8"
 
 _log = Logger()
 
@@ -49,14 +48,14 @@ class MetricsService(Service):
     """Serves the pages.
 
     C{privilegedStartService} binds the endpoint, so that C{twistd --uid} can serve a port below 1024; C{startService} does if
-    that was not called. When C{stopService} has finished no connection is open.
+    that was not called.
     """
 
     def __init__(self, reactor: Reactor, description: str, registry: CollectorRegistry, health: Health) -> None:
         """@param reactor: an C{IReactorTime} provider, and what the endpoint needs, as C{IReactorTCP}.
         @param description: the endpoint: see L{parseEndpoint <udpecho.parsing.parseEndpoint>}.
         @param registry: the metrics: see L{udpecho.server.metrics.makeRegistry}.
-        @param health: checks the daemon.
+        @param health: checks the daemon, as L{SelfEcho.check <udpecho.daemon.health.SelfEcho.check>} does.
         @raise ValueError: if C{description} does not describe an endpoint.
         """
         self._reactor = reactor
@@ -107,7 +106,7 @@ class MetricsService(Service):
         failures[0].trap(error.CannotListenError, OSError)
         # The stock port passes an OSError on as it is if it is bound and cannot listen, or has no address.
         reason: Any = failures[0].value
-        raise CannotServeMetrics(self._description, getattr(reason, "socketError", reason)) from None
+        raise CannotServeMetrics(self._description, None, getattr(reason, "socketError", reason)) from None
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
@@ -284,7 +283,7 @@ class _Pages(resource.Resource):
 
 def _answer(request: server.Request, code: int, text: str) -> int:
     request.setResponseCode(code)
-    request.setHeader(b"Content-Type", _text)
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
     return _finish(request, text.encode())
 
 

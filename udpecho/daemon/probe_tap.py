@@ -6,7 +6,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet import defer
 from twisted.python import usage
 
-from udpecho.daemon.start_errors import CannotServeMetrics, CannotStart
+from udpecho.daemon.start_errors import checkLibrary, exitOnStartError
 from udpecho.parsing import (
     optionValue,
     parseAddress,
@@ -55,10 +55,7 @@ class Options(usage.Options):
     opt_t = opt_target
 
     def postOptions(self) -> None:
-        """Parse the values.
-
-        @raise usage.UsageError: if one is wrong.
-        """
+        """@raise usage.UsageError: if a value is wrong."""
         if not self.targets:
             raise usage.UsageError("--target: one target or more must be given, as HOST:PORT, got none")
         for name, parse in (
@@ -77,22 +74,14 @@ class Options(usage.Options):
         except ValueError as e:
             raise usage.UsageError(str(e)) from None
         if self["metrics"] is not None:
-            from udpecho.server.metrics import requireLibrary
-
-            try:
-                requireLibrary()
-            except ImportError as e:
-                raise usage.UsageError(f"--metrics: {e}") from None
+            checkLibrary()
 
 
 class _ProbeDaemon(MultiService):
-    """The prober and its pages. The failure to serve these is one line and an exit status."""
+    """The prober and its pages."""
 
     def privilegedStartService(self) -> None:
-        try:
-            super().privilegedStartService()
-        except CannotServeMetrics as e:
-            raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
+        exitOnStartError(super().privilegedStartService)
 
 
 def makeService(options: Options) -> IService:
@@ -109,13 +98,9 @@ def makeService(options: Options) -> IService:
         # Targets that do not answer do not make the prober unhealthy: a restart would not help. They are in the metrics.
         pages = MetricsService(reactor, options["metrics"], makeRegistry(metrics), lambda: defer.succeed({"prober": None}))
         pages.setServiceParent(daemon)
-    ProbeService(
-        reactor,
-        options.targets,
-        options.plan,
-        sources=options["sources"],
-        options=SocketOptions(options["bind"], options["tos"]),
-        metrics=metrics,
-    ).setServiceParent(daemon)
-    service: IService = daemon
-    return service
+    socketOptions = SocketOptions(options["bind"], options["tos"])
+    prober = ProbeService(
+        reactor, options.targets, options.plan, sources=options["sources"], options=socketOptions, metrics=metrics
+    )
+    prober.setServiceParent(daemon)
+    return daemon

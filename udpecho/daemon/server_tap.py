@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet import error
 from twisted.python import usage
 
-from udpecho.addresses import formatAddress
 from udpecho.daemon.service import Daemon, NewSettings
 from udpecho.daemon.socket_activation import ActivationError, activatedSockets
-from udpecho.daemon.start_errors import CannotServeMetrics, CannotStart
-from udpecho.guard.policy import GuardPolicy
+from udpecho.daemon.start_errors import CannotStart, checkLibrary, exitOnStartError
 from udpecho.net.reuseport import canShare
 from udpecho.parsing import optionValue
 from udpecho.server.service import EchoService
-from udpecho.server.settings import LIST, OPTIONS, SWITCH, Option, ServiceOptions, settingsFrom
+from udpecho.server.settings import LIST, OPTIONS, SWITCH, Option, settingsFrom
 
 if TYPE_CHECKING:
     from udpecho.daemon.command_line import CommandLine
-
-_hints = {
-    errno.EADDRINUSE: "; choose another --port",
-    errno.EACCES: "; ports below 1024 are for root",
-    errno.EADDRNOTAVAIL: "; --interface is an address of this machine",
-}
 
 
 def _usage(option: Option) -> str:
@@ -60,10 +51,7 @@ class Options(usage.Options):
         self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read a command line, and the file that it names.
-
-        @raise usage.UsageError: if one is wrong.
-        """
+        """Read a command line, and the file that it names."""
         self.arguments = list(sys.argv[1:] if options is None else options)
         # A server without a file starts sooner without the modules that read one.
         if any(argument.startswith(("--c", "--s")) for argument in self.arguments):
@@ -76,33 +64,17 @@ class Options(usage.Options):
                 raise usage.UsageError(str(e)) from None
         super().parseOptions(self.arguments if self.commandLine is None else list(self.commandLine.arguments))
 
-    @property
-    def settings(self) -> tuple[ServiceOptions, GuardPolicy]:
-        """How to serve, and the policy of the guard."""
-        return settingsFrom(self)
-
     def postOptions(self) -> None:
-        """Read the values.
-
-        @raise usage.UsageError: if one is wrong, or excludes another.
-        """
+        """@raise usage.UsageError: if a value is wrong, or excludes another."""
         for option in OPTIONS.values():
             if option.parse is not None and isinstance(self[option.name], str):
                 self[option.name] = optionValue(option.parse, option.name, self[option.name])
         if self["workers"] > 1 and not canShare:
             raise usage.UsageError("--workers: must be 1 on this system, which cannot share a port among processes")
         if self["metrics"] is not None:
-            self._checkMetrics()
+            checkLibrary()
         self._checkInterfaces()
         self._checkActivation()
-
-    def _checkMetrics(self) -> None:
-        from udpecho.server.metrics import requireLibrary
-
-        try:
-            requireLibrary()
-        except ImportError as e:
-            raise usage.UsageError(f"--metrics: {e}") from None
 
     def _checkActivation(self) -> None:
         if self["socket-activation"]:
@@ -113,16 +85,12 @@ class Options(usage.Options):
                 raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
 
     def _checkInterfaces(self) -> None:
-        found: list[Any] = []
-        for interface in self["interface"]:
-            address = ip_address(interface)
-            if address in found:
-                raise usage.UsageError(f"--interface: each must be given once, got {interface} twice")
-            found.append(address)
-        for address in found:
-            for other in found:
-                if address.is_unspecified and other.version == address.version and other != address:
-                    raise usage.UsageError(f"--interface: {address} has {other} in it: give one of them")
+        for interface, other in permutations(self["interface"], 2):
+            address, another = ip_address(interface), ip_address(other)
+            if address == another:
+                raise usage.UsageError(f"--interface: each must be given once, got {other} twice")
+            if address.is_unspecified and another.version == address.version:
+                raise usage.UsageError(f"--interface: {address} has {another} in it: give one of them")
 
 
 def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
@@ -140,7 +108,7 @@ def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
 def _checkConfig(self: Options, path: str) -> None:
     from udpecho.daemon.command_line import check
 
-    raise SystemExit(check(path, print, lambda arguments: type(self)().parseOptions(arguments)))
+    raise SystemExit(check(path, lambda arguments: type(self)().parseOptions(arguments)))
 
 
 def _addMethods() -> None:
@@ -158,25 +126,6 @@ def _addMethods() -> None:
 _addMethods()
 
 
-def exitOnStartError(start: Callable[[], None]) -> None:
-    """Start a daemon.
-
-    @raise CannotStart: if the system refuses one of its addresses.
-    """
-    try:
-        start()
-    except CannotServeMetrics as e:
-        raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
-    except error.CannotListenError as e:
-        address = formatAddress((e.interface, e.port))
-        reason = e.socketError
-        hint = _hints.get(reason.errno, "")
-        if reason.errno == errno.EINVAL and e.interface.lower().startswith("fe80:"):
-            hint = f"; name its interface, as in {e.interface}%eth0"
-        sentence = f"cannot listen on {address}: {reason.strerror}"
-        raise CannotStart(sentence + hint, sentence, f"{reason.strerror}: {address}") from None
-
-
 class _CommandLineDaemon(Daemon):
     def privilegedStartService(self) -> None:
         exitOnStartError(super().privilegedStartService)
@@ -186,11 +135,11 @@ class _CommandLineDaemon(Daemon):
 
 
 def makeService(options: Options) -> IService:
-    """Make the server that the command line asks for."""
+    """Make the service for a command line."""
     from twisted.internet import reactor
 
     running: Any = reactor
-    serviceOptions, policy = options.settings
+    serviceOptions, policy = settingsFrom(options)
     echo = EchoService(
         running,
         options["port"],
@@ -206,14 +155,8 @@ def makeService(options: Options) -> IService:
 
 
 def _activatedSockets(selection: Sequence[str]) -> list[socket.socket] | None:
-    """Take the sockets that systemd has passed, if they are wanted.
-
-    @raise CannotStart: if they are missing, or not of the right kind.
-    """
-    if not selection:
-        return None
     try:
-        return activatedSockets(os.environ, selection)
+        return activatedSockets(os.environ, selection) if selection else None
     except ActivationError as e:
         raise CannotStart(str(e)) from None
 
@@ -222,7 +165,6 @@ class _Reload:
     """Reads a command line and its file again."""
 
     def __init__(self, options: Options) -> None:
-        """@param options: the ones in use."""
         assert options.commandLine is not None
         self._arguments = options.arguments
         self._inUse = options.commandLine.values
@@ -242,5 +184,5 @@ class _Reload:
         # What needs a restart is reported each time until there was one.
         kept = {name: value for name, value in self._inUse.items() if name in changes.needRestart}
         self._inUse = {**{name: value for name, value in found.values.items() if name not in changes.needRestart}, **kept}
-        serviceOptions, policy = options.settings
+        serviceOptions, policy = settingsFrom(options)
         return NewSettings(policy, serviceOptions.logDatagrams, changes.applicable, changes.needRestart)

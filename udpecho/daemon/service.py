@@ -30,7 +30,6 @@ _log = Logger()
 class NewSettings(NamedTuple):
     """The outcome of a reload.
 
-    @ivar policy: the policy of the guard.
     @ivar logDatagrams: how many datagrams to log in a second; C{None} for all.
     @ivar applied: the names of the options that changed and are applied.
     @ivar needRestart: the names of those that changed and need a restart.
@@ -47,8 +46,6 @@ class Daemon(Service):
 
     C{SIGUSR1} logs the counters. C{SIGHUP} reloads the configuration. Without one it changes nothing, except at a terminal: a
     hangup of that ends the process, as usual.
-
-    @ivar echo: the service.
     """
 
     def __init__(
@@ -62,10 +59,9 @@ class Daemon(Service):
         payloadSize: int | None = None,
     ) -> None:
         """@param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider that C{echo} can run on too.
-        @param echo: the service.
         @param environment: the environment of the process; systemd's variables are removed from it.
         @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
-        @param reload: reads the configuration again; raises C{ValueError} with a sentence if it is wrong.
+        @param reload: reads the configuration again; raises C{ValueError} if it is wrong.
         @param payloadSize: the longest payload that the service answers, in bytes; C{None} for any.
         """
         self.echo = echo
@@ -88,8 +84,6 @@ class Daemon(Service):
         registry = makeRegistry(echo.counters, echo.kernelDrops, echo.limiterFill, echo.workersAlive, echo.wouldDrop)
         return MetricsService(self._reactor, metrics, registry, self.check)
 
-    # Starting and stopping
-
     def privilegedStartService(self) -> None:
         """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
         super().privilegedStartService()
@@ -110,7 +104,7 @@ class Daemon(Service):
         super().startService()
         # Before the server is announced: a supervisor may send a signal at once.
         self._handleSignal("SIGUSR1", self._drops.logCounters)
-        if self._reload is not None or not _isAtTerminal():
+        if self._reload is not None or not os.isatty(0):
             self._handleSignal("SIGHUP", self.reload)
         self.echo.startService()
         if self._pages is not None:
@@ -121,9 +115,9 @@ class Daemon(Service):
         if not self.running:
             return
         self._drops.start()
-        self.echo.whenServing().addCallback(lambda _: self._notifyReady())
+        self.echo.whenServing().addCallback(self._notifyReady)
 
-    def _notifyReady(self) -> None:
+    def _notifyReady(self, _: object) -> None:
         if self.running:
             self._notifier.ready(self._status())
             if self._watchdog is not None:
@@ -156,8 +150,6 @@ class Daemon(Service):
             reasons = " ".join(f"{reason}={number}" for reason, number in sorted(wouldDrop.items()))
             number = sum(wouldDrop.values())
             _log.info("dry run: {datagrams} datagrams would have been dropped ({reasons})", datagrams=number, reasons=reasons)
-
-    # Signals
 
     def _handleSignal(self, name: str, callback: Callable[[], object]) -> None:
         """Call something in the reactor at a signal, after the handler that the signal has already."""
@@ -195,8 +187,6 @@ class Daemon(Service):
                 _log.warn("a restart is needed for {options}", options=", ".join(settings.needRestart))
         self._notifier.ready(self._status())
 
-    # Health
-
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """Have the service echo a datagram through each of its addresses. A drop by decision is a sign of life too.
 
@@ -204,32 +194,24 @@ class Daemon(Service):
         """
         before = self._countDrops()
 
-        def judge(reasons: dict[str, str | None]) -> dict[str, str | None]:
-            return dict.fromkeys(reasons) if self._countDrops() > before else reasons
-
         if self._health is None:
             # Imported late: most servers are never checked.
             from udpecho.daemon.health import SIZE, SelfEcho
 
             size = SIZE if self._payloadSize is None else min(SIZE, self._payloadSize)
             self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size)
-        return self._health.check().addCallback(judge)
+        return self._health.check().addCallback(
+            lambda reasons: dict.fromkeys(reasons) if self._countDrops() > before else reasons
+        )
 
     def _countDrops(self) -> int:
         dropped = self.echo.counters.dropped
         return sum(dropped[reason] for reason in _deliberateDrops)
 
     def _requireHealthy(self) -> defer.Deferred[object]:
-        def judge(reasons: dict[str, str | None]) -> None:
+        def require(reasons: dict[str, str | None]) -> None:
             failures = [f"{address}: {reason}" for address, reason in reasons.items() if reason is not None]
             if failures or not reasons:
                 raise RuntimeError("; ".join(failures) or "not listening")
 
-        return self.check().addCallback(judge)
-
-
-def _isAtTerminal() -> bool:
-    try:
-        return os.isatty(0)
-    except OSError:
-        return False
+        return self.check().addCallback(require)

@@ -32,16 +32,12 @@ def activatedSockets(
     pid: int | None = None,
     firstDescriptor: int = FIRST_DESCRIPTOR,
 ) -> list[socket.socket]:
-    """Take over the datagram sockets that systemd passed to this process.
-
-    No child inherits a passed descriptor, selected or not.
+    """Take over the datagram sockets that systemd has passed. No child inherits a passed descriptor, selected or not.
 
     @param environment: the environment of the process; the variables are removed from it in any case.
     @param selection: the sockets, in the order to return them: a name (C{FileDescriptorName=} in a unit, by default the name of
         the socket unit, as in C{udpecho.socket}) selects all sockets of that name, a number the socket at that index, from 0,
         and C{all} all of them. The others stay open.
-    @param pid: the identifier of this process.
-    @param firstDescriptor: the descriptor of the first socket.
     @return: bound, non-blocking UDP sockets for IPv4 or IPv6. The caller must close them.
     @raise ActivationError: if there are none, or one is of the wrong kind; the descriptors stay open.
     """

@@ -1,21 +1,26 @@
-"""Why a daemon cannot start. It stands alone, so that a failed start imports nothing more."""
+"""Why a daemon cannot start. What this needs is imported by every daemon, so that a failed start imports nothing more."""
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
 from twisted.internet import error
+from twisted.python import usage
+
+from udpecho.addresses import formatAddress
 
 #: How much of an exception twistd prints on the terminal when it has gone to the background, in bytes, less C{"1 udpecho: "}.
 _maxSummary = 100 - 11
+_hints = {
+    errno.EADDRINUSE: "; choose another --port",
+    errno.EACCES: "; ports below 1024 are for root",
+    errno.EADDRNOTAVAIL: "; --interface is an address of this machine",
+}
 
 
 class CannotServeMetrics(error.CannotListenError):
-    """The HTTP pages cannot be served on their endpoint."""
-
-    def __init__(self, endpoint: str, reason: Exception) -> None:
-        """@param endpoint: the endpoint, as the user wrote it.
-        @param reason: what the system answered.
-        """
-        super().__init__(endpoint, None, reason)
+    """The HTTP pages cannot be served on their endpoint. C{interface} is that, as the user wrote it."""
 
     def __str__(self) -> str:
         reason = getattr(self.socketError, "strerror", None) or self.socketError
@@ -31,7 +36,7 @@ class CannotStart(SystemExit, Exception):
     """
 
     def __init__(self, sentence: str, *shorter: str) -> None:
-        """@param sentence: what the line says.
+        """@param sentence: the text of the line.
         @param shorter: the same in fewer words, for where it does not fit.
         """
         super().__init__(f"udpecho: {sentence}")
@@ -42,3 +47,29 @@ class CannotStart(SystemExit, Exception):
 
 
 CannotStart.__module__, CannotStart.__qualname__ = "builtins", "udpecho"
+
+
+def checkLibrary() -> None:
+    """@raise usage.UsageError: if the library that C{--metrics} needs is missing."""
+    from udpecho.server.metrics import requireLibrary
+
+    try:
+        requireLibrary()
+    except ImportError as e:
+        raise usage.UsageError(f"--metrics: {e}") from None
+
+
+def exitOnStartError(start: Callable[[], None]) -> None:
+    """@raise CannotStart: if the system refuses an address of the daemon."""
+    try:
+        start()
+    except CannotServeMetrics as e:
+        raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
+    except error.CannotListenError as e:
+        address = formatAddress((e.interface, e.port))
+        reason = e.socketError
+        hint = _hints.get(reason.errno, "")
+        if reason.errno == errno.EINVAL and e.interface.lower().startswith("fe80:"):
+            hint = f"; name its interface, as in {e.interface}%eth0"
+        sentence = f"cannot listen on {address}: {reason.strerror}"
+        raise CannotStart(sentence + hint, sentence, f"{reason.strerror}: {address}") from None

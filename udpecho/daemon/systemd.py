@@ -1,7 +1,6 @@
 """Notifications to systemd, C{sd_notify(3)}, and its watchdog, C{sd_watchdog_enabled(3)}.
 
-systemd passes both in the environment, which is a parameter here. The variables are for this process only: whoever reads them
-removes them, so that no child uses them.
+systemd passes both in the environment. They are for this process only: reading removes them, so that no child uses them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _log = Logger()
 # Notifications of a state are kept until systemd takes them; another status or WATCHDOG=1 follows anyway.
 _stateVariables = ("READY=", "RELOADING=", "STOPPING=")
 _maxPending = 16
-#: The longest watchdog interval, in seconds, whatever systemd asks for.
+#: The longest watchdog interval, in seconds.
 _maxInterval = 86400.0
 
 
@@ -33,20 +32,8 @@ class Notifier:
     No method blocks or raises: a daemon works without systemd too. Each returns whether it has sent the notification.
     """
 
-    def __init__(
-        self,
-        environment: MutableMapping[str, str],
-        *,
-        nanoseconds: Callable[[], int] = time.monotonic_ns,
-        pid: Callable[[], int] = os.getpid,
-    ) -> None:
-        """@param environment: the environment of the process; C{NOTIFY_SOCKET} is removed from it. It is a path, or C{@} and a
-            name in Linux's abstract namespace (C{unix(7)}).
-        @param nanoseconds: C{CLOCK_MONOTONIC}, in nanoseconds.
-        @param pid: returns the identifier of this process, which changes when it goes to the background.
-        """
-        self._nanoseconds = nanoseconds
-        self._pid = pid
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        """@param environment: its C{NOTIFY_SOCKET} is a path, or C{@} and a name in Linux's abstract namespace (C{unix(7)})."""
         self._pending: list[str] = []
         self._warned = False
         address = environment.pop("NOTIFY_SOCKET", None)
@@ -55,17 +42,15 @@ class Notifier:
             _log.warn("NOTIFY_SOCKET must be a path or @name, got {address!a}: systemd is not notified", address=address)
 
     def ready(self, status: str) -> bool:
-        """The daemon serves, for the first time or after L{reloading}.
-
-        @param status: one line for C{systemctl status}.
-        """
+        """The daemon serves, for the first time or after L{reloading}. C{status} is one line for C{systemctl status}."""
         # A second line would be another variable, and a surrogate cannot be encoded.
         line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]+", " ", status).strip()
-        return self._send("READY=1", f"MAINPID={self._pid()}", f"STATUS={line}")
+        # The identifier changes when the process goes to the background.
+        return self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={line}")
 
     def reloading(self) -> bool:
         """The daemon reloads its configuration; L{ready} must follow, even if it fails."""
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={self._nanoseconds() // 1000}")
+        return self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> bool:
         """The daemon has begun to stop."""
@@ -107,8 +92,6 @@ def _notifyAddress(text: str) -> str | bytes | None:
 def watchdogInterval(environment: MutableMapping[str, str], *, pid: int | None = None) -> float | None:
     """The interval in which to feed the watchdog: half of its timeout, as C{sd_watchdog_enabled(3)} advises.
 
-    @param environment: the environment of the process; C{WATCHDOG_USEC} and C{WATCHDOG_PID} are removed from it.
-    @param pid: the identifier of this process.
     @return: seconds, or C{None} if systemd does not watch this process.
     """
     timeout, watched = environment.pop("WATCHDOG_USEC", None), environment.pop("WATCHDOG_PID", None)
@@ -129,16 +112,11 @@ class Watchdog:
     """
 
     def __init__(
-        self,
-        reactor: Reactor,
-        interval: float,
-        check: Callable[[], defer.Deferred[object]],
-        notifier: Notifier,
+        self, reactor: Reactor, interval: float, check: Callable[[], defer.Deferred[object]], notifier: Notifier
     ) -> None:
         """@param reactor: an C{IReactorTime} provider.
-        @param interval: seconds from one check to the next, as L{watchdogInterval} returns them.
+        @param interval: seconds from one check to the next.
         @param check: its Deferred fires if the daemon works and fails if not. It is cancelled after an interval.
-        @param notifier: notifies systemd.
         """
         self._reactor = reactor
         self._interval = interval

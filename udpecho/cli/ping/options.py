@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
-from udpecho.cli.console import argument
+from udpecho.cli.console import addArgument, argument
 from udpecho.cli.ping.consent import MAX_PUBLIC_RATE
 from udpecho.cli.ping.formats import Document, FpingLines, JSONLines, Rows
 from udpecho.cli.ping.plot import parsePlotFile
@@ -29,41 +28,34 @@ def _number(most: int, what: str) -> Callable[[str], int]:
     return lambda text: parseNumber(text, 1, most, what)
 
 
-def _add(
-    group: argparse._ActionsContainer, names: str, metavar: str, parser: Callable[[str], Any], text: str, default: Any = None
-) -> None:
-    """Add an option with a value."""
-    group.add_argument(*names.split(), metavar=metavar, type=argument(parser), default=default, help=text)
-
-
 def addSchedule(ping: argparse.ArgumentParser) -> None:
     """Add the options of the schedule."""
     group = ping.add_argument_group("schedule")
-    _add(group, "-c --count", "N", _number(10**15, "number of probes"), "stop after N probes to each target")
+    addArgument(group, "-c --count", "N", _number(10**15, "number of probes"), "stop after N probes to each target")
     speed = group.add_mutually_exclusive_group()
-    _add(speed, "-i --interval", "TIME", parseInterval, "time between two probes [1s]", 1.0)
-    _add(speed, "--rate", "N", parseRate, "probes a second, as in 100, 0.5 or 50k")
+    addArgument(speed, "-i --interval", "TIME", parseInterval, "time between two probes [1s]", 1.0)
+    addArgument(speed, "--rate", "N", parseRate, "probes a second, as in 100, 0.5 or 50k")
     speed.add_argument("-f", "--flood", action="store_true", help="send as fast as replies come; 100 a second while none come")
     consent = f"allow --flood, and more than {MAX_PUBLIC_RATE} probes a second, to public addresses"
     group.add_argument("--allow-public", action="store_true", help=consent)
-    _add(group, "-w --duration", "TIME", parseSeconds, "stop sending after this time")
-    _add(group, "-W --timeout", "TIME", parseInterval, "how long a reply may take until it is late [1s]", 1.0)
+    addArgument(group, "-w --duration", "TIME", parseSeconds, "stop sending after this time")
+    addArgument(group, "-W --timeout", "TIME", parseInterval, "how long a reply may take until it is late [1s]", 1.0)
     wait = "how long to wait after the last probe, for late replies too [until all are answered or timed out]"
-    _add(group, "--wait", "TIME", parseSeconds, wait)
+    addArgument(group, "--wait", "TIME", parseSeconds, wait)
 
 
 def addDatagrams(ping: argparse.ArgumentParser) -> None:
     """Add the options of the datagrams."""
     group = ping.add_argument_group("datagrams")
     size = "size of the payload; the sizes of a list 64,512 or a range 64-1400 or 64-1400:8 take turns [64]"
-    _add(group, "-s --size", "BYTES", parseSizes, size, (64,))
-    _add(group, "-p --pattern", "HEX", parsePattern, "the bytes that fill it, as in ff00", DEFAULT_PATTERN)
-    _add(group, "-b --bind", "ADDR", parseLocalAddress, "the local address to send from, ADDR or ADDR:PORT")
+    addArgument(group, "-s --size", "BYTES", parseSizes, size, (64,))
+    addArgument(group, "-p --pattern", "HEX", parsePattern, "the bytes that fill it, as in ff00", DEFAULT_PATTERN)
+    addArgument(group, "-b --bind", "ADDR", parseLocalAddress, "the local address to send from, ADDR or ADDR:PORT")
     sources = "send from N ports, to cover several paths, each reported separately"
-    _add(group, "--sources", "N", _number(1024, "number of sources"), sources, 1)
+    addArgument(group, "--sources", "N", _number(1024, "number of sources"), sources, 1)
     tos = "traffic class (type of service): a byte, or the name of a code point, as in EF"
-    _add(group, "-Q --tos", "CLASS", parseTOS, tos)
-    _add(group, "-t --ttl", "N", _number(255, "time to live"), "time to live (IPv6: hop limit)")
+    addArgument(group, "-Q --tos", "CLASS", parseTOS, tos)
+    addArgument(group, "-t --ttl", "N", _number(255, "time to live"), "time to live (IPv6: hop limit)")
     group.add_argument("--dont-fragment", action="store_true", help="send each probe whole or not at all")
     family = group.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
@@ -76,7 +68,7 @@ def addOutput(ping: argparse.ArgumentParser) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
     live = "show rates, loss and a histogram on the terminal, in place of the lines"
     group.add_argument("--live", action="store_true", help=live)
-    _add(group, "--plot", "FILE", parsePlotFile, "draw a plot at the end, FILE.svg or FILE.png")
+    addArgument(group, "--plot", "FILE", parsePlotFile, "draw a plot at the end, FILE.svg or FILE.png")
     form = group.add_mutually_exclusive_group()
     for name, output, meaning in (
         ("json", Document, "print one JSON document at the end"),
@@ -91,7 +83,7 @@ def addLimits(ping: argparse.ArgumentParser) -> None:
     """Add the limits that decide the exit status."""
     group = ping.add_argument_group("limits for scripts")
     loss = "exit status 1 if the network loses more than this of any target, as in 1%%; without it any loss or late reply does"
-    _add(group, "--fail-if-loss", "PERCENT", parseLossLimit, loss)
+    addArgument(group, "--fail-if-loss", "PERCENT", parseLossLimit, loss)
     group.add_argument(
         "--fail-if-rtt",
         metavar="FIGURE=TIME",
