@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import udpecho
-from tests.support.processes import tool
+from tests.support.guards import tool
 from tests.support.source import LONG, ROOT
 
 CONSUMER = ROOT / "tests" / "support" / "consumer.py"

@@ -68,6 +68,8 @@ def dropped(server: Server) -> dict[str, int]:
     return {reason: number for reason, number in server.stop().items() if reason in DROP_REASONS}
 
 
+# The sources have fixed ports, such as memcached's, and one is forged.
+@pytest.mark.isolated
 class GuardTests:
     """What the options of the guard do."""
 

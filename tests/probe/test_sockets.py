@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
-from tests.support.namespaces import whyNot as whyNoNamespaces
+from tests.support.guards import onlyLinux
 from tests.support.running import Run, udpSocket, unusedPort
 from tests.support.sums import checkSums
 from udpecho.addresses import DatagramAddress
@@ -83,7 +83,7 @@ class RealTests:
 
         run(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="only Linux quotes refused datagrams")
+    @onlyLinux
     def test_refusedWhileBusy(self, runOnce: Run) -> None:
         """Each of several refusals that are read at once is attributed to its own probe, and no other probe is refused."""
 
@@ -179,7 +179,7 @@ class RealTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="the constants are Linux's")
+    @onlyLinux
     def test_options(self, runOnce: Run) -> None:
         """Traffic class, time to live and "do not fragment" are set; what is too long for the path then is not sent."""
         import socket as s
@@ -234,7 +234,7 @@ class ProxyTests:
         runOnce(test)
 
 
-@pytest.mark.skipif(whyNoNamespaces() is not None, reason="no network namespaces here")
+@pytest.mark.namespaces
 class NamespaceTests:
     """Between hosts of their own."""
 
