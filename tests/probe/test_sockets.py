@@ -153,7 +153,7 @@ class RealTests:
         async def test(reactor: Any) -> None:
             with udpSocket() as sock:
                 prober = Prober(
-                    reactor, [Target("x", DatagramAddress(sock.getsockname()))], Plan(count=1, timeout=0.05, wait=0.2)
+                    reactor, [Target("x", DatagramAddress(sock.getsockname()))], Plan(count=1, timeout=0.5, wait=0.2)
                 )
                 over = prober.start()
                 datagram: bytes = b""
@@ -168,14 +168,14 @@ class RealTests:
                         continue
                 sock.sendto(datagram, client)
                 # The reactor is held up.
-                until = time.monotonic() + 0.2
+                until = time.monotonic() + 0.7
                 while time.monotonic() < until:
                     pass
                 await over
                 statistics = prober.flows[0].statistics
                 assert statistics.count(Outcome.ANSWERED) == 1
                 assert statistics.roundTrips.max is not None
-                assert statistics.roundTrips.max < 0.05
+                assert statistics.roundTrips.max < 0.5
 
         runOnce(test)
 
