@@ -1,7 +1,7 @@
 """Tests of the types that users see: what the pages show, and a program with each public name, pass the type checkers.
 
 A checker runs once over all files, which takes a few seconds. Without the command C{pyright} its test is skipped: it comes by
-C{npm install pyright}, or by C{pip install pyright}, which brings the same from npm.
+C{pip install pyright}, which needs node.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import udpecho
-from tests.support.processes import tool
+from tests.support.guards import tool
 from tests.support.source import LONG, ROOT
 
 CONSUMER = ROOT / "tests" / "support" / "consumer.py"
@@ -120,6 +120,8 @@ class CheckerTests:
     def test_pyright(self, folder: Path) -> None:
         """Pyright, as it is."""
         pyright = tool("pyright")
+        # Without it the package of pip fetches one.
+        tool("node")
         output = check(folder, pyright, "--pythonpath", sys.executable, "--outputjson")
         found: dict[str, set[int]] = {}
         for entry in json.loads(output)["generalDiagnostics"]:

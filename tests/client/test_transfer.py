@@ -91,7 +91,7 @@ class TransferTests:
         async def test(reactor: Any) -> None:
             server = serve(reactor, lambda datagram: [] if datagram == b"22" else [datagram])
             log = Log()
-            transfer = Transfer("127.0.0.1", server.getHost().port, timeout=0.05, chunk=2)
+            transfer = Transfer("127.0.0.1", server.getHost().port, timeout=0.5, chunk=2)
             sums = await transfer.run(reactor, reading(b"112233"), log)
             assert log.lines[2:4] == [("written", 2), ("unanswered", ResponseTimeout)]
             assert str(sums) == "sent=3 answered=2 unanswered=1 sent-bytes=6 answered-bytes=4"

@@ -269,6 +269,7 @@ class ContainerTests:
         assert json.loads(instruction("ENTRYPOINT")) == ["twistd", "--nodaemon", "--pidfile=", "udpecho"]
         checkOptions(json.loads(instruction("CMD")))
 
+    @pytest.mark.isolated
     def test_runs(self, processes: Processes) -> None:
         """Its command runs with a read-only root and without a capability, and the health check succeeds; without the server
         the health check fails.

@@ -77,11 +77,11 @@ class SelfEchoTests:
             ports: list[Any] = [listen(reactor, 0, protocol) for protocol in (EchoServer(), Recorder(), WrongPayload())]
             unused = unusedPort()
             numbers = [port.getHost().port for port in ports] + [unused]
-            health = SelfEcho(reactor, lambda: [at("127.0.0.1", number) for number in numbers], timeout=0.2)
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", number) for number in numbers], timeout=1)
             echoed, silent, wrong, refused = (await health.check()).values()
             assert echoed is None
-            assert silent == f"no reply from 127.0.0.1:{numbers[1]} within 0.2 s"
-            assert wrong == f"no reply from 127.0.0.1:{numbers[2]} within 0.2 s; 1 other datagram from it ignored"
+            assert silent == f"no reply from 127.0.0.1:{numbers[1]} within 1 s"
+            assert wrong == f"no reply from 127.0.0.1:{numbers[2]} within 1 s; 1 other datagram from it ignored"
             assert refused is not None
             assert f"127.0.0.1:{unused}" in refused
             for port in ports:
@@ -96,7 +96,7 @@ class SelfEchoTests:
             guard = Guard(GuardPolicy(allow=parseNetwork("192.0.2.0/24")))
             service = EchoService(reactor, 0, ["127.0.0.1"], guard=guard)
             service.startService()
-            (reason,) = (await SelfEcho(reactor, lambda: service.addresses, timeout=0.1).check()).values()
+            (reason,) = (await SelfEcho(reactor, lambda: service.addresses, timeout=0.5).check()).values()
             assert reason is not None
             assert service.counters.dropped == {"not_allowed": 1}
             await service.stopService()
@@ -154,6 +154,7 @@ class SelfEchoTests:
             # The timeout of the test itself.
             assert len(reactor.getDelayedCalls()) == 1
             assert all((await health.check()).values())
+            await silent.count(3)
             assert len(silent.datagrams) == 3
             await port.stopListening()
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.guards import needsIPv6, needsRoot, onlyLinux
-from tests.support.processes import Process, Processes, Server, command, eventually, isRunning, logged, sums, without
+from tests.support.guards import needsIPv6, needsRoot, onlyLinux, without
+from tests.support.processes import Process, Processes, Server, command, eventually, isRunning, logged, sums
 from tests.support.running import REACTORS, hasIPv6, udpSocket, unusedPort
 from tests.support.server import client, datagramLines, echoed, everything, isRefused, written
 from udpecho.net.linux import sockopt
@@ -253,6 +253,7 @@ class AddressTests:
         assert server.stop()["echoed"] == 3
         assert "only this machine" not in server.process.stdout
 
+    @pytest.mark.isolated
     def test_ownDefault(self, processes: Processes) -> None:
         """Without C{--port} it is 1234."""
         try:
@@ -265,6 +266,7 @@ class AddressTests:
         server.stop()
 
     @needsRoot
+    @pytest.mark.isolated
     def test_privileged(self, processes: Processes) -> None:
         """Root binds port 7 and then becomes nobody, and answers as such."""
         nobody = 65534
@@ -535,6 +537,7 @@ class OddDatagramTests:
         assert found.get("not_allowed", 0) + found.get("loop_guard", 0) == found["received"] - 1
 
     @needsRoot
+    @pytest.mark.isolated
     def test_fromPortZero(self, processes: Processes) -> None:
         """A datagram whose source is port 0 cannot be answered, and costs that one reply only, if nothing else refuses it."""
         server = processes.server("--interface", "127.0.0.1", "--no-loop-guard")

@@ -462,6 +462,7 @@ class RefusalTests:
     """An upstream that refuses."""
 
     @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needsIPv6)])
+    @pytest.mark.isolated
     def test_passedBack(self, host: str, run: Run) -> None:
         """With the right to open raw sockets the client is refused in turn, whatever the size of what it sent."""
         if not hasRawSockets():
@@ -480,6 +481,7 @@ class RefusalTests:
 
         run(test)
 
+    @pytest.mark.isolated
     def test_dualStack(self, runOnce: Run) -> None:
         """A client of IPv4 at a proxy that listens on all of IPv6 is refused, too."""
         if not hasRawSockets() or not hasIPv6():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
-from tests.support.namespaces import whyNot as whyNoNamespaces
+from tests.support.guards import onlyLinux
 from tests.support.running import Run, udpSocket, unusedPort
 from tests.support.sums import checkSums
 from udpecho.addresses import DatagramAddress
@@ -83,7 +83,7 @@ class RealTests:
 
         run(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="only Linux quotes refused datagrams")
+    @onlyLinux
     def test_refusedWhileBusy(self, runOnce: Run) -> None:
         """Each of several refusals that are read at once is attributed to its own probe, and no other probe is refused."""
 
@@ -153,7 +153,7 @@ class RealTests:
         async def test(reactor: Any) -> None:
             with udpSocket() as sock:
                 prober = Prober(
-                    reactor, [Target("x", DatagramAddress(sock.getsockname()))], Plan(count=1, timeout=0.05, wait=0.2)
+                    reactor, [Target("x", DatagramAddress(sock.getsockname()))], Plan(count=1, timeout=0.5, wait=0.2)
                 )
                 over = prober.start()
                 datagram: bytes = b""
@@ -168,18 +168,18 @@ class RealTests:
                         continue
                 sock.sendto(datagram, client)
                 # The reactor is held up.
-                until = time.monotonic() + 0.2
+                until = time.monotonic() + 0.7
                 while time.monotonic() < until:
                     pass
                 await over
                 statistics = prober.flows[0].statistics
                 assert statistics.count(Outcome.ANSWERED) == 1
                 assert statistics.roundTrips.max is not None
-                assert statistics.roundTrips.max < 0.05
+                assert statistics.roundTrips.max < 0.5
 
         runOnce(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="the constants are Linux's")
+    @onlyLinux
     def test_options(self, runOnce: Run) -> None:
         """Traffic class, time to live and "do not fragment" are set; what is too long for the path then is not sent."""
         import socket as s
@@ -203,38 +203,37 @@ class ProxyTests:
     """Through the real proxy."""
 
     @pytest.mark.parametrize(
-        ("faults", "outcome", "share"),
+        ("faults", "done", "outcome"),
         [
-            ({"loss": 0.1}, Outcome.LOST, 0.1),
-            ({"duplicate": 0.1}, Outcome.DUPLICATE, 0.1),
-            ({"corrupt": 0.1}, Outcome.CORRUPT, 0.1),
-            ({"truncate": 0.1}, Outcome.TRUNCATED, 0.1),
-            ({"delay": 0.06}, Outcome.LATE, 1.0),
+            ({"loss": 0.1}, "lost", Outcome.LOST),
+            ({"duplicate": 0.1}, "duplicated", Outcome.DUPLICATE),
+            ({"corrupt": 0.1}, "corrupted", Outcome.CORRUPT),
+            ({"truncate": 0.1}, "truncated", Outcome.TRUNCATED),
+            ({"delay": 0.6}, "delayed", Outcome.LATE),
         ],
     )
-    def test_faults(self, runOnce: Run, faults: dict[str, Any], outcome: Outcome, share: float) -> None:
-        """Each fault's count is right to within four standard deviations."""
+    def test_faults(self, runOnce: Run, faults: dict[str, Any], done: str, outcome: Outcome) -> None:
+        """What the proxy did to replies is what the prober counts."""
 
         async def test(reactor: Any) -> None:
             server: Any = listen(reactor, 0, EchoServer())
             host = server.getHost()
             proxy = FaultProxy(reactor, DatagramAddress((host.host, host.port)), None, FaultPlan(7, **faults), 10)
             proxy.start(0, "127.0.0.1")
-            plan = Plan(count=1000, interval=0.0005, timeout=0.05, wait=0.2)
+            # So few that no receive buffer is filled when the machine is busy.
+            plan = Plan(count=200, interval=0.0005, timeout=0.5, wait=1.5)
             statistics = (await probe(reactor, plan, proxy.address)).flows[0].statistics
             # A busy machine may be more than a second late with some, which are not sent then.
-            sent = statistics.sent
-            assert sent == 1000 - statistics.count(Outcome.NOT_SENT) > 0
-            expected = sent * share
-            found = statistics.count(outcome)
-            assert abs(found - expected) <= 4 * (sent * share * (1 - share)) ** 0.5 + 0.01 * expected
+            assert statistics.sent == 200 - statistics.count(Outcome.NOT_SENT) > 0
+            assert statistics.count(outcome) == proxy.down.outcomes[done] > 0
+            assert sum(proxy.down.outcomes.values()) == statistics.sent
             proxy.stop()
             await server.stopListening()
 
         runOnce(test)
 
 
-@pytest.mark.skipif(whyNoNamespaces() is not None, reason="no network namespaces here")
+@pytest.mark.namespaces
 class NamespaceTests:
     """Between hosts of their own."""
 

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.conftest import CaughtErrors
+from tests.support.guards import needsBatches
 from tests.support.ports import script
 from tests.support.running import udpSocket
 from tests.support.server import EvenPortsOnly, Lines, check
@@ -24,13 +25,12 @@ from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
-from udpecho.net.selftest import unsupportedReason
 from udpecho.net.sockets import MAX_DATAGRAM
 from udpecho.server.counters import Counters
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.protocol import EchoServer
 
-pytestmark = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches: {unsupportedReason()}")
+pytestmark = needsBatches
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from twisted.internet import error
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.support.guards import onlyLinux
 from tests.support.running import Run, udpSocket
 from tests.support.server import PEER, EvenPortsOnly, check
 from tests.support.transports import PatientTransport, StockTransport
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver, IGuard
-from udpecho.net.linux import sockopt
 from udpecho.net.open import listen
 from udpecho.server.counters import Counters
 from udpecho.server.protocol import EchoServer
@@ -184,7 +184,7 @@ class RealEchoTests:
 
         runOnce(test)
 
-    @pytest.mark.skipif(not sockopt.available, reason="the destination is known on Linux only")
+    @onlyLinux
     def test_multicast(self, runOnce: Run) -> None:
         """What was sent to a group is not answered."""
 

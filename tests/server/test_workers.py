@@ -319,6 +319,7 @@ class WorkersTests:
         assert sums(process.stdout)["received"] == 0
 
     @needsRoot
+    @pytest.mark.isolated
     def test_privileged(self, processes: Processes, flows: list[socket.socket]) -> None:
         """Root binds port 7 and then becomes nobody, and so do the workers, and those that replace them."""
         nobody = 65534

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -28,8 +29,8 @@ needsCompiler = pytest.mark.skipif(shutil.which("cc") is None, reason="cc is not
 
 
 def tool(name: str) -> str:
-    """Find a program that other machines may not have; skip the test where it is missing."""
-    path = shutil.which(name)
+    """Find a program that other machines may not have, beside this Python or elsewhere; skip the test where it is missing."""
+    path = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed here")
     return path

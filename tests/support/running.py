@@ -45,6 +45,10 @@ with suppress(ImportError):
 
     ALL_REACTORS["uvloop"] = lambda: AsyncioSelectorReactor(uvloop.new_event_loop())
 
+#: Options of Python, and of pytest, that make an error of each warning; but Twisted's asyncio reactor asks for the current
+#: event loop when there is none, of which Python 3.12 and 3.13 warn.
+STRICT = ("-W", "error", "-W", "ignore:There is no current event loop:DeprecationWarning")
+
 #: Seconds after which a test that waits for something has failed.
 PATIENCE = 30
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.support.processes import Process, Processes
+from tests.support.running import STRICT
 
 HEAD = """
 import socket
@@ -83,7 +84,7 @@ class LeakingTests(UDPEchoMixin, %s):
 def trial(processes: Processes, suite: str, *options: str) -> Process:
     """Run a suite."""
     (processes.directory / "test_suite.py").write_text(HEAD + suite)
-    return processes.run(sys.executable, "-W", "error", "-m", "twisted.trial", *options, "test_suite")
+    return processes.run(sys.executable, *STRICT, "-m", "twisted.trial", *options, "test_suite")
 
 
 class MixinTests:

@@ -15,12 +15,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.processes import Processes, Server, tool
+from tests.support.guards import needsQuit, tool
+from tests.support.processes import Processes, Server
 from tests.support.running import PATIENCE, udpSocket, unusedPort
 from tests.support.transports import ResolvingClock
 from udpecho.addresses import DatagramAddress
@@ -35,14 +35,6 @@ from udpecho.server.protocol import EchoServer
 from udpecho.testing.memory_network import MemoryNetwork
 
 jsonschema: Any = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
-needsQuit = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has no SIGQUIT")
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    """Starts processes in a directory of the test's own."""
-    with Processes(tmp_path) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.support.processes import tool
+from tests.support.guards import tool
 from tests.support.records import MS, PEER, TARGET, event, everyOutcome
 from udpecho.cli.ping import text
 from udpecho.cli.ping.text import milliseconds

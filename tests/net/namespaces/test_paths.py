@@ -130,7 +130,7 @@ class SendQueueTests:
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
-            port = listenOn(net.client, reactor, plan.client, protocol, writeTimeout=0.3)
+            port = listenOn(net.client, reactor, plan.client, protocol, writeTimeout=1)
             self._stuck(net, port)
             outcomes: list[str | None] = []
             for _ in range(20):

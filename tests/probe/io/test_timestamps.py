@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clocks import SettableClocks
+from tests.support.guards import onlyLinux
 from tests.support.running import udpSocket
 from udpecho.net.linux import cmsg, errqueue, sockopt
 from udpecho.probe.io import timestamps
 from udpecho.probe.io.timestamps import STEP, Clocks, StampIds, StampNumbers, StepWatch, roundTrip
-
-needsLinux = pytest.mark.skipif(not sockopt.available, reason="only Linux has stamps")
 
 
 class RoundTripTests:
@@ -120,7 +119,7 @@ class StampIdsTests:
         assert [numbers.numberOf(id) for id in (0, 1, 2)] == [10, 11, None]
 
 
-@needsLinux
+@onlyLinux
 class KernelTests:
     """This machine's kernel."""
 

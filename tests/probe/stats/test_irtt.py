@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import Processes, eventually, tool
+from tests.support.guards import tool
+from tests.support.processes import Processes, eventually
 from tests.support.sums import checkSums
 from udpecho.probe.stats.summary import Statistics
 
