@@ -25,10 +25,8 @@ COUNTERS_SIZE = 8 * (_firstBatch + len(BATCH_SIZES))
 
 
 class CountersView:
-    """Counters to read: C{received == echoed + sum(dropped.values())}.
-
-    The three are counted separately, so that the equation is a check and not a definition. What it lacks at a given moment are
-    the replies that L{wait <waiting>} for a full send queue.
+    """Counters to read: C{received == echoed + sum(dropped.values())}, but for replies that L{wait <waiting>} for a full send
+    queue. The three are counted separately, so that the equation is a check and not a definition.
     """
 
     def _numbers(self) -> Sequence[int]:
@@ -57,7 +55,8 @@ class CountersView:
     @property
     def dropped(self) -> Counter[str]:
         """Datagrams that were dropped, by reason: one of L{DROP_REASONS}."""
-        return Counter({reason: self._numbers()[cell] for reason, cell in _reasons.items() if self._numbers()[cell]})
+        numbers = self._numbers()
+        return Counter({reason: numbers[cell] for reason, cell in _reasons.items() if numbers[cell]})
 
     @property
     def droppedBytes(self) -> int:
@@ -66,7 +65,7 @@ class CountersView:
 
     @property
     def batchedEntries(self) -> int:
-        """The entries of all batches: datagrams, and GRO segments that came as one."""
+        """The entries of all batches."""
         return self._numbers()[5]
 
     @property
@@ -108,39 +107,25 @@ class Counters(CountersView):
         self._cells = memoryview(bytearray(COUNTERS_SIZE) if memory is None else memory).cast("B").cast("Q")
 
     def receive(self, size: int, datagrams: int = 1) -> None:
-        """Count datagrams that came in.
-
-        @param size: the sum of their payloads, in bytes.
-        """
+        """Count datagrams that came in, and the sum of their payloads in bytes."""
         cells = self._cells
         cells[0] += datagrams
         cells[1] += size
 
     def echo(self, size: int, datagrams: int = 1) -> None:
-        """Count datagrams that went back.
-
-        @param size: the sum of their payloads, in bytes.
-        """
+        """Count datagrams that went back, and the sum of their payloads in bytes."""
         cells = self._cells
         cells[2] += datagrams
         cells[3] += size
 
     def drop(self, reason: str, size: int, datagrams: int = 1) -> None:
-        """Count datagrams that are dropped.
-
-        @param reason: one of L{DROP_REASONS}.
-        @param size: the sum of their payloads, in bytes.
-        """
+        """Count datagrams that are dropped for one of L{DROP_REASONS}, and the sum of their payloads in bytes."""
         cells = self._cells
         cells[_reasons[reason]] += datagrams
         cells[4] += size
 
     def receiveBatch(self, entries: int, size: int, datagrams: int) -> None:
-        """Count a batch that came in.
-
-        @param entries: how many datagrams, or groups of GRO segments, were in it; one or more.
-        @param size: the sum of the payloads, in bytes.
-        """
+        """Count a batch that came in: its entries, each a datagram or GRO segments of one flow, and its payload in bytes."""
         cells = self._cells
         cells[0] += datagrams
         cells[1] += size
@@ -154,11 +139,10 @@ class Counters(CountersView):
             cells[index] += number
 
     def writeOffPending(self) -> int:
-        """Count what was received and neither echoed nor dropped as C{send_failed}: the counters are those of a process that
-        has ended.
+        """Count what a process that has ended received, and neither echoed nor dropped, as C{send_failed}.
 
-        It may have been killed between counting a datagram and counting its bytes. Those bytes are dropped with the others', so
-        that C{receivedBytes == echoedBytes + droppedBytes} holds too.
+        It may have been killed between counting a datagram and counting its bytes. These are dropped too, so that
+        C{receivedBytes == echoedBytes + droppedBytes} holds.
 
         @return: how many datagrams these were.
         """
@@ -167,7 +151,7 @@ class Counters(CountersView):
         return waiting
 
     def detach(self) -> None:
-        """Copy the numbers into memory of their own: the shared memory is about to be closed."""
+        """Copy the numbers into memory of their own, before the shared memory is closed."""
         self._cells = memoryview(bytearray(self._cells)).cast("B").cast("Q")
 
     def _numbers(self) -> Sequence[int]:

@@ -21,10 +21,9 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
 from udpecho.server.counters import COUNTERS_SIZE, Counters
-from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses, LocalListeners, warnUndrained
 from udpecho.server.settings import fromWorkerSettings
-from udpecho.server.worker_messages import MessageReceiver, SentLines, SentLog, encode
+from udpecho.server.worker_messages import MessageReceiver, SentDatagramLog, SentLog, encode
 
 #: Seconds between two reports of the guard's statistics.
 _reportInterval = 1.0
@@ -86,7 +85,7 @@ class Worker:
             options,
             policy,
             Counters(memory[offset : offset + COUNTERS_SIZE]),
-            DatagramLog(options.logDatagrams, reactor, SentLines(self._write)),
+            SentDatagramLog(options.logDatagrams, reactor, self._write),
         )
         listeners.bind()
         reports = LoopingCall(self._reportGuard)
