@@ -398,7 +398,7 @@ class WorkerListenersTests:
         listeners.bind()
         listeners.start()
         listeners.configure(GuardPolicy(rate=7, loops=False), 3)
-        wanted = toWorkerSettings(ServiceOptions(logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
+        wanted = toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
         for process in clock.started:
             assert decode(process.received.splitlines()[-1]) == ("change", wanted)
         clock.started[0].end(None, signal.SIGKILL)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import DROP_REASONS
 
 if TYPE_CHECKING:
@@ -167,3 +172,72 @@ class SummedCounters(CountersView):
 
     def _numbers(self) -> Sequence[int]:
         return [sum(column) for column in zip(*(part._numbers() for part in self._parts))]
+
+
+class SharedCounters:
+    """Counters in memory that parent and workers share.
+
+    @ivar descriptor: the memory, for the processes to map.
+    @ivar counters: those of each process.
+    """
+
+    def __init__(self, number: int) -> None:
+        """@param number: of how many processes.
+        @raise OSError: if there is no descriptor or no memory left.
+        """
+        if hasattr(os, "memfd_create"):
+            self.descriptor = os.memfd_create("udpecho")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.descriptor = os.dup(file.fileno())
+        try:
+            os.ftruncate(self.descriptor, number * COUNTERS_SIZE)
+            self._memory = mmap.mmap(self.descriptor, number * COUNTERS_SIZE)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        whole = memoryview(self._memory)
+        self.counters = [Counters(whole[at : at + COUNTERS_SIZE]) for at in range(0, len(whole), COUNTERS_SIZE)]
+
+    def close(self) -> None:
+        """Release the memory. The counters keep their numbers."""
+        for counters in self.counters:
+            counters.detach()
+        # Where objects outlive their last use (PyPy), the memory does too.
+        with suppress(BufferError):
+            self._memory.close()
+        os.close(self.descriptor)
+
+
+class GuardStats:
+    """The statistics of the guards of all workers, or of a guard that has none.
+
+    @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.wouldDrop: Counter[str] = Counter()
+        self._busiest: dict[str, HeavyHitters[str]] = {}
+        self._fills: dict[int, float] = {}
+
+    def merge(
+        self, worker: int, busiest: Mapping[str, Sequence[tuple[str, int]]], wouldDrop: Mapping[str, int], fill: float
+    ) -> None:
+        """Add what a worker's guard reports: its L{busiest} prefixes and dry-run drops since the last report, and its
+        L{fill}.
+        """
+        for reason, found in busiest.items():
+            for prefix, datagrams in found:
+                self._busiest.setdefault(reason, HeavyHitters()).add(prefix, datagrams)
+        self.wouldDrop.update(wouldDrop)
+        self._fills[worker] = fill
+
+    @property
+    def fill(self) -> float:
+        """How full the fullest limiter's table is, from 0 to 1."""
+        return max(self._fills.values(), default=0.0)
+
+    def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
+        """@see: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}"""
+        drained = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
+        return {reason: found for reason, found in drained.items() if found}

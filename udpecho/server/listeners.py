@@ -28,9 +28,8 @@ from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
 from udpecho.parsing import parseInterface
-from udpecho.server.counters import Counters, CountersView
+from udpecho.server.counters import Counters, CountersView, GuardStats
 from udpecho.server.datagram_log import DatagramLog
-from udpecho.server.guard_stats import GuardStats
 from udpecho.server.protocol import EchoServer, checkGuard
 from udpecho.server.settings import ServiceOptions, checkInteger
 

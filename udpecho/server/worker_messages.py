@@ -144,6 +144,7 @@ class SentLog:
         self._write = write
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Send an event, if it is a warning or an error."""
         level = event.get("log_level", LogLevel.info)
         if level >= LogLevel.warn:
             text = eventAsText(event, includeTimestamp=False, includeSystem=False)

@@ -16,12 +16,10 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog, Reactor
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
-from udpecho.server.counters import Counters, CountersView, SummedCounters
+from udpecho.server.counters import Counters, CountersView, GuardStats, SharedCounters, SummedCounters
 from udpecho.server.datagram_log import DatagramLog
-from udpecho.server.guard_stats import GuardStats
 from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
-from udpecho.server.shared_counters import SharedCounters
 from udpecho.server.worker_messages import LogForwarder
 from udpecho.server.worker_process import WorkerProcess, cancel, describeEnd
 
