@@ -60,6 +60,7 @@ class EchoCollector:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         account = self.account
+        kernelHelp = "Datagrams that the kernel dropped because the receive buffer was full."
         drops, fill, workers = (read and read() for read in (self.kernelDrops, self.fill, self.workers))
         counter, gauge = CounterMetricFamily, GaugeMetricFamily
         for family, name, documentation, value in (
@@ -67,12 +68,7 @@ class EchoCollector:
             (counter, "received_bytes", "Payload of the datagrams received, in bytes.", account.receivedBytes),
             (counter, "echoed_datagrams", "Datagrams sent back.", account.echoed),
             (counter, "echoed_bytes", "Payload of the datagrams sent back, in bytes.", account.echoedBytes),
-            (
-                counter,
-                "kernel_dropped_datagrams",
-                "Datagrams that the kernel dropped because the receive buffer was full.",
-                drops,
-            ),
+            (counter, "kernel_dropped_datagrams", kernelHelp, drops),
             (gauge, "limiter_fill_ratio", "Used part of the limiter's table of sources, from 0 to 1.", fill),
             (gauge, "workers", "Processes that answer.", workers),
         ):

@@ -17,7 +17,7 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters, CountersView
-from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, isLoopback, warnUndrained
+from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, isLoopback
 from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 
 _log = Logger()
@@ -33,7 +33,7 @@ class EchoService(Service):
     processes running that share the datagrams. Its counters are the sum of theirs, and its log has their lines.
 
     @ivar counters: what came in on all ports, and what became of it.
-    @ivar kernelDropsReported: how many of the L{kernelDrops} have been logged already; the others are logged at the stop.
+    @ivar kernelDropsReported: how many of the L{kernelDrops} have been logged; the others are logged at the stop.
     """
 
     counters: CountersView
@@ -51,19 +51,17 @@ class EchoService(Service):
         options: ServiceOptions | None = None,
         **changes: Any,
     ) -> None:
-        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider
-            too.
+        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers C{IReactorProcess} too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
-            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
-        @param guard: decides who is answered, or the policy of the guard that does; by default a L{GuardPolicy} as it is. With
-            a policy that refuses loops, replies have one hop less left than the datagrams that they answer.
-        @param counters: the counters to use; by default new ones.
+            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, without IPv4.
+        @param guard: decides who is answered, or the policy of the guard that does. With a policy that refuses loops, replies
+            have one hop less left than the datagrams that they answer.
+        @param counters: the counters to use.
         @param log: logs the datagrams, instead of one that logs C{logDatagrams} a second. With several workers it gets so many
             of each, and the sums of the others.
-        @param sockets: bound UDP sockets to serve on, instead of binding any, as systemd passes them. They stay the caller's to
-            close: the service has duplicates (C{dup(2)}), which put them in non-blocking mode.
-        @param options: how to serve.
+        @param sockets: bound UDP sockets to serve on, instead of binding any, as systemd passes them. The caller closes them:
+            the service has duplicates (C{dup(2)}), and sets them to non-blocking mode.
         @param changes: fields of L{ServiceOptions} that differ from C{options}: C{EchoService(reactor, workers=4)}.
         @raise ValueError: if a value is out of its range or excludes another, or if the system cannot share a port among
             processes.
@@ -112,7 +110,7 @@ class EchoService(Service):
         self._listeners.bind()
         super().startService()
         if IReactorCore.providedBy(self._reactor):
-            # Whoever waits for the line in the log may send a signal on reading it, and the reactor then handles signals.
+            # A supervisor that reads the line in the log may send a signal at once: the reactor must handle signals by then.
             self._reactor.callWhenRunning(self._begin)
         else:
             self._begin()
@@ -124,7 +122,7 @@ class EchoService(Service):
             self._listeners.start().addCallback(lambda _: self._serves())
 
     def whenServing(self) -> defer.Deferred[None]:
-        """@return: fires when the service answers; at once if it does."""
+        """@return: fires when the service answers."""
         if self._isServing:
             return defer.succeed(None)
         waiter: defer.Deferred[None] = defer.Deferred()
@@ -161,8 +159,7 @@ class EchoService(Service):
         return self._listeners.processes()
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
-        it is, since the ports are made for that.
+        """Change the policy of the guard and the number of log lines, as L{Listeners.configure}.
 
         @param logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
         @raise ValueError: if the guard is one that was made elsewhere.
@@ -194,7 +191,7 @@ class EchoService(Service):
         listeners = self._listeners
         self._hasBegun = self._isServing = False
         wasBound = bool(listeners.ports)
-        drained = await listeners.drain()
+        await listeners.drain()
         lost = (listeners.kernelDrops() or 0) - self.kernelDropsReported
         if lost > 0:
             _log.warn(
@@ -202,8 +199,6 @@ class EchoService(Service):
                 kernelDropped=lost,
             )
         await listeners.close()
-        if not drained:
-            warnUndrained()
         if wasBound:
             _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
