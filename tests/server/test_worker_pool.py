@@ -392,9 +392,8 @@ class WorkerListenersTests:
         the sockets are made for that.
         """
         clock = ProcessClock()
-        listeners = WorkerListeners(
-            clock, ListenAddresses(0, ["127.0.0.1"], None), ServiceOptions(workers=2, maxPayload=5), GuardPolicy()
-        )
+        where, options = ListenAddresses(0, ["127.0.0.1"], None), ServiceOptions(workers=2, maxPayload=5)
+        listeners = WorkerListeners(clock, where, options, DatagramLog(10, clock), GuardPolicy())
         listeners.bind()
         listeners.start()
         listeners.configure(GuardPolicy(rate=7, loops=False), 3)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 #: The buckets of L{CountersView.batches}: batches of at most so many entries; the last bucket has the larger ones too.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
-_cells = ("received", "receivedBytes", "echoed", "echoedBytes", "droppedBytes", "batchedEntries")
-_firstReason = len(_cells)
+_totals = ("received", "receivedBytes", "echoed", "echoedBytes", "droppedBytes")
+# After them stands batchedEntries.
+_firstReason = len(_totals) + 1
 _firstBatch = _firstReason + len(DROP_REASONS)
 _reasons = {reason: _firstReason + index for index, reason in enumerate(DROP_REASONS)}
 
@@ -85,14 +86,7 @@ class CountersView:
 
     def asFields(self) -> dict[str, object]:
         """The numbers as a log event's fields."""
-        return {
-            "received": self.received,
-            "receivedBytes": self.receivedBytes,
-            "echoed": self.echoed,
-            "echoedBytes": self.echoedBytes,
-            "dropped": dict(self.dropped),
-            "droppedBytes": self.droppedBytes,
-        }
+        return {**dict(zip(_totals, self._numbers())), "dropped": dict(self.dropped)}
 
     def __str__(self) -> str:
         dropped = sum(self.dropped.values())
@@ -167,7 +161,7 @@ class SummedCounters(CountersView):
     """The current sum of several counters."""
 
     def __init__(self, parts: Sequence[CountersView]) -> None:
-        """@param parts: the counters, one at least; what is added to the list later counts too."""
+        """@param parts: the counters, one or more; those that are added to the list later count too."""
         self._parts = parts
 
     def _numbers(self) -> Sequence[int]:
@@ -175,16 +169,10 @@ class SummedCounters(CountersView):
 
 
 class SharedCounters:
-    """Counters in memory that parent and workers share.
-
-    @ivar descriptor: the memory, for the processes to map.
-    @ivar counters: those of each process.
-    """
+    """Counters in memory that parent and workers share: the parent opens it, and workers map its C{descriptor}."""
 
     def __init__(self, number: int) -> None:
-        """@param number: of how many processes.
-        @raise OSError: if there is no descriptor or no memory left.
-        """
+        """@raise OSError: if there is no descriptor or no memory left for the counters of so many processes."""
         if hasattr(os, "memfd_create"):
             self.descriptor = os.memfd_create("udpecho")
         else:
@@ -223,9 +211,7 @@ class GuardStats:
     def merge(
         self, worker: int, busiest: Mapping[str, Sequence[tuple[str, int]]], wouldDrop: Mapping[str, int], fill: float
     ) -> None:
-        """Add what a worker's guard reports: its L{busiest} prefixes and dry-run drops since the last report, and its
-        L{fill}.
-        """
+        """Add a report of a worker's guard: its L{busiest} prefixes and dry-run drops since the last one, and its L{fill}."""
         for reason, found in busiest.items():
             for prefix, datagrams in found:
                 self._busiest.setdefault(reason, HeavyHitters()).add(prefix, datagrams)

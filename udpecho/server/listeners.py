@@ -9,11 +9,10 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard, cast
 
 from twisted.internet import defer, error
-from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -76,36 +75,25 @@ class ListenAddresses:
                 checkAdoptable(sock)
 
 
+@dataclass(eq=False)
 class Listeners(ABC):
     """The ports of a service, and what serves on them.
 
-    @ivar counters: what came in on all ports, and what became of it.
-    @ivar log: logs the datagrams.
-    @ivar guardStats: the statistics of the guard, or of those of all workers.
+    @ivar reactor: an C{IReactorUDP} and C{IReactorTime} provider.
+    @ivar policy: the policy of the guard; C{None} if the guard was made elsewhere.
     @ivar ports: the bound ports, in the order of the interfaces; none while the service is stopped.
+    @ivar counters: what came in on all ports, and what became of it.
+    @ivar guardStats: the statistics of the guard, or of those of all workers.
     """
 
-    counters: CountersView
-    guardStats: Guard | GuardStats
-
-    def __init__(
-        self,
-        reactor: Reactor,
-        where: ListenAddresses,
-        options: ServiceOptions,
-        policy: GuardPolicy | None,
-        log: IDatagramLog | None,
-    ) -> None:
-        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
-        @param policy: the policy of the guard; C{None} if the guard was made elsewhere.
-        @param log: logs the datagrams; by default a L{DatagramLog}.
-        """
-        self.reactor = reactor
-        self.where = where
-        self.options = options
-        self.policy = policy
-        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
-        self.ports: list[BoundPort] = []
+    reactor: Reactor
+    where: ListenAddresses
+    options: ServiceOptions
+    log: IDatagramLog
+    policy: GuardPolicy | None
+    ports: list[BoundPort] = field(default_factory=list, init=False)
+    counters: CountersView = field(init=False)
+    guardStats: Guard | GuardStats = field(init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -226,22 +214,20 @@ class LocalListeners(Listeners):
         reactor: Reactor,
         where: ListenAddresses,
         options: ServiceOptions,
+        log: IDatagramLog,
         guard: GuardLike | GuardPolicy,
-        counters: Counters | None = None,
-        log: IDatagramLog | None = None,
+        counters: Counters,
     ) -> None:
-        """@param guard: decides who is answered, or the policy of the guard that does.
-        @param counters: the counters to use; by default new ones.
-        """
+        """@param guard: decides who is answered, or the policy of the guard that does."""
         policy = None
         if isinstance(guard, GuardPolicy):
             policy = guard
             guard = Guard(policy, dualStack=any(map(hasBoth, where.sockets or ())), seconds=IReactorTime(reactor).seconds)
         checkGuard(guard)
-        super().__init__(reactor, where, options, policy, log)
+        super().__init__(reactor, where, options, log, policy)
         self._guard: GuardLike = guard
         self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
-        self.counters = Counters() if counters is None else counters
+        self.counters = counters
         self._answers = False
 
     def bind(self) -> None:
@@ -306,11 +292,6 @@ def boundAddress(port: BoundPort) -> DatagramAddress:
     address = DatagramAddress((host.host, host.port))
     address.scopeID = int(getattr(host, "scopeID", 0))
     return address
-
-
-def isLoopback(host: str) -> bool:
-    """Whether only this machine reaches an IP address."""
-    return host == "::1" or (isIPAddress(host) and host.startswith("127."))
 
 
 def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorCore, IReactorProcess
+from twisted.internet.interfaces import IReactorCore, IReactorProcess, IReactorTime
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
@@ -17,7 +18,8 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters, CountersView
-from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, isLoopback
+from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners
 from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 
 _log = Logger()
@@ -27,10 +29,9 @@ class EchoService(Service):
     """An echo server on one or several interfaces.
 
     The ports are bound in C{privilegedStartService}, so that C{twistd --uid} can serve port 7, or else in C{startService}.
-    C{stopService} answers what is already queued, and logs the sums.
 
-    With several workers this process echoes nothing itself: it holds the sockets, several on each address, and keeps as many
-    processes running that share the datagrams. Its counters are the sum of theirs, and its log has their lines.
+    With several workers this process holds the sockets, several on each address, and keeps as many processes running that share
+    the datagrams. Its counters are the sum of theirs, and its log has their lines.
 
     @ivar counters: what came in on all ports, and what became of it.
     @ivar kernelDropsReported: how many of the L{kernelDrops} have been logged; the others are logged at the stop.
@@ -70,16 +71,17 @@ class EchoService(Service):
         options = replace(options or ServiceOptions(), **changes)
         where = ListenAddresses(port, interfaces, sockets)
         guard = GuardPolicy() if guard is None else guard
+        log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
         self._reactor = reactor
         self._listeners: Listeners
         if options.workers == 1:
-            self._listeners = LocalListeners(reactor, where, options, guard, counters, log)
+            self._listeners = LocalListeners(reactor, where, options, log, guard, Counters() if counters is None else counters)
         else:
             # Most servers have no workers, and start sooner without this.
             from udpecho.server.worker_pool import WorkerListeners
 
             policy = _checkWorkers(reactor, guard, counters, sockets)
-            self._listeners = WorkerListeners(reactor, where, options, policy, log)
+            self._listeners = WorkerListeners(reactor, where, options, log, policy)
         self.counters = self._listeners.counters
         self.kernelDropsReported = 0
         self._hasBegun = False
@@ -89,9 +91,7 @@ class EchoService(Service):
 
     @property
     def addresses(self) -> list[DatagramAddress]:
-        """The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
-        while the service is stopped.
-        """
+        """The bound addresses in the order of the interfaces; none while the service is stopped."""
         return self._listeners.addresses
 
     def privilegedStartService(self) -> None:
@@ -204,7 +204,7 @@ class EchoService(Service):
 
     def _logAddresses(self) -> None:
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
-        if all(isLoopback(address.host) for address in self.addresses):
+        if all(ip_address(address.host).is_loopback for address in self.addresses):
             _log.info(
                 "only this machine can reach these addresses;"
                 " --interface 0.0.0.0 --interface :: serves the network (in Python: interfaces=['0.0.0.0', '::'])"

@@ -81,9 +81,9 @@ class Worker:
             reactor,
             ListenAddresses(0, None, [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]),
             options,
+            SentDatagramLog(options.logDatagrams, reactor, self._write),
             policy,
             Counters(memory[offset : offset + COUNTERS_SIZE]),
-            SentDatagramLog(options.logDatagrams, reactor, self._write),
         )
         listeners.bind()
         reports = LoopingCall(self._reportGuard)

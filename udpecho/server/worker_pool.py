@@ -253,19 +253,12 @@ class WorkerPool:
 class WorkerListeners(Listeners):
     """Sockets on which workers serve, several on each address."""
 
+    policy: GuardPolicy
+
     def __init__(
-        self,
-        reactor: Reactor,
-        where: ListenAddresses,
-        options: ServiceOptions,
-        policy: GuardPolicy,
-        log: IDatagramLog | None = None,
+        self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions, log: IDatagramLog, policy: GuardPolicy
     ) -> None:
-        """@param policy: the policy of the guard of each worker.
-        @param log: gets the lines of all workers.
-        """
-        super().__init__(reactor, where, options, policy, log)
-        self.policy: GuardPolicy = policy
+        super().__init__(reactor, where, options, log, policy)
         self.guardStats = GuardStats()
         # Those of the workers that have ended first, then those of the workers.
         self._past = Counters()

@@ -114,16 +114,13 @@ class WorkerProcess(ProcessProtocol):
     def childConnectionLost(self, childFD: int) -> None:
         """The process has closed its output: it is ending."""
         if childFD == 1:
-            self._reapSoon()
-
-    def _reapSoon(self) -> None:
-        self._reaping = self._reactor.callLater(_reapInterval, self._reap)
+            self._reaping = self._reactor.callLater(_reapInterval, self._reap)
 
     def _reap(self) -> None:
         # Reactors do it on SIGCHLD, but not without their signal handlers, nor on an event loop that has its own.
         from twisted.internet.process import reapAllProcesses
 
-        self._reapSoon()
+        self._reaping = self._reactor.callLater(_reapInterval, self._reap)
         reapAllProcesses()
 
     def _logInvalid(self, line: bytes) -> None:
