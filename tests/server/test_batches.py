@@ -188,7 +188,7 @@ class BatchTests:
         check(server.counters)
 
     def test_guards(self) -> None:
-        """A guard that takes batches has them, one that does not is asked for each datagram."""
+        """A guard that takes batches has them, one that does not is called for each datagram."""
         for guard, kept in ((NoFirst(), 4), (EvenPortsOnly(), None)):
             server = EchoServer(guard, log=DatagramLog(0))
             with serving(server) as (port, client):

@@ -228,6 +228,8 @@ class LocalListeners(Listeners):
         self._guard: GuardLike = guard
         self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
         self.counters = counters
+        # A policy that replaces this one does not change it.
+        self._refusesLoops = policy is not None and policy.loops
         self._answers = False
 
     def bind(self) -> None:
@@ -261,10 +263,6 @@ class LocalListeners(Listeners):
 
     def _makeServer(self) -> EchoServer:
         return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)
-
-    @property
-    def _refusesLoops(self) -> bool:
-        return self.policy is not None and self.policy.loops
 
     def start(self) -> defer.Deferred[None]:
         """Nothing: a bound port answers."""

@@ -44,66 +44,47 @@ class EchoCollector:
 
     def collect(self) -> Iterator[Metric]:
         """@return: the families of metrics, without those whose values are unknown."""
-        yield from self._numbers()
-        yield _byReason("dropped", "Datagrams received and not answered, by reason.", DROP_REASONS, self.account.dropped)
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        def byReason(name: str, documentation: str, reasons: Iterable[str], counts: Mapping[str, int]) -> Metric:
+            family = CounterMetricFamily(f"udpecho_{name}_datagrams", documentation, labels=["reason"])
+            for reason in reasons:
+                family.add_metric([reason], counts.get(reason, 0))
+            return family
+
+        account = self.account
+        for name, documentation, number in (
+            ("received_datagrams", "Datagrams received.", account.received),
+            ("received_bytes", "Payload of the datagrams received, in bytes.", account.receivedBytes),
+            ("echoed_datagrams", "Datagrams sent back.", account.echoed),
+            ("echoed_bytes", "Payload of the datagrams sent back, in bytes.", account.echoedBytes),
+        ):
+            yield CounterMetricFamily(f"udpecho_{name}", documentation, number)
+        yield byReason("dropped", "Datagrams received and not answered, by reason.", DROP_REASONS, account.dropped)
         if self.wouldDrop is not None:
             documentation = "Datagrams that the guard would have dropped but for a dry run, by reason."
-            yield _byReason("would_drop", documentation, GUARD_REASONS, self.wouldDrop())
-        yield self._batches()
-        yield _build()
+            yield byReason("would_drop", documentation, GUARD_REASONS, self.wouldDrop())
+        counts = list(accumulate(account.batches))
+        buckets = [*((f"{size}.0", count) for size, count in zip(BATCH_SIZES, counts)), ("+Inf", counts[-1])]
+        documentation = "Datagrams, or GRO batches of them, in a received batch."
+        yield HistogramMetricFamily("udpecho_batch_entries", documentation, buckets, account.batchedEntries)
+        kernelDrops = None if self.kernelDrops is None else self.kernelDrops()
+        if kernelDrops is not None:
+            documentation = "Datagrams that the kernel dropped because the receive buffer was full."
+            yield CounterMetricFamily("udpecho_kernel_dropped_datagrams", documentation, kernelDrops)
+        if self.fill is not None:
+            documentation = "Used part of the limiter's table of sources, from 0 to 1."
+            yield GaugeMetricFamily("udpecho_limiter_fill_ratio", documentation, self.fill())
+        if self.workers is not None:
+            yield GaugeMetricFamily("udpecho_workers", "Processes that answer.", self.workers())
+        documentation = "Always 1; the labels are the versions in use."
+        build = GaugeMetricFamily("udpecho_build_info", documentation, labels=["version", "python", "twisted"])
+        build.add_metric([__version__, platform.python_version(), twistedVersion], 1)
+        yield build
 
     def describe(self) -> Iterator[Metric]:
         """@return: all families of metrics, with the values of a new server."""
         return EchoCollector(Counters(), lambda: 0, lambda: 0.0, lambda: 0, dict).collect()
-
-    def _numbers(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        account = self.account
-        kernelHelp = "Datagrams that the kernel dropped because the receive buffer was full."
-        drops, fill, workers = (read and read() for read in (self.kernelDrops, self.fill, self.workers))
-        counter, gauge = CounterMetricFamily, GaugeMetricFamily
-        for family, name, documentation, value in (
-            (counter, "received_datagrams", "Datagrams received.", account.received),
-            (counter, "received_bytes", "Payload of the datagrams received, in bytes.", account.receivedBytes),
-            (counter, "echoed_datagrams", "Datagrams sent back.", account.echoed),
-            (counter, "echoed_bytes", "Payload of the datagrams sent back, in bytes.", account.echoedBytes),
-            (counter, "kernel_dropped_datagrams", kernelHelp, drops),
-            (gauge, "limiter_fill_ratio", "Used part of the limiter's table of sources, from 0 to 1.", fill),
-            (gauge, "workers", "Processes that answer.", workers),
-        ):
-            if value is not None:
-                yield family(f"udpecho_{name}", documentation, value)
-
-    def _batches(self) -> Metric:
-        from prometheus_client.core import HistogramMetricFamily
-
-        entries, counts = self.account.batchedEntries, list(accumulate(self.account.batches))
-        buckets = [(f"{size}.0", count) for size, count in zip(BATCH_SIZES, counts)]
-        return HistogramMetricFamily(
-            "udpecho_batch_entries",
-            "Datagrams, or GRO batches of them, in a received batch.",
-            [*buckets, ("+Inf", counts[-1])],
-            entries,
-        )
-
-
-def _byReason(name: str, documentation: str, reasons: Iterable[str], counts: Mapping[str, int]) -> Metric:
-    from prometheus_client.core import CounterMetricFamily
-
-    family = CounterMetricFamily(f"udpecho_{name}_datagrams", documentation, labels=["reason"])
-    for reason in reasons:
-        family.add_metric([reason], counts.get(reason, 0))
-    return family
-
-
-def _build() -> Metric:
-    from prometheus_client.core import GaugeMetricFamily
-
-    documentation = "Always 1; the labels are the versions in use."
-    build = GaugeMetricFamily("udpecho_build_info", documentation, labels=["version", "python", "twisted"])
-    build.add_metric([__version__, platform.python_version(), twistedVersion], 1)
-    return build
 
 
 def requireLibrary() -> None:

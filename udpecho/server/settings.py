@@ -38,10 +38,7 @@ Value = str | tuple[str, ...] | bool
 #: Values by the names of their options.
 Values = Mapping[str, Value]
 
-TEXT = "text"
-NUMBER = "number"
-LIST = "list"
-SWITCH = "switch"
+TEXT, NUMBER, LIST, SWITCH = "text", "number", "list", "switch"
 
 
 def checkInteger(name: str, value: int, lowest: int, highest: int) -> None:
@@ -140,7 +137,7 @@ _burst = partial(parseLimit, lowest=1)
 _service = partial(Option, settings=ServiceOptions)
 _guard = partial(Option, settings=GuardPolicy)
 
-# One option in two lines, which the formatter would make eight.
+# An option in one line or two, which the formatter would make eight.
 # fmt: off
 _options = (
     Option("port", NUMBER, "N", str(DEFAULT_PORT), parse=_port, short="p",
@@ -161,22 +158,18 @@ _options = (
            help="A network to answer without a limit."),
     _guard("rate", NUMBER, "N", str(GuardPolicy.rate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to each source that is not trusted; 0 for no limit."),
-    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True,
-           help="How many of them may come at once."),
+    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True, help="How many of them may come at once."),
     _guard("max-rate", NUMBER, "N", str(GuardPolicy.maxRate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to all sources together; 0 for no limit."),
     _guard("no-loop-guard", SWITCH, attribute="loops",
            help="Answer other servers and forged sources too, and do not limit the hops of replies."),
-    _guard("dry-run", SWITCH, reloads=True,
-           help="Count what the guard would drop, and drop nothing."),
-    _service("no-offload", SWITCH,
-             help="Receive and send each datagram separately: no GRO, no GSO."),
+    _guard("dry-run", SWITCH, reloads=True, help="Count what the guard would drop, and drop nothing."),
+    _service("no-offload", SWITCH, help="Receive and send each datagram separately: no GRO, no GSO."),
     Option("metrics", TEXT, "ENDPOINT", absent="nowhere", parse=parseEndpoint,
            help="Serve Prometheus metrics and health checks there, as tcp:9107:interface=127.0.0.1."),
     Option("config", TEXT, "FILE", absent="none", inFile=False,
            help="A TOML file with more of these options; SIGHUP reads it again."),
-    Option("check-config", TEXT, "FILE", inFile=False,
-           help="Print what is wrong with such a file, and exit."),
+    Option("check-config", TEXT, "FILE", inFile=False, help="Print what is wrong with such a file, and exit."),
     Option("socket-activation", LIST, "NAME", absent="none",
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,

@@ -34,7 +34,7 @@ _log = Logger()
 
 
 class Worker:
-    """Serves with the settings in the parent's messages.
+    """Serves with the settings in the parent's messages, which it reads from standard input.
 
     @ivar status: the exit status to end with.
     """
@@ -48,10 +48,7 @@ class Worker:
         self._reportedFill = 0.0
         self._reactor = reactor
         self._write = write
-
-    def read(self, descriptor: int) -> None:
-        """Read the parent's messages from a pipe."""
-        self._messages.makeConnection(ProcessReader(self._reactor, self, descriptor, descriptor))
+        self._messages.makeConnection(ProcessReader(reactor, self, 0, 0))
 
     def childDataReceived(self, descriptor: int, data: bytes) -> None:
         """Data came through the pipe."""
@@ -114,11 +111,7 @@ class Worker:
 
 
 def main(module: str, *loop: str) -> None:
-    """Be a worker.
-
-    @param module: the module of the parent's reactor.
-    @param loop: the class of its event loop, if it has one.
-    """
+    """Be a worker, with the parent's kind of reactor: its module, and the class of its event loop if it has one."""
     # What a library prints is no message.
     output = os.dup(1)
     os.dup2(2, 1)
@@ -135,7 +128,6 @@ def main(module: str, *loop: str) -> None:
     reactor: Any = installed
     globalLogBeginner.beginLoggingTo([SentLog(write)], redirectStandardIO=False)
     worker = Worker(reactor, write)
-    worker.read(0)
     # The reactor installs its own handler when it starts; a second stop would be an error there.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, lambda *_: reactor.callFromThread(worker.stop))
     reactor.run()

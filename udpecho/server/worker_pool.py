@@ -146,7 +146,6 @@ class WorkerPool:
         """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param sockets: for each worker the bound sockets that it serves on. They stay open here, so that what is queued on
             them outlives a worker.
-        @param log: gets the lines of all workers.
         @param settings: the result of L{toWorkerSettings}.
         @raise OSError: if there is no memory or no descriptor left for the counters.
         """

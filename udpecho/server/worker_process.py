@@ -32,8 +32,6 @@ _program = (
     " import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)];"
     " from udpecho.server.worker_main import main; main(*sys.argv[n:])"
 )
-#: The first descriptor that a worker gets besides standard input, output and error.
-_firstDescriptor = 3
 
 
 class WorkerProcess(ProcessProtocol):
@@ -69,7 +67,8 @@ class WorkerProcess(ProcessProtocol):
 
     def start(self, descriptors: Sequence[int], settings: Mapping[str, object]) -> None:
         """Start the process with descriptors, of the counters' memory and of the sockets, and settings that JSON can carry."""
-        numbers = range(_firstDescriptor, _firstDescriptor + len(descriptors))
+        # After standard input, output and error.
+        numbers = range(3, 3 + len(descriptors))
         try:
             self._reactor.spawnProcess(
                 self,
@@ -101,8 +100,12 @@ class WorkerProcess(ProcessProtocol):
         """The process has written messages, or to its standard error."""
         if childFD == 1:
             self._messages.dataReceived(data)
-        else:
-            self._addStandardError(data)
+            return
+        left = _maxStandardError - self._standardErrorSize
+        self._standardError += data[:left]
+        self._standardErrorSize += len(data[:left])
+        if left and self._logging is None:
+            self._logging = self._reactor.callLater(_tracebackTime, self._logStandardError)
 
     def loseConnection(self) -> None:
         """The process has sent a message that is too long."""
@@ -129,13 +132,6 @@ class WorkerProcess(ProcessProtocol):
     def _logEvent(self, value: Sequence[str]) -> None:
         level, text = value
         _log.emit(LogLevel.lookupByName(level), "worker {worker}: {text}", worker=self._name, text=text)
-
-    def _addStandardError(self, data: bytes) -> None:
-        left = _maxStandardError - self._standardErrorSize
-        self._standardError += data[:left]
-        self._standardErrorSize += len(data[:left])
-        if left and self._logging is None:
-            self._logging = self._reactor.callLater(_tracebackTime, self._logStandardError)
 
     def _logStandardError(self) -> None:
         cancel(self._logging)
