@@ -76,7 +76,7 @@ class TableTests:
         assert parsed(*arguments.split()) == (ServiceOptions(), GuardPolicy(**changed))
 
     def test_workers(self) -> None:
-        """The workers get the settings objects in JSON."""
+        """The workers get the whole settings objects, as JSON can carry them."""
         options = ServiceOptions(
             maxPayload=5, logDatagrams=None, writeTimeout=0.5, receiveBuffer=4096, offload=False, workers=3
         )

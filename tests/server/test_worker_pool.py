@@ -420,7 +420,7 @@ class LineTests:
         return SentDatagramLog(rate, clock, lambda data: process.protocol.childDataReceived(1, data))
 
     def test_asOne(self, lines: Lines) -> None:
-        """Two workers together have as many lines a second as one; the rest is summed up, whoever left it out."""
+        """Two workers together have as many lines a second as one; the sum has the rest of both."""
         pool = Pool([[], []], 3)
         logs = [self.log(process, 3, pool.clock) for process in pool.clock.started]
         for _ in range(5):

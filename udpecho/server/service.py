@@ -95,10 +95,7 @@ class EchoService(Service):
         return self._listeners.addresses
 
     def privilegedStartService(self) -> None:
-        """Bind the ports.
-
-        @raise error.CannotListenError: if the system refuses one; none is bound then.
-        """
+        """@raise error.CannotListenError: if the system refuses to bind one of the ports; none is bound then."""
         super().privilegedStartService()
         self._listeners.bind()
 
