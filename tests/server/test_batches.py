@@ -173,9 +173,9 @@ class BatchTests:
 
     @pytest.mark.parametrize(("limit", "reason"), [({}, "too_large"), ({"maxPacketSize": 1000}, "truncated")])
     @pytest.mark.parametrize("offload", [True, False])
-    def test_lastOfABurst(self, limit: dict[str, Any], reason: str, offload: bool) -> None:
-        """The last datagram of a burst is answered if it is short enough, whatever the others are, with bursts kept together as
-        without.
+    def test_lastSegment(self, limit: dict[str, Any], reason: str, offload: bool) -> None:
+        """The last segment of a GRO batch is answered if it is short enough, though the others are not; so is the datagram that
+        it is without GRO.
         """
         server = EchoServer(maxPayload=None if limit else 1000, log=DatagramLog(0))
         with serving(server, offload=offload, **limit) as (port, client):
@@ -188,7 +188,7 @@ class BatchTests:
         check(server.counters)
 
     def test_guards(self) -> None:
-        """A guard that takes batches has them, one that does not is asked for each datagram."""
+        """A guard that takes batches has them, one that does not is called for each datagram."""
         for guard, kept in ((NoFirst(), 4), (EvenPortsOnly(), None)):
             server = EchoServer(guard, log=DatagramLog(0))
             with serving(server) as (port, client):
@@ -257,9 +257,7 @@ class BatchTests:
         st.booleans(),
     )
     def test_accounts(self, sizes: list[int], sends: list[int], receives: list[int], offload: bool) -> None:
-        """Whatever the system calls fail with, what was received is what was echoed, dropped, or waits; and what was echoed
-        arrives.
-        """
+        """System calls fail with any errors: what was received is echoed, is dropped or waits, and what is echoed arrives."""
         server = EchoServer(log=DatagramLog(0))
         with serving(server, offload=offload) as (port, client):
             for size in sizes:

@@ -167,9 +167,7 @@ class RealEchoTests:
         run(test)
 
     def test_truncatedByTheStockPort(self, runOnce: Run) -> None:
-        """A datagram as long as the stock port's buffer, which may have been longer, is not answered with what
-        is left of it.
-        """
+        """A datagram that fills the buffer of Twisted's own port may have been truncated, and is dropped."""
 
         async def test(reactor: Any) -> None:
             server = EchoServer()
@@ -206,7 +204,7 @@ class RealEchoTests:
         runOnce(test)
 
     def test_anyTraffic(self, run: Run) -> None:
-        """Whatever mixture of sizes comes, under a limit of the port and one of the server, all is accounted for."""
+        """Datagrams of any sizes are all accounted for, under a limit of the port and one of the server."""
 
         async def test(reactor: Any) -> None:
             server = EchoServer(maxPayload=500)

@@ -76,7 +76,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_withoutIPv6(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a machine that has no IPv6 the default is IPv4 alone, but an interface that was asked for must be there."""
+        """On a machine that has no IPv6 the default is IPv4 alone, but an interface that was given must be there."""
 
         def listenUnless(reactor: Any, port: int, protocol: Any, interface: str, **options: Any) -> Any:
             if ":" in interface:
@@ -289,7 +289,7 @@ class EchoServiceTests:
         runOnce(test)
 
     def test_receiveBuffer(self, runOnce: Run, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A receive buffer is asked for; if the system grants less, that is a warning."""
+        """A receive buffer is requested; if the system grants less, there is a warning."""
 
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=100_000)
@@ -298,7 +298,7 @@ class EchoServiceTests:
             assert port.getReceiveBuffer() >= 100_000  # type: ignore[union-attr]
             assert not any("receive buffer" in text for text in lines.texts)
             await service.stopService()
-            # Nobody grants 2 GiB; and the forcing option is as good as unknown to whoever is not root.
+            # No system grants 2 GiB, and only root may use the forcing option.
             monkeypatch.setattr(sockopt, "SO_RCVBUFFORCE", socket.SO_RCVBUF)
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=2**30 - 1)
             service.startService()
@@ -449,8 +449,8 @@ class SocketsTests:
 
     @needsIPv6
     def test_bothFamilies(self, run: Run) -> None:
-        """On a socket that serves both families IPv4 is answered too, guard and all, and its replies have one hop less; and
-        what whoever bound it had the system keep together is taken apart.
+        """On a socket that serves both families IPv4 is guarded and answered too, with one hop less; so is each segment of
+        GRO, which the socket's owner enabled.
         """
 
         async def test(reactor: Any) -> None:

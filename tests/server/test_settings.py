@@ -16,7 +16,6 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.server.settings import (
     OPTIONS,
     ServiceOptions,
-    documentation,
     fromWorkerSettings,
     settingsFrom,
     toWorkerSettings,
@@ -77,16 +76,29 @@ class TableTests:
         assert parsed(*arguments.split()) == (ServiceOptions(), GuardPolicy(**changed))
 
     def test_workers(self) -> None:
-        """The workers get, in JSON, what they need: all but what the parent does for them."""
+        """The workers get the whole settings objects, as JSON can carry them."""
         options = ServiceOptions(
             maxPayload=5, logDatagrams=None, writeTimeout=0.5, receiveBuffer=4096, offload=False, workers=3
         )
         policy = GuardPolicy(allow=PRIVATE, rate=7, loops=False)
         carried = json.loads(json.dumps(toWorkerSettings(options, policy)))
-        assert fromWorkerSettings(carried) == (
-            ServiceOptions(maxPayload=5, logDatagrams=None, writeTimeout=0.5, offload=False),
-            policy,
-        )
+        assert fromWorkerSettings(carried) == (options, policy)
+
+
+def documentation(markup: str) -> list[str]:
+    """The table of options for the documentation: the option, its default, and its help.
+
+    @param markup: C{"markdown"} or C{"rst"}.
+    @return: the lines.
+    """
+    rows = [
+        (f"--{option.name} {option.value}".rstrip(), option.default or option.absent, option.description)
+        for option in OPTIONS.values()
+    ]
+    if markup == "markdown":
+        head = ["| option | default | |", "|---|---|---|"]
+        return head + [f"| `{name}` | {default} | {text} |" for name, default, text in rows]
+    return [line.rstrip() for name, *cells in rows for line in (f"* - ``{name}``", *(f"  - {cell}" for cell in cells))]
 
 
 class DocumentationTests:

@@ -27,7 +27,7 @@ class MessageTests:
 
     @given(st.lists(st.sampled_from([b"1", b"[]", b"true"])), st.lists(st.integers(1, 20)))
     def test_pieces(self, sent: list[bytes], sizes: list[int]) -> None:
-        """Messages are the same in whatever pieces they come."""
+        """Messages are the same in pieces of any sizes."""
         found: list[object] = []
         receiver = connected({"x": found.append})
         data = b"".join(b'{"x":' + value + b"}\n" for value in sent)

@@ -25,7 +25,7 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
-from udpecho.server.worker_messages import SentLines, decode, encode
+from udpecho.server.worker_messages import SentDatagramLog, decode, encode
 from udpecho.server.worker_pool import WorkerListeners, WorkerPool
 
 pytestmark = needsSharing
@@ -392,13 +392,12 @@ class WorkerListenersTests:
         the sockets are made for that.
         """
         clock = ProcessClock()
-        listeners = WorkerListeners(
-            clock, ListenAddresses(0, ["127.0.0.1"], None), ServiceOptions(workers=2, maxPayload=5), GuardPolicy()
-        )
+        where, options = ListenAddresses(0, ["127.0.0.1"], None), ServiceOptions(workers=2, maxPayload=5)
+        listeners = WorkerListeners(clock, where, options, DatagramLog(10, clock), GuardPolicy())
         listeners.bind()
         listeners.start()
         listeners.configure(GuardPolicy(rate=7, loops=False), 3)
-        wanted = toWorkerSettings(ServiceOptions(logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
+        wanted = toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
         for process in clock.started:
             assert decode(process.received.splitlines()[-1]) == ("change", wanted)
         clock.started[0].end(None, signal.SIGKILL)
@@ -416,14 +415,14 @@ class WorkerListenersTests:
 class LineTests:
     """The lines of several workers in one log."""
 
-    def send(self, process: FakeProcess) -> SentLines:
-        """Where a worker's lines go."""
-        return SentLines(lambda data: process.protocol.childDataReceived(1, data))
+    def log(self, process: FakeProcess, rate: int, clock: Clock) -> SentDatagramLog:
+        """The log of a worker."""
+        return SentDatagramLog(rate, clock, lambda data: process.protocol.childDataReceived(1, data))
 
     def test_asOne(self, lines: Lines) -> None:
-        """Two workers together have as many lines a second as one; the rest is summed up, whoever left it out."""
+        """Two workers together have as many lines a second as one; the sum has the rest of both."""
         pool = Pool([[], []], 3)
-        logs = [DatagramLog(3, pool.clock, self.send(process)) for process in pool.clock.started]
+        logs = [self.log(process, 3, pool.clock) for process in pool.clock.started]
         for _ in range(5):
             for log in logs:
                 log.written(5, ("192.0.2.7", 1), log.received(7, ("192.0.2.7", 1)))

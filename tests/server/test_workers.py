@@ -139,7 +139,7 @@ class WorkersTests:
         assert server.stop()["echoed"] == 2 * len(flows)
 
     def test_oneLog(self, processes: Processes, flows: list[socket.socket]) -> None:
-        """The log of two reads as that of one: as many lines in all as were asked for, and one sum."""
+        """The log of two reads as that of one: as many lines in all as the option allows, and one sum."""
         server = processes.server("--workers", "2", "--interface", "127.0.0.1", "--log-datagrams", "3")
         connect(server, flows)
         pids = children(server.process.pid)

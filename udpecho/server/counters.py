@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import DROP_REASONS
 
 if TYPE_CHECKING:
@@ -15,8 +20,9 @@ if TYPE_CHECKING:
 #: The buckets of L{CountersView.batches}: batches of at most so many entries; the last bucket has the larger ones too.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
-_cells = ("received", "receivedBytes", "echoed", "echoedBytes", "droppedBytes", "batchedEntries")
-_firstReason = len(_cells)
+_totals = ("received", "receivedBytes", "echoed", "echoedBytes", "droppedBytes")
+# After them stands batchedEntries.
+_firstReason = len(_totals) + 1
 _firstBatch = _firstReason + len(DROP_REASONS)
 _reasons = {reason: _firstReason + index for index, reason in enumerate(DROP_REASONS)}
 
@@ -25,10 +31,8 @@ COUNTERS_SIZE = 8 * (_firstBatch + len(BATCH_SIZES))
 
 
 class CountersView:
-    """Counters to read: C{received == echoed + sum(dropped.values())}.
-
-    The three are counted separately, so that the equation is a check and not a definition. What it lacks at a given moment are
-    the replies that L{wait <waiting>} for a full send queue.
+    """Counters to read: C{received == echoed + sum(dropped.values())}, but for replies that L{wait <waiting>} for a full send
+    queue. The three are counted separately, so that the equation is a check and not a definition.
     """
 
     def _numbers(self) -> Sequence[int]:
@@ -57,7 +61,8 @@ class CountersView:
     @property
     def dropped(self) -> Counter[str]:
         """Datagrams that were dropped, by reason: one of L{DROP_REASONS}."""
-        return Counter({reason: self._numbers()[cell] for reason, cell in _reasons.items() if self._numbers()[cell]})
+        numbers = self._numbers()
+        return Counter({reason: numbers[cell] for reason, cell in _reasons.items() if numbers[cell]})
 
     @property
     def droppedBytes(self) -> int:
@@ -66,7 +71,7 @@ class CountersView:
 
     @property
     def batchedEntries(self) -> int:
-        """The entries of all batches: datagrams, and GRO segments that came as one."""
+        """The entries of all batches."""
         return self._numbers()[5]
 
     @property
@@ -81,14 +86,7 @@ class CountersView:
 
     def asFields(self) -> dict[str, object]:
         """The numbers as a log event's fields."""
-        return {
-            "received": self.received,
-            "receivedBytes": self.receivedBytes,
-            "echoed": self.echoed,
-            "echoedBytes": self.echoedBytes,
-            "dropped": dict(self.dropped),
-            "droppedBytes": self.droppedBytes,
-        }
+        return {**dict(zip(_totals, self._numbers())), "dropped": dict(self.dropped)}
 
     def __str__(self) -> str:
         dropped = sum(self.dropped.values())
@@ -108,39 +106,25 @@ class Counters(CountersView):
         self._cells = memoryview(bytearray(COUNTERS_SIZE) if memory is None else memory).cast("B").cast("Q")
 
     def receive(self, size: int, datagrams: int = 1) -> None:
-        """Count datagrams that came in.
-
-        @param size: the sum of their payloads, in bytes.
-        """
+        """Count datagrams that came in, and the sum of their payloads in bytes."""
         cells = self._cells
         cells[0] += datagrams
         cells[1] += size
 
     def echo(self, size: int, datagrams: int = 1) -> None:
-        """Count datagrams that went back.
-
-        @param size: the sum of their payloads, in bytes.
-        """
+        """Count datagrams that went back, and the sum of their payloads in bytes."""
         cells = self._cells
         cells[2] += datagrams
         cells[3] += size
 
     def drop(self, reason: str, size: int, datagrams: int = 1) -> None:
-        """Count datagrams that are dropped.
-
-        @param reason: one of L{DROP_REASONS}.
-        @param size: the sum of their payloads, in bytes.
-        """
+        """Count datagrams that are dropped for one of L{DROP_REASONS}, and the sum of their payloads in bytes."""
         cells = self._cells
         cells[_reasons[reason]] += datagrams
         cells[4] += size
 
     def receiveBatch(self, entries: int, size: int, datagrams: int) -> None:
-        """Count a batch that came in.
-
-        @param entries: how many datagrams, or groups of GRO segments, were in it; one or more.
-        @param size: the sum of the payloads, in bytes.
-        """
+        """Count a batch that came in: its entries, each a datagram or GRO segments of one flow, and its payload in bytes."""
         cells = self._cells
         cells[0] += datagrams
         cells[1] += size
@@ -154,11 +138,10 @@ class Counters(CountersView):
             cells[index] += number
 
     def writeOffPending(self) -> int:
-        """Count what was received and neither echoed nor dropped as C{send_failed}: the counters are those of a process that
-        has ended.
+        """Count what a process that has ended received, and neither echoed nor dropped, as C{send_failed}.
 
-        It may have been killed between counting a datagram and counting its bytes. Those bytes are dropped with the others', so
-        that C{receivedBytes == echoedBytes + droppedBytes} holds too.
+        It may have been killed between counting a datagram and counting its bytes. These are dropped too, so that
+        C{receivedBytes == echoedBytes + droppedBytes} holds.
 
         @return: how many datagrams these were.
         """
@@ -167,7 +150,7 @@ class Counters(CountersView):
         return waiting
 
     def detach(self) -> None:
-        """Copy the numbers into memory of their own: the shared memory is about to be closed."""
+        """Copy the numbers into memory of their own, before the shared memory is closed."""
         self._cells = memoryview(bytearray(self._cells)).cast("B").cast("Q")
 
     def _numbers(self) -> Sequence[int]:
@@ -178,8 +161,69 @@ class SummedCounters(CountersView):
     """The current sum of several counters."""
 
     def __init__(self, parts: Sequence[CountersView]) -> None:
-        """@param parts: the counters, one at least; what is added to the list later counts too."""
+        """@param parts: the counters, one or more; those that are added to the list later count too."""
         self._parts = parts
 
     def _numbers(self) -> Sequence[int]:
         return [sum(column) for column in zip(*(part._numbers() for part in self._parts))]
+
+
+class SharedCounters:
+    """Counters in memory that parent and workers share: the parent opens it, and workers map its C{descriptor}."""
+
+    def __init__(self, number: int) -> None:
+        """@raise OSError: if there is no descriptor or no memory left for the counters of so many processes."""
+        if hasattr(os, "memfd_create"):
+            self.descriptor = os.memfd_create("udpecho")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.descriptor = os.dup(file.fileno())
+        try:
+            os.ftruncate(self.descriptor, number * COUNTERS_SIZE)
+            self._memory = mmap.mmap(self.descriptor, number * COUNTERS_SIZE)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        whole = memoryview(self._memory)
+        self.counters = [Counters(whole[at : at + COUNTERS_SIZE]) for at in range(0, len(whole), COUNTERS_SIZE)]
+
+    def close(self) -> None:
+        """Release the memory. The counters keep their numbers."""
+        for counters in self.counters:
+            counters.detach()
+        # Where objects outlive their last use (PyPy), the memory does too.
+        with suppress(BufferError):
+            self._memory.close()
+        os.close(self.descriptor)
+
+
+class GuardStats:
+    """The statistics of the guards of all workers, or of a guard that has none.
+
+    @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.wouldDrop: Counter[str] = Counter()
+        self._busiest: dict[str, HeavyHitters[str]] = {}
+        self._fills: dict[int, float] = {}
+
+    def merge(
+        self, worker: int, busiest: Mapping[str, Sequence[tuple[str, int]]], wouldDrop: Mapping[str, int], fill: float
+    ) -> None:
+        """Add a report of a worker's guard: its L{busiest} prefixes and dry-run drops since the last one, and its L{fill}."""
+        for reason, found in busiest.items():
+            for prefix, datagrams in found:
+                self._busiest.setdefault(reason, HeavyHitters()).add(prefix, datagrams)
+        self.wouldDrop.update(wouldDrop)
+        self._fills[worker] = fill
+
+    @property
+    def fill(self) -> float:
+        """How full the fullest limiter's table is, from 0 to 1."""
+        return max(self._fills.values(), default=0.0)
+
+    def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
+        """@see: L{Guard.busiest <udpecho.guard.guard.Guard.busiest>}"""
+        drained = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
+        return {reason: found for reason, found in drained.items() if found}

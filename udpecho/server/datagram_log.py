@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from udpecho.addresses import formatAddress
 from udpecho.interfaces import IDatagramLog
@@ -18,58 +18,18 @@ _log = Logger(namespace="udpecho.server.protocol")
 DEFAULT_LOG_RATE = 10
 
 
-class IDatagramLines(Interface):
-    """Where the lines of a L{DatagramLog} go."""
-
-    def received(size: int, address: tuple[str, int]) -> None:
-        """A datagram of C{size} bytes came from C{address}."""
-
-    def written(size: int, address: tuple[str, int]) -> None:
-        """A datagram of C{size} bytes went to C{address}."""
-
-    def unlogged(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """The sum of the datagrams, and of their payload in bytes, that got no line."""
-
-
-@implementer(IDatagramLines)
-class LoggedLines:
-    """Lines in the log."""
-
-    def received(self, size: int, address: tuple[str, int]) -> None:
-        """Log a datagram that came in."""
-        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
-
-    def written(self, size: int, address: tuple[str, int]) -> None:
-        """Log a reply."""
-        _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
-
-    def unlogged(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """Log the sum of the others."""
-        _log.info(
-            "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
-            received=received,
-            receivedBytes=receivedBytes,
-            written=written,
-            writtenBytes=writtenBytes,
-        )
-
-
 @implementer(IDatagramLog)
 class DatagramLog:
     """Logs a line for a datagram that came in and one for its reply, for the first datagrams of each second. The others are
     added up in one line a second.
     """
 
-    def __init__(
-        self, rate: int | None = DEFAULT_LOG_RATE, clock: IReactorTime | None = None, lines: IDatagramLines | None = None
-    ) -> None:
+    def __init__(self, rate: int | None = DEFAULT_LOG_RATE, clock: IReactorTime | None = None) -> None:
         """@param rate: how many datagrams a second get their lines; C{None} for all of them.
         @param clock: measures the seconds, and calls for the sum at the end of each. Without one the sum is written with the
             next datagram, or on closing.
-        @param lines: where the lines go; by default to the log.
         """
         self._rate = rate
-        self._lines = LoggedLines() if lines is None else lines
         self._clock = clock
         self._seconds: Callable[[], float] = time.monotonic if clock is None else clock.seconds
         self._windowEnds: float | None = None
@@ -78,30 +38,24 @@ class DatagramLog:
         self._sums = [0, 0, 0, 0]
 
     def setRate(self, rate: int | None) -> None:
-        """Change the rate, from the next second on.
-
-        @param rate: how many datagrams a second get their lines; C{None} for all of them.
-        """
+        """Change the rate, in datagrams a second, C{None} for all of them. A new second begins."""
         self.close()
         self._rate = rate
         self._windowEnds = None
 
     def received(self, size: int, address: tuple[str, int]) -> bool:
-        """Log a datagram that came in, or add it to the sum.
-
-        @return: whether it got its line.
-        """
+        """Log a datagram that came in, or add it to the sum. Returns whether it got its line."""
         if not self.wantsLines():
             self.addUnlogged(1, size, 0, 0)
             return False
         self._left -= 1
-        self._lines.received(size, address)
+        self._logReceived(size, address)
         return True
 
     def written(self, size: int, address: tuple[str, int], wanted: bool) -> None:
         """Log a reply if a line is C{wanted}, or add it to the sum."""
         if wanted:
-            self._lines.written(size, address)
+            self._logWritten(size, address)
         else:
             self.addUnlogged(0, 0, 1, size)
 
@@ -143,4 +97,21 @@ class DatagramLog:
         received, receivedBytes, written, writtenBytes = self._sums
         if received or written:
             self._sums = [0, 0, 0, 0]
-            self._lines.unlogged(received, receivedBytes, written, writtenBytes)
+            self._logSums(received, receivedBytes, written, writtenBytes)
+
+    # Where the lines go
+
+    def _logReceived(self, size: int, address: tuple[str, int]) -> None:
+        _log.info("packet-received: bytes={bytes} from={from}", bytes=size, **{"from": formatAddress(address)})
+
+    def _logWritten(self, size: int, address: tuple[str, int]) -> None:
+        _log.info("packet-written: bytes={bytes} to={to}", bytes=size, to=formatAddress(address))
+
+    def _logSums(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
+        _log.info(
+            "datagrams-not-logged: received={received} bytes={receivedBytes} written={written} bytes={writtenBytes}",
+            received=received,
+            receivedBytes=receivedBytes,
+            written=written,
+            writtenBytes=writtenBytes,
+        )

@@ -9,11 +9,10 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard, cast
 
 from twisted.internet import defer, error
-from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -28,9 +27,8 @@ from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
 from udpecho.parsing import parseInterface
-from udpecho.server.counters import Counters, CountersView
+from udpecho.server.counters import Counters, CountersView, GuardStats
 from udpecho.server.datagram_log import DatagramLog
-from udpecho.server.guard_stats import GuardStats
 from udpecho.server.protocol import EchoServer, checkGuard
 from udpecho.server.settings import ServiceOptions, checkInteger
 
@@ -49,11 +47,9 @@ BoundPort = IListeningPort | SocketGroup
 
 @dataclass(frozen=True)
 class ListenAddresses:
-    """Where to listen.
+    """Where to listen: on local IP addresses (by default the loopback ones), or on bound sockets.
 
     @ivar port: the port number, 0 for any free one.
-    @ivar interfaces: the local IP addresses; C{None} for the loopback ones.
-    @ivar sockets: bound sockets to listen on instead.
     """
 
     port: int
@@ -79,25 +75,25 @@ class ListenAddresses:
                 checkAdoptable(sock)
 
 
+@dataclass(eq=False)
 class Listeners(ABC):
-    """The ports of a service, and whoever serves on them.
+    """The ports of a service, and what serves on them.
 
-    @ivar counters: what came in on all ports, and what became of it.
-    @ivar log: logs the datagrams.
-    @ivar guardStats: the statistics of the guard, or of those of all workers.
+    @ivar reactor: an C{IReactorUDP} and C{IReactorTime} provider.
+    @ivar policy: the policy of the guard; C{None} if the guard was made elsewhere.
     @ivar ports: the bound ports, in the order of the interfaces; none while the service is stopped.
+    @ivar counters: what came in on all ports, and what became of it.
+    @ivar guardStats: the statistics of the guard, or of those of all workers.
     """
 
-    counters: CountersView
+    reactor: Reactor
+    where: ListenAddresses
+    options: ServiceOptions
     log: IDatagramLog
-    guardStats: Guard | GuardStats
-
-    def __init__(self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions) -> None:
-        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider."""
-        self.reactor = reactor
-        self.where = where
-        self.options = options
-        self.ports: list[BoundPort] = []
+    policy: GuardPolicy | None
+    ports: list[BoundPort] = field(default_factory=list, init=False)
+    counters: CountersView = field(init=False)
+    guardStats: Guard | GuardStats = field(init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -158,15 +154,13 @@ class Listeners(ABC):
         await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
 
     def kernelDrops(self) -> int | None:
-        """How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None}
-        if it does not count them.
-        """
+        """@see: L{EchoService.kernelDrops <udpecho.server.service.EchoService.kernelDrops>}"""
         counts = [port.getKernelDrops() for port in self.ports if _isOpen(port)]
         known = [number for number in counts if number is not None]
         return sum(known) if known else None
 
     def smallBuffers(self) -> list[tuple[DatagramAddress, int]]:
-        """The addresses that were granted less receive buffer than was requested, with the bytes that they were granted."""
+        """The addresses whose receive buffers are smaller than requested, with the sizes in bytes."""
         wanted = self.options.receiveBuffer
         if wanted is None:
             return []
@@ -175,25 +169,35 @@ class Listeners(ABC):
 
     @abstractmethod
     def start(self) -> defer.Deferred[None]:
-        """Serve on the bound ports.
+        """Serve on the bound ports. The Deferred fires when all answer, or never."""
 
-        @return: fires when all answer; never if they do not come to that.
-        """
-
-    @abstractmethod
-    async def drain(self) -> bool:
-        """Answer what is queued, for L{DRAIN_TIMEOUT} seconds at most, and serve no more.
-
-        @return: whether all of it is answered.
-        """
+    async def drain(self) -> None:
+        """Answer what is queued, for L{DRAIN_TIMEOUT} seconds at most, and serve no more."""
+        if not await self._drain():
+            text = "stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read"
+            _log.warn(text, seconds=DRAIN_TIMEOUT)
 
     @abstractmethod
+    async def _drain(self) -> bool:
+        """@return: whether all that was queued is answered."""
+
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
         """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
         it is, since the ports are made for that.
 
         @raise ValueError: if the guard is one that was made elsewhere.
         """
+        if self.policy is None:
+            raise ValueError("guard must be a GuardPolicy to be changed, got one that was made elsewhere: configure that one")
+        self.policy = replace(policy, loops=self.policy.loops)
+        self.options = replace(self.options, logDatagrams=logDatagrams)
+        if isinstance(self.log, DatagramLog):
+            self.log.setRate(logDatagrams)
+        self._apply(self.policy)
+
+    @abstractmethod
+    def _apply(self, policy: GuardPolicy) -> None:
+        """Serve with the changed settings."""
 
     @abstractmethod
     def processes(self) -> int:
@@ -210,29 +214,26 @@ class LocalListeners(Listeners):
         reactor: Reactor,
         where: ListenAddresses,
         options: ServiceOptions,
+        log: IDatagramLog,
         guard: GuardLike | GuardPolicy,
-        counters: Counters | None = None,
-        log: IDatagramLog | None = None,
+        counters: Counters,
     ) -> None:
-        """@param guard: decides who is answered, or the policy of the guard that does.
-        @param counters: the counters to use; by default new ones.
-        @param log: logs the datagrams; by default a L{DatagramLog}.
-        """
-        super().__init__(reactor, where, options)
-        self._policy: GuardPolicy | None = None
+        """@param guard: decides who is answered, or the policy of the guard that does."""
+        policy = None
         if isinstance(guard, GuardPolicy):
-            self._policy = guard
-            guard = Guard(guard, dualStack=any(map(hasBoth, where.sockets or ())), seconds=IReactorTime(reactor).seconds)
-        else:
-            checkGuard(guard)
+            policy = guard
+            guard = Guard(policy, dualStack=any(map(hasBoth, where.sockets or ())), seconds=IReactorTime(reactor).seconds)
+        checkGuard(guard)
+        super().__init__(reactor, where, options, log, policy)
         self._guard: GuardLike = guard
         self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
-        self.counters = Counters() if counters is None else counters
-        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
+        self.counters = counters
+        # A policy that replaces this one does not change it.
+        self._refusesLoops = policy is not None and policy.loops
         self._answers = False
 
     def bind(self) -> None:
-        """Bind the ports, and name them to the guard."""
+        """Bind the ports, and pass their numbers to the guard."""
         super().bind()
         if isinstance(self._guard, Guard):
             self._guard.setOwnPorts(address.port for address in self.addresses)
@@ -263,39 +264,24 @@ class LocalListeners(Listeners):
     def _makeServer(self) -> EchoServer:
         return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)
 
-    @property
-    def _refusesLoops(self) -> bool:
-        return self._policy is not None and self._policy.loops
-
     def start(self) -> defer.Deferred[None]:
         """Nothing: a bound port answers."""
         self._answers = True
         return defer.succeed(None)
 
-    async def drain(self) -> bool:
-        """Answer what is queued."""
+    async def _drain(self) -> bool:
         self._answers = False
         ours = [port for port in self.ports if isinstance(port, DatagramPort)]
         # A port that cannot be read any more is closed like the others.
         return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
 
-    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """Change the guard and the log."""
-        if self._policy is None or not isinstance(self._guard, Guard):
-            raise ValueError(f"guard must be a GuardPolicy to be changed, got {self._guard!r}: configure that one")
-        self._policy = replace(policy, loops=self._policy.loops)
-        self._guard.configure(self._policy)
-        if isinstance(self.log, DatagramLog):
-            self.log.setRate(logDatagrams)
+    def _apply(self, policy: GuardPolicy) -> None:
+        if isinstance(self._guard, Guard):
+            self._guard.configure(policy)
 
     def processes(self) -> int:
-        """1 while this process answers."""
+        """@return: 1 while this process answers."""
         return int(self._answers)
-
-
-def warnUndrained() -> None:
-    """Log that the stop left datagrams unanswered."""
-    _log.warn("stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read", seconds=DRAIN_TIMEOUT)
 
 
 def boundAddress(port: BoundPort) -> DatagramAddress:
@@ -304,11 +290,6 @@ def boundAddress(port: BoundPort) -> DatagramAddress:
     address = DatagramAddress((host.host, host.port))
     address.scopeID = int(getattr(host, "scopeID", 0))
     return address
-
-
-def isLoopback(host: str) -> bool:
-    """Whether only this machine reaches an IP address."""
-    return host == "::1" or (isIPAddress(host) and host.startswith("127."))
 
 
 def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:

@@ -34,17 +34,16 @@ def checkGuard(guard: object) -> None:
 
 @implementer(IBatchReceiver, IDropReceiver)
 class EchoServer(DatagramProtocol):
-    """Echoes, on a L{DatagramPort <udpecho.net.port.DatagramPort>}, on Twisted's own C{listenUDP}, and on any other
-    C{IUDPTransport}.
+    """Echoes, on a L{DatagramPort <udpecho.net.port.DatagramPort>}, and on any other C{IUDPTransport}, such as Twisted's own.
 
-    A datagram goes the same way whether it comes alone (L{datagramReceived}) or in a batch (L{datagramsReceived}): it is
-    counted and logged, then the limit and the guard decide whether it is dropped, then it is sent back, and the callback of the
-    sending counts what became of it. Nothing in the way of a batch is done for each datagram.
+    A datagram, alone (L{datagramReceived}) or in a batch (L{datagramsReceived}), is counted and logged. Then the limit and the
+    guard decide whether it is dropped. Else it is sent back, and a callback counts the outcome. Batches are handled without
+    work for each datagram.
 
     What was sent to a broadcast or multicast address is dropped as C{not_allowed}: RFC 1122 section 4.1.3.5 has UDP replies
-    leave from a unicast address, and one datagram would draw a reply from every host that receives it.
+    leave from a unicast address, and every host that receives the datagram would reply.
 
-    @ivar counters: what came in and what became of it.
+    @ivar counters: what came in, and what became of it.
     """
 
     noisy = False
@@ -58,8 +57,7 @@ class EchoServer(DatagramProtocol):
     ) -> None:
         """@param guard: decides who is answered; without one, everybody is.
         @param counters: the counters to use; by default new ones.
-        @param maxPayload: the longest payload to answer, in bytes; longer ones are dropped as C{too_large}. By default there is
-            no limit but UDP's.
+        @param maxPayload: the longest payload to answer, in bytes; others are dropped as C{too_large}. C{None} is no limit.
         @param log: logs the datagrams; by default a L{DatagramLog} that logs 10 a second.
         """
         if guard is not None:
@@ -78,7 +76,7 @@ class EchoServer(DatagramProtocol):
         if IDatagramTransport.providedBy(transport):
             self._send, self._truncatedFrom = transport.send, None
         else:
-            # The stock port truncates longer datagrams silently.
+            # Twisted's own port truncates silently.
             self._send, self._truncatedFrom = self._write, getattr(transport, "maxPacketSize", None)
         super().makeConnection(transport)
 
@@ -140,16 +138,17 @@ class EchoServer(DatagramProtocol):
 
     def datagramsReceived(self, batch: IDatagramBatch) -> None:
         """Answer a batch."""
-        if self._guardsEach or self._log.wantsLines() or (self._maxPayload is not None and self._hasMixedEntry(batch)):
+        most = self._maxPayload
+        if self._guardsEach or self._log.wantsLines() or (most is not None and _hasMixedEntry(batch, most)):
             self._receiveEach(batch)
             return
         self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
         self._log.addUnlogged(batch.datagrams, batch.size, 0, 0)
         for entry in batch.nonUnicast():
             batch.drop(entry, "not_allowed")
-        if self._maxPayload is not None and batch.size > self._maxPayload:
+        if most is not None and batch.size > most:
             for entry, longest in enumerate(batch.longest()):
-                if longest > self._maxPayload:
+                if longest > most:
                     batch.drop(entry, "too_large")
         if self._batchGuard is not None:
             try:
@@ -167,11 +166,6 @@ class EchoServer(DatagramProtocol):
         else:
             self.counters.drop(reason, size, datagrams)
 
-    def _hasMixedEntry(self, batch: IDatagramBatch) -> bool:
-        """Whether an entry may have segments that are too long, and a shorter last one that is not."""
-        most = self._maxPayload
-        return most is not None and batch.datagrams > batch.entries and max(batch.longest()) > most
-
     def _receiveEach(self, batch: IDatagramBatch) -> None:
         """Handle the datagrams of a batch one by one."""
         self.counters.receiveBatch(batch.entries, 0, 0)
@@ -185,3 +179,8 @@ class EchoServer(DatagramProtocol):
                     self.datagramReceived(payload, address)
                 except Exception:
                     _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self)
+
+
+def _hasMixedEntry(batch: IDatagramBatch, most: int) -> bool:
+    """Whether an entry may have segments that are too long, and a shorter last one that is not."""
+    return batch.datagrams > batch.entries and max(batch.longest()) > most

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorCore, IReactorProcess
+from twisted.internet.interfaces import IReactorCore, IReactorProcess, IReactorTime
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
@@ -17,7 +18,8 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters, CountersView
-from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, isLoopback, warnUndrained
+from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners
 from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 
 _log = Logger()
@@ -27,13 +29,12 @@ class EchoService(Service):
     """An echo server on one or several interfaces.
 
     The ports are bound in C{privilegedStartService}, so that C{twistd --uid} can serve port 7, or else in C{startService}.
-    C{stopService} answers what is already queued, and logs the sums.
 
-    With several workers this process echoes nothing itself: it holds the sockets, several on each address, and keeps as many
-    processes running that share the datagrams. Its counters are the sum of theirs, and its log has their lines.
+    With several workers this process holds the sockets, several on each address, and keeps as many processes running that share
+    the datagrams. Its counters are the sum of theirs, and its log has their lines.
 
     @ivar counters: what came in on all ports, and what became of it.
-    @ivar kernelDropsReported: how many of the L{kernelDrops} have been logged already; the others are logged at the stop.
+    @ivar kernelDropsReported: how many of the L{kernelDrops} have been logged; the others are logged at the stop.
     """
 
     counters: CountersView
@@ -51,19 +52,17 @@ class EchoService(Service):
         options: ServiceOptions | None = None,
         **changes: Any,
     ) -> None:
-        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers an C{IReactorProcess} provider
-            too.
+        """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers C{IReactorProcess} too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
         @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
-            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, and of IPv6 only.
-        @param guard: decides who is answered, or the policy of the guard that does; by default a L{GuardPolicy} as it is. With
-            a policy that refuses loops, replies have one hop less left than the datagrams that they answer.
-        @param counters: the counters to use; by default new ones.
+            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, without IPv4.
+        @param guard: decides who is answered, or the policy of the guard that does. With a policy that refuses loops, replies
+            have one hop less left than the datagrams that they answer.
+        @param counters: the counters to use.
         @param log: logs the datagrams, instead of one that logs C{logDatagrams} a second. With several workers it gets so many
             of each, and the sums of the others.
-        @param sockets: bound UDP sockets to serve on, instead of binding any, as systemd passes them. They stay the caller's to
-            close: the service has duplicates (C{dup(2)}), which put them in non-blocking mode.
-        @param options: how to serve.
+        @param sockets: bound UDP sockets to serve on, instead of binding any, as systemd passes them. The caller closes them:
+            the service has duplicates (C{dup(2)}), and sets them to non-blocking mode.
         @param changes: fields of L{ServiceOptions} that differ from C{options}: C{EchoService(reactor, workers=4)}.
         @raise ValueError: if a value is out of its range or excludes another, or if the system cannot share a port among
             processes.
@@ -72,16 +71,17 @@ class EchoService(Service):
         options = replace(options or ServiceOptions(), **changes)
         where = ListenAddresses(port, interfaces, sockets)
         guard = GuardPolicy() if guard is None else guard
+        log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
         self._reactor = reactor
         self._listeners: Listeners
         if options.workers == 1:
-            self._listeners = LocalListeners(reactor, where, options, guard, counters, log)
+            self._listeners = LocalListeners(reactor, where, options, log, guard, Counters() if counters is None else counters)
         else:
             # Most servers have no workers, and start sooner without this.
             from udpecho.server.worker_pool import WorkerListeners
 
             policy = _checkWorkers(reactor, guard, counters, sockets)
-            self._listeners = WorkerListeners(reactor, where, options, policy, log)
+            self._listeners = WorkerListeners(reactor, where, options, log, policy)
         self.counters = self._listeners.counters
         self.kernelDropsReported = 0
         self._hasBegun = False
@@ -91,16 +91,11 @@ class EchoService(Service):
 
     @property
     def addresses(self) -> list[DatagramAddress]:
-        """The bound addresses, C{(host, port)} pairs with attributes C{host} and C{port}, in the order of the interfaces; none
-        while the service is stopped.
-        """
+        """The bound addresses in the order of the interfaces; none while the service is stopped."""
         return self._listeners.addresses
 
     def privilegedStartService(self) -> None:
-        """Bind the ports.
-
-        @raise error.CannotListenError: if the system refuses one; none is bound then.
-        """
+        """@raise error.CannotListenError: if the system refuses to bind one of the ports; none is bound then."""
         super().privilegedStartService()
         self._listeners.bind()
 
@@ -112,7 +107,7 @@ class EchoService(Service):
         self._listeners.bind()
         super().startService()
         if IReactorCore.providedBy(self._reactor):
-            # Whoever waits for the line in the log may send a signal on reading it, and the reactor then handles signals.
+            # A supervisor that reads the line in the log may send a signal at once: the reactor must handle signals by then.
             self._reactor.callWhenRunning(self._begin)
         else:
             self._begin()
@@ -124,7 +119,7 @@ class EchoService(Service):
             self._listeners.start().addCallback(lambda _: self._serves())
 
     def whenServing(self) -> defer.Deferred[None]:
-        """@return: fires when the service answers; at once if it does."""
+        """@return: fires when the service answers."""
         if self._isServing:
             return defer.succeed(None)
         waiter: defer.Deferred[None] = defer.Deferred()
@@ -161,8 +156,7 @@ class EchoService(Service):
         return self._listeners.processes()
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
-        it is, since the ports are made for that.
+        """Change the policy of the guard and the number of log lines, as L{Listeners.configure}.
 
         @param logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
         @raise ValueError: if the guard is one that was made elsewhere.
@@ -194,7 +188,7 @@ class EchoService(Service):
         listeners = self._listeners
         self._hasBegun = self._isServing = False
         wasBound = bool(listeners.ports)
-        drained = await listeners.drain()
+        await listeners.drain()
         lost = (listeners.kernelDrops() or 0) - self.kernelDropsReported
         if lost > 0:
             _log.warn(
@@ -202,14 +196,12 @@ class EchoService(Service):
                 kernelDropped=lost,
             )
         await listeners.close()
-        if not drained:
-            warnUndrained()
         if wasBound:
             _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
     def _logAddresses(self) -> None:
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
-        if all(isLoopback(address.host) for address in self.addresses):
+        if all(ip_address(address.host).is_loopback for address in self.addresses):
             _log.info(
                 "only this machine can reach these addresses;"
                 " --interface 0.0.0.0 --interface :: serves the network (in Python: interfaces=['0.0.0.0', '::'])"

@@ -1,12 +1,12 @@
-"""The one table of options. The command line, the configuration file, the settings of the workers and the tables in the
-documentation are made from it.
+"""The one table of options. The command line and the configuration file are made from it, and tests check that the tables in
+the documentation have the same. What an option sets is a field of L{ServiceOptions} or L{GuardPolicy}.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -38,10 +38,7 @@ Value = str | tuple[str, ...] | bool
 #: Values by the names of their options.
 Values = Mapping[str, Value]
 
-TEXT = "text"
-NUMBER = "number"
-LIST = "list"
-SWITCH = "switch"
+TEXT, NUMBER, LIST, SWITCH = "text", "number", "list", "switch"
 
 
 def checkInteger(name: str, value: int, lowest: int, highest: int) -> None:
@@ -90,20 +87,17 @@ class ServiceOptions:
 class Option:
     """An option of C{twistd udpecho}.
 
-    @ivar name: its name on the command line and in the configuration file.
+    @ivar name: on the command line and in the configuration file.
     @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array
         of strings; L{SWITCH}, C{true} or C{false}.
     @ivar value: what the documentation calls the value.
     @ivar default: the default as the command line would have it; C{None} if no text stands for it.
-    @ivar help: one or more sentences.
     @ivar parse: reads the text, and raises C{ValueError} if it is wrong; C{None} if any text will do.
     @ivar absent: what applies without the option, where there is no C{default}.
-    @ivar settings: the class whose field has the value, if one has. The field has the option's name, without C{no-}, unless
-        C{attribute} names it.
+    @ivar settings: the class with a field for the value, if there is one. The field has the option's name, without C{no-},
+        unless C{attribute} names it.
     @ivar reloads: whether a reload applies it while the server answers.
-    @ivar toWorkers: whether the workers need it.
     @ivar inFile: whether the configuration file may have it.
-    @ivar short: its letter.
     """
 
     name: str
@@ -116,13 +110,12 @@ class Option:
     settings: type[ServiceOptions] | type[GuardPolicy] | None = None
     attribute: str = ""
     reloads: bool = False
-    toWorkers: bool = False
     inFile: bool = True
     short: str | None = None
 
     @property
     def description(self) -> str:
-        """What the option does."""
+        """The whole help."""
         return f"{self.help} May be given several times." if self.kind == LIST else self.help
 
     @property
@@ -132,7 +125,7 @@ class Option:
         return self.attribute or first + "".join(map(str.capitalize, others))
 
     def fieldValue(self, value: Any) -> Any:
-        """The value for the field, from the value that was read."""
+        """The value for the field, from the parsed value."""
         if self.kind == LIST:
             return tuple(value)
         return bool(value) != self.name.startswith("no-") if self.kind == SWITCH else value
@@ -142,20 +135,20 @@ _port = partial(parsePort, lowest=0)
 _limit = partial(parseLimit, lowest=0)
 _burst = partial(parseLimit, lowest=1)
 _service = partial(Option, settings=ServiceOptions)
-_guard = partial(Option, settings=GuardPolicy, toWorkers=True)
+_guard = partial(Option, settings=GuardPolicy)
 
-# One option in two lines, which the formatter would make eight.
+# An option in one line or two, which the formatter would make eight.
 # fmt: off
 _options = (
     Option("port", NUMBER, "N", str(DEFAULT_PORT), parse=_port, short="p",
            help="The UDP port to listen on; 0 for any free one."),
     Option("interface", LIST, "ADDR", absent="127.0.0.1 and ::1", parse=parseInterface, short="i",
            help="A local IP address to listen on. 0.0.0.0 is all of IPv4, :: all of IPv6."),
-    _service("max-payload", NUMBER, "N", absent="no limit", parse=parsePayloadSize, toWorkers=True,
+    _service("max-payload", NUMBER, "N", absent="no limit", parse=parsePayloadSize,
              help="Drop datagrams of more than N bytes."),
     _service("log-datagrams", NUMBER, "RATE", str(ServiceOptions.logDatagrams), parse=parseLogRate, reloads=True,
-             toWorkers=True, help="How many datagrams a second get their two lines in the log; 0 for none, or all."),
-    _service("write-timeout", NUMBER, "SECONDS", f"{ServiceOptions.writeTimeout:g}", parse=parseSeconds, toWorkers=True,
+             help="How many datagrams a second get their two lines in the log; 0 for none, or all."),
+    _service("write-timeout", NUMBER, "SECONDS", f"{ServiceOptions.writeTimeout:g}", parse=parseSeconds,
              help="How long a reply waits for a full send queue."),
     _service("receive-buffer", NUMBER, "BYTES", absent="the system's", parse=parseBytes,
              help="Receive buffer to request from the system, as in 4M."),
@@ -165,22 +158,18 @@ _options = (
            help="A network to answer without a limit."),
     _guard("rate", NUMBER, "N", str(GuardPolicy.rate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to each source that is not trusted; 0 for no limit."),
-    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True,
-           help="How many of them may come at once."),
+    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True, help="How many of them may come at once."),
     _guard("max-rate", NUMBER, "N", str(GuardPolicy.maxRate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to all sources together; 0 for no limit."),
     _guard("no-loop-guard", SWITCH, attribute="loops",
            help="Answer other servers and forged sources too, and do not limit the hops of replies."),
-    _guard("dry-run", SWITCH, reloads=True,
-           help="Count what the guard would drop, and drop nothing."),
-    _service("no-offload", SWITCH, toWorkers=True,
-             help="Receive and send each datagram separately: no GRO, no GSO."),
+    _guard("dry-run", SWITCH, reloads=True, help="Count what the guard would drop, and drop nothing."),
+    _service("no-offload", SWITCH, help="Receive and send each datagram separately: no GRO, no GSO."),
     Option("metrics", TEXT, "ENDPOINT", absent="nowhere", parse=parseEndpoint,
            help="Serve Prometheus metrics and health checks there, as tcp:9107:interface=127.0.0.1."),
     Option("config", TEXT, "FILE", absent="none", inFile=False,
            help="A TOML file with more of these options; SIGHUP reads it again."),
-    Option("check-config", TEXT, "FILE", inFile=False,
-           help="Print what is wrong with such a file, and exit."),
+    Option("check-config", TEXT, "FILE", inFile=False, help="Print what is wrong with such a file, and exit."),
     Option("socket-activation", LIST, "NAME", absent="none",
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,
@@ -194,10 +183,7 @@ FILE_OPTIONS: Mapping[str, Option] = {name: option for name, option in OPTIONS.i
 
 
 def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
-    """Make the settings objects.
-
-    @param values: the parsed value of each option, by the option's name. An empty list stands for the default.
-    """
+    """Make the settings objects of the parsed values, by the names of their options. An empty list stands for the default."""
 
     def fields(settings: type) -> dict[str, Any]:
         chosen = (option for option in _options if option.settings is settings and values[option.name] != [])
@@ -208,25 +194,9 @@ def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy
 
 def toWorkerSettings(options: ServiceOptions, policy: GuardPolicy) -> dict[str, Any]:
     """What a worker needs, as JSON can carry it."""
-    chosen = (option.field for option in _options if option.toWorkers and option.settings is ServiceOptions)
-    return {"options": {field: getattr(options, field) for field in chosen}, "policy": policy.asSettings()}
+    return {"options": asdict(options), "policy": policy.asSettings()}
 
 
 def fromWorkerSettings(settings: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
     """Read what L{toWorkerSettings} made."""
     return ServiceOptions(**settings["options"]), GuardPolicy.fromSettings(settings["policy"])
-
-
-def documentation(markup: str) -> list[str]:
-    """The table of options for the documentation: the option, its default, and its help.
-
-    @param markup: C{"markdown"} or C{"rst"}.
-    @return: the lines.
-    """
-    rows = [
-        (f"--{option.name} {option.value}".rstrip(), option.default or option.absent, option.description) for option in _options
-    ]
-    if markup == "markdown":
-        head = ["| option | default | |", "|---|---|---|"]
-        return head + [f"| `{name}` | {default} | {text} |" for name, default, text in rows]
-    return [line.rstrip() for name, *cells in rows for line in (f"* - ``{name}``", *(f"  - {cell}" for cell in cells))]

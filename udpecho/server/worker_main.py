@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -21,10 +21,9 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
 from udpecho.server.counters import COUNTERS_SIZE, Counters
-from udpecho.server.datagram_log import DatagramLog
-from udpecho.server.listeners import ListenAddresses, LocalListeners, warnUndrained
+from udpecho.server.listeners import ListenAddresses, LocalListeners
 from udpecho.server.settings import fromWorkerSettings
-from udpecho.server.worker_messages import MessageReceiver, SentLines, SentLog, encode
+from udpecho.server.worker_messages import MessageReceiver, SentDatagramLog, SentLog, encode
 
 #: Seconds between two reports of the guard's statistics.
 _reportInterval = 1.0
@@ -35,15 +34,13 @@ _log = Logger()
 
 
 class Worker:
-    """Serves as the parent's messages say.
+    """Serves with the settings in the parent's messages, which it reads from standard input.
 
     @ivar status: the exit status to end with.
     """
 
     def __init__(self, reactor: Any, write: Callable[[bytes], object]) -> None:
-        """@param reactor: the reactor to serve with.
-        @param write: takes messages to the parent.
-        """
+        """@param write: takes messages to the parent."""
         self._messages = MessageReceiver({"configure": self._configure, "change": self._change}, self._failed)
         self.status = 0
         self._listeners: LocalListeners | None = None
@@ -51,10 +48,7 @@ class Worker:
         self._reportedFill = 0.0
         self._reactor = reactor
         self._write = write
-
-    def read(self, descriptor: int) -> None:
-        """Read the parent's messages from a pipe."""
-        self._messages.makeConnection(ProcessReader(self._reactor, self, descriptor, descriptor))
+        self._messages.makeConnection(ProcessReader(reactor, self, 0, 0))
 
     def childDataReceived(self, descriptor: int, data: bytes) -> None:
         """Data came through the pipe."""
@@ -65,13 +59,13 @@ class Worker:
         self.stop()
 
     def stop(self) -> None:
-        """End, having answered what is queued."""
+        """Answer what is queued, and end."""
         # A signal and the end of the input may both come.
         with suppress(error.ReactorNotRunning):
             self._reactor.stop()
 
     def _failed(self, line: bytes) -> None:
-        _log.failure("cannot do what the parent wants: {line}", line=line[:200])
+        _log.failure("a message of the parent must be one that can be handled, got {line}", line=line[:200])
         self.status = 1
         self.stop()
 
@@ -84,9 +78,9 @@ class Worker:
             reactor,
             ListenAddresses(0, None, [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]),
             options,
+            SentDatagramLog(options.logDatagrams, reactor, self._write),
             policy,
             Counters(memory[offset : offset + COUNTERS_SIZE]),
-            DatagramLog(options.logDatagrams, reactor, SentLines(self._write)),
         )
         listeners.bind()
         reports = LoopingCall(self._reportGuard)
@@ -101,10 +95,8 @@ class Worker:
         self._listeners.configure(policy, options.logDatagrams)
 
     async def _shutDown(self, listeners: LocalListeners) -> None:
-        drained = await listeners.drain()
+        await listeners.drain()
         await listeners.close()
-        if not drained:
-            warnUndrained()
         self._reportGuard()
 
     def _reportGuard(self) -> None:
@@ -118,40 +110,24 @@ class Worker:
             self._write(encode("guard", {"busiest": busiest, "wouldDrop": added, "fill": fill}))
 
 
-def _writeAll(descriptor: int, data: bytes) -> None:
-    """Write to the parent, and wait while it does not read, as a process waits for its own log. If the parent has ended, nobody
-    will read it.
-    """
-    with suppress(BrokenPipeError):
-        while data:
-            data = data[os.write(descriptor, data) :]
-
-
-def _installReactor(module: str, loop: str | None = None) -> Any:
-    """Install the kind of reactor that the parent has: its module, and the class of its event loop if it has one."""
-    arguments = [] if loop is None else [namedAny(loop)()]
-    namedModule(module).install(*arguments)
-    from twisted.internet import reactor
-
-    return reactor
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Be a worker.
-
-    @param arguments: the module of the reactor, and the class of its event loop, if it has one.
-    """
+def main(module: str, *loop: str) -> None:
+    """Be a worker, with the parent's kind of reactor: its module, and the class of its event loop if it has one."""
     # What a library prints is no message.
     output = os.dup(1)
     os.dup2(2, 1)
 
     def write(message: bytes) -> None:
-        _writeAll(output, message)
+        # Waits while the parent does not read, as a process waits for its own log. The parent may have ended.
+        with suppress(BrokenPipeError):
+            while message:
+                message = message[os.write(output, message) :]
 
-    reactor = _installReactor(*arguments)
+    namedModule(module).install(*(namedAny(name)() for name in loop))
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
     globalLogBeginner.beginLoggingTo([SentLog(write)], redirectStandardIO=False)
     worker = Worker(reactor, write)
-    worker.read(0)
     # The reactor installs its own handler when it starts; a second stop would be an error there.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, lambda *_: reactor.callFromThread(worker.stop))
     reactor.run()

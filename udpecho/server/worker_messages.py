@@ -10,7 +10,7 @@ guard        an object                                        from the worker: s
 received     size, host, port, scope                          a datagram came in, and gets a line in the log
 written      size, host, port, scope                          a datagram went back, and gets a line in the log
 unlogged     received, bytes, written, bytes                  the sum of the datagrams that got no line
-log          level, text                                      a warning, or worse
+log          level, text                                      a warning or an error
 ===========  ===============================================  ==========================================================
 """
 
@@ -21,13 +21,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogLevel, eventAsText
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDatagramLog
-from udpecho.server.datagram_log import IDatagramLines
+from udpecho.server.datagram_log import DatagramLog
 
 #: How many characters of one log event are passed on.
 MAX_TEXT = 8192
@@ -36,15 +37,14 @@ _maxUnanswered = 1024
 
 
 def encode(kind: str, value: object) -> bytes:
-    """Make the line of a message."""
+    """The line of a message."""
     return json.dumps({kind: value}, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> tuple[str, Any]:
-    """Read the line of a message.
+    """The kind and the value of a message.
 
-    @return: its kind and its value.
-    @raise ValueError: if it is none.
+    @raise ValueError: if the line is none.
     """
     found = json.loads(line)
     if not isinstance(found, dict) or len(found) != 1:
@@ -62,7 +62,7 @@ class MessageReceiver(LineOnlyReceiver):
 
     def __init__(self, handlers: Mapping[str, Callable[[Any], object]], failed: Callable[[bytes], object]) -> None:
         """@param handlers: called with the value of a message, by its kind.
-        @param failed: called with a line that is no message, or whose handler raised, while the exception is being handled.
+        @param failed: called, while an exception is handled, with a line that is no message or that the handler failed on.
         """
         self._handlers = handlers
         self._failed = failed
@@ -76,32 +76,28 @@ class MessageReceiver(LineOnlyReceiver):
             self._failed(line)
 
 
-@implementer(IDatagramLines)
-class SentLines:
+class SentDatagramLog(DatagramLog):
     """Sends the lines of a worker's datagrams to its parent."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, rate: int | None, clock: IReactorTime, write: Callable[[bytes], object]) -> None:
         """@param write: takes the messages."""
+        super().__init__(rate, clock)
         self._write = write
 
-    def received(self, size: int, address: tuple[str, int]) -> None:
-        """Send the line of a datagram that came in."""
+    def _logReceived(self, size: int, address: tuple[str, int]) -> None:
         self._write(encode("received", [size, *address, getattr(address, "scopeID", 0)]))
 
-    def written(self, size: int, address: tuple[str, int]) -> None:
-        """Send the line of a reply."""
+    def _logWritten(self, size: int, address: tuple[str, int]) -> None:
         self._write(encode("written", [size, *address, getattr(address, "scopeID", 0)]))
 
-    def unlogged(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
-        """Send the sum of the others."""
-        self._write(encode("unlogged", [received, receivedBytes, written, writtenBytes]))
+    def _logSums(self, *sums: int) -> None:
+        self._write(encode("unlogged", sums))
 
 
 class LogForwarder:
     """Forwards the lines of one worker to the log of all.
 
-    A reply gets its line if its datagram did. The two have no more in common than peer and size; of many datagrams without a
-    reply the oldest are forgotten.
+    A reply gets its line if a datagram of its peer and size did. Of many datagrams without a reply the oldest are forgotten.
 
     @ivar logsAll: whether all datagrams get their lines.
     """
@@ -128,7 +124,7 @@ class LogForwarder:
         self._log.written(size, address, number > 0 or self.logsAll)
 
     def unlogged(self, value: Sequence[int]) -> None:
-        """The arguments of L{IDatagramLog.addUnlogged}."""
+        """Datagrams got no line: the arguments of L{IDatagramLog.addUnlogged}."""
         self._log.addUnlogged(*value)
 
     @staticmethod
@@ -141,14 +137,14 @@ class LogForwarder:
 
 @implementer(ILogObserver)
 class SentLog:
-    """Sends a worker's warnings, and worse, to its parent, which logs the rest of a worker's life itself."""
+    """Sends a worker's warnings and errors to its parent, which itself logs that a worker starts and ends."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         """@param write: takes the messages."""
         self._write = write
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Send an event."""
+        """Send an event, if it is a warning or an error."""
         level = event.get("log_level", LogLevel.info)
         if level >= LogLevel.warn:
             text = eventAsText(event, includeTimestamp=False, includeSystem=False)

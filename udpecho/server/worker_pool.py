@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet import defer, error
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog, Reactor
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
-from udpecho.server.counters import Counters, CountersView, SummedCounters
-from udpecho.server.datagram_log import DatagramLog
-from udpecho.server.guard_stats import GuardStats
+from udpecho.server.counters import Counters, CountersView, GuardStats, SharedCounters, SummedCounters
 from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
-from udpecho.server.shared_counters import SharedCounters
 from udpecho.server.worker_messages import LogForwarder
 from udpecho.server.worker_process import WorkerProcess, cancel, describeEnd
 
@@ -37,12 +33,12 @@ _log = Logger()
 
 
 class WorkerSlot:
-    """The place of one worker: its sockets and its counters, which the processes that succeed each other have in common.
+    """A worker's sockets and counters, which its process and those that replace it have in common.
 
     @ivar name: its number, from 1.
     @ivar process: its process, if it has one at the moment.
     @ivar failed: whether its last process ended before it was ready.
-    @ivar drained: whether its last process ended because it was to, and did so well.
+    @ivar drained: whether its last process was stopped, and ended with exit status 0.
     """
 
     def __init__(self, pool: WorkerPool, index: int, sockets: Sequence[socket.socket], counters: Counters) -> None:
@@ -63,7 +59,7 @@ class WorkerSlot:
         self._waiting = None
         pool = self._pool
         forwarder = self._forwarder = LogForwarder(pool.log, pool.logsAll)
-        # Set before it is started, since it may have ended before that has returned.
+        # Set before it is started: it may end before that returns.
         self.process = WorkerProcess(
             pool.reactor,
             self.name,
@@ -86,7 +82,7 @@ class WorkerSlot:
             self.process.send("change", self._pool.settings)
 
     def stop(self) -> None:
-        """Have the process end. If there is none, and something is queued, one is started to answer that."""
+        """Have the process answer what is queued, and end. If there is none, and something is queued, start one."""
         cancel(self._waiting)
         self._waiting = None
         if self.process is None and any(map(hasQueued, self._sockets)):
@@ -137,27 +133,19 @@ class WorkerSlot:
 class WorkerPool:
     """Keeps a number of workers running.
 
-    @ivar reactor: starts the processes.
-    @ivar log: gets their lines.
-    @ivar settings: what they are configured with, L{toWorkerSettings}.
     @ivar memory: the descriptor of the memory of their counters.
     @ivar counters: those of each worker.
-    @ivar guardStats: what their guards report.
+    @ivar guardStats: the sum of what their guards report.
     @ivar started: whether they have been started.
     @ivar stopping: whether they are to end.
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        sockets: Sequence[Sequence[socket.socket]],
-        log: IDatagramLog,
-        settings: Mapping[str, Any],
+        self, reactor: Any, sockets: Sequence[Sequence[socket.socket]], log: IDatagramLog, settings: Mapping[str, Any]
     ) -> None:
         """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param sockets: for each worker the bound sockets that it serves on. They stay open here, so that what is queued on
             them outlives a worker.
-        @param log: the log of all workers.
         @param settings: the result of L{toWorkerSettings}.
         @raise OSError: if there is no memory or no descriptor left for the counters.
         """
@@ -180,10 +168,7 @@ class WorkerPool:
         return self.settings["options"]["logDatagrams"] is None
 
     def start(self) -> defer.Deferred[None]:
-        """Start the workers.
-
-        @return: fires when all of them have been ready at one time; never if they do not come to that.
-        """
+        """Start the workers. The Deferred fires as soon as all are ready at one time."""
         ready = self._ready
         assert ready is not None
         self.started = True
@@ -202,14 +187,12 @@ class WorkerPool:
             slot.change()
 
     def undrained(self) -> list[int]:
-        """After the stop, the indices of the workers that had no process to answer what was queued, or one that failed."""
+        """After the stop, the indices of the workers whose process failed, or that had none."""
         return [index for index, slot in enumerate(self._slots) if not slot.drained]
 
     def stop(self, timeout: float) -> defer.Deferred[None]:
-        """Have the workers answer what is queued and end; kill those that do not.
-
-        @param timeout: how many seconds they have for what is queued.
-        @return: fires when all have ended.
+        """Have the workers answer what is queued, for C{timeout} seconds, and end; kill those that do not. The Deferred fires
+        when all have ended.
         """
         self.stopping = True
         self._ready = None
@@ -248,7 +231,7 @@ class WorkerPool:
     # What a slot reports
 
     def workerStopped(self) -> None:
-        """A process has ended, as it was to."""
+        """A process has ended after the stop."""
         if not any(slot.process for slot in self._slots):
             self._finish()
 
@@ -260,7 +243,7 @@ class WorkerPool:
             ready.callback(None)
 
     def workerFailed(self) -> None:
-        """A process has ended, and was not to."""
+        """A process has ended before the stop."""
         if not self._logged and all(slot.failed for slot in self._slots):
             self._logged = True
             _log.error("no worker can start: nothing is answered until one does, and they are tried again and again")
@@ -269,21 +252,13 @@ class WorkerPool:
 class WorkerListeners(Listeners):
     """Sockets on which workers serve, several on each address."""
 
+    policy: GuardPolicy
+
     def __init__(
-        self,
-        reactor: Reactor,
-        where: ListenAddresses,
-        options: ServiceOptions,
-        policy: GuardPolicy,
-        log: IDatagramLog | None = None,
+        self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions, log: IDatagramLog, policy: GuardPolicy
     ) -> None:
-        """@param policy: the policy of the guard of each worker.
-        @param log: gets the lines of all workers; by default a L{DatagramLog}.
-        """
-        super().__init__(reactor, where, options)
+        super().__init__(reactor, where, options, log, policy)
         self.guardStats = GuardStats()
-        self._policy = policy
-        self.log = DatagramLog(options.logDatagrams, IReactorTime(reactor)) if log is None else log
         # Those of the workers that have ended first, then those of the workers.
         self._past = Counters()
         self._parts: list[CountersView] = [self._past]
@@ -291,7 +266,7 @@ class WorkerListeners(Listeners):
         self._pool: WorkerPool | None = None
 
     def bind(self) -> None:
-        """Bind the sockets, and make the pool, since there may be no memory left for its counters."""
+        """Bind the sockets, and make the pool: there may be no memory left for its counters."""
         super().bind()
         if self._pool is None:
             sockets = list(zip(*(group.sockets for group in self._groups())))
@@ -308,7 +283,7 @@ class WorkerListeners(Listeners):
         return [port for port in self.ports if isinstance(port, SocketGroup)]
 
     def _settings(self) -> dict[str, Any]:
-        return toWorkerSettings(self.options, self._policy)
+        return toWorkerSettings(self.options, self.policy)
 
     def _listen(self, interface: str, number: int) -> BoundPort:
         return SocketGroup(number, interface, self.options.workers, self.options.receiveBuffer)
@@ -332,12 +307,12 @@ class WorkerListeners(Listeners):
             pool.close()
 
     def start(self) -> defer.Deferred[None]:
-        """Start the workers."""
+        """Start the workers. The Deferred fires when all answer."""
         assert self._pool is not None
         return self._pool.start()
 
-    async def drain(self) -> bool:
-        """Stop the workers. They log themselves what they cannot answer."""
+    async def _drain(self) -> bool:
+        # The workers themselves log what they cannot answer.
         pool = self._pool
         if pool is None or not pool.started:
             return True
@@ -345,15 +320,10 @@ class WorkerListeners(Listeners):
         self.log.close()
         return not any(group.hasQueued(index) for group in self._groups() for index in pool.undrained())
 
-    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """Change the settings of the workers."""
-        self._policy = replace(policy, loops=self._policy.loops)
-        self.options = replace(self.options, logDatagrams=logDatagrams)
-        if isinstance(self.log, DatagramLog):
-            self.log.setRate(logDatagrams)
+    def _apply(self, policy: GuardPolicy) -> None:
         if self._pool is not None:
             self._pool.change(self._settings())
 
     def processes(self) -> int:
-        """How many workers answer."""
+        """@return: how many workers answer."""
         return 0 if self._pool is None else self._pool.alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet import error
@@ -24,15 +25,13 @@ _maxStandardError = 16384
 _tracebackTime = 0.5
 #: Seconds between two attempts to reap a process whose output has ended.
 _reapInterval = 0.05
-#: The module search path is the parent's, whatever it came from, and nothing is imported from the working directory, as with
-#: C{-m} it would be. The terminal's interrupt and hang-up are for the parent, which ends the workers.
+#: The module search path is the parent's; with C{-m} the working directory would be in it. The terminal's interrupt and hang-up
+#: are for the parent, which ends the workers.
 _program = (
     "import sys; n = int(sys.argv[1]) + 2; sys.path[:] = sys.argv[2:n];"
     " import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)];"
-    " from udpecho.server.worker_main import main; main(sys.argv[n:])"
+    " from udpecho.server.worker_main import main; main(*sys.argv[n:])"
 )
-#: The first descriptor that a worker gets besides standard input, output and error.
-_firstDescriptor = 3
 
 
 class WorkerProcess(ProcessProtocol):
@@ -51,7 +50,7 @@ class WorkerProcess(ProcessProtocol):
     ) -> None:
         """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param name: the number of the worker, for the log.
-        @param handlers: called with the value of each message, by its kind, besides C{log}.
+        @param handlers: called with the value of each message, by its kind, except C{log}.
         @param ended: called with the reason when the process has ended, or could not be started.
         """
         self.ready = False
@@ -67,12 +66,9 @@ class WorkerProcess(ProcessProtocol):
         self._reaping: IDelayedCall | None = None
 
     def start(self, descriptors: Sequence[int], settings: Mapping[str, object]) -> None:
-        """Start the process.
-
-        @param descriptors: the memory of the counters, then the sockets.
-        @param settings: what else the worker needs: what JSON can carry.
-        """
-        numbers = range(_firstDescriptor, _firstDescriptor + len(descriptors))
+        """Start the process with descriptors, of the counters' memory and of the sockets, and settings that JSON can carry."""
+        # After standard input, output and error.
+        numbers = range(3, 3 + len(descriptors))
         try:
             self._reactor.spawnProcess(
                 self,
@@ -97,45 +93,37 @@ class WorkerProcess(ProcessProtocol):
 
     def kill(self) -> None:
         """End the process at once."""
-        try:
+        with suppress(error.ProcessExitedAlready):
             self.transport.signalProcess("KILL")
-        except error.ProcessExitedAlready:
-            return
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """The process has written messages, or to its standard error."""
         if childFD == 1:
             self._messages.dataReceived(data)
-        else:
-            self._addStandardError(data)
+            return
+        left = _maxStandardError - self._standardErrorSize
+        self._standardError += data[:left]
+        self._standardErrorSize += len(data[:left])
+        if left and self._logging is None:
+            self._logging = self._reactor.callLater(_tracebackTime, self._logStandardError)
 
     def loseConnection(self) -> None:
         """The process has sent a message that is too long."""
         self.disconnecting = True
-        _log.error(
-            "worker {worker} sent a message of more than {most} bytes, and is killed", worker=self._name, most=self._most
-        )
+        most = self._messages.MAX_LENGTH
+        _log.error("worker {worker} sent a message of more than {most} bytes, and is killed", worker=self._name, most=most)
         self.kill()
-
-    @property
-    def _most(self) -> int:
-        return self._messages.MAX_LENGTH
 
     def childConnectionLost(self, childFD: int) -> None:
         """The process has closed its output: it is ending."""
         if childFD == 1:
-            self._reapSoon()
-
-    def _reapSoon(self) -> None:
-        self._reaping = self._reactor.callLater(_reapInterval, self._reap)
+            self._reaping = self._reactor.callLater(_reapInterval, self._reap)
 
     def _reap(self) -> None:
-        """Reap the process (C{wait(2)}). Reactors do that on SIGCHLD, but not one that runs without its signal handlers, nor
-        one on an event loop that has its own.
-        """
+        # Reactors do it on SIGCHLD, but not without their signal handlers, nor on an event loop that has its own.
         from twisted.internet.process import reapAllProcesses
 
-        self._reapSoon()
+        self._reaping = self._reactor.callLater(_reapInterval, self._reap)
         reapAllProcesses()
 
     def _logInvalid(self, line: bytes) -> None:
@@ -144,13 +132,6 @@ class WorkerProcess(ProcessProtocol):
     def _logEvent(self, value: Sequence[str]) -> None:
         level, text = value
         _log.emit(LogLevel.lookupByName(level), "worker {worker}: {text}", worker=self._name, text=text)
-
-    def _addStandardError(self, data: bytes) -> None:
-        left = _maxStandardError - self._standardErrorSize
-        self._standardError += data[:left]
-        self._standardErrorSize += len(data[:left])
-        if left and self._logging is None:
-            self._logging = self._reactor.callLater(_tracebackTime, self._logStandardError)
 
     def _logStandardError(self) -> None:
         cancel(self._logging)
