@@ -192,16 +192,16 @@ class SegmentationTests:
             for _ in range(12):
                 burst(sock, bytes(64), 1)
             bed.receive()
-            assert (bed.batch.asked, bed.batch.datagrams) == (SLOTS, 12 * 64)
+            assert (bed.batch.requested, bed.batch.datagrams) == (SLOTS, 12 * 64)
             for _ in range(12):
                 burst(sock, bytes(64), 1)
-            assert (bed.receive(), bed.batch.asked, bed.batch.datagrams) == (8, 8, 512)
+            assert (bed.receive(), bed.batch.requested, bed.batch.datagrams) == (8, 8, 512)
             assert (bed.receive(), bed.batch.datagrams) == (4, 256)
             sock.send(b"one")
             bed.receive()
             sock.send(b"another")
             bed.receive()
-            assert bed.batch.asked == SLOTS
+            assert bed.batch.requested == SLOTS
 
     def test_asOne(self) -> None:
         """A burst comes as one entry and goes back with one send."""

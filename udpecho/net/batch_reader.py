@@ -55,7 +55,7 @@ class SplittingReader:
         batch = self.batch
         entries = batch.receive(self._socket.fileno())
         self.datagrams, self.size = batch.datagrams, batch.size
-        return entries >= batch.asked
+        return entries >= batch.requested
 
     def handle(self) -> None:
         """Hand it over, as far as the protocol wants it."""

@@ -12,8 +12,7 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import BatchSendCallback, SendCallback
-from udpecho.net.batch import BatchOptions, MessageBatch
-from udpecho.net.batch_slots import Fields
+from udpecho.net.batch import BatchOptions, Fields, MessageBatch
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.gso import MAX_SEGMENTS, REFUSALS, SegmentLimits
 from udpecho.net.linux.mmsg import HEADER_SIZE

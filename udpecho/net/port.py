@@ -215,7 +215,7 @@ class DatagramPort(udp.Port):
 
     def getKernelDrops(self) -> int | None:
         """How many datagrams the system dropped because the receive buffer was full; C{None} where it does not report it."""
-        return sockopt.kernelDrops(self.socket) if sockopt.available else None
+        return sockopt.kernelDrops(self.socket)
 
     # Reading
 

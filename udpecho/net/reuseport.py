@@ -80,9 +80,8 @@ class SocketGroup:
 
     def getKernelDrops(self) -> int | None:
         """How many datagrams the system dropped because a receive buffer was full; C{None} where it does not report it."""
-        if not sockopt.available:
-            return None
-        return sum(sockopt.kernelDrops(sock) or 0 for sock in self.sockets)
+        drops = [sockopt.kernelDrops(sock) for sock in self.sockets]
+        return None if None in drops else sum(number or 0 for number in drops)
 
     def hasQueued(self, index: int) -> bool:
         """Whether datagrams are queued on one of the sockets."""

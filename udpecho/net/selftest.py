@@ -6,9 +6,8 @@ import socket
 from collections import Counter
 from functools import lru_cache
 
-from udpecho.net.batch import BatchOptions, MessageBatch
+from udpecho.net.batch import SLOT_SIZE, BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
-from udpecho.net.batch_slots import SLOT_SIZE
 from udpecho.net.linux import sockopt
 
 
@@ -30,9 +29,7 @@ def unsupportedReason() -> str | None:
 
 
 def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
-    """@return: what is wrong.
-    @raise OSError: if something cannot be done at all.
-    """
+    """What is wrong, if anything is; @raise OSError: if something cannot be done at all."""
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]
     outcomes: Counter[tuple[str | None, int, int]] = Counter()
     options = BatchOptions(False, None, sockopt.enablePktinfo(far), sockopt.enableRecvHopLimit(far))

@@ -127,8 +127,10 @@ def kernelDrops(sock: socket.socket) -> int | None:
     """How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth number of
     C{SO_MEMINFO}, C{linux/sock_diag.h}).
 
-    @return: C{None} if the kernel does not report it.
+    @return: C{None} if the system does not report it.
     """
+    if not available:
+        return None
     try:
         numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 9 * 4)
     except OSError:
