@@ -20,9 +20,7 @@ class InputReader(FileDescriptor):
     """
 
     def __init__(self, reactor: Reactor, descriptor: int) -> None:
-        """@param reactor: an C{IReactorFDSet} provider.
-        @param descriptor: a file descriptor, open for reading.
-        """
+        """@param reactor: an C{IReactorFDSet} provider."""
         super().__init__(reactor)
         self._descriptor = descriptor
         self._wanted = 0

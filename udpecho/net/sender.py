@@ -36,7 +36,7 @@ class _Waiting(NamedTuple):
 
 
 def notifySent(callback: SendCallback, reason: str | None) -> None:
-    """Report the outcome of a datagram. What the callback raises is logged."""
+    """Report an outcome. What the callback raises is logged."""
     try:
         callback(reason)
     except Exception:
@@ -70,9 +70,8 @@ class Sender:
         self._open = True
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
-        """Send a datagram, now or as soon as the send queue has space.
+        """Send as L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>} does.
 
-        @see: L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>}
         @return: the system's error number if it refused, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
@@ -93,10 +92,7 @@ class Sender:
         return number
 
     def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary) -> int:
-        """Hand a datagram to the system.
-
-        @return: 0, or the system's error number.
-        """
+        """@return: 0, or the system's error number."""
         number = 0
         for _ in range(SEND_TRIES):
             try:

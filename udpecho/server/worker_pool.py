@@ -343,7 +343,7 @@ class WorkerListeners(Listeners):
             return True
         await pool.stop(DRAIN_TIMEOUT)
         self.log.close()
-        return not any(group.hasQueued(index) for group in self._groups() for index in pool.undrained())
+        return not any(hasQueued(group.sockets[index]) for group in self._groups() for index in pool.undrained())
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
         """Change the settings of the workers."""

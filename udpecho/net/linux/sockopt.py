@@ -63,7 +63,7 @@ def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bo
 def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
     """Report with each datagram the local address it was sent to, or no more.
 
-    @return: whether the kernel will: what imitates Linux may not.
+    @return: whether the kernel will: an imitation of Linux may not.
     """
     return _enable(sock, IP_PKTINFO, IPV6_RECVPKTINFO, wanted)
 
@@ -78,7 +78,7 @@ def enableRecvHopLimit(sock: socket.socket, wanted: bool = True) -> bool:
 
 def enableRecvErr(sock: socket.socket) -> None:
     """Queue what ICMP reports about datagrams that were sent: also host and network unreachable, which the kernel ignores
-    otherwise (RFC 1122 section 4.1.3.3 asks for all). Where it cannot, refusals still come.
+    otherwise (RFC 1122 section 4.1.3.3 requires all). Where it cannot, refusals still come.
     """
     _enable(sock, IP_RECVERR, IPV6_RECVERR, True)
 
@@ -125,9 +125,7 @@ def isNonUnicast(host: str) -> bool:
 
 def kernelDrops(sock: socket.socket) -> int | None:
     """How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth number of
-    C{SO_MEMINFO}, C{linux/sock_diag.h}).
-
-    @return: C{None} if the system does not report it.
+    C{SO_MEMINFO}, C{linux/sock_diag.h}); C{None} if the system does not report it.
     """
     if not available:
         return None
