@@ -193,7 +193,7 @@ class MessageBatch:
         self.fields: Fields | None = None
 
     def receive(self, descriptor: int) -> int:
-        """Receive a batch from a socket. What was in the slots is gone.
+        """Receive a batch, in place of the one before.
 
         @return: how many entries it has; fewer than L{requested} if no more were there.
         @raise OSError: if there is none.

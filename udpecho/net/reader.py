@@ -30,9 +30,7 @@ class Delivery:
     """
 
     def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
-        """@param maxThroughput: how many bytes of the backlog to hand over in one turn.
-        @param waiting: what waits for the send queue.
-        """
+        """@param maxThroughput: how many bytes of the backlog to hand over in one turn."""
         self._protocol = context.protocol
         self._endpoints = context.endpoints
         self._maxPacketSize = context.maxPacketSize

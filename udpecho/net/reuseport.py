@@ -25,8 +25,7 @@ class SocketGroup:
 
     def __init__(self, number: int, interface: str, size: int, receiveBuffer: int | None = None) -> None:
         """@param number: the port number, 0 for any free one.
-        @param interface: the local IP address to bind; C{"::"} is all of IPv6 and nothing of IPv4.
-        @param size: how many sockets to bind.
+        @param interface: the local IP address to bind C{size} sockets to; C{"::"} is all of IPv6 and nothing of IPv4.
         @param receiveBuffer: the receive buffer to request for each, in bytes.
         @raise error.InvalidAddressError: if C{interface} is not an IP address.
         @raise error.CannotListenError: if the system refuses the address: also if another program has it that would share it.

@@ -13,10 +13,7 @@ from udpecho.net.linux import sockopt
 
 @lru_cache(1)
 def unsupportedReason() -> str | None:
-    """Prove the layouts on this machine: send a few datagrams through a pair of sockets, and back.
-
-    @return: C{None} if batches work here, else why not.
-    """
+    """Send a few datagrams through a pair of sockets, and back; C{None} if batches work here, else why not."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
             for sock in (near, far):

@@ -85,7 +85,8 @@ class Sender:
         else:
             number = self._transmit(datagram, destination, ancillary)
         if number in _sendLater:
-            self._wait(datagram, destination, ancillary, callback)
+            deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
+            self._wait(_Waiting(deadline, datagram, destination, ancillary, callback))
             return 0
         self._report("send_failed" if number else None, callback)
         self._errors.notifySoon()
@@ -127,14 +128,11 @@ class Sender:
             self._context.dropped[reason] += 1
         notifySent(callback, reason)
 
-    def _wait(
-        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
-    ) -> None:
+    def _wait(self, waiting: _Waiting) -> None:
         if len(self.waiting) >= self._context.options.maxWaiting:
-            self._report("send_timeout", callback)
+            self._report("send_timeout", waiting.callback)
             return
-        deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
-        self.waiting.append(_Waiting(deadline, datagram, destination, ancillary, callback))
+        self.waiting.append(waiting)
         if not self._expiry.scheduled:
             self._expiry.schedule(self._context.options.writeTimeout)
             self._onFull()

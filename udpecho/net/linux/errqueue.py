@@ -39,11 +39,8 @@ class SendTimestamp(NamedTuple):
 
 
 def readEntry(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | SendTimestamp | None:
-    """Read an entry.
-
-    @param quoted: the payload that it came with.
-    @return: C{None} if it is of another kind, as the errors of this machine itself are: the send that met one has failed with
-        the same number.
+    """Read an entry; C{None} if it is of another kind, as the errors of this machine itself are: the send that met one has
+    failed with the same number.
     """
     for level, kind, data in complete(ancillary):
         if (level, kind) in RECVERR:
