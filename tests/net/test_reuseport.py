@@ -101,7 +101,7 @@ class SocketGroupTests:
             group.close()
 
     def test_receiveBuffer(self) -> None:
-        """A receive buffer is asked for, for each socket."""
+        """A receive buffer is requested for each socket."""
         group = SocketGroup(0, "127.0.0.1", 2, receiveBuffer=50_000)
         assert group.getReceiveBuffer() == 50_000
         assert {sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in group.sockets} == {100_000}
@@ -144,7 +144,7 @@ class AdoptTests:
     @onlyLinux
     @needsSharing
     def test_earlyDestination(self, runOnce: Run) -> None:
-        """What came to a group on all addresses before anybody read is answered from the address that was asked."""
+        """What came to a group on all addresses before anybody read is answered from the address it was sent to."""
 
         async def test(reactor: Any) -> None:
             group = SocketGroup(0, "0.0.0.0", 1)

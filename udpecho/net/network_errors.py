@@ -109,10 +109,7 @@ class NetworkErrors:
             self._later.schedule()
 
     def notify(self, unexplained: int = 0) -> None:
-        """Notify the protocol. To be called from the reactor only.
-
-        @param unexplained: an error number to report if the system has nothing else to report.
-        """
+        """Notify the protocol, from the reactor only: of C{unexplained}, an error number, if the system has nothing else."""
         self._later.cancel()
         if self._closed:
             return

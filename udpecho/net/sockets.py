@@ -44,9 +44,7 @@ def checkAdoptable(sock: socket.socket) -> None:
 
 
 def growReceiveBuffer(sock: socket.socket, size: int) -> None:
-    """Request a receive buffer of C{size} bytes, beyond the system's limit where that is allowed (C{SO_RCVBUFFORCE} in
-    C{socket(7)}).
-    """
+    """Request a receive buffer of so many bytes, beyond the limit where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)})."""
     if sockopt.available:
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_RCVBUFFORCE, size)

@@ -38,7 +38,7 @@ class SystemCalls(NamedTuple):
     lastError: Callable[[], int]
 
     def failure(self) -> OSError:
-        """The last error as an exception."""
+        """The last error."""
         number = self.lastError()
         return OSError(number, os.strerror(number))
 
