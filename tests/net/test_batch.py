@@ -32,8 +32,8 @@ class MessageBatchTests:
         ],
     )
     def test_everySize(self, bound: str, host: str) -> None:
-        """Datagrams of every size come back with the same bytes, from the address that was asked, and what a batch reports of
-        them is true.
+        """Datagrams of every size come back with the same bytes, from the address they were sent to, and what a batch reports
+        of them is true.
         """
         most = 65527 if ":" in host else 65507
         with bench(bound) as bed, talker(bed, host) as sock:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.batches import SEND_ERRORS, bench, burst, segmentsOf, take, talker
+from tests.support.batches import SEND_ERRORS, bench, segmentsOf, sendSegments, take, talker
 from tests.support.guards import needsBatches
 from tests.support.running import udpSocket
 from udpecho.net.linux import cmsg, sockopt
@@ -21,7 +21,7 @@ pytestmark = needsBatches
 #: A datagram's size, and why it is dropped, if it is.
 _entries = st.tuples(st.integers(0, 2000), st.sampled_from([None, None, None, "loop_guard", "too_large"]))
 #: The length of each datagram, how many they are, the length of the last, and whether to send just one.
-_bursts = st.tuples(st.integers(1, 1400), st.integers(1, 64), st.integers(0, 1399), st.booleans())
+_batches = st.tuples(st.integers(1, 1400), st.integers(1, 64), st.integers(0, 1399), st.booleans())
 
 
 def replies(sock: socket.socket, count: int) -> list[tuple[bytes, str, int | None]]:
@@ -73,11 +73,11 @@ class BatchSenderTests:
             for entry in range(SLOTS):
                 sock.send(bytes([entry]))
             bed.receive()
-            asked = bed.limitCalls(([at] if at else []) + [-number])
+            counts = bed.limitCalls(([at] if at else []) + [-number])
             bed.send()
             assert bed.outcomes == {None: [SLOTS - 1, SLOTS - 1], "send_failed": [1, 1]}
             assert take(sock, SLOTS - 1) == [bytes([entry]) for entry in range(SLOTS) if entry != at]
-            assert len(asked) <= 3
+            assert len(counts) <= 3
 
     @pytest.mark.parametrize("at", [0, 1, 31, 63])
     def test_fullQueue(self, at: int) -> None:
@@ -135,31 +135,31 @@ class BatchSenderTests:
 
 
 class SegmentationTests:
-    """Bursts of one flow that the kernel keeps together."""
+    """GRO batches: datagrams of one flow that the kernel keeps together."""
 
     @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
-        st.lists(_bursts, min_size=1, max_size=8),
+        st.lists(_batches, min_size=1, max_size=8),
         st.sampled_from(["127.0.0.1", "0.0.0.0"]),
         st.booleans(),
         st.lists(st.sampled_from([1, 2, -errno.EIO, -errno.EINVAL, -errno.EMSGSIZE, -errno.EPERM]), max_size=4),
     )
     def test_neverMoreOrLess(
-        self, bursts: list[tuple[int, int, int, bool]], bound: str, hopLimits: bool, script: list[int]
+        self, batches: list[tuple[int, int, int, bool]], bound: str, hopLimits: bool, script: list[int]
     ) -> None:
-        """Random bursts between single datagrams, with a shorter last one or not, come back as the same datagrams, also when
-        the system refuses to send some of them as one; the report has how many there were.
+        """Random GSO batches between single datagrams, with a shorter last one or not, come back as the same datagrams, also
+        when the system refuses to send some of them as one; the report has how many there were.
         """
         with bench(bound, segmentation=True, hopLimits=hopLimits) as bed, talker(bed, "127.0.0.1") as sock:
             sent: list[bytes] = []
-            for number, (segment, count, last, alone) in enumerate(bursts):
+            for number, (segment, count, last, alone) in enumerate(batches):
                 count = min(count, 65000 // segment)
                 payload = bytes([number]) * (segment * (count - 1) + min(segment, max(1, last)))
                 if alone:
                     sock.send(payload[:segment])
                     sent.append(payload[:segment])
                 else:
-                    burst(sock, payload, segment)
+                    sendSegments(sock, payload, segment)
                     sent += segmentsOf(payload, segment)
             came: list[bytes] = []
             datagrams = 0
@@ -185,42 +185,42 @@ class SegmentationTests:
             assert not replies - Counter(sent)
 
     def test_notTooMany(self) -> None:
-        """After a batch of bursts the next takes fewer of them, so that a guard that looks at each datagram is not busy for
-        long; after one of single datagrams it takes as many as ever.
+        """After a receive call with GRO batches the next takes fewer of them, so that a guard that looks at each
+        datagram is not busy for long; after one of single datagrams it takes as many as ever.
         """
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
             for _ in range(12):
-                burst(sock, bytes(64), 1)
+                sendSegments(sock, bytes(64), 1)
             bed.receive()
-            assert (bed.batch.asked, bed.batch.datagrams) == (SLOTS, 12 * 64)
+            assert (bed.batch.requested, bed.batch.datagrams) == (SLOTS, 12 * 64)
             for _ in range(12):
-                burst(sock, bytes(64), 1)
-            assert (bed.receive(), bed.batch.asked, bed.batch.datagrams) == (8, 8, 512)
+                sendSegments(sock, bytes(64), 1)
+            assert (bed.receive(), bed.batch.requested, bed.batch.datagrams) == (8, 8, 512)
             assert (bed.receive(), bed.batch.datagrams) == (4, 256)
             sock.send(b"one")
             bed.receive()
             sock.send(b"another")
             bed.receive()
-            assert bed.batch.asked == SLOTS
+            assert bed.batch.requested == SLOTS
 
     def test_asOne(self) -> None:
-        """A burst comes as one entry and goes back with one send."""
+        """A GRO batch comes as one entry and goes back with one send."""
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
             payload = bytes(range(64)) * 64 + b"end"
-            burst(sock, payload, 64)
+            sendSegments(sock, payload, 64)
             assert bed.receive() == 1
             assert (bed.batch.datagrams, bed.batch.counts(), bed.batch.longest()) == (65, [65], [64])
-            asked = bed.limitCalls([])
+            counts = bed.limitCalls([])
             bed.send()
-            assert asked == [1]
+            assert counts == [1]
             assert bed.separate == []
             assert take(sock, 65) == segmentsOf(payload, 64)
 
     def test_wildcard(self) -> None:
-        """A burst is answered from the address that was asked."""
+        """A GRO batch is answered from the address it was sent to."""
         with bench("0.0.0.0", segmentation=True) as bed, talker(bed, "127.0.0.3") as sock:
             sock.send(b"single")
-            burst(sock, b"x" * 250, 100)
+            sendSegments(sock, b"x" * 250, 100)
             assert bed.receive() == 2
             assert bed.batch.address(1).localHost == "127.0.0.3"
             bed.send()
@@ -232,12 +232,12 @@ class SegmentationTests:
         [(errno.EIO, False, False), (errno.EINVAL, False, True), (errno.EMSGSIZE, False, True)],
     )
     def test_remembered(self, number: int, again: bool, other: bool) -> None:
-        """A burst that the system refuses is sent one by one, and so are others for the same cause, at once."""
+        """A GSO batch that the system refuses is sent one by one, and so are others for the same cause, at once."""
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
             bed.limitCalls([-number])
             for segment, together in ((100, None), (100, again), (20, other)):
                 payload = b"x" * 10 * segment
-                burst(sock, payload, segment)
+                sendSegments(sock, payload, segment)
                 bed.receive()
                 bed.separate.clear()
                 bed.send()
@@ -245,12 +245,12 @@ class SegmentationTests:
                 assert take(sock, 10) == segmentsOf(payload, segment)
 
     def test_notRemembered(self) -> None:
-        """A burst whose datagrams are refused one by one too means nothing for bursts."""
+        """A GSO batch whose datagrams are refused one by one too means nothing for other batches."""
         with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
             bed.keeps = True
             bed.limitCalls([-errno.EINVAL])
             for _ in range(2):
-                burst(sock, b"x" * 100, 10)
+                sendSegments(sock, b"x" * 100, 10)
                 bed.receive()
                 bed.send()
             assert len(bed.separate) == 10
@@ -261,7 +261,7 @@ class SegmentationTests:
         """A reply has one hop less also in a batch with GRO batches, whether it is in one of them or not."""
         with bench(bound, segmentation=True, hopLimits=True) as bed, talker(bed, "127.0.0.1") as sock:
             assert sockopt.enableRecvHopLimit(sock)
-            for hops, send in ((64, lambda: burst(sock, b"x" * 250, 100)), (9, lambda: sock.send(b"single"))):
+            for hops, send in ((64, lambda: sendSegments(sock, b"x" * 250, 100)), (9, lambda: sock.send(b"single"))):
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
                 send()
             assert bed.receive() == 2
@@ -276,21 +276,21 @@ class SegmentationTests:
             for number in range(6):
                 sock.send(bytes([number]) * 10)
             assert bed.receive() == 6
-            asked = bed.limitCalls([])
+            counts = bed.limitCalls([])
             bed.send()
-            assert asked == [1]
+            assert counts == [1]
             assert take(sock, 6) == [bytes([number]) * 10 for number in range(6)]
 
     def test_joinedByLocalAddress(self) -> None:
-        """Requests of one flow to different local addresses are not joined: each is answered from the one that was asked."""
+        """Requests of one flow to different local addresses are not joined: each is answered from the one it was sent to."""
         with bench("0.0.0.0", segmentation=True) as bed, udpSocket("127.0.0.1") as sock:
             hosts = ["127.0.0.1"] * 3 + ["127.0.0.2"] * 3 + ["127.0.0.3"] * 3
             for number, host in enumerate(hosts):
                 sock.sendto(bytes([number]), (host, bed.sock.getsockname()[1]))
             assert bed.receive() == len(hosts)
-            asked = bed.limitCalls([])
+            counts = bed.limitCalls([])
             bed.send()
-            assert asked == [3]
+            assert counts == [3]
             expected = [(bytes([number]), host) for number, host in enumerate(hosts)]
             assert [(payload, host) for payload, host, _ in replies(sock, len(hosts))] == expected
 
@@ -303,8 +303,8 @@ class SegmentationTests:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, limit)
                 sock.send(bytes([number]))
             assert bed.receive() == len(hops)
-            asked = bed.limitCalls([])
+            counts = bed.limitCalls([])
             bed.send()
-            assert asked == [3]
+            assert counts == [3]
             expected = [(bytes([number]), limit - 1) for number, limit in enumerate(hops)]
             assert [(payload, limit) for payload, _, limit in replies(sock, len(hops))] == expected

@@ -16,11 +16,11 @@ from udpecho.net.open import dial
 
 
 class SourceAddressTests:
-    """The reply leaves from the address that was asked."""
+    """The reply leaves from the address the request was sent to."""
 
     @onlyLinux
     @pytest.mark.parametrize(
-        ("interface", "asked", "options"),
+        ("interface", "target", "options"),
         [
             ("0.0.0.0", "127.0.0.2", {}),
             ("", "127.0.0.3", {}),
@@ -28,23 +28,23 @@ class SourceAddressTests:
             pytest.param("::", "127.0.0.2", {}, marks=needsIPv6),
         ],
     )
-    def test_wildcard(self, run: Run, interface: str, asked: str, options: dict[str, Any]) -> None:
+    def test_wildcard(self, run: Run, interface: str, target: str, options: dict[str, Any]) -> None:
         """On a wildcard bind a connected client receives the reply, at once or written later to the address object."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()
             port = open_(reactor, protocol, interface, **options)
-            with udpSocket("::1" if ":" in asked else "127.0.0.1") as sock:
-                sock.connect((asked, port.getHost().port))
+            with udpSocket("::1" if ":" in target else "127.0.0.1") as sock:
+                sock.connect((target, port.getHost().port))
                 sock.send(b"who are you?")
                 await protocol.count(1)
                 sender = protocol.datagrams[0][1]
                 own = sock.getsockname()[1]
                 assert isinstance(sender, DatagramAddress)
-                mapped = interface == "::" and ":" not in asked
+                mapped = interface == "::" and ":" not in target
                 host = sock.getsockname()[0]
                 assert tuple(sender) == (f"::ffff:{host}" if mapped else host, own)
-                assert sender.localHost == (f"::ffff:{asked}" if mapped else asked)
+                assert sender.localHost == (f"::ffff:{target}" if mapped else target)
                 assert sender.unicast
                 port.write(b"it is me", sender)
                 assert sock.recv(100) == b"it is me"
@@ -170,7 +170,7 @@ class ConnectTests:
         run(test)
 
     def test_dial(self, run: Run) -> None:
-        """L{dial} opens a port that receives from its peer only, from the local address that was asked for."""
+        """L{dial} opens a port that receives from its peer only, from the local address that was requested."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from udpecho.net.later import SingleCall, drain
+from udpecho.net.later import SingleCall
 
 
 class SingleCallTests:
@@ -52,20 +52,3 @@ class SingleCallTests:
         call.schedule(1)
         clock.pump([1, 1, 1])
         assert times == [1, 2, 3]
-
-
-class DrainTests:
-    """L{drain}."""
-
-    @pytest.mark.parametrize(("readyAt", "expected", "at"), [(0, True, 0), (0.5, True, 0.5), (3, False, 1)])
-    def test_outcome(self, readyAt: float, expected: bool, at: float) -> None:
-        """It looks until everything is done, or gives up in time, and leaves no delayed call."""
-        clock = Clock()
-        outcomes: list[tuple[bool, float]] = []
-        done = drain(clock, lambda: clock.seconds() >= readyAt, lambda: 0.01, 1)
-        done.addCallback(lambda drained: outcomes.append((drained, clock.seconds())))
-        clock.pump([0.0, *[0.01] * 200])
-        ((drained, seconds),) = outcomes
-        assert drained is expected
-        assert seconds == pytest.approx(at, abs=0.02)
-        assert not clock.getDelayedCalls()

@@ -33,7 +33,7 @@ class InputReaderTests:
 
     @pytest.mark.parametrize("size", [0, 1, 70000])
     def test_file(self, run: Run, tmp_path: Path, size: int) -> None:
-        """A regular file, which epoll cannot wait for, is read in the pieces that are asked for."""
+        """A regular file, which epoll cannot wait for, is read in the pieces that are requested."""
         path = tmp_path / "input"
         data = random.Random(size).randbytes(size)
         path.write_bytes(data)

@@ -17,6 +17,7 @@ from tests.support.guards import needsIPv6, needsSharing, onlyLinux
 from tests.support.running import Recorder, Run, hasIPv6, openSockets, udpSocket
 from udpecho.net.open import adopt, listen
 from udpecho.net.reuseport import SocketGroup
+from udpecho.net.sockets import hasQueued
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ class SocketGroupTests:
             group.close()
 
     def test_receiveBuffer(self) -> None:
-        """A receive buffer is asked for, for each socket."""
+        """A receive buffer is requested for each socket."""
         group = SocketGroup(0, "127.0.0.1", 2, receiveBuffer=50_000)
         assert group.getReceiveBuffer() == 50_000
         assert {sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in group.sockets} == {100_000}
@@ -109,11 +110,11 @@ class SocketGroupTests:
     def test_kernelDrops(self) -> None:
         """What the kernel dropped is reported of all sockets together, and what is queued of one."""
         group = SocketGroup(0, "127.0.0.1", 2, receiveBuffer=4096)
-        assert [group.hasQueued(index) for index in (0, 1)] == [False, False]
+        assert [hasQueued(sock) for sock in group.sockets] == [False, False]
         with udpSocket() as sock:
             for _ in range(100):
                 sock.sendto(bytes(500), ("127.0.0.1", group.getHost().port))
-        assert sorted(group.hasQueued(index) for index in (0, 1)) == [False, True]
+        assert sorted(map(hasQueued, group.sockets)) == [False, True]
         assert group.getKernelDrops() == 100 - sum(queued(sock) for sock in group.sockets)
         group.close()
 
@@ -143,7 +144,7 @@ class AdoptTests:
     @onlyLinux
     @needsSharing
     def test_earlyDestination(self, runOnce: Run) -> None:
-        """What came to a group on all addresses before anybody read is answered from the address that was asked."""
+        """What came to a group on all addresses before anybody read is answered from the address it was sent to."""
 
         async def test(reactor: Any) -> None:
             group = SocketGroup(0, "0.0.0.0", 1)

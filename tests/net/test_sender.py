@@ -190,7 +190,7 @@ class SendQueueTests:
 
 
 class FullSocket:
-    """A socket whose send queue is full as long as a test says."""
+    """A socket whose send queue is full as long as a test wants it."""
 
     def __init__(self) -> None:
         self.full = True

@@ -144,7 +144,7 @@ def talker(bench: Bench, host: str) -> Iterator[socket.socket]:
         yield sock
 
 
-def burst(sock: socket.socket, payload: bytes, segment: int) -> None:
+def sendSegments(sock: socket.socket, payload: bytes, segment: int) -> None:
     """Send datagrams of one flow as one (C{UDP_SEGMENT})."""
     sock.sendmsg([payload], cmsg.replyControls(False, None, None, segment))
 

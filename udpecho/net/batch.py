@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
+from array import array
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,21 +16,23 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import DROP_REASONS, BatchSendCallback, IDatagramBatch
-from udpecho.net.batch_slots import SLOT_SIZE, BatchSlots, Fields
 from udpecho.net.linux import cmsg, sockopt
-from udpecho.net.linux.gso import SegmentLimits, countSegments
-from udpecho.net.linux.mmsg import SLOTS, SystemCalls, systemCalls
+from udpecho.net.linux.gso import SegmentLimits
+from udpecho.net.linux.mmsg import SLOTS, Slots, SystemCalls, systemCalls
 
+#: Bytes of a payload: longer than any datagram, and than any GRO batch.
+SLOT_SIZE = 65535
 #: If GRO batches come as long as those before, a batch has about so many datagrams at the most.
 _maxDatagrams = 512
 
+_noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
 _dontWait = socket.MSG_DONTWAIT if sockopt.available else 0
 
 
 class BatchOptions(NamedTuple):
     """What is set on a socket.
 
-    @ivar isIPv6: whether the socket's family is IPv6; it has no IPv4 datagrams then.
+    @ivar isIPv6: whether its family is IPv6; it has no IPv4 datagrams then.
     @ivar boundHost: the local address that all datagrams are sent to, C{None} if that differs.
     @ivar destinations: whether the kernel reports the local address of each datagram.
     @ivar hopLimits: whether the kernel reports the hop limit of each datagram; a reply has one less.
@@ -42,20 +46,121 @@ class BatchOptions(NamedTuple):
     segments: SegmentLimits | None = None
 
 
+class ControlFields(NamedTuple):
+    """Members of the usual control messages; C{destinations4} is the destination of the IPv4 header."""
+
+    interfaces: memoryview
+    locals4: memoryview
+    destinations4: memoryview
+    hopLimits: memoryview
+
+
+class Fields(NamedTuple):
+    """What is read and written in the plain case, of the first so many slots. The fields C{all...}, C{usual...} and C{no...}
+    have what to write to others: the whole length of each slot, the length of just the usual control messages, interface 0. The
+    others are those of L{BatchSlots} and L{ControlFields}.
+    """
+
+    lengths: memoryview
+    iovLengths: memoryview
+    allIovLengths: memoryview
+    controlLengths: memoryview
+    allControlLengths: memoryview
+    usualControlLengths: memoryview
+    hosts4: memoryview
+    ports: memoryview
+    interfaces: memoryview
+    noInterfaces: memoryview
+    locals4: memoryview
+    destinations4: memoryview
+    hopLimits: memoryview
+
+
+class BatchSlots(Slots):
+    """The slots of an unconnected socket: L{Slots} with names, and with the usual control messages, which were enabled. Hosts
+    and ports are as they are on the wire: the bytes of a number in network order.
+
+    @ivar size: the bytes of the usual control messages.
+    @ivar flows: of IPv4 names the family, the port and the host; of IPv6 names the family, the port and the flow.
+    @ivar hosts6: the halves of the hosts of IPv6 names.
+    @ivar gro: the usual control messages, where that of a GRO batch stands before them.
+    @ivar locals6: the halves of the local IPv6 address in the usual control messages.
+    @ivar prefixes6: the first byte of it.
+    @ivar cmsgKinds: the level and the type of the first control message, as one number.
+    @ivar segmentSizes: the number in it, if it has one.
+    """
+
+    def __init__(self, isIPv6: bool, layout: cmsg.ControlLayout, controls: bool) -> None:
+        """@param controls: whether there may be control messages at all."""
+        super().__init__(SLOT_SIZE, nameLength=28 if isIPv6 else 16, controls=controls, spares=SLOTS)
+        self._isIPv6 = isIPv6
+        self.size = layout.size
+        self.ports = self.nameField("H", 2)
+        self.flows = self.nameField("Q", 0)
+        self.hosts4 = self.nameField("I", 4)
+        self.hosts6 = [self.nameField("Q", at) for at in (8, 16)]
+        self.scopes = self.nameField("I", 24)
+        self.usual, self.gro = (
+            ControlFields(
+                self.controlField("I", shift + layout.interfaceAt),
+                self.controlField("I", shift + layout.localAt),
+                self.controlField("I", shift + layout.destinationAt),
+                self.controlField("B", shift + layout.hopLimitAt),
+            )
+            for shift in (0, cmsg.SEGMENT_SPACE)
+        )
+        self.locals6 = [self.controlField("Q", layout.localAt + at) for at in (0, 8)] if isIPv6 else []
+        self.prefixes6 = self.controlField("B", layout.localAt)
+        self.cmsgLengths = self.controlField("Q", 0)
+        self.cmsgKinds = self.controlField("Q", 8)
+        self.segmentSizes = self.controlField("I", 16)
+        self._allIovLengths = memoryview(array("Q", [SLOT_SIZE] * SLOTS))
+        self._usualControlLengths = memoryview(array("Q", [layout.size] * SLOTS))
+        self._fields: list[Fields | None] = [None] * (SLOTS + 1)
+
+    def fields(self, count: int) -> Fields:
+        """The fields of the first C{count} slots. They are kept: making slices takes longer than using them."""
+        fields = self._fields[count]
+        if fields is None:
+            usual = self.usual
+            fields = self._fields[count] = Fields(
+                self.lengths[:count],
+                self.iovLengths[:count],
+                self._allIovLengths[:count],
+                self.controlLengths[:count],
+                self._allControlLengths[:count],
+                self._usualControlLengths[:count],
+                self.hosts4[:count],
+                self.ports[:count],
+                usual.interfaces[:count],
+                _noInterfaces[:count],
+                usual.locals4[:count],
+                usual.destinations4[:count],
+                usual.hopLimits[:count],
+            )
+        return fields
+
+    def address(self, slot: int) -> DatagramAddress:
+        """Read a name."""
+        name = self.name(slot)
+        port = int.from_bytes(name[2:4], "big")
+        if not self._isIPv6:
+            return DatagramAddress((socket.inet_ntop(socket.AF_INET, name[4:8]), port))
+        address = DatagramAddress((socket.inet_ntop(socket.AF_INET6, name[8:24]), port))
+        address.flowInfo, address.scopeID = int.from_bytes(name[4:8], "big"), int.from_bytes(name[24:28], sys.byteorder)
+        return address
+
+
 @implementer(IDatagramBatch)
 class MessageBatch:
     """The slots of one socket, and what the last receive call put there.
 
-    @ivar dropped: the reason for each entry that is not to be sent back.
-    @ivar asked: how many entries the last receive call would have taken: as many as there are slots, or, with GRO, fewer, so
-        that a batch has not many times as many datagrams. A protocol that takes them one by one would keep timers waiting.
-    @ivar calls: the system calls.
-    @ivar slots: the memory.
-    @ivar fields: of that, what the entries have; C{None} if there is no entry.
+    @ivar requested: how many entries the last receive call would have taken: as many as there are slots, or, with GRO, fewer,
+        so that a batch has not many times as many datagrams. A protocol that takes them one by one would keep timers waiting.
+    @ivar fields: what the entries have; C{None} if there is no entry.
     @ivar descriptor: the socket's; -1 when it is closed.
     @ivar segmentSizes: for each GRO batch the bytes of its datagrams but the last.
     @ivar unusual: the control messages of each entry that does not have just the expected ones.
-    @ivar hopLimits: whether the kernel reports hop limits.
     @ivar prepared: whether the control messages are already those of the replies.
     """
 
@@ -65,10 +170,8 @@ class MessageBatch:
         send: Callable[[MessageBatch, BatchSendCallback], None],
         calls: SystemCalls | None = None,
     ) -> None:
-        """@param options: what is set on the socket.
-        @param send: sends a batch back.
-        @param calls: the system calls.
-        @raise OSError: if this system has none.
+        """@param send: sends a batch back.
+        @raise OSError: if this system has no calls for batches.
         """
         self.entries = 0
         self.datagrams = 0
@@ -79,7 +182,7 @@ class MessageBatch:
         self.calls = systemCalls() if calls is None else calls
         self._options = options
         self._send = send
-        self.asked = self._fitting = SLOTS
+        self.requested = self._fitting = SLOTS
         self.descriptor = -1
         self._sizes: list[int] = []
         self.segmentSizes: dict[int, int] = {}
@@ -90,9 +193,9 @@ class MessageBatch:
         self.fields: Fields | None = None
 
     def receive(self, descriptor: int) -> int:
-        """Receive a batch from a socket. What was in the slots is gone.
+        """Receive a batch, in place of the one before.
 
-        @return: how many entries it has; fewer than were L{asked} for if no more were there.
+        @return: how many entries it has; fewer than L{requested} if no more were there.
         @raise OSError: if there is none.
         """
         fields = self.fields
@@ -101,8 +204,8 @@ class MessageBatch:
             fields.controlLengths[:] = fields.allControlLengths
             self.fields = None
             self.entries = self.datagrams = self.size = 0
-        self.asked = self._fitting
-        count = self.calls.recvmmsg(descriptor, self.slots.headersAddress, self.asked, _dontWait, None)
+        self.requested = self._fitting
+        count = self.calls.recvmmsg(descriptor, self.slots.headersAddress, self.requested, _dontWait, None)
         if count < 0:
             raise self.calls.failure()
         self.descriptor = descriptor
@@ -143,7 +246,7 @@ class MessageBatch:
         return MessageBatch(self._options, self._send, self.calls)
 
     def close(self) -> None:
-        """The socket is closed: nothing of this batch can be sent any more."""
+        """Nothing of this batch can be sent any more."""
         self.descriptor = -1
 
     def sizes(self) -> list[int]:
@@ -171,7 +274,7 @@ class MessageBatch:
     def count(self, entry: int) -> int:
         """How many datagrams an entry is."""
         segment = self.segmentSize(entry)
-        return countSegments(self._sizes[entry], segment) if segment else 1
+        return -(-self._sizes[entry] // segment) if segment else 1
 
     def hosts(self) -> list[int]:
         """@see: L{IDatagramBatch.hosts}"""

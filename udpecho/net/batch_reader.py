@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from twisted.logger import Logger
 
-from udpecho.addresses import DatagramAddress
-from udpecho.interfaces import IBatchReceiver, SendCallback
+from udpecho.interfaces import IBatchReceiver
 from udpecho.net.batch import BatchOptions, MessageBatch
-from udpecho.net.batch_sender import BatchSender
+from udpecho.net.batch_sender import BatchSender, SendOne
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.gso import SegmentLimits
-from udpecho.net.reader import Delivery
+from udpecho.net.reader import Delivery, Reader
 from udpecho.net.selftest import unsupportedReason
 from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
 
@@ -25,45 +23,35 @@ from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
 #: Linux take some more).
 _minBuffered = 512
 
-SendOne = Callable[[bytes, DatagramAddress, SendCallback], object]
-
 _log = Logger()
 
 
 @lru_cache
-def _logUnsupported(reason: str) -> None:
-    """Log it once."""
+def _logUnsupportedOnce(reason: str) -> None:
     _log.info("datagrams are received one by one: {reason}", reason=reason)
 
 
-class SplittingReader:
-    """Receives batches, for a protocol that takes datagrams one by one.
-
-    @ivar batch: the last batch.
-    """
+class SplittingReader(Reader):
+    """Receives batches, for a protocol that takes datagrams one by one."""
 
     def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery, maxDatagrams: int) -> None:
+        super().__init__(context, delivery, maxDatagrams)
         self.batch = batch
-        self.maxDatagrams = maxDatagrams
-        self.datagrams = self.size = 0
-        self._context = context
         self._socket = context.socket
-        self._delivery = delivery
 
     def receive(self) -> bool:
         """Receive a batch. If it could have been larger, the reactor calls again when there is more."""
         batch = self.batch
         entries = batch.receive(self._socket.fileno())
         self.datagrams, self.size = batch.datagrams, batch.size
-        return entries >= batch.asked
+        return entries >= batch.requested
 
     def handle(self) -> None:
         """Hand it over, as far as the protocol wants it."""
-        self._split(self.batch)
+        self._addToBacklog(self.batch)
         self._delivery.flush()
 
-    def _split(self, batch: MessageBatch) -> None:
-        """Add a batch's datagrams to the backlog."""
+    def _addToBacklog(self, batch: MessageBatch) -> None:
         truncated = batch.truncated()
         for entry in range(batch.entries):
             address = batch.address(entry)
@@ -87,7 +75,7 @@ class SplittingReader:
         with suppress(OSError):
             while space > 0:
                 space -= following.receive(self._socket.fileno()) * _minBuffered + following.size
-                self._split(following)
+                self._addToBacklog(following)
 
 
 class BatchReader(SplittingReader):
@@ -121,7 +109,6 @@ def openBatchReader(
 ) -> SplittingReader | None:
     """Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
 
-    @param sendOne: see L{BatchSender}.
     @param maxDatagrams: how many datagrams to hand over one by one in one turn of the reactor.
     @param maxBatched: how many to hand over in batches.
     @return: C{None} to receive one by one.
@@ -132,7 +119,7 @@ def openBatchReader(
     wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None
     if reason is not None:
-        _logUnsupported(reason)
+        _logUnsupportedOnce(reason)
     if not wanted or reason is not None:
         sockopt.enableGRO(sock, False)
         endpoints.pktinfo = sockopt.enablePktinfo(sock)

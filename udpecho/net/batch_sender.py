@@ -12,8 +12,7 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import BatchSendCallback, SendCallback
-from udpecho.net.batch import BatchOptions, MessageBatch
-from udpecho.net.batch_slots import Fields
+from udpecho.net.batch import BatchOptions, Fields, MessageBatch
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.gso import MAX_SEGMENTS, REFUSALS, SegmentLimits
 from udpecho.net.linux.mmsg import HEADER_SIZE
@@ -24,6 +23,9 @@ _maxJoined = 65535 - 48
 #: From so many entries on it is worth while to look for datagrams that can be joined.
 _minToJoin = 4
 
+#: Sends a single datagram, or keeps it until the send queue has space, and reports the outcome.
+SendOne = Callable[[bytes, DatagramAddress, SendCallback], object]
+
 _oneLess = bytes(max(0, number - 1) for number in range(256))
 _dontWait = socket.MSG_DONTWAIT if sockopt.available else 0
 
@@ -33,16 +35,8 @@ _log = Logger()
 class BatchSender:
     """Sends the batches of one socket back, and reports the outcome of each datagram."""
 
-    def __init__(
-        self,
-        options: BatchOptions,
-        sendOne: Callable[[bytes, DatagramAddress, SendCallback], object],
-        failures: Counter[str],
-    ) -> None:
-        """@param options: what is set on the socket.
-        @param sendOne: sends a single datagram, or keeps it until the send queue has space, and reports the outcome.
-        @param failures: where to count what the system refuses, in addition to the report.
-        """
+    def __init__(self, options: BatchOptions, sendOne: SendOne, failures: Counter[str]) -> None:
+        """@param failures: where to count what the system refuses, in addition to the report."""
         self._destinations = options.destinations
         self._hopLimits = options.hopLimits
         self._limits = options.segments
@@ -114,9 +108,7 @@ class BatchSender:
 
     def _groups(self, batch: MessageBatch, limits: SegmentLimits) -> list[range]:
         """Find datagrams of one flow and one length that follow each other: they can go back as a GSO batch even if they did
-        not come as a GRO batch.
-
-        @return: all entries, in order; if few can be joined, each alone.
+        not come as a GRO batch. If only few can be joined, each entry is a group.
         """
         count, slots = batch.entries, batch.slots
         flows = slots.flows[:count].tolist()
@@ -138,7 +130,6 @@ class BatchSender:
         return groups
 
     def _sendSome(self, batch: MessageBatch, callback: BatchSendCallback) -> None:
-        """Send what is not dropped of a batch."""
         groups: list[range] = []
         refused: list[int] = []
         for entry, count in enumerate(batch.counts()):
@@ -174,10 +165,8 @@ class BatchSender:
     def _sendRest(
         self, batch: MessageBatch, groups: Sequence[range], address: int, sent: int, callback: BatchSendCallback
     ) -> None:
-        """Go on after a call that has perhaps not sent everything.
+        """Go on after a call for the headers at an address, one for each group, that has perhaps not sent everything.
 
-        @param groups: what each header sends.
-        @param address: of the headers.
         @param sent: what the call returned.
         """
         first = 0
@@ -199,7 +188,6 @@ class BatchSender:
             sent = batch.calls.sendmmsg(batch.descriptor, address + first * HEADER_SIZE, len(groups) - first, _dontWait)
 
     def _refused(self, batch: MessageBatch, group: range, number: int, callback: BatchSendCallback) -> None:
-        """The system does not send a group."""
         first, joined = group.start, len(group) > 1
         segment = batch.sizes()[first] if joined else batch.segmentSize(first)
         count = len(group) if joined else batch.count(first)
@@ -214,13 +202,9 @@ class BatchSender:
             _log.info("a GSO batch was refused, so that such batches are sent as single datagrams: {cause}", cause=cause)
 
     def _sendSeparately(self, batch: MessageBatch, entry: int, callback: BatchSendCallback) -> bool:
-        """Send the datagrams of an entry one by one.
-
-        @return: whether the system took one of them.
-        """
+        """Send the datagrams of an entry one by one; @return: whether the system took one of them."""
         address = batch.address(entry)
         taken = False
-
         for payload in batch.payloads(entry):
             size = len(payload)
 

@@ -1,4 +1,4 @@
-"""What the parts of a port share: among it the addresses of both ends, and what an address means to C{sendmsg(2)}."""
+"""What the parts of a port share, such as the addresses of both ends and what an address means to C{sendmsg(2)}."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet import abstract, error
+from twisted.internet import error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.protocol import DatagramProtocol
 
@@ -24,14 +25,12 @@ Destination = tuple["tuple[Any, ...] | None", cmsg.Ancillary]
 class Endpoints:
     """The addresses of a port.
 
-    @ivar family: C{AF_INET} or C{AF_INET6}.
     @ivar boundHost: the local address that all datagrams are sent to, C{None} on a wildcard bind.
     @ivar peer: the peer in connected mode, else C{None}.
     @ivar pktinfo: whether the kernel reports the local address of each datagram.
     """
 
     def __init__(self, family: int) -> None:
-        """@param family: the address family of the socket."""
         self.family = family
         self.boundHost: str | None = None
         self.peer: DatagramAddress | None = None
@@ -52,7 +51,6 @@ class Endpoints:
         """Read the addresses of a connected socket; connecting chooses the local one of a socket that was bound to all.
 
         @param address: what the user calls the peer.
-        @raise OSError: if it is not connected.
         """
         self.peer = datagramAddress(sock.getpeername())
         self._connectedTo = address
@@ -64,7 +62,7 @@ class Endpoints:
         return kind("UDP", *self._boundName)
 
     def destination(self, address: tuple[str, int] | None) -> Destination:
-        """Look up how to send to an address.
+        """How to send to an address.
 
         @raise error.InvalidAddressError: if it is not of the port's family, or not the peer's in connected mode.
         """
@@ -73,13 +71,13 @@ class Endpoints:
                 raise error.InvalidAddressError(address[0], f"must be the connected peer {formatAddress(self.peer)}")
             return None, []
         if address is None:
-            raise error.InvalidAddressError("", "an unconnected port must be given an address to write to")
+            raise error.InvalidAddressError("", "must be an address on an unconnected port")
         if not isinstance(address, DatagramAddress):
             if address[0] != "<broadcast>" or self.family == socket.AF_INET6:
-                self.checkHost(address[0], "write()")
+                self.checkHost(address[0])
             return socketAddress(*address), []
         if (":" in address.host) != (self.family == socket.AF_INET6):
-            self.checkHost(address.host, "write()")
+            self.checkHost(address.host)
         destination = (*address, 0, address.scopeID) if self.family == socket.AF_INET6 else tuple(address)
         source = address.localHost if self.pktinfo and self.boundHost is None and address.unicast else None
         if source is None and address.hopLimit is None:
@@ -89,26 +87,17 @@ class Endpoints:
         isIPv6 = ":" in address.host and "." not in address.host
         return destination, cmsg.replyControls(isIPv6, source, hopLimit)
 
-    def checkHost(self, host: str, what: str) -> None:
-        """@raise error.InvalidAddressError: if C{host} is not an IP address, or not one of the port's family."""
-        if abstract.isIPAddress(host):
-            family = socket.AF_INET
-        elif abstract.isIPv6Address(host):
-            family = socket.AF_INET6
-        elif host == "<broadcast>":
-            raise error.InvalidAddressError(host, f"IPv6 port {what} called with broadcast address")
-        else:
-            raise error.InvalidAddressError(host, f"{what} only accepts IP addresses, not hostnames")
-        if family != self.family:
-            own, other = ("IPv4", "IPv6") if family == socket.AF_INET6 else ("IPv6", "IPv4")
-            raise error.InvalidAddressError(host, f"{own} port {what} called with {other} address")
+    def checkHost(self, host: str) -> None:
+        """@raise error.InvalidAddressError: if C{host} is not an IP address of the port's family."""
+        family, isAddress = ("IPv4", isIPAddress) if self.family == socket.AF_INET else ("IPv6", isIPv6Address)
+        if not isAddress(host):
+            raise error.InvalidAddressError(host, f"must be an {family} address")
 
 
 @dataclass
 class PortContext:
     """What the parts of one port share.
 
-    @ivar reactor: an C{IReactorTime} provider.
     @ivar maxPacketSize: the longest datagram to hand over, in bytes.
     @ivar dropped: how many datagrams were dropped, by reason.
     @ivar socket: the socket, set when it is open.

@@ -73,10 +73,7 @@ class NetworkErrors:
         self._closed = False
 
     def take(self) -> bool:
-        """Take from the system what it has to report about earlier datagrams.
-
-        @return: whether there was anything.
-        """
+        """Take from the system what it has to report about earlier datagrams; @return: whether there was anything."""
         entries = errqueue.readErrors(self._context.socket, _errorsPerTurn) if sockopt.available else []
         number = self._context.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number and not entries and sockopt.available:
@@ -92,9 +89,7 @@ class NetworkErrors:
     def note(self, number: int, mtu: int = 0, quoted: bytes = b"") -> None:
         """Keep an error for the protocol.
 
-        @param number: the system's error number.
         @param mtu: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included; 0 if unknown.
-        @param quoted: the beginning of the datagram, if known.
         """
         assert self._endpoints.peer is not None
         peer = formatAddress(self._endpoints.peer)
@@ -114,10 +109,7 @@ class NetworkErrors:
             self._later.schedule()
 
     def notify(self, unexplained: int = 0) -> None:
-        """Notify the protocol. To be called from the reactor only.
-
-        @param unexplained: an error number to report if the system has nothing else to report.
-        """
+        """Notify the protocol, from the reactor only: of C{unexplained}, an error number, if the system has nothing else."""
         self._later.cancel()
         if self._closed:
             return

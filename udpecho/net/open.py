@@ -19,17 +19,12 @@ def adopt(
     reactor: Reactor,
     sock: socket.socket,
     protocol: DatagramProtocol,
-    *,
-    writeTimeout: float = PortOptions.writeTimeout,
-    offload: bool = PortOptions.offload,
-    decrementHopLimit: bool = PortOptions.decrementHopLimit,
+    options: PortOptions = PortOptions(),  # noqa: B008
 ) -> DatagramPort:
-    """Listen on a socket that is bound already. The options are those of L{PortOptions}.
+    """Listen on a socket that is bound already.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
-    @param sock: the socket. It stays the caller's: the port has a duplicate (C{dup(2)}), and the socket is in non-blocking mode
-        from now on.
-    @param protocol: the protocol that gets the datagrams.
+    @param sock: stays the caller's: the port has a duplicate (C{dup(2)}), and both are in non-blocking mode from now on.
     @raise ValueError: if it is not a UDP socket, or not bound.
     @raise TypeError: if the reactor cannot read sockets.
     @raise OSError: if it is not open, or there is no descriptor left.
@@ -39,7 +34,6 @@ def adopt(
     checkAdoptable(sock)
     own = sock.dup()
     own.setblocking(False)
-    options = PortOptions(writeTimeout=writeTimeout, offload=offload, decrementHopLimit=decrementHopLimit)
     return _open(reactor, own, protocol, options)
 
 
@@ -50,22 +44,16 @@ def dial(
     bindAddress: tuple[str, int] | None = None,
     receiveBuffer: int | None = None,
 ) -> DatagramPort:
-    """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: no datagram of
-    others reaches the protocol, and no datagram is sent for the connecting.
+    """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: only the peer's
+    datagrams reach the protocol. No datagram is sent for the connecting.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
-    @param protocol: the protocol that gets the peer's datagrams.
-    @param peer: the peer, with its scope where it is link-local.
-    @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
-    @param receiveBuffer: the receive buffer to request, in bytes.
-    @raise error.CannotListenError: if the system refuses the local address.
-    @raise OSError: if it refuses the peer's, for example without a route.
+    @see: L{connectedSocket} for the other parameters, and what is raised.
     """
     return _open(reactor, connectedSocket(peer, bindAddress, receiveBuffer), protocol, PortOptions())
 
 
 def _open(reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, options: PortOptions) -> DatagramPort:
-    """Listen on a socket that is the port's own from now on."""
     try:
         port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor, options=options)
         port._preexistingSocket = sock
@@ -93,12 +81,11 @@ def listen(
 ) -> DatagramPort:
     """Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
 
-    On a reactor without file descriptors (one in memory, or Windows' IOCP) it is that reactor's own UDP port, whatever the
-    annotation says: it has no more than C{IListeningPort} and C{IUDPTransport}.
+    On a reactor without file descriptors (one in memory, or Windows' IOCP) the result is that reactor's own UDP port, in spite
+    of the annotation: it has no more than C{IListeningPort} and C{IUDPTransport}.
 
     @param reactor: an C{IReactorUDP} provider; a L{DatagramPort} needs C{IReactorFDSet} and C{IReactorTime}, too.
     @param port: the port number, 0 for any free one.
-    @param protocol: the protocol that gets the datagrams.
     @param interface: the local IP address to bind: C{""} for all of IPv4, C{"::"} for all of both families.
     @param maxPacketSize: the longest datagram to hand over, in bytes.
     @raise TypeError: if C{port} is not a whole number.

@@ -20,9 +20,7 @@ class InputReader(FileDescriptor):
     """
 
     def __init__(self, reactor: Reactor, descriptor: int) -> None:
-        """@param reactor: an C{IReactorFDSet} provider.
-        @param descriptor: a file descriptor, open for reading.
-        """
+        """@param reactor: an C{IReactorFDSet} provider."""
         super().__init__(reactor)
         self._descriptor = descriptor
         self._wanted = 0
@@ -59,27 +57,21 @@ class InputReader(FileDescriptor):
         try:
             data = os.read(self._descriptor, self._wanted - len(self._got))
         except OSError:
-            done = self._finish()[0]
-            if done is not None:
-                done.errback()
+            self._finish(Failure())
             return
         self._got += data
         if not data or len(self._got) >= self._wanted:
-            self._deliver()
+            self._finish()
 
     def connectionLost(self, reason: Failure) -> None:
         """The writing end of a pipe is closed, and nothing is left in it."""
-        self._deliver()
-
-    def _cancelled(self, _: object) -> None:
         self._finish()
 
-    def _deliver(self) -> None:
-        done, data = self._finish()
-        if done is not None:
-            done.callback(data)
+    def _cancelled(self, _: object) -> None:
+        self._done = None
+        self._finish()
 
-    def _finish(self) -> tuple[defer.Deferred[bytes] | None, bytes]:
+    def _finish(self, failure: Failure | None = None) -> None:
         self.stopReading()
         if self._blocks:
             # uvloop has changed that, also for other programs on the terminal.
@@ -88,4 +80,5 @@ class InputReader(FileDescriptor):
         done, self._done = self._done, None
         data = bytes(self._got)
         self._got.clear()
-        return done, data
+        if done is not None:
+            done.callback(failure or data)

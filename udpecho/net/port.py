@@ -1,5 +1,5 @@
-"""A UDP port that survives refusals, truncates nothing, answers from the address that was asked, keeps timers running, and
-waits for a full send queue.
+"""A UDP port that survives refusals, truncates nothing, answers from the address a request was sent to, keeps timers running,
+and waits for a full send queue.
 
 Theory of operation
 ===================
@@ -57,7 +57,7 @@ from zope.interface import implementer
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
 from udpecho.net.endpoints import Endpoints, PortContext
-from udpecho.net.later import SingleCall, drain
+from udpecho.net.later import SingleCall
 from udpecho.net.linux import sockopt
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
@@ -109,11 +109,9 @@ class DatagramPort(udp.Port):
         options: PortOptions = PortOptions(),  # noqa: B008
     ) -> None:
         """@param port: the port number, 0 for any free one.
-        @param proto: the protocol that gets the datagrams.
         @param interface: the local IP address to bind, C{""} for all of IPv4, C{"::"} for all of both families.
         @param maxPacketSize: the longest datagram to hand over, in bytes; longer ones are dropped and counted as C{truncated}.
         @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
-        @param options: how to receive and send.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
         self._endpoints = Endpoints(self.addressFamily)
@@ -185,15 +183,13 @@ class DatagramPort(udp.Port):
     def connect(self, host: str, port: int) -> None:
         """Exchange datagrams with one peer only from now on.
 
-        @param host: an IP address.
-        @param port: its port number.
         @raise RuntimeError: if this port is connected already.
-        @raise error.InvalidAddressError: if C{host} is not an address of this port's family.
+        @raise error.InvalidAddressError: if C{host} is not an IP address of this port's family.
         @raise OSError: if the system refuses, for example without a route; this port can be used and connected afterwards.
         """
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
-        self._endpoints.checkHost(host, "connect()")
+        self._endpoints.checkHost(host)
         reader, self._reader = self._reader, PlainReader(self._context, self._delivery, self.maxDatagrams)
         reader.leave()
         self._resumeReading()
@@ -215,7 +211,7 @@ class DatagramPort(udp.Port):
 
     def getKernelDrops(self) -> int | None:
         """How many datagrams the system dropped because the receive buffer was full; C{None} where it does not report it."""
-        return sockopt.kernelDrops(self.socket) if sockopt.available else None
+        return sockopt.kernelDrops(self.socket)
 
     # Reading
 
@@ -240,7 +236,7 @@ class DatagramPort(udp.Port):
                 self._resumeReading()
 
     def _readTurn(self) -> bool:
-        """Read one turn's datagrams; @return: whether the queue was found empty."""
+        """@return: whether the queue was found empty."""
         reader, delivery, waiting = self._reader, self._delivery, self._sender.waiting
         if delivery.backlog:
             delivery.flush()
@@ -272,10 +268,7 @@ class DatagramPort(udp.Port):
         return False
 
     def _readFailed(self, failure: OSError) -> bool:
-        """The system returned an error instead of a datagram.
-
-        @return: whether to read on in this turn.
-        """
+        """The system returned an error instead of a datagram; @return: whether to read on in this turn."""
         number = failure.errno or errno.EIO
         if self._endpoints.peer is not None and (number in PEER_ERRORS or number == errno.EMSGSIZE):
             self._sawError = True
@@ -306,9 +299,8 @@ class DatagramPort(udp.Port):
 
         A datagram that the system refuses for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
 
-        @param datagram: the payload.
-        @param addr: the destination; C{None} in connected mode. To reply from the address that was asked, pass the very object
-            that C{datagramReceived} got.
+        @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
+            the very object that C{datagramReceived} got.
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
         """
@@ -340,11 +332,25 @@ class DatagramPort(udp.Port):
     def drain(self, timeout: float) -> defer.Deferred[bool]:
         """Go on until the receive queue has been seen empty and nothing waits for the send queue.
 
-        @param timeout: seconds after which to give up.
-        @return: fires with whether that happened in time. Fails with C{OSError} if the socket is broken.
+        @return: fires with whether that happened within C{timeout} seconds. Fails with C{OSError} if the socket is broken.
         """
-        # When nothing waits, look again in the next turn: a flood leaves a queue empty for a moment only, which means nothing.
-        return drain(self.reactor, self._isDrained, lambda: _drainPause if self._sender.waiting else 0, timeout)
+        done: defer.Deferred[bool] = defer.Deferred()
+        deadline = self.reactor.seconds() + timeout
+
+        def turn() -> None:
+            try:
+                drained = self._isDrained()
+            except OSError:
+                done.errback()
+                return
+            if drained or self.reactor.seconds() >= deadline:
+                done.callback(drained)
+            else:
+                # A flood leaves the queue empty for a moment only, which means nothing: look again in the next turn.
+                self.reactor.callLater(_drainPause if self._sender.waiting else 0, turn)
+
+        self.reactor.callLater(0, turn)
+        return done
 
     def _isDrained(self) -> bool:
         waiting = self._sender.waiting

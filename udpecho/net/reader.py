@@ -6,7 +6,6 @@ import errno
 import sys
 from collections import deque
 from collections.abc import Sized
-from typing import Protocol
 
 from twisted.logger import Logger
 
@@ -23,36 +22,6 @@ _truncatedOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
 _log = Logger()
 
 
-class Reader(Protocol):
-    """A way to receive and to hand over. What the protocol sends then goes by the same way back: a batch by C{sendmmsg(2)}, and
-    whatever C{write} is given by the L{Sender <udpecho.net.sender.Sender>}.
-
-    @ivar maxDatagrams: how many datagrams one turn of the reactor may read; the last batch may go beyond it.
-    @ivar datagrams: how many datagrams the last call received.
-    @ivar size: their payload, in bytes.
-    """
-
-    maxDatagrams: int
-    datagrams: int
-    size: int
-
-    def receive(self) -> bool:
-        """Make one system call.
-
-        @return: whether more datagrams may be queued.
-        @raise OSError: if there is no datagram.
-        """
-
-    def handle(self) -> None:
-        """Give what was received to the protocol."""
-
-    def leave(self) -> None:
-        """The port becomes connected: add to the backlog what only this reader can receive."""
-
-    def close(self) -> None:
-        """The socket is closed."""
-
-
 class Delivery:
     """Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
 
@@ -61,9 +30,7 @@ class Delivery:
     """
 
     def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
-        """@param maxThroughput: how many bytes of the backlog to hand over in one turn.
-        @param waiting: the datagrams that wait for the send queue.
-        """
+        """@param maxThroughput: how many bytes of the backlog to hand over in one turn."""
         self._protocol = context.protocol
         self._endpoints = context.endpoints
         self._maxPacketSize = context.maxPacketSize
@@ -119,17 +86,44 @@ class Delivery:
         self._later.cancel()
 
 
-class PlainReader:
-    """Receives one datagram with one call."""
+class Reader:
+    """A way to receive and to hand over. A batch goes back by C{sendmmsg(2)}, and what is given to C{write} by the L{Sender
+    <udpecho.net.sender.Sender>}.
+
+    @ivar maxDatagrams: how many datagrams one turn of the reactor may read; the last batch may go beyond it.
+    @ivar datagrams: how many datagrams the last call received.
+    @ivar size: their payload, in bytes.
+    """
 
     datagrams = 1
+    size = 0
 
     def __init__(self, context: PortContext, delivery: Delivery, maxDatagrams: int) -> None:
         self.maxDatagrams = maxDatagrams
-        self.size = 0
         self._context = context
-        self._endpoints = context.endpoints
         self._delivery = delivery
+
+    def receive(self) -> bool:
+        """Make one system call; @return: whether more datagrams may be queued; @raise OSError: if there is none."""
+        raise NotImplementedError
+
+    def handle(self) -> None:
+        """Hand over what was received."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The port becomes connected: add to the backlog what only this reader can receive."""
+
+    def close(self) -> None:
+        """The socket is closed."""
+
+
+class PlainReader(Reader):
+    """Receives one datagram with one call."""
+
+    def __init__(self, context: PortContext, delivery: Delivery, maxDatagrams: int) -> None:
+        super().__init__(context, delivery, maxDatagrams)
+        self._endpoints = context.endpoints
         # One byte more than is wanted: a longer datagram is not truncated without notice.
         self._bufferSize = context.maxPacketSize + 1
         self._datagram = b""
@@ -157,9 +151,3 @@ class PlainReader:
     def handle(self) -> None:
         """Hand it over."""
         self._delivery.deliver(self._datagram, self._address)
-
-    def leave(self) -> None:
-        """What is queued can be received as before."""
-
-    def close(self) -> None:
-        """Nothing is kept."""

@@ -22,10 +22,8 @@ from udpecho.errors import ResponseTimeout
 
 
 def literal(host: str, port: int) -> DatagramAddress | None:
-    """Read an IP address.
+    """Read an IP address, a link-local IPv6 one with its scope (C{fe80::1%eth0} or C{fe80::1%2}).
 
-    @param host: what may be an address, a link-local IPv6 one with its scope (C{fe80::1%eth0} or C{fe80::1%2}).
-    @param port: the port number that goes with it.
     @return: C{None} if C{host} is not an address.
     @raise error.DNSLookupError: if the scope is not an interface of this machine.
     """
@@ -47,8 +45,6 @@ def literal(host: str, port: int) -> DatagramAddress | None:
 
 @implementer(IResolutionReceiver)
 class _Receiver:
-    """Collects a resolution's addresses."""
-
     def __init__(self, port: int, done: defer.Deferred[list[DatagramAddress]]) -> None:
         self._port = port
         self._done = done
@@ -77,8 +73,6 @@ def resolve(
     """Find the addresses of a host, through the reactor's resolver.
 
     @param reactor: an C{IReactorTime} and, for names, C{IReactorPluggableNameResolver} provider.
-    @param host: a name or an IP address.
-    @param port: the port number of the addresses to return.
     @param timeout: the deadline, in seconds from now.
     @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
     @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
@@ -87,8 +81,7 @@ def resolve(
     try:
         address = literal(host, port)
         if address is not None:
-            wanted = addressTypes is None or (IPv6Address if ":" in host else IPv4Address) in addressTypes
-            if not wanted:
+            if addressTypes is not None and (IPv6Address if ":" in host else IPv4Address) not in addressTypes:
                 raise ValueError(f"{host} cannot be reached from the local address: it is not of the same family")
             return defer.succeed([address])
         _checkName(host)

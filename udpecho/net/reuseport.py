@@ -8,7 +8,7 @@ from twisted.internet import abstract, defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
 
 from udpecho.net.linux import sockopt
-from udpecho.net.sockets import growReceiveBuffer, hasQueued, receiveBuffer, socketAddress
+from udpecho.net.sockets import growReceiveBuffer, receiveBuffer, socketAddress
 
 #: Whether several sockets can share an address here, each receiving its part of the flows. The BSDs and macOS have the
 #: option too, but hand all datagrams to the last socket.
@@ -21,20 +21,17 @@ class SocketGroup:
 
     All options that must be set before the first datagram comes are set when a socket is bound, so that each datagram has its
     destination, however late it is read.
-
-    @ivar sockets: the sockets.
     """
 
     def __init__(self, number: int, interface: str, size: int, receiveBuffer: int | None = None) -> None:
         """@param number: the port number, 0 for any free one.
-        @param interface: the local IP address to bind; C{"::"} is all of IPv6 and nothing of IPv4.
-        @param size: how many sockets.
+        @param interface: the local IP address to bind C{size} sockets to; C{"::"} is all of IPv6 and nothing of IPv4.
         @param receiveBuffer: the receive buffer to request for each, in bytes.
         @raise error.InvalidAddressError: if C{interface} is not an IP address.
         @raise error.CannotListenError: if the system refuses the address: also if another program has it that would share it.
         """
         if not (abstract.isIPAddress(interface) or abstract.isIPv6Address(interface)):
-            raise error.InvalidAddressError(interface, "not a valid IPv4 or IPv6 address.")
+            raise error.InvalidAddressError(interface, "must be an IPv4 or IPv6 address")
         self._family = socket.AF_INET6 if ":" in interface else socket.AF_INET
         self._receiveBuffer = receiveBuffer
         self.sockets: list[socket.socket] = []
@@ -49,7 +46,6 @@ class SocketGroup:
             raise error.CannotListenError(interface, number, e) from None
 
     def _add(self, interface: str, number: int) -> None:
-        """@raise OSError: if the system refuses."""
         sock = socket.socket(self._family, socket.SOCK_DGRAM)
         isFirst = not self.sockets
         self.sockets.append(sock)
@@ -61,13 +57,10 @@ class SocketGroup:
         if sockopt.available:
             sockopt.disablePathMTUDiscovery(sock)
             sockopt.enablePktinfo(sock)
-        if isFirst:
-            # One that would share may join any socket that would too, ours or not: the first is bound to be alone.
-            sock.bind(socketAddress(interface, number))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(socketAddress(interface, number))
+        # One that would share may join any socket that would too, ours or not: the first is bound without the option.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, not isFirst)
+        sock.bind(socketAddress(interface, number))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """The local address; for link-local IPv6 with its scope."""
@@ -80,13 +73,8 @@ class SocketGroup:
 
     def getKernelDrops(self) -> int | None:
         """How many datagrams the system dropped because a receive buffer was full; C{None} where it does not report it."""
-        if not sockopt.available:
-            return None
-        return sum(sockopt.kernelDrops(sock) or 0 for sock in self.sockets)
-
-    def hasQueued(self, index: int) -> bool:
-        """Whether datagrams are queued on one of the sockets."""
-        return hasQueued(self.sockets[index])
+        drops = [sockopt.kernelDrops(sock) for sock in self.sockets]
+        return None if None in drops else sum(number or 0 for number in drops)
 
     def close(self) -> None:
         """Close the sockets. May be called twice."""

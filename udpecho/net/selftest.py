@@ -6,18 +6,14 @@ import socket
 from collections import Counter
 from functools import lru_cache
 
-from udpecho.net.batch import BatchOptions, MessageBatch
+from udpecho.net.batch import SLOT_SIZE, BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
-from udpecho.net.batch_slots import SLOT_SIZE
 from udpecho.net.linux import sockopt
 
 
 @lru_cache(1)
 def unsupportedReason() -> str | None:
-    """Prove the layouts on this machine: send a few datagrams through a pair of sockets, and back.
-
-    @return: C{None} if batches work here, else why not.
-    """
+    """Send a few datagrams through a pair of sockets, and back; C{None} if batches work here, else why not."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
             for sock in (near, far):
@@ -30,9 +26,7 @@ def unsupportedReason() -> str | None:
 
 
 def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
-    """@return: what is wrong.
-    @raise OSError: if something cannot be done at all.
-    """
+    """What is wrong, if anything is; @raise OSError: if something cannot be done at all."""
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]
     outcomes: Counter[tuple[str | None, int, int]] = Counter()
     options = BatchOptions(False, None, sockopt.enablePktinfo(far), sockopt.enableRecvHopLimit(far))

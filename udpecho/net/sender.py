@@ -36,7 +36,7 @@ class _Waiting(NamedTuple):
 
 
 def notifySent(callback: SendCallback, reason: str | None) -> None:
-    """Report the outcome of a datagram. What the callback raises is logged."""
+    """Report an outcome. What the callback raises is logged."""
     try:
         callback(reason)
     except Exception:
@@ -70,9 +70,8 @@ class Sender:
         self._open = True
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
-        """Send a datagram, now or as soon as the send queue has space.
+        """Send as L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>} does.
 
-        @see: L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>}
         @return: the system's error number if it refused, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
@@ -86,17 +85,15 @@ class Sender:
         else:
             number = self._transmit(datagram, destination, ancillary)
         if number in _sendLater:
-            self._wait(datagram, destination, ancillary, callback)
+            deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
+            self._wait(_Waiting(deadline, datagram, destination, ancillary, callback))
             return 0
         self._report("send_failed" if number else None, callback)
         self._errors.notifySoon()
         return number
 
     def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary) -> int:
-        """Hand a datagram to the system.
-
-        @return: 0, or the system's error number.
-        """
+        """@return: 0, or the system's error number."""
         number = 0
         for _ in range(SEND_TRIES):
             try:
@@ -131,14 +128,11 @@ class Sender:
             self._context.dropped[reason] += 1
         notifySent(callback, reason)
 
-    def _wait(
-        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
-    ) -> None:
+    def _wait(self, waiting: _Waiting) -> None:
         if len(self.waiting) >= self._context.options.maxWaiting:
-            self._report("send_timeout", callback)
+            self._report("send_timeout", waiting.callback)
             return
-        deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
-        self.waiting.append(_Waiting(deadline, datagram, destination, ancillary, callback))
+        self.waiting.append(waiting)
         if not self._expiry.scheduled:
             self._expiry.schedule(self._context.options.writeTimeout)
             self._onFull()

@@ -36,10 +36,7 @@ def hasBoth(sock: socket.socket) -> bool:
 
 
 def checkAdoptable(sock: socket.socket) -> None:
-    """Check that a socket can be listened on.
-
-    @raise ValueError: if it is not a UDP socket, or not bound.
-    """
+    """@raise ValueError: if it is not a UDP socket, or not bound."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
         raise ValueError(f"socket must be a UDP socket over IPv4 or IPv6, got {sock!r}")
     if not sock.getsockname()[1]:
@@ -47,10 +44,7 @@ def checkAdoptable(sock: socket.socket) -> None:
 
 
 def growReceiveBuffer(sock: socket.socket, size: int) -> None:
-    """Request a receive buffer, beyond the system's limit where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)}).
-
-    @param size: in bytes.
-    """
+    """Request a receive buffer of so many bytes, beyond the limit where that is allowed (C{SO_RCVBUFFORCE} in C{socket(7)})."""
     if sockopt.available:
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_RCVBUFFORCE, size)
@@ -84,7 +78,7 @@ def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:
 
 
 def socketAddress(host: str, port: int) -> tuple[Any, ...]:
-    """Make a socket address of a host and a port. Python drops the scope of a link-local address in a pair.
+    """Make a socket address. Python drops the scope of a link-local address in a pair.
 
     @raise OSError: if the scope is not an interface of this machine.
     """

@@ -23,6 +23,7 @@ from udpecho.guard.guard import Guard
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.open import adopt, listen
+from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
@@ -252,14 +253,10 @@ class LocalListeners(Listeners):
         )
 
     def _adopt(self, sock: socket.socket) -> BoundPort:
-        return adopt(
-            IReactorFDSet(self.reactor),
-            sock,
-            self._makeServer(),
-            writeTimeout=self.options.writeTimeout,
-            offload=self.options.offload,
-            decrementHopLimit=self._refusesLoops,
+        options = PortOptions(
+            writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._refusesLoops
         )
+        return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(), options)
 
     def _makeServer(self) -> EchoServer:
         return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)

@@ -318,7 +318,7 @@ class WorkerListeners(Listeners):
             return True
         await pool.stop(DRAIN_TIMEOUT)
         self.log.close()
-        return not any(group.hasQueued(index) for group in self._groups() for index in pool.undrained())
+        return not any(hasQueued(group.sockets[index]) for group in self._groups() for index in pool.undrained())
 
     def _apply(self, policy: GuardPolicy) -> None:
         if self._pool is not None:

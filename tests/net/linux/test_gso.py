@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from tests.support.batches import segmentsOf
-from udpecho.net.linux.gso import SegmentLimits, countSegments
+from udpecho.net.linux.gso import SegmentLimits
 
 
 class SegmentLimitsTests:
@@ -26,8 +22,3 @@ class SegmentLimitsTests:
         assert not limits.allow(1400, 2)
         assert "checksums" in limits.refused(errno.EIO, 10, 2)
         assert not limits.allow(1, 2)
-
-    @given(st.integers(1, 65535), st.integers(1, 65535))
-    def test_countSegments(self, size: int, segment: int) -> None:
-        """A GSO batch has so many datagrams."""
-        assert countSegments(size, segment) == len(segmentsOf(bytes(size), segment))

@@ -15,7 +15,7 @@ class RefuseTests:
     """L{icmp.refuse} and its checksum."""
 
     def test_refuseWithoutRight(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the system does not let raw sockets be opened, C{refuse} says so and raises nothing."""
+        """Where the system does not let raw sockets be opened, C{refuse} returns C{False} and raises nothing."""
 
         class Forbidden(socket.socket):
             def __init__(self, *arguments: Any) -> None:

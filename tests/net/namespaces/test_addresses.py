@@ -39,16 +39,16 @@ pytestmark = pytest.mark.namespaces
 
 
 class SourceAddressTests:
-    """The reply leaves from the address that was asked: a connected client receives no other."""
+    """The reply leaves from the address the request was sent to: a connected client receives no other."""
 
     @bothFamilies
-    @pytest.mark.parametrize("asked", ["server", "second"])
-    def test_wildcard(self, net: Network, runOnce: Run, plan: Plan, asked: str) -> None:
-        """A server on all addresses is asked at the first and at the second one of its interface."""
+    @pytest.mark.parametrize("target", ["server", "second"])
+    def test_wildcard(self, net: Network, runOnce: Run, plan: Plan, target: str) -> None:
+        """A server on all addresses gets requests at the first and at the second one of its interface."""
 
         async def test(reactor: Any) -> None:
             peer = listenOn(net.server, reactor, plan.wildcard, EchoServer())
-            assert await echo(reactor, getattr(plan, asked), PORT, b"hello", 10) == 5
+            assert await echo(reactor, getattr(plan, target), PORT, b"hello", 10) == 5
             await stop(peer)
 
         net.client.call(runOnce, test)
@@ -68,7 +68,7 @@ class SourceAddressTests:
 
     @bothFamilies
     def test_addressOfAnotherInterface(self, net: Network, runOnce: Run, plan: Plan) -> None:
-        """The router is asked at the address that it has on its other link."""
+        """The router gets a request at the address that it has on its other link."""
 
         async def test(reactor: Any) -> None:
             peer = listenOn(net.router, reactor, plan.wildcard, EchoServer())
@@ -191,9 +191,11 @@ class LinkLocalTests:
 class BroadcastTests:
     """What was sent to more hosts than one is not answered."""
 
-    def _check(self, net: Network, runOnce: Run, interface: str, asked: str, datagrams: Callable[[socket.socket], int]) -> None:
+    def _check(
+        self, net: Network, runOnce: Run, interface: str, target: str, datagrams: Callable[[socket.socket], int]
+    ) -> None:
         """@param interface: where the router listens.
-        @param asked: its address, for a request that is answered.
+        @param target: its address, for a request that is answered.
         @param datagrams: sends from a client's socket what is not, and returns how many.
         """
 
@@ -204,10 +206,10 @@ class BroadcastTests:
                 if ":" not in interface:
                     membership = socket.inet_aton(group) + socket.inet_aton(IPV4.near)
                     peer.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-            with socketOn(net.client, IPV6.client if ":" in asked else IPV4.client) as sock:
+            with socketOn(net.client, IPV6.client if ":" in target else IPV4.client) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"eth0")
                 number = datagrams(sock)
-                sock.sendto(b"to one", (asked, PORT))
+                sock.sendto(b"to one", (target, PORT))
                 await until(reactor, lambda: server.counters.received == number + 1, "all requests")
                 assert sock.recv(100) == b"to one"
                 assert received(sock) == []

@@ -177,7 +177,7 @@ class WatchTests:
     """L{Watch} and L{DelayedTurns}."""
 
     def test_rings(self, run: Run) -> None:
-        """It calls at the time asked for and not before, and once; and when a socket that it watches has something."""
+        """It calls at the requested time and not before, and once; and when a socket that it watches has something."""
 
         async def test(reactor: Any) -> None:
             turns: list[tuple[int, set[int]]] = []

@@ -143,4 +143,4 @@ class KernelTests:
     def test_notThere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A kernel that refuses is reported in one sentence."""
         monkeypatch.setattr(sockopt, "SO_TIMESTAMPING", 9999)
-        assert timestamps.waitForTimestamping() == "the kernel knows no stamps in software"
+        assert timestamps.waitForTimestamping() == "the kernel makes no timestamps in software"

@@ -6,22 +6,19 @@ import socket
 import struct
 from typing import NamedTuple
 
-from udpecho.net.linux.sockopt import (
-    IP_PKTINFO,
-    IP_RECVERR,
-    IP_TTL,
-    IPV6_HOPLIMIT,
-    IPV6_PKTINFO,
-    IPV6_RECVERR,
-    SO_TIMESTAMPING,
-    SOL_UDP,
-    UDP_GRO,
-    UDP_SEGMENT,
-    available,
-)
+from udpecho.net.linux import sockopt
 
-#: C{struct in_pktinfo}: C{ipi_ifindex}, C{ipi_spec_dst} (what a reply should come from), C{ipi_addr} (the
-#: header's destination).
+# The levels and types of control messages.
+_PKTINFO4 = (socket.IPPROTO_IP, sockopt.IP_PKTINFO)
+_PKTINFO6 = (socket.IPPROTO_IPV6, sockopt.IPV6_PKTINFO)
+_TTL = (socket.IPPROTO_IP, sockopt.IP_TTL)
+_HOPLIMIT = (socket.IPPROTO_IPV6, sockopt.IPV6_HOPLIMIT)
+_GRO = (sockopt.SOL_UDP, sockopt.UDP_GRO)
+_SEGMENT = (sockopt.SOL_UDP, sockopt.UDP_SEGMENT)
+_TIMESTAMPING = (socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING)
+RECVERR = ((socket.IPPROTO_IP, sockopt.IP_RECVERR), (socket.IPPROTO_IPV6, sockopt.IPV6_RECVERR))
+
+#: C{struct in_pktinfo}: C{ipi_ifindex}, C{ipi_spec_dst} (the source of a reply), C{ipi_addr} (the header's destination).
 _pktinfo4 = struct.Struct("@I4s4s")
 #: C{struct in6_pktinfo}: C{ipi6_addr}, C{ipi6_ifindex}.
 _pktinfo6 = struct.Struct("@16sI")
@@ -34,13 +31,13 @@ _cmsghdr = struct.Struct("@Qii")
 _alignment = 8
 #: A whole control message C{UDP_SEGMENT}: L{SEGMENT_HEADER}, and then the length of each datagram; and its C{CMSG_SPACE}.
 segmentControl = struct.Struct("@QiiHxxxxxx")
-SEGMENT_HEADER = (_cmsghdr.size + _segmentSize.size, SOL_UDP, UDP_SEGMENT)
+SEGMENT_HEADER = (_cmsghdr.size + _segmentSize.size, *_SEGMENT)
 SEGMENT_SPACE = segmentControl.size
 #: C{cmsg_len} of the control message of a GRO batch, and its level and type as one number; and of that which sends a GSO batch.
 GRO_LENGTH = _cmsghdr.size + _int.size
-GRO_KIND = SOL_UDP | UDP_GRO << 32
+GRO_KIND = sockopt.SOL_UDP | sockopt.UDP_GRO << 32
 SEGMENT_LENGTH = SEGMENT_HEADER[0]
-SEGMENT_KIND = SOL_UDP | UDP_SEGMENT << 32
+SEGMENT_KIND = sockopt.SOL_UDP | sockopt.UDP_SEGMENT << 32
 #: The beginning of C{struct sock_extended_err}: C{ee_errno}, C{ee_origin}, C{ee_type}, C{ee_code}, C{ee_pad}, C{ee_info},
 #: C{ee_data}.
 extendedError = struct.Struct("@IBBBxII")
@@ -48,7 +45,7 @@ extendedError = struct.Struct("@IBBBxII")
 _timespec = struct.Struct("@qq")
 
 #: Bytes for one C{in_pktinfo} and one C{in6_pktinfo}, since a dual-stack socket may send both, and for two C{int}.
-ANCILLARY_SIZE = sum(map(socket.CMSG_SPACE, (_pktinfo4.size, _pktinfo6.size, _int.size, _int.size))) if available else 0
+ANCILLARY_SIZE = sum(map(socket.CMSG_SPACE, (_pktinfo4.size, _pktinfo6.size, _int.size, _int.size))) if sockopt.available else 0
 
 Ancillary = list[tuple[int, int, bytes]]
 
@@ -70,14 +67,11 @@ class Controls(NamedTuple):
 
 #: Bytes of the data that are read of a control message, by its level and type.
 _sizes = {
-    (socket.IPPROTO_IP, IP_PKTINFO): _pktinfo4.size,
-    (socket.IPPROTO_IPV6, IPV6_PKTINFO): _pktinfo6.size,
-    (socket.IPPROTO_IP, IP_TTL): _int.size,
-    (socket.IPPROTO_IPV6, IPV6_HOPLIMIT): _int.size,
-    (SOL_UDP, UDP_GRO): _int.size,
-    (socket.IPPROTO_IP, IP_RECVERR): extendedError.size,
-    (socket.IPPROTO_IPV6, IPV6_RECVERR): extendedError.size,
-    (socket.SOL_SOCKET, SO_TIMESTAMPING): _timespec.size,
+    _PKTINFO4: _pktinfo4.size,
+    _PKTINFO6: _pktinfo6.size,
+    **dict.fromkeys((_TTL, _HOPLIMIT, _GRO), _int.size),
+    **dict.fromkeys(RECVERR, extendedError.size),
+    _TIMESTAMPING: _timespec.size,
 }
 
 
@@ -89,7 +83,7 @@ def complete(ancillary: Ancillary) -> Ancillary:
 def readTimestamp(ancillary: Ancillary) -> int:
     """Read the timestamp made in software (C{SO_TIMESTAMPING}): ns of the wall clock, 0 if there is none."""
     for level, kind, data in complete(ancillary):
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPING:
+        if (level, kind) == _TIMESTAMPING:
             seconds, nanoseconds = _timespec.unpack_from(data)
             return int(seconds * 1_000_000_000 + nanoseconds)
     return 0
@@ -102,7 +96,8 @@ def readControls(ancillary: Ancillary) -> Controls:
     hopLimit: int | None = None
     segment = 0
     for level, kind, data in complete(ancillary):
-        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+        option = level, kind
+        if option == _PKTINFO4:
             # For broadcast and multicast the two differ: the second is the group, the first is ours.
             _, own, destination = _pktinfo4.unpack_from(data)
             if own == bytes(4) and destination[0] < 224:
@@ -112,13 +107,13 @@ def readControls(ancillary: Ancillary) -> Controls:
             if local is None:
                 local = socket.inet_ntop(socket.AF_INET, own)
             unicast = unicast and own == destination
-        elif level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+        elif option == _PKTINFO6:
             own, _ = _pktinfo6.unpack_from(data)
             local = socket.inet_ntop(socket.AF_INET6, own)
             unicast = unicast and own[0] != 0xFF
-        elif (level, kind) in ((socket.IPPROTO_IP, IP_TTL), (socket.IPPROTO_IPV6, IPV6_HOPLIMIT)):
+        elif option in (_TTL, _HOPLIMIT):
             (hopLimit,) = _int.unpack_from(data)
-        elif level == SOL_UDP and kind == UDP_GRO:
+        elif option == _GRO:
             segment = max(0, _int.unpack_from(data)[0])
     return Controls(local, unicast, hopLimit, segment)
 
@@ -133,28 +128,20 @@ def replyControls(isIPv6: bool, local: str | None, hopLimit: int | None, segment
     """
     ancillary: Ancillary = []
     if segment:
-        ancillary.append((SOL_UDP, UDP_SEGMENT, _segmentSize.pack(segment)))
+        ancillary.append((*_SEGMENT, _segmentSize.pack(segment)))
     if local is not None and ":" in local:
-        packed = socket.inet_pton(socket.AF_INET6, local)
-        ancillary.append((socket.IPPROTO_IPV6, IPV6_PKTINFO, _pktinfo6.pack(packed, 0)))
+        ancillary.append((*_PKTINFO6, _pktinfo6.pack(socket.inet_pton(socket.AF_INET6, local), 0)))
     elif local is not None:
-        packed = socket.inet_pton(socket.AF_INET, local)
-        ancillary.append((socket.IPPROTO_IP, IP_PKTINFO, _pktinfo4.pack(0, packed, bytes(4))))
+        ancillary.append((*_PKTINFO4, _pktinfo4.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))))
     if hopLimit is not None:
-        level, kind = (socket.IPPROTO_IPV6, IPV6_HOPLIMIT) if isIPv6 else (socket.IPPROTO_IP, IP_TTL)
-        ancillary.append((level, kind, _int.pack(hopLimit)))
+        ancillary.append((*(_HOPLIMIT if isIPv6 else _TTL), _int.pack(hopLimit)))
     return ancillary
 
 
 class ControlLayout(NamedTuple):
     """Where the kernel writes the usual control messages: the destination first, then the hop limit (C{ip_cmsg_recv_offset} and
-    C{ip6_datagram_recv_ctl} in Linux), each after a C{struct cmsghdr}. All in bytes.
-
-    @ivar size: the length of all.
-    @ivar interfaceAt: the offset of the interface index.
-    @ivar localAt: the offset of the local address.
-    @ivar destinationAt: the offset of the IPv4 header's destination.
-    @ivar hopLimitAt: the offset of the lowest byte of the hop limit.
+    C{ip6_datagram_recv_ctl} in Linux), each after a C{struct cmsghdr}. In bytes: the length of all, and the offsets of the
+    interface index, the local address, the IPv4 header's destination, and the lowest byte of the hop limit.
     """
 
     size: int

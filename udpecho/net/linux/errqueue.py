@@ -5,15 +5,8 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-from udpecho.net.linux.cmsg import Ancillary, complete, extendedError, readTimestamp
-from udpecho.net.linux.sockopt import (
-    IP_RECVERR,
-    IPV6_RECVERR,
-    MSG_ERRQUEUE,
-    SO_EE_ORIGIN_ICMP,
-    SO_EE_ORIGIN_ICMP6,
-    SO_EE_ORIGIN_TIMESTAMPING,
-)
+from udpecho.net.linux import sockopt
+from udpecho.net.linux.cmsg import RECVERR, Ancillary, complete, extendedError, readTimestamp
 
 #: Bytes for the control messages of an entry.
 ANCILLARY_SIZE = 512
@@ -26,7 +19,7 @@ class QueuedError(NamedTuple):
 
     @ivar errno: C{ee_errno}.
     @ivar info: C{ee_info}: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included.
-    @ivar quoted: the beginning of the datagram that it is about, as far as the report quotes it.
+    @ivar quoted: the beginning of the datagram that it is about.
     """
 
     errno: int
@@ -46,32 +39,26 @@ class SendTimestamp(NamedTuple):
 
 
 def readEntry(ancillary: Ancillary, quoted: bytes = b"") -> QueuedError | SendTimestamp | None:
-    """Read an entry.
-
-    @param quoted: the payload that it came with.
-    @return: C{None} if it is of another kind, as the errors of this machine itself are: the send that met one has failed with
-        the same number.
+    """Read an entry; C{None} if it is of another kind, as the errors of this machine itself are: the send that met one has
+    failed with the same number.
     """
     for level, kind, data in complete(ancillary):
-        if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
+        if (level, kind) in RECVERR:
             number, origin, _, _, info, datum = extendedError.unpack_from(data)
-            if origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):
+            if origin in (sockopt.SO_EE_ORIGIN_ICMP, sockopt.SO_EE_ORIGIN_ICMP6):
                 return QueuedError(number, info, quoted)
             time = readTimestamp(ancillary)
-            if origin == SO_EE_ORIGIN_TIMESTAMPING and time:
+            if origin == sockopt.SO_EE_ORIGIN_TIMESTAMPING and time:
                 return SendTimestamp(datum, time)
     return None
 
 
 def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
-    """Take what ICMP reported from the error queue, oldest first.
-
-    @param limit: how many entries to take at the most.
-    """
+    """Take what ICMP reported from the error queue, C{limit} entries at the most, oldest first."""
     errors: list[QueuedError] = []
     for _ in range(limit):
         try:
-            quoted, ancillary, _, _ = sock.recvmsg(QUOTE_SIZE, ANCILLARY_SIZE, MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            quoted, ancillary, _, _ = sock.recvmsg(QUOTE_SIZE, ANCILLARY_SIZE, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
         except OSError:
             break
         entry = readEntry(ancillary, quoted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from math import inf
 
 #: How the kernel refuses C{UDP_SEGMENT} (C{udp_send_skb}): an argument out of its range, a device that cannot make checksums, a
 #: segment longer than the path carries. None is about the peer.
@@ -12,47 +13,30 @@ REFUSALS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 MAX_SEGMENTS = 64
 
 
-def countSegments(size: int, segment: int) -> int:
-    """How many datagrams are in a batch.
-
-    @param size: its bytes.
-    @param segment: the bytes of each datagram but the last.
-    """
-    return -(-size // segment)
-
-
 class SegmentLimits:
-    """Remembers, for each cause, which GSO batches the system has refused."""
+    """Remembers, for each cause, which GSO batches the system has refused.
+
+    @ivar refusedAny: whether any was refused so far.
+    """
 
     def __init__(self) -> None:
+        self.refusedAny = False
         self._off = False
-        self._mostRefused: int | None = None
-        self._shortestRefused: int | None = None
-
-    @property
-    def refusedAny(self) -> bool:
-        """Whether any batch was refused so far."""
-        return self._off or self._mostRefused is not None or self._shortestRefused is not None
+        # The fewest datagrams, and the shortest ones, that were refused.
+        self._fewest = self._shortest = inf
 
     def allow(self, segment: int, count: int) -> bool:
         """Whether to try a batch of C{count} datagrams of C{segment} bytes."""
-        return not (
-            self._off
-            or (self._mostRefused is not None and count >= self._mostRefused)
-            or (self._shortestRefused is not None and segment >= self._shortestRefused)
-        )
+        return not self._off and count < self._fewest and segment < self._shortest
 
     def refused(self, number: int, segment: int, count: int) -> str:
-        """Remember a batch that was refused, although its datagrams can be sent one by one.
-
-        @param number: the system's error number.
-        @return: the cause, for the log.
-        """
+        """Remember a batch that was refused, although its datagrams can be sent one by one; @return: the cause, for the log."""
+        self.refusedAny = True
         if number == errno.EIO:
             self._off = True
             return "the device cannot make checksums"
         if count > MAX_SEGMENTS:
-            self._mostRefused = min(count, self._mostRefused or count)
+            self._fewest = min(count, self._fewest)
             return f"{count} datagrams are too many for one send"
-        self._shortestRefused = min(segment, self._shortestRefused or segment)
+        self._shortest = min(segment, self._shortest)
         return f"the path does not carry {segment} bytes"

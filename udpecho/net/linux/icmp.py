@@ -26,7 +26,6 @@ _PORT_UNREACHABLE6 = (1, 4)
 def refuse(client: DatagramAddress, local: tuple[str, int], size: int) -> bool:
     """Report port unreachable to a client, about a datagram that it sent.
 
-    @param client: where the datagram came from.
     @param local: where it was sent to.
     @param size: its payload in bytes.
     @return: whether the system sent it.

@@ -38,7 +38,7 @@ class SystemCalls(NamedTuple):
     lastError: Callable[[], int]
 
     def failure(self) -> OSError:
-        """The last error as an exception."""
+        """The last error."""
         number = self.lastError()
         return OSError(number, os.strerror(number))
 
@@ -80,8 +80,6 @@ class Slots:
 
     A I{field} is a memoryview of one member of all slots.
 
-    @ivar headersAddress: the address of the headers.
-    @ivar payloads: the memory of each payload.
     @ivar lengths: the field C{msg_len}: how many bytes a call has received or sent.
     @ivar flags: the field C{msg_flags}.
     @ivar controlLengths: the field C{msg_controllen}.
@@ -93,7 +91,6 @@ class Slots:
         self, payloadSize: int, count: int = SLOTS, nameLength: int = 0, controls: bool = True, spares: int = 0
     ) -> None:
         """@param payloadSize: the bytes of each payload.
-        @param count: how many slots there are.
         @param nameLength: the bytes of C{struct sockaddr_in} or C{sockaddr_in6}; 0 for a connected socket.
         @param controls: whether there are control messages.
         @param spares: how many more headers there are, to send other combinations of the slots with.
@@ -115,6 +112,7 @@ class Slots:
         # These hold the memory where it is.
         self._anchors = [ctypes.c_char.from_buffer(memory) for memory in (self._memory, self._payloads)]
         self.headersAddress, payloadsAddress = map(ctypes.addressof, self._anchors)
+        self.sparesAddress = self.headersAddress + self._sparesAt
         whole = memoryview(self._payloads)
         self.payloads = [whole[slot * stride : slot * stride + payloadSize] for slot in range(count)]
         for slot in range(count):
@@ -144,12 +142,12 @@ class Slots:
         self.controlLengths[:count] = self._allControlLengths[:count]
 
     def payload(self, slot: int, start: int, end: int) -> bytes:
-        """A copy of some bytes of a payload."""
+        """Copy a part of a payload."""
         at = slot * self._stride
         return self._payloads[at + start : at + end]
 
     def name(self, slot: int) -> bytes:
-        """A copy of a name."""
+        """Copy a name."""
         at = self._namesAt + slot * _nameSize
         return self._memory[at : at + _nameSize]
 
@@ -163,11 +161,6 @@ class Slots:
         at = self._controlsAt + slot * CONTROL_SIZE + offset
         self._memory[at : at + len(packed)] = packed
 
-    @property
-    def sparesAddress(self) -> int:
-        """The address of the spare headers."""
-        return self.headersAddress + self._sparesAt
-
     def copyHeader(self, spare: int, slot: int) -> None:
         """Have a spare header send what a slot has."""
         at, start = self._sparesAt + spare * HEADER_SIZE, slot * HEADER_SIZE
@@ -178,12 +171,7 @@ class Slots:
         self.writeHeader(self._sparesAt + spare * HEADER_SIZE, slots.start, len(slots), controlLength)
 
     def writeHeader(self, at: int, slot: int, count: int, controlLength: int) -> None:
-        """Write a header.
-
-        @param at: where to write it.
-        @param slot: the slot with its name and control messages.
-        @param count: how many payloads it has, from that slot on.
-        """
+        """Write a header that has the name and control messages of C{slot}, and C{count} payloads from there on."""
         base = self.headersAddress
         _header.pack_into(
             self._memory,

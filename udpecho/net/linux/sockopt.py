@@ -50,7 +50,7 @@ SOF_TIMESTAMPING_OPT_TSONLY = 1 << 11
 
 
 def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bool:
-    """Set an option of IPv4, and of IPv6 too on a socket for it, since that may receive IPv4."""
+    """Set the option of IPv4, and that of IPv6 on a socket that may receive both; @return: whether it is set now."""
     try:
         sock.setsockopt(socket.IPPROTO_IP, option4, int(wanted))
         if sock.family == socket.AF_INET6:
@@ -61,33 +61,25 @@ def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bo
 
 
 def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
-    """Report with each datagram the local address it was sent to, or no more.
-
-    @return: whether the kernel will: what imitates Linux may not.
-    """
+    """Report with each datagram the local address it was sent to, if the kernel can; an imitation of Linux may not."""
     return _enable(sock, IP_PKTINFO, IPV6_RECVPKTINFO, wanted)
 
 
 def enableRecvHopLimit(sock: socket.socket, wanted: bool = True) -> bool:
-    """Report with each datagram what is left of its time to live (RFC 791) or hop limit (RFC 8200), or no more.
-
-    @return: whether the kernel will.
-    """
+    """Report with each datagram what is left of its time to live (RFC 791) or hop limit (RFC 8200), if the kernel can."""
     return _enable(sock, IP_RECVTTL, IPV6_RECVHOPLIMIT, wanted)
 
 
 def enableRecvErr(sock: socket.socket) -> None:
     """Queue what ICMP reports about datagrams that were sent: also host and network unreachable, which the kernel ignores
-    otherwise (RFC 1122 section 4.1.3.3 asks for all). Where it cannot, refusals still come.
+    otherwise (RFC 1122 section 4.1.3.3 requires all). Where it cannot, refusals still come.
     """
     _enable(sock, IP_RECVERR, IPV6_RECVERR, True)
 
 
 def enableGRO(sock: socket.socket, wanted: bool) -> bool:
-    """Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), or one by one again. What is
-    queued already stays as it is.
-
-    @return: whether the kernel will: those before 5.0 cannot.
+    """Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), if the kernel can, from 5.0 on;
+    or one by one again. What is queued already stays as it is.
     """
     try:
         sock.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
@@ -125,10 +117,10 @@ def isNonUnicast(host: str) -> bool:
 
 def kernelDrops(sock: socket.socket) -> int | None:
     """How many datagrams the kernel has dropped because the receive queue was full (C{sk_drops}, the ninth number of
-    C{SO_MEMINFO}, C{linux/sock_diag.h}).
-
-    @return: C{None} if the kernel does not report it.
+    C{SO_MEMINFO}, C{linux/sock_diag.h}); C{None} if the system does not report it.
     """
+    if not available:
+        return None
     try:
         numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 9 * 4)
     except OSError:

@@ -15,9 +15,9 @@ from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, datagramAddress
 from udpecho.probe.io import timestamps
 from udpecho.probe.io.socket import Arrivals, IProbeSocket, Taken, Undelivered
 
-#: So many bytes more than a probe has are received, to see that a reply is longer.
+#: To see that a reply is longer than its probe so many bytes more are received.
 _surplus = 32
-#: Of a datagram that did not arrive so much is quoted as identifies it, in bytes.
+#: How much of a datagram that did not arrive to read, in bytes: enough to identify it.
 _quotedSize = 64
 #: The control message of a timestamp: C{struct cmsghdr}, and C{struct scm_timestamping}, which is three C{struct timespec}.
 _stampSize = 64
@@ -26,42 +26,32 @@ _errorSizes = (_stampSize + 48, _stampSize + 64)
 
 
 class StampSlots(Slots):
-    """L{Slots} whose control messages begin with a timestamp, which is read for all slots at once."""
+    """L{Slots} whose control messages begin with a timestamp, which is read for all slots at once.
+
+    @ivar origins: in the error queue the field C{ee_origin}.
+    @ivar ids: in the error queue the field C{ee_data}: which datagram was sent.
+    """
 
     def __init__(self, payloadSize: int) -> None:
         super().__init__(payloadSize)
         self._seconds, self._nanoseconds = self.controlField("Q", 16), self.controlField("Q", 24)
-        self._origins, self._ids = self.controlField("B", _stampSize + 20), self.controlField("I", _stampSize + 28)
+        self.origins, self.ids = self.controlField("B", _stampSize + 20), self.controlField("I", _stampSize + 28)
 
     def times(self, count: int) -> list[int]:
         """The timestamps of the first so many, in ns of the wall clock."""
         halves = zip(self._seconds[:count].tolist(), self._nanoseconds[:count].tolist())
         return [seconds * 1_000_000_000 + nanoseconds for seconds, nanoseconds in halves]
 
-    def origins(self, count: int) -> list[int]:
-        """C{ee_origin} of the first so many entries of the error queue."""
-        return self._origins[:count].tolist()
-
-    def ids(self, count: int) -> list[int]:
-        """C{ee_data} of the first so many: the ids of the datagrams that were sent."""
-        return self._ids[:count].tolist()
-
 
 @implementer(IProbeSocket)
 class BatchSocket:
-    """Many datagrams with one call, both ways, with timestamps where the kernel makes them.
-
-    Without timestamps the time of a datagram is that of its call, so that each has a call of its own.
-
-    @ivar source: the local address.
-    @ivar stamped: whether there are timestamps.
-    @ivar most: how many datagrams to send with one call.
+    """Many datagrams with one call, both ways, with timestamps where the kernel makes them. Without timestamps the time of a
+    datagram is that of its call, so that each has a call of its own.
     """
 
     def __init__(self, sock: socket.socket, size: int, stamps: bool = True) -> None:
         """@param sock: a connected socket, which is closed with this.
         @param size: the longest datagram to send, in bytes.
-        @param stamps: whether to enable timestamps.
         @raise OSError: if this system has no such calls.
         """
         self._calls = mmsg.systemCalls()
@@ -152,18 +142,18 @@ class BatchSocket:
             if count <= 0:
                 return
             controls = errors.controlLengths[:count].tolist()
-            origins = errors.origins(count)
+            origins = errors.origins[:count].tolist()
             errors.resetControls(count)
             plain = origins.count(sockopt.SO_EE_ORIGIN_TIMESTAMPING) == count and any(
                 controls.count(size) == count for size in _errorSizes
             )
             if plain:
                 numberOf = self._numbers.numberOf
-                for id, time in zip(errors.ids(count), errors.times(count)):
+                for id, time in zip(errors.ids[:count].tolist(), errors.times(count)):
                     self._sentAt(numberOf(id), time)
             else:
-                for entry in enumerate(controls):
-                    self._readOne(*entry)
+                for slot, size in enumerate(controls):
+                    self._readOne(slot, size)
             if count < SLOTS:
                 return
 
@@ -190,7 +180,7 @@ class BatchSocket:
 
 
 def failureOf(entry: errqueue.QueuedError, peer: str) -> EchoError:
-    """Turn a report into an exception."""
+    """What to raise for a report."""
     if entry.errno == errno.EMSGSIZE:
         return MessageTooLong(f"the path to {peer} carries {entry.info} bytes at the most, with headers", entry.errno)
     return unreachable(entry.errno, peer)

@@ -37,10 +37,8 @@ def openSocket(
     """Open the best socket to a peer that reactor and system have.
 
     @param reactor: a reactor with file descriptors, or one in memory.
-    @param peer: the peer.
     @param receiver: is called with what comes, if the socket has no descriptor to watch.
-    @param size: the longest datagram to send.
-    @param options: what to send with.
+    @param size: the longest datagram to send, in bytes.
     @param batches: send and receive in batches where that works.
     @param stamps: have the kernel make timestamps where it can.
     @raise error.CannotListenError: if the system refuses the local address.

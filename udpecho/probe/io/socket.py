@@ -50,11 +50,7 @@ class SocketOptions(NamedTuple):
 
 
 class Undelivered(NamedTuple):
-    """What the network reported about a probe.
-
-    @ivar reason: the report.
-    @ivar quoted: how the probe begins, if the report quotes it.
-    """
+    """What the network reported about a probe; C{quoted} is the beginning of the probe, if the report has it."""
 
     reason: EchoError
     quoted: bytes = b""
@@ -108,12 +104,12 @@ class IProbeSocket(Interface):
         """The descriptor to watch, and to read when there is something; -1 if the socket calls its receiver."""
 
     def slot(index: int, size: int) -> memoryview | bytearray:
-        """Where to write the datagram of C{size} bytes that is to be sent as number C{index} of the next call. What is written
-        there stays until then, and what was there before is there still.
+        """Where to write the datagram of C{size} bytes that is number C{index} of the next call. What was written there for
+        earlier calls is still there.
         """
 
     def send(count: int) -> Taken:
-        """Send the first so many slots, each with the size that was last asked for."""
+        """Send the first so many slots, each with the size that L{slot} last got."""
 
     def receive() -> Arrivals:
         """Receive what is there, up to 64 datagrams."""

@@ -35,7 +35,7 @@ _none: frozenset[int] = frozenset()
 
 _log = Logger()
 
-#: Called with the descriptors that can be read, or have an error.
+#: Called when it is time, or a socket has something, with the descriptors that can be read, or have an error.
 Turn = Callable[["set[int] | frozenset[int]"], None]
 
 
@@ -54,7 +54,6 @@ class Watch:
 
     def __init__(self, reactor: Reactor, turn: Turn) -> None:
         """@param reactor: an C{IReactorFDSet} provider.
-        @param turn: is called from the reactor, when it is time or a socket has something.
         @raise OSError: if the system has no such descriptors.
         """
         self._reactor = reactor
@@ -133,7 +132,6 @@ class DelayedTurns:
 
     def __init__(self, reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> None:
         """@param reactor: an C{IReactorTime} provider.
-        @param turn: is called when it is time.
         @param monotonic: the clock, in ns.
         """
         self._monotonic = monotonic

@@ -1,11 +1,11 @@
 """Times that the kernel stamps on datagrams: when one was handed to the device, and when one came from it (C{SO_TIMESTAMPING},
 Linux's C{Documentation/networking/timestamping.rst}).
 
-Both stamps are of C{CLOCK_REALTIME} of this host, so that their difference is the time that a datagram and its reply were on
-their way, without that which this process needed. But that clock can be set. So it is watched (L{StepWatch}): its distance from
-C{CLOCK_MONOTONIC} is constant, as both are slewed alike (C{clock_gettime(2)}), until somebody sets it. The stamps of what was
-sent before that count for nothing then; and never is a round trip taken from stamps that is negative, or longer than what the
-monotonic clock has measured about it (L{roundTrip}). A step of less than L{STEP} is not seen, and costs no more than itself.
+Both are of C{CLOCK_REALTIME} of this host, so that their difference is the time that a datagram and its reply were on their
+way, without the time that this process needed. But that clock can be set. Until then its distance from C{CLOCK_MONOTONIC} is
+constant, as both are slewed alike (C{clock_gettime(2)}), so L{StepWatch} watches that. After a step the timestamps of what was
+sent before are ignored. L{roundTrip} ignores a difference that is negative, or longer than the monotonic clock has measured.
+A step of less than L{STEP} is not seen: it falsifies a round trip by no more than itself.
 """
 
 from __future__ import annotations
@@ -33,11 +33,7 @@ _startTimeout = 0.1
 
 
 class Clocks(NamedTuple):
-    """The clocks, in ns.
-
-    @ivar monotonic: a clock that nobody sets.
-    @ivar wall: the clock that the kernel's stamps are of.
-    """
+    """The clocks, in ns: one that nobody sets, and the one of the kernel's timestamps."""
 
     monotonic: Callable[[], int] = time.monotonic_ns
     wall: Callable[[], int] = time.time_ns
@@ -46,17 +42,16 @@ class Clocks(NamedTuple):
 class StepWatch:
     """Sees when the wall clock is set.
 
-    @ivar offset: by how many ns the wall clock is before the monotonic one.
+    @ivar offset: how many ns the wall clock is ahead of the monotonic one.
     """
 
     def __init__(self, clocks: Clocks) -> None:
-        """@param clocks: the clocks to compare."""
         self._clocks = clocks
         self.offset = self._bestLook()
 
     def stepped(self) -> bool:
-        """Whether the clock was set since this was last asked; if that is not sure, it was."""
-        # Without a call more than are needed: this is asked before each send and after each receive.
+        """Whether the clock was set since the last call; if that is not sure, it was."""
+        # Without a needless call: this is called before each send and after each receive.
         if -STEP <= self._clocks.wall() - self._clocks.monotonic() - self.offset <= STEP:
             return False
         offset = self._bestLook()
@@ -77,50 +72,34 @@ class StepWatch:
 
 
 def roundTrip(sent: int, received: int, monotonic: int) -> int | None:
-    """The round trip by the stamps, if they can be believed.
+    """The round trip by the timestamps, in ns; C{None} if one is missing (0), or the two are impossible.
 
-    @param sent: the stamp of sending, in ns; 0 if there is none.
-    @param received: the stamp of receiving, in ns; 0 if there is none.
+    @param sent: ns of the wall clock, like C{received}.
     @param monotonic: the round trip by the monotonic clock, in ns, from before the send call to after the receive call.
-    @return: ns; C{None} if a timestamp is missing, or the two are impossible.
     """
-    if not sent or not received:
-        return None
     between = received - sent
-    return between if 0 <= between <= monotonic else None
+    return between if sent and received and 0 <= between <= monotonic else None
 
 
 class StampIds:
-    """Which probe a stamp is of. The kernel numbers the datagrams that a socket has sent; probes that could not be sent have a
-    number of their own all the same. So the distance between both grows with each of those.
+    """Which probe a timestamp is of. The kernel numbers the datagrams that it took; but a probe that could not be sent has a
+    number, too. So the distance between both numbers grows with each of these.
     """
-
-    #: How many changes of the distance are remembered: stamps come within a moment.
-    _remembered = 64
 
     def __init__(self) -> None:
         self._next = 0
-        self._highest = -1
-        self._distances: deque[tuple[int, int]] = deque(maxlen=self._remembered)
+        # The last changes of the distance are enough: a timestamp comes soon.
+        self._distances: deque[tuple[int, int]] = deque(maxlen=64)
 
     def sent(self, first: int, count: int = 1) -> None:
-        """The kernel took datagrams.
-
-        @param first: the number of the first one's probe.
-        @param count: how many they are, of probes that follow each other.
-        """
+        """The kernel took the datagrams of C{count} probes, from number C{first} on."""
         distance = first - self._next
         if not self._distances or self._distances[-1][1] != distance:
             self._distances.append((self._next, distance))
         self._next += count
-        self._highest = first + count - 1
 
     def sequenceOf(self, number: int) -> int | None:
-        """Which probe a datagram is.
-
-        @param number: how many datagrams the kernel had taken before it.
-        @return: the probe's number, or C{None} if no such datagram was sent, or too long ago.
-        """
+        """The probe's number for the kernel's; C{None} if no such datagram was sent, or too long ago."""
         if number < self._next:
             for first, distance in reversed(self._distances):
                 if number >= first:
@@ -129,7 +108,7 @@ class StampIds:
 
 
 class StampNumbers:
-    """The kernel's ids of 32 bits as numbers without an end, across new beginnings.
+    """Makes numbers that do not wrap of the kernel's ids of 32 bits, which L{enable} sets to 0.
 
     @ivar taken: how many datagrams the kernel has taken so far.
     """
@@ -150,10 +129,7 @@ class StampNumbers:
 
 
 def enable(sock: socket.socket) -> bool:
-    """Have the kernel make timestamps of what a socket sends and receives, and number what it sends from 0 on.
-
-    @return: whether it will.
-    """
+    """Have the kernel make timestamps of what a socket sends and receives, and number what it sends from 0 on, if it can."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING, _flags)
         sock.setsockopt(socket.SOL_SOCKET, sockopt.SO_TIMESTAMPING, _flags | sockopt.SOF_TIMESTAMPING_OPT_ID)
@@ -164,10 +140,7 @@ def enable(sock: socket.socket) -> bool:
 
 @lru_cache(1)
 def unsupportedReason() -> str | None:
-    """Prove on this machine that the kernel stamps datagrams, and numbers them.
-
-    @return: C{None} if it does, else why not.
-    """
+    """Prove on this machine that the kernel stamps datagrams, and numbers them; C{None} if it does, else why not."""
     if not sockopt.available:
         return "only Linux has them"
     try:
@@ -177,12 +150,12 @@ def unsupportedReason() -> str | None:
 
 
 def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
-    """Send datagrams through a pair of sockets until one that comes has its stamp. The kernel begins to stamp what comes a
-    moment after the first socket has asked for it, and ends when the last one is closed: a socket that has asked before this is
-    called has the stamps of all its datagrams.
+    """Send datagrams through a pair of sockets until one that comes has its timestamp. The kernel begins a moment after
+    L{enable} was called for the first socket, and ends when the last one is closed: a socket that was enabled before this is
+    called has the timestamps of all its datagrams.
 
     @param timeout: seconds after which to give up.
-    @return: C{None} if stamping works, else what does not.
+    @return: C{None} if it works, else what does not.
     @raise OSError: if there are no such sockets.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
@@ -190,7 +163,7 @@ def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
         near.connect(far.getsockname())
         far.settimeout(timeout)
         if not enable(near) or not enable(far):
-            return "the kernel knows no stamps in software"
+            return "the kernel makes no timestamps in software"
         sockopt.enableRecvErr(near)
         end = time.monotonic() + timeout
         for number in range(1 << 16):

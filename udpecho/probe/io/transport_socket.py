@@ -12,18 +12,14 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, unreachable
-from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, IUndeliveredReceiver
+from udpecho.interfaces import IDatagramTransport, IUndeliveredReceiver
 from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered
 
 
-@implementer(IProbeSocket, INetworkErrorReceiver, IUndeliveredReceiver)
+@implementer(IProbeSocket, IUndeliveredReceiver)
 class TransportSocket(DatagramProtocol):
     """One datagram after the other through an ordinary connected transport, without timestamps: in memory, and where the system
     has nothing better.
-
-    @ivar source: the local address.
-    @ivar stamped: never.
-    @ivar most: 1.
     """
 
     noisy = False
@@ -39,7 +35,7 @@ class TransportSocket(DatagramProtocol):
         self._closed = False
 
     def startProtocol(self) -> None:
-        """Note where datagrams leave from."""
+        """Note the local address."""
         transport: Any = self.transport
         host = transport.getHost()
         self.source = DatagramAddress((host.host.partition("%")[0], host.port))
@@ -99,12 +95,8 @@ class TransportSocket(DatagramProtocol):
         self._receiver.datagramsArrived(Arrivals((datagram,), (0,)))
 
     def connectionRefused(self) -> None:
-        """Hand a refusal over."""
-        self.networkError(unreachable(errno.ECONNREFUSED, self._peer))
-
-    def networkError(self, reason: EchoError) -> None:
-        """@see: L{INetworkErrorReceiver.networkError}"""
-        self.datagramUndelivered(reason, b"")
+        """Hand a refusal over, for a transport that has no more than that."""
+        self.datagramUndelivered(unreachable(errno.ECONNREFUSED, self._peer), b"")
 
     def datagramUndelivered(self, reason: EchoError, quoted: bytes) -> None:
         """@see: L{IUndeliveredReceiver.datagramUndelivered}"""
