@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Delivery
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
 from udpecho.interfaces import IDatagramReactor
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
@@ -127,7 +127,8 @@ class MemoryNetwork:
         self.clock = NetworkClock()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
-        self._plan = plan
+        # Without decisions to repeat, it delivers all at once.
+        self._plan = Replay("") if plan is None else plan
         self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
         self._byAddress: dict[str, MemoryHost] = {}
@@ -180,19 +181,14 @@ class MemoryNetwork:
             entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), _inFlight)
             self.trace.append(entry)
             plan = self._plans.get((sender.host, host), self._plan)
-            if plan is None:
-                deliveries = [Delivery(0.0, datagram)]
-            else:
-                decision = plan.decide(len(datagram), self.clock.rightNow)
-                deliveries = decision.apply(datagram)
-                if decision.reasons != (DELIVERED,):
-                    entry.outcome = ",".join(decision.reasons)
+            decision = plan.decide(len(datagram), self.clock.rightNow)
+            if decision.reasons != (DELIVERED,):
+                entry.outcome = ",".join(decision.reasons)
             latency = 0.0 if host is sender.host else self._latency
-            if plan is not None and TOO_LONG in decision.reasons:
+            if TOO_LONG in decision.reasons:
                 self.clock.fly(latency, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
-            for delivery in deliveries:
-                delay = latency + delivery.delay
-                self.clock.fly(delay, self._arrive, sender, host, delivery.datagram, source, destination, entry)
+            for delay, arrived in decision.apply(datagram):
+                self.clock.fly(latency + delay, self._arrive, sender, host, arrived, source, destination, entry)
 
     def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
@@ -225,13 +221,11 @@ class MemoryNetwork:
     def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
         """Send a refusal, through the faults of the opposite direction: it may be late, or lost."""
         plan = self._plans.get((host, sender.host), self._plan)
-        delays = (0.0,) if plan is None else plan.decide(0, self.clock.rightNow).delays
+        delays = plan.decide(0, self.clock.rightNow).delays
         if delays:
             latency = 0.0 if host is sender.host else self._latency
-            self.clock.fly(latency + min(delays), self._refuse, sender, destination)
-
-    def _refuse(self, sender: MemoryPort, destination: DatagramAddress) -> None:
-        self._notify(sender, destination, unreachable(errno.ECONNREFUSED, str(destination)))
+            refusal = unreachable(errno.ECONNREFUSED, str(destination))
+            self.clock.fly(latency + min(delays), self._notify, sender, destination, refusal)
 
     def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
         # Only a connected socket is notified, and only of its own peer.
