@@ -25,6 +25,7 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from tests.support.memory import open_, pair, wait
 from tests.support.running import CuriousRecorder, Recorder
+from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import connect, echo
 from udpecho.client.protocol import EchoClient
 from udpecho.errors import MessageTooLong, NetworkUnreachable, PortUnreachable, ResponseTimeout
@@ -298,7 +299,9 @@ class TraceTests:
             " 0.200000  10.0.0.1:5000 > 10.0.0.2:7     64 B  duplicated,delayed: delivered, delivered",
             "10.200000  10.0.0.2:7    > 10.0.0.1:50     0 B  refused",
         ]
-        assert network.trace[1] == TraceEntry(0.1, ("10.0.0.1", 5000), ("10.0.0.2", 7), 1000, "lost")
+        assert network.trace[1] == TraceEntry(
+            0.1, DatagramAddress(("10.0.0.1", 5000)), DatagramAddress(("10.0.0.2", 7)), 1000, "lost"
+        )
 
     def test_sameSeedSameTrace(self) -> None:
         """The same seeds and the same program give the identical trace, another seed another."""

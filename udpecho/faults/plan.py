@@ -26,7 +26,7 @@ from udpecho.faults.decision import (
     TRUNCATED,
     Decision,
 )
-from udpecho.faults.models import GilbertElliott, Jitter, probability, seconds
+from udpecho.faults.models import GilbertElliott, Jitter, number, probability, seconds
 
 #: Delays are rounded to this many digits, since the logarithms of two machines may differ in their last bit.
 _delayDigits = 9
@@ -40,9 +40,7 @@ def _seed(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
 
 
 def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"rate must be a number or None, got {value!r}")
-    if not 0 < value < math.inf:
+    if not 0 < number("rate", value) < math.inf:
         raise ValueError(f"rate must be a finite number of bytes a second, more than 0, got {value!r}")
 
 

@@ -52,13 +52,13 @@ class Guard:
     ) -> None:
         """@param policy: the operator's decisions; by default C{GuardPolicy()}.
         @param ownPorts: the ports that the servers of this machine echo on. Datagrams from these ports are refused, from any
-            host: one server could else be made to talk to another of its kind, or to itself. (A client on this machine has
-            another port.)
+            host: else two servers of one kind, or one alone, could be made to answer each other. (A client on this machine
+            has another port.)
         @param broadcasts: the broadcast addresses of our own networks.
         @param dualStack: whether IPv6 batches come from a socket that serves IPv4 too. Its IPv4-mapped sources are judged as
             IPv4 addresses then; else they are refused.
         @param seconds: a clock, in seconds; it may be set back.
-        @param entropy: returns as many random bytes as it is asked for: for the limiter's secret, and for its draws.
+        @param entropy: returns the given number of random bytes, for the limiter's secret and its draws.
         """
         self.wouldDrop: Counter[str] = Counter()
         self._now = Elapsed(seconds).now
@@ -110,9 +110,8 @@ class Guard:
     def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
         """The prefixes from which most of the dropped datagrams came since the last call.
 
-        @param most: how many prefixes to return for each reason.
-        @return: for each reason prefixes with the number of datagrams dropped, at least, the busiest first. A prefix is that
-            of a single source (/32, /64), or the wide one (/24, /48) if that was over its limit.
+        @return: for each reason at most C{most} prefixes with the number of datagrams dropped, at least, the busiest first. A
+            prefix is that of a single source (/32, /64), or the wide one (/24, /48) if that was over its limit.
         """
         drained = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
         return {reason: [(_prefix(*key), count) for key, count in found] for reason, found in drained.items() if found}
@@ -136,12 +135,9 @@ class Guard:
     def decide(
         self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int], isIPv6: bool
     ) -> Collection[tuple[int, str]]:
-        """Decide about entries that arrived together.
+        """Decide about entries that arrived together, each with a source address, as a number, and a source port.
 
-        @param hosts: the source address of each entry, as a number.
-        @param ports: the source port of each entry.
         @param counts: how many datagrams each entry has.
-        @param isIPv6: whether the sources are IPv6 addresses.
         @return: the indexes of the entries to drop, with the reasons. In a dry run there are none.
         """
         if isIPv6 and self._dualStack:
