@@ -201,7 +201,7 @@ class HostsTests:
 
     def test_broadcast(self) -> None:
         """What is broadcast reaches the wildcard ports of every host, the sender's included; nobody is refused, and the
-        receivers know that they were not asked alone.
+        addresses that receivers get are marked as not unicast.
         """
         network = MemoryNetwork()
         hosts = [network.host(name, f"10.0.0.{number}") for number, name in enumerate(("one", "two", "three", "four"), 1)]
@@ -417,7 +417,7 @@ class OthersCodeTests:
         return client.Resolver(servers=[("10.0.0.2", 53)], reactor=asking)
 
     def test_names(self) -> None:
-        """C{twisted.names} asks and answers over it."""
+        """C{twisted.names} queries and answers over it."""
         network = MemoryNetwork(latency=0.02)
         resolver = self.dns(network)
         answers, _, _ = wait(network, resolver.lookupAddress("example.org"))

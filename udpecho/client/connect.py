@@ -120,8 +120,6 @@ def echo(
         def close(result: Any) -> Any:
             return client.close().addCallback(lambda _: result)
 
-        counted = client.echo(payload, timeout, elapsed=elapsedSince(started, reactor))
-        counted.addBoth(close)
-        return counted
+        return client.echo(payload, timeout, elapsed=elapsedSince(started, reactor)).addBoth(close)
 
     return connect(reactor, host, port, timeout, verify=verify, bindAddress=bindAddress).addCallback(exchange)

@@ -1,6 +1,6 @@
 """What a bad network does to datagrams, decided from a seed: the same on every machine, and every time.
 
-Nothing here knows of sockets or reactors: a plan decides about one datagram at a time.
+Nothing here uses sockets or reactors: a plan decides about one datagram at a time.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _jitter(value: float | Jitter) -> Jitter:
 class FaultPlan:
     """Decides what becomes of each datagram in one direction.
 
-    Each datagram takes the same number of draws from the generator, whatever faults there are, so that a plan with more faults
+    Each datagram takes the same number of draws from the generator, with any faults, so that a plan with more faults
     makes the same decisions about those that it shares with a plan of the same seed. Only C{random.Random.random} is used:
     Python promises its sequence for a seed.
 

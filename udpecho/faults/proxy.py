@@ -99,17 +99,17 @@ class _Direction:
 
 
 @implementer(INetworkErrorReceiver)
+@dataclass(eq=False, repr=False)
 class _Client(DatagramProtocol):
     """One client of the proxy: the protocol of its own socket to the upstream."""
 
     noisy = False
 
-    def __init__(self, proxy: FaultProxy, address: DatagramAddress) -> None:
-        self.proxy = proxy
-        self.address = address
-        self.lastSize = 0
-        self.lastSeen = 0.0
-        self.port: DatagramPort | None = None
+    proxy: FaultProxy
+    address: DatagramAddress
+    lastSize: int = 0
+    lastSeen: float = 0.0
+    port: DatagramPort | None = None
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         self.proxy._touch(self)

@@ -1,8 +1,7 @@
-"""Decides who is answered, and how much, for many sources at once. Nothing here knows of a socket.
+"""Decides who is answered, and how much, for many sources at once. Nothing here uses a socket.
 
-An echo server can be turned against others, and against itself: a datagram with a forged source makes it send to a victim, and
-if the victim answers too, the two never stop (CERT CA-1996-01, CVE-2024-2169). The guard refuses sources that are known to
-answer and addresses that no host has; it keeps to the networks it is given; and it limits how much is sent to any one source.
+A datagram with a forged source makes an echo server send to a victim, and if the victim answers too, the two never stop (CERT
+CA-1996-01, CVE-2024-2169).
 """
 
 from __future__ import annotations
@@ -90,10 +89,7 @@ class Guard:
         self._policy = policy
         # The IPv6 map has no verdict on IPv4-mapped sources of a dual-stack socket.
         self._mayPass = (not policy.maxRate, not policy.maxRate and not self._dualStack)
-        self._maps = (
-            _verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)),
-            _verdicts(policy, 6, IPV6_BOGONS),
-        )
+        self._maps = (_verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)), _verdicts(policy, 6, IPV6_BOGONS))
         self.setOwnPorts(self._ownPorts)
 
     def setOwnPorts(self, ports: Iterable[int]) -> None:
