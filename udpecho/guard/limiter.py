@@ -78,7 +78,7 @@ class PrefixLimiter:
     prefixes that share a place by chance share one allowance: fewer of their datagrams are answered, never more. That is the
     safe direction: an attacker wants more replies, and a client still gets one in L{LEAK}.
 
-    One datagram in L{LEAK} over the limit is answered, at random: else a flood with a victim's source would stop its replies.
+    One datagram in L{LEAK} over the limit is answered, at random: else a flood with a victim's source would stop the victim's replies.
     Datagrams over the limit are not charged, answered or not, so that the rate itself remains.
     """
 
@@ -158,7 +158,7 @@ class Ceiling:
         self._wholeAt = 0.0
 
     def refuse(self, counts: Sequence[int], now: float) -> list[int]:
-        """Return the indexes of the entries to drop, in the order of their arrival.
+        """Return the indexes of the entries to drop; the entries are in the order of their arrival.
 
         @param counts: how many datagrams each entry has.
         @param now: the time in seconds; never less than before.
