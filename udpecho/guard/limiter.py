@@ -78,7 +78,7 @@ class PrefixLimiter:
     prefixes that share a place by chance share one allowance: fewer of their datagrams are answered, never more. That is the
     safe direction: an attacker wants more replies, and a client still gets one in L{LEAK}.
 
-    One datagram in L{LEAK} over the limit is answered, at random: else a flood with a victim's source would silence that source.
+    One datagram in L{LEAK} over the limit is answered, at random: else a flood with a victim's source would silence it.
     Datagrams over the limit are not charged, answered or not, so that the rate itself remains.
     """
 
