@@ -67,7 +67,7 @@ class OptionsTests:
     @given(st.lists(_words, max_size=6))
     @settings(max_examples=300, deadline=None)
     def test_anyCommandLine(self, arguments: list[str]) -> None:
-        """Any command line is read, or refused in a line, or it asks for help."""
+        """Any command line is read, or refused in a line, or shows the help."""
         message = "no error"
         try:
             with redirect_stdout(StringIO()):

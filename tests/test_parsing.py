@@ -104,7 +104,7 @@ class ErrorTests:
         ("parser", "rule", "text"), [(parser, rule, text) for parser, rule, texts in WRONG for text in texts]
     )
     def test_wrong(self, parser: Callable[[str], Any], rule: str, text: str) -> None:
-        """It says what the value must be, and what was given."""
+        """It has what the value must be, and what was given."""
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             parser(text)
         assert str(caught.value) == f"{rule}, got {text!r}"
@@ -266,7 +266,7 @@ class DurationTests:
         assert parsing.parseDuration(text) == nanoseconds
 
     def test_least(self) -> None:
-        """The caller says which is the shortest."""
+        """The caller sets the shortest."""
         assert parsing.parseDuration("0", least=0) == 0
         assert parsing.parseDuration("10us", least=10_000) == 10_000
         with pytest.raises(ValueError, match=r"duration must be 10us to 366 days, as in 0.5s or 500ms, got '9us'"):
@@ -342,7 +342,7 @@ class RateTests:
 
     @given(st.integers(1, 10**9))
     def test_exact(self, thousandths: int) -> None:
-        """The result is the number nearest to what was written, whatever the unit."""
+        """The result is the number nearest to what was written, in any unit."""
         nearest = float(Fraction(thousandths, 1000))
         assert parsing.parseRate(f"{thousandths // 1000}.{thousandths % 1000:03}") == nearest
         assert parsing.parseRate(f"{thousandths // 10**6}.{thousandths % 10**6:06}k") == nearest

@@ -15,7 +15,7 @@ class DatagramAddress(tuple[str, int]):
     """The source of a datagram. It equals the C{(host, port)} pair that Twisted passes to C{datagramReceived}, and has in
     addition what a correct reply needs (as Twisted's ticket 6826 wishes).
 
-    Write to this object, not to a copy of its two items, and the reply leaves from the address that was asked.
+    Write to this object, not to a copy of its two items, and the reply leaves from C{localHost}.
 
     @ivar scopeID: the index of the interface for a link-local IPv6 host, else 0 (RFC 4007).
     @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.

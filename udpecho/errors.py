@@ -15,9 +15,7 @@ class EchoError(Exception):
     """
 
     def __init__(self, message: str, errno: int | None = None) -> None:
-        """@param message: one sentence for the person who reads it.
-        @param errno: the system's error number.
-        """
+        """@param message: one sentence for the person who reads it."""
         # Not super(): some subclasses are Twisted's own errors too, whose constructors take other arguments.
         Exception.__init__(self, message)
         self.errno = errno
@@ -63,11 +61,8 @@ _networkErrors = frozenset({errno.ENETUNREACH, errno.ENETDOWN})
 
 
 def unreachable(number: int, peer: str) -> PortUnreachable | HostUnreachable:
-    """Make the exception for a system's error number.
-
-    @param number: an error number of a send or of the socket's error queue (C{icmp(7)}, and the kernel's tables
-        C{icmp_err_convert} and C{icmpv6_err_convert}).
-    @param peer: the peer, for the message.
+    """Make the exception for an error number of a send or of the socket's error queue (C{icmp(7)}, and the kernel's tables
+    C{icmp_err_convert} and C{icmpv6_err_convert}).
     """
     # Windows calls it a reset.
     if number in (errno.ECONNREFUSED, errno.ECONNRESET):

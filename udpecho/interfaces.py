@@ -149,7 +149,7 @@ class IDatagramBatch(Interface):
         """
 
     def send(callback: BatchSendCallback) -> None:
-        """Send what is not dropped back to where it came from, from the address that was asked.
+        """Send what is not dropped back to where it came from, from the address that received it.
 
         @param callback: called with the outcome of all datagrams, also of those that were dropped; as often as needed, perhaps
             after this method has returned.

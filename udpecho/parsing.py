@@ -74,10 +74,8 @@ def _error(rule: str, given: object) -> ValueError:
 
 
 def _decimal(text: str, rule: str, lowest: int | Decimal, highest: int, units: _Units) -> Decimal:
-    """Read a decimal number, with a unit perhaps. The result is exact.
-
-    @param rule: what the value must be, for the message.
-    @param lowest: the lowest value, in the smallest unit. It and C{highest} are allowed.
+    """Read a decimal number, with a unit perhaps. The result is exact. C{lowest} and C{highest} are in the smallest unit, and
+    allowed.
     """
     match = _numberAndUnit.fullmatch(text)
     if match is None or match[2] not in units or not lowest <= (value := Decimal(match[1]) * units[match[2]]) <= highest:
@@ -268,7 +266,7 @@ def parseEndpoint(text: str) -> str:
         # An endpoint keeps its reactor until it listens, and this one never does.
         endpoint = serverFromString(object(), text)
     except Exception:
-        # The parsers of the parts raise whatever they come across.
+        # The parsers of the parts raise exceptions of any kind.
         raise _error(rule, text) from None
     # One has no path, the other is a single connection.
     if re.fullmatch(r"unix:(address=)?", text) or isinstance(endpoint, StandardIOEndpoint):

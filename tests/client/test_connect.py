@@ -77,7 +77,7 @@ class ResolutionTests:
         """What cannot be a name fails at once: Twisted's resolver would never answer."""
         clock = ResolvingClock({})
         assert isinstance(Outcome(echo(clock, host, 7, b"hello")).failure, error.DNSLookupError)
-        assert clock.nameResolver.asked == []
+        assert clock.nameResolver.names == []
 
     def test_familyOfTheLocalAddress(self) -> None:
         """With a local address only addresses of its family are looked for."""
@@ -159,7 +159,7 @@ class EchoTests:
         ],
     )
     def test_sizes(self, run: Run, host: str, sizes: list[int]) -> None:
-        """Whatever UDP can carry comes back, and is counted."""
+        """Every size that UDP can carry comes back, and is counted."""
 
         async def test(reactor: Any) -> None:
             server = serve(reactor, None, host)
@@ -315,7 +315,7 @@ class EchoTests:
         run(test)
 
     def test_wrongSourceAddress(self, runOnce: Run) -> None:
-        """A reply from another address than was asked, as a naive server on a wildcard address sends it, is not a reply."""
+        """A reply from another address than the peer's, as a naive server on a wildcard address sends it, is not a reply."""
 
         async def test(reactor: Any) -> None:
             with udpSocket("0.0.0.0") as naive:

@@ -41,16 +41,16 @@ def hasRawSockets() -> bool:
 class Upstream(DatagramProtocol):
     """Echoes, and counts.
 
-    @ivar asked: how many datagrams came from each address.
+    @ivar requests: how many datagrams came from each address.
     """
 
     noisy = False
 
     def __init__(self) -> None:
-        self.asked: Counter[tuple[str, int]] = Counter()
+        self.requests: Counter[tuple[str, int]] = Counter()
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        self.asked[addr] += 1
+        self.requests[addr] += 1
         assert self.transport is not None
         self.transport.write(datagram, addr)
 
@@ -208,7 +208,7 @@ class FaultProxyTests:
                 payloads = [b"%d %d" % (number, turn) for number in range(50)]
                 replies = await gatherResults([client.exchange(payload) for client, payload in zip(clients, payloads)])
                 assert [reply.payload for reply in replies] == payloads
-            assert list(bench.upstream.asked.values()) == [3] * 50
+            assert list(bench.upstream.requests.values()) == [3] * 50
             assert bench.proxy.clients == 50
             for direction in (bench.proxy.up, bench.proxy.down):
                 assert direction.datagrams == 150
@@ -258,9 +258,9 @@ class FaultProxyTests:
             assert await after(59) == 2
             await talking.echo(b"still here")
             assert await after(1) == 1
-            assert len(bench.upstream.asked) == 2
+            assert len(bench.upstream.requests) == 2
             assert await silent.echo(b"hello") == 5
-            assert len(bench.upstream.asked) == 3
+            assert len(bench.upstream.requests) == 3
             assert bench.proxy.clients == 2
             # The first is idle since a second longer.
             assert await after(59) == 1
@@ -278,13 +278,13 @@ class FaultProxyTests:
             for client in (clients[0], clients[1], clients[2], clients[0], clients[3]):
                 await client.echo(b"hello")
             assert bench.proxy.clients == 3
-            assert len(bench.upstream.asked) == 4
+            assert len(bench.upstream.requests) == 4
             # All but the second are known still.
             for number in (0, 2, 3):
                 await clients[number].echo(b"hello")
-            assert len(bench.upstream.asked) == 4
+            assert len(bench.upstream.requests) == 4
             await clients[1].echo(b"hello")
-            assert len(bench.upstream.asked) == 5
+            assert len(bench.upstream.requests) == 5
             assert bench.proxy.clients == 3
             await bench.stop()
 
@@ -464,7 +464,7 @@ class RefusalTests:
     @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needsIPv6)])
     @pytest.mark.isolated
     def test_passedBack(self, host: str, run: Run) -> None:
-        """With the right to open raw sockets the client is refused in turn, whatever the size of what it sent."""
+        """With the right to open raw sockets the client is refused in turn, with a datagram of any size."""
         if not hasRawSockets():
             pytest.skip("passing refusals back takes the right to open raw sockets")
 

@@ -31,7 +31,7 @@ class LoopTests:
 
     @pytest.mark.parametrize("host", [PUBLIC, "127.0.0.1", "::1", "2001:db8::1"])
     def test_ownPorts(self, host: str) -> None:
-        """Nothing is sent to one of our own ports, on whatever host; so not to ourselves either."""
+        """Nothing is sent to one of our own ports, on any host; so not to ourselves either."""
         guard = Guard(unlimited, ownPorts=[1234, 4321])
         assert verdict(guard, host, 1234) == verdict(guard, host, 4321) == "loop_guard"
         assert verdict(guard, host, 1235) is None

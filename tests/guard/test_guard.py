@@ -217,7 +217,7 @@ class InterfaceTests:
         assert verifyObject(IDatagramBatch, batchOf((PUBLIC, 40000)))
 
     def test_harmless(self) -> None:
-        """A batch from trusted networks is not even asked for its counts, whatever networks they are."""
+        """For a batch from trusted networks not even the counts are read, with any trusted networks."""
 
         class Uncounted(GivenBatch):
             def counts(self) -> list[int]:

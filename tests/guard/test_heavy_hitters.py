@@ -29,7 +29,7 @@ class HeavyHittersTests:
         assert hitters.drain(9) == []
 
     def test_none(self) -> None:
-        """No key may be asked for."""
+        """The number of keys to return may be 0."""
         hitters = HeavyHitters[str]()
         hitters.add("a")
         assert hitters.drain(0) == []

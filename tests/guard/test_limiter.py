@@ -194,7 +194,7 @@ class ElapsedTests:
     @settings(deadline=None)
     @given(st.lists(st.floats(allow_nan=True, allow_infinity=True)))
     def test_forward(self, times: list[float]) -> None:
-        """Whatever the clock shows, time does not go backwards, and never leaps further than a day."""
+        """With any clock, time does not go backwards, and never leaps further than a day."""
         clock = iter([0.0, *times])
         elapsed = Elapsed(clock.__next__)
         before = 0.0

@@ -141,14 +141,14 @@ class SpoofedTests:
         """
         now = [0.0]
         guard = Guard(seconds=lambda: now[0], entropy=random.Random(1).randbytes)
-        answered = asked = replies = 0
+        answered = requests = replies = 0
         for turn in range(4000):
             now[0] = turn / 1000
             batch = GivenBatch([number(PUBLIC)] * 64, [40000] * 64)
             guard.refuseEntries(batch)
             answered += 64 - len(batch.dropped)
-            asked += 1
+            requests += 1
             replies += 63 not in batch.dropped
         over = 4000 * 64 - 1000 - 3999
         assert abs(answered - 1000 - 3999 - over / 4) < over / 100
-        assert abs(replies / asked - 0.25) < 0.05
+        assert abs(replies / requests - 0.25) < 0.05

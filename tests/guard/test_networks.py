@@ -71,7 +71,7 @@ class ParseNetworkTests:
     @settings(deadline=None)
     @given(st.text())
     def test_anyText(self, text: str) -> None:
-        """Whatever the text, the result is networks or a C{ValueError} that quotes it."""
+        """For any text, the result is networks or a C{ValueError} that quotes it."""
         try:
             assert parseNetwork(text)
         except ValueError as e:

@@ -89,12 +89,12 @@ class Resolution:
 class Resolver:
     """Answers from a table; a name that is not in it is never answered.
 
-    @ivar asked: the names that were asked for.
+    @ivar names: the names to resolve.
     """
 
     def __init__(self, table: dict[str, Sequence[Any]]) -> None:
         self.table = table
-        self.asked: list[str] = []
+        self.names: list[str] = []
         self.receivers: list[IResolutionReceiver] = []
 
     def resolveHostName(
@@ -105,7 +105,7 @@ class Resolver:
         addressTypes: Sequence[type] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        self.asked.append(hostName)
+        self.names.append(hostName)
         self.receivers.append(resolutionReceiver)
         resolution = Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)

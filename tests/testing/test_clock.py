@@ -13,7 +13,7 @@ class ClockTests:
     """The time of a network."""
 
     def test_order(self) -> None:
-        """Calls are made at the time they were asked for, in its order, those for one time in the order of asking, and those
+        """Calls are made at their times and in that order, those for one time in the order of C{callLater}, and those that
         they make in turn in the same step.
         """
         clock = NetworkClock()
@@ -50,8 +50,8 @@ class ClockTests:
         assert not clock.getDelayedCalls()
 
     def test_changed(self) -> None:
-        """Delayed calls can be cancelled, put off, put off again and brought forward, and are made once, at the last time
-        asked.
+        """Delayed calls can be cancelled, put off, put off again and brought forward, and are made once, at the time
+        that was set last.
         """
         clock = NetworkClock()
         made: list[tuple[float, str]] = []

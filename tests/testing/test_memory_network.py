@@ -25,6 +25,7 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from tests.support.memory import open_, pair, wait
 from tests.support.running import CuriousRecorder, Recorder
+from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import connect, echo
 from udpecho.client.protocol import EchoClient
 from udpecho.errors import MessageTooLong, NetworkUnreachable, PortUnreachable, ResponseTimeout
@@ -200,7 +201,7 @@ class HostsTests:
 
     def test_broadcast(self) -> None:
         """What is broadcast reaches the wildcard ports of every host, the sender's included; nobody is refused, and the
-        receivers know that they were not asked alone.
+        addresses that receivers get are marked as not unicast.
         """
         network = MemoryNetwork()
         hosts = [network.host(name, f"10.0.0.{number}") for number, name in enumerate(("one", "two", "three", "four"), 1)]
@@ -298,7 +299,9 @@ class TraceTests:
             " 0.200000  10.0.0.1:5000 > 10.0.0.2:7     64 B  duplicated,delayed: delivered, delivered",
             "10.200000  10.0.0.2:7    > 10.0.0.1:50     0 B  refused",
         ]
-        assert network.trace[1] == TraceEntry(0.1, ("10.0.0.1", 5000), ("10.0.0.2", 7), 1000, "lost")
+        assert network.trace[1] == TraceEntry(
+            0.1, DatagramAddress(("10.0.0.1", 5000)), DatagramAddress(("10.0.0.2", 7)), 1000, "lost"
+        )
 
     def test_sameSeedSameTrace(self) -> None:
         """The same seeds and the same program give the identical trace, another seed another."""
@@ -414,7 +417,7 @@ class OthersCodeTests:
         return client.Resolver(servers=[("10.0.0.2", 53)], reactor=asking)
 
     def test_names(self) -> None:
-        """C{twisted.names} asks and answers over it."""
+        """C{twisted.names} queries and answers over it."""
         network = MemoryNetwork(latency=0.02)
         resolver = self.dns(network)
         answers, _, _ = wait(network, resolver.lookupAddress("example.org"))

@@ -280,7 +280,7 @@ class DeliveryTests:
         play(test)
 
     @pytest.mark.parametrize(
-        ("interface", "asked", "asking"),
+        ("interface", "destination", "bound"),
         [
             ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
             ("0.0.0.0", "127.0.0.2", "127.0.0.1"),
@@ -293,24 +293,24 @@ class DeliveryTests:
             pytest.param("::ffff:127.0.0.2", "127.0.0.2", "127.0.0.1", marks=needsIPv6),
         ],
     )
-    def test_replyFromTheAskedAddress(self, play: Play, interface: str, asked: str, asking: str) -> None:
-        """On a wildcard, of both families too, a reply leaves from the address that was asked, so that a connected client gets
-        it.
+    def test_replySource(self, play: Play, interface: str, destination: str, bound: str) -> None:
+        """On a wildcard, of both families too, a reply leaves from the address that the request was sent to,
+        so that a connected client gets it.
         """
 
         async def test(reactor: Any) -> None:
             port, recorder = open_(reactor, interface)
-            other, protocol = open_(reactor, asking)
-            other.connect(asked, port.getHost().port)
+            other, protocol = open_(reactor, bound)
+            other.connect(destination, port.getHost().port)
             other.write(b"question")
             await recorder.count(1)
             source = recorder.datagrams[0][1]
-            mapped = "::ffff:" if ":" in interface and asked != "::1" else ""
-            assert source.localHost == mapped + asked.removeprefix("::ffff:")
-            assert source.host == ("::1" if asked == "::1" else f"{mapped}127.0.0.1")
+            mapped = "::ffff:" if ":" in interface and destination != "::1" else ""
+            assert source.localHost == mapped + destination.removeprefix("::ffff:")
+            assert source.host == ("::1" if destination == "::1" else f"{mapped}127.0.0.1")
             port.write(b"answer", source)
             await protocol.count(1)
-            assert protocol.datagrams == [(b"answer", (asked, port.getHost().port))]
+            assert protocol.datagrams == [(b"answer", (destination, port.getHost().port))]
             await close(port, other)
 
         play(test)

@@ -146,7 +146,7 @@ class StopTests:
         play(test)
 
     def test_refusedAfterStopping(self, play: Play) -> None:
-        """A port that has stopped is refused to whoever writes to it."""
+        """A port that has stopped refuses datagrams."""
 
         async def test(reactor: Any) -> None:
             port, protocol = open_(reactor)

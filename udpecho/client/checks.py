@@ -20,10 +20,7 @@ def checkPayload(payload: bytes) -> None:
 
 
 def tooLong(peer: str, size: int, limit: int) -> MessageTooLong:
-    """The exception for a payload of C{size} bytes that was not sent to C{peer}.
-
-    @param limit: how many bytes of payload a datagram to the peer can carry.
-    """
+    """The exception for a payload of C{size} bytes that was not sent. C{limit} is what a datagram to the peer can carry."""
     if size <= limit:
         return MessageTooLong(f"this system does not send {size} bytes in a datagram to {peer}")
     return MessageTooLong(f"payload to {peer} must be at most {limit} bytes, got {size}", limit=limit)
@@ -42,7 +39,8 @@ def checkPeer(host: str, port: int) -> None:
 
 
 def checkLocalAddress(address: tuple[str, int]) -> type[IPv4Address | IPv6Address]:
-    """@return: the type of the peer addresses that can be reached from this one.
+    """Return the type of the peer addresses that can be reached from a local address.
+
     @raise TypeError: if it is not a pair of a string and a whole number.
     @raise ValueError: if they are not an IP address and a port.
     """

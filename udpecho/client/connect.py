@@ -20,7 +20,7 @@ from udpecho.net.resolver import resolve
 from udpecho.net.sockets import MAX_DATAGRAM
 from udpecho.parsing import checkTimeout
 
-#: This machine has no socket to give, which means nothing about the peer.
+#: This machine has no socket left: the peer is not the reason.
 _exhausted = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -73,10 +73,6 @@ def connect(
 def _open(
     reactor: Reactor, peer: DatagramAddress, timeout: float, verify: bool, bindAddress: tuple[str, int] | None
 ) -> EchoClient:
-    """Connect a client to one address.
-
-    @raise OSError: if the system refuses.
-    """
     hasDescriptors = IReactorFDSet.providedBy(reactor)
     # The clock of a reactor with descriptors may be the wall clock, which can be set.
     client = EchoClient(reactor, timeout, verify, time.monotonic if hasDescriptors else None)
@@ -124,8 +120,6 @@ def echo(
         def close(result: Any) -> Any:
             return client.close().addCallback(lambda _: result)
 
-        counted = client.echo(payload, timeout, elapsed=elapsedSince(started, reactor))
-        counted.addBoth(close)
-        return counted
+        return client.echo(payload, timeout, elapsed=elapsedSince(started, reactor)).addBoth(close)
 
     return connect(reactor, host, port, timeout, verify=verify, bindAddress=bindAddress).addCallback(exchange)

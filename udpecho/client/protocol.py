@@ -38,13 +38,7 @@ class Reply:
 
 @dataclass(eq=False, slots=True)
 class _Exchange:
-    """A payload whose reply is outstanding.
-
-    @ivar sent: when it was sent, in seconds on the client's clock.
-    @ivar ignored: how many datagrams the client had ignored by then.
-    @ivar deadline: the call that ends the exchange.
-    @ivar done: fires with the L{Reply}.
-    """
+    """An outstanding payload. C{ignored} is how many datagrams the client had ignored when it was sent."""
 
     payload: bytes
     timeout: float
@@ -69,11 +63,7 @@ class EchoClient(DatagramProtocol):
     noisy = False
 
     def __init__(
-        self,
-        reactor: Reactor,
-        timeout: float = TIMEOUT,
-        verify: bool = True,
-        now: Callable[[], float] | None = None,
+        self, reactor: Reactor, timeout: float = TIMEOUT, verify: bool = True, now: Callable[[], float] | None = None
     ) -> None:
         """@param reactor: an C{IReactorTime}, which enforces the deadlines.
         @param timeout: the seconds until the deadline of a call without a timeout of its own.

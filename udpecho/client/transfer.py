@@ -17,13 +17,7 @@ from udpecho.interfaces import Reactor
 
 @dataclass
 class Sums:
-    """What was sent and answered.
-
-    @ivar sent: datagrams sent.
-    @ivar sentBytes: their bytes.
-    @ivar answered: replies received in time.
-    @ivar answeredBytes: their bytes.
-    """
+    """Datagrams sent, and replies received in time."""
 
     sent: int = 0
     sentBytes: int = 0
@@ -54,13 +48,8 @@ class Report(Protocol):
 class Transfer:
     """An input that is sent to a peer.
 
-    @ivar host: the peer's name or IP address.
-    @ivar port: its port.
     @ivar timeout: seconds to wait for each reply, for the first one with the time for resolving the name.
-    @ivar verify: whether a reply must be the bytes that were sent.
-    @ivar bindAddress: the local address to send from.
     @ivar chunk: bytes in each datagram; C{None} to send the whole input as one.
-    @ivar sums: what has been sent and answered so far.
     """
 
     host: str
@@ -75,9 +64,7 @@ class Transfer:
         """Read, send and wait for the reply, until the input ends. An empty input is one empty datagram.
 
         @param reactor: as for L{connect <udpecho.client.connect.connect>}.
-        @param read: reads as many bytes of the input as it is asked for, fewer only at its end.
-        @param report: is notified of each datagram.
-        @return: the L{Sums} of this transfer.
+        @param read: reads the given number of bytes of the input, fewer only at its end.
         @raise MessageTooLong: if the input is longer than one datagram and C{chunk} is C{None}.
         @raise EchoError: if the peer refused, or cannot be reached.
         @raise error.DNSLookupError: if the name cannot be resolved.
@@ -123,11 +110,7 @@ class Transfer:
 
 
 def failureMessage(reason: BaseException | None, source: str) -> str | None:
-    """The sentence for a failure of L{Transfer.run}, C{None} for an exception that it does not document.
-
-    @param reason: the exception.
-    @param source: the name of the input.
-    """
+    """The sentence for a failure of L{Transfer.run} with the input C{source}; C{None} for one that it does not document."""
     # Twisted's DNSLookupError is an OSError too.
     if isinstance(reason, (EchoError, ValueError, error.DNSLookupError)):
         return str(reason.args[0])

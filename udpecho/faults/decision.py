@@ -17,10 +17,7 @@ REORDERED = "reordered"
 DELAYED = "delayed"
 DELIVERED = "delivered"
 
-#: The outcomes of a datagram that is never delivered.
-LOSSES = frozenset({LOST, BURST_LOST, TOO_LONG, QUEUE_FULL})
-
-_reasons = LOSSES | {CORRUPTED, TRUNCATED, DUPLICATED, REORDERED, DELAYED, DELIVERED}
+_reasons = {BURST_LOST, LOST, TOO_LONG, QUEUE_FULL, CORRUPTED, TRUNCATED, DUPLICATED, REORDERED, DELAYED, DELIVERED}
 
 
 class Delivery(NamedTuple):

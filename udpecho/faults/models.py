@@ -11,7 +11,8 @@ import attrs
 _standardNormal = NormalDist()
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
+    """@raise TypeError: if a value is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return value
@@ -19,13 +20,13 @@ def _number(name: str, value: Any) -> float:
 
 def checkSeconds(name: str, value: Any) -> None:
     """@raise ValueError: if a number is negative or not finite."""
-    if not 0 <= _number(name, value) < math.inf:
+    if not 0 <= number(name, value) < math.inf:
         raise ValueError(f"{name} must be a number of seconds, 0 or more, got {value!r}")
 
 
 def probability(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validate a number from 0 to 1."""
-    if not 0 <= _number(attribute.name, value) <= 1:
+    if not 0 <= number(attribute.name, value) <= 1:
         raise ValueError(f"{attribute.name} must be a probability from 0 to 1, got {value!r}")
 
 

@@ -1,6 +1,6 @@
 """What a bad network does to datagrams, decided from a seed: the same on every machine, and every time.
 
-Nothing here knows of sockets or reactors: a plan decides about one datagram at a time.
+Nothing here uses sockets or reactors: a plan decides about one datagram at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from udpecho.faults.decision import (
     TRUNCATED,
     Decision,
 )
-from udpecho.faults.models import GilbertElliott, Jitter, probability, seconds
+from udpecho.faults.models import GilbertElliott, Jitter, number, probability, seconds
 
 #: Delays are rounded to this many digits, since the logarithms of two machines may differ in their last bit.
 _delayDigits = 9
@@ -40,9 +40,7 @@ def _seed(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
 
 
 def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"rate must be a number or None, got {value!r}")
-    if not 0 < value < math.inf:
+    if not 0 < number("rate", value) < math.inf:
         raise ValueError(f"rate must be a finite number of bytes a second, more than 0, got {value!r}")
 
 
@@ -66,7 +64,7 @@ def _jitter(value: float | Jitter) -> Jitter:
 class FaultPlan:
     """Decides what becomes of each datagram in one direction.
 
-    Each datagram takes the same number of draws from the generator, whatever faults there are, so that a plan with more faults
+    Each datagram takes the same number of draws from the generator, with any faults, so that a plan with more faults
     makes the same decisions about those that it shares with a plan of the same seed. Only C{random.Random.random} is used:
     Python promises its sequence for a seed.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from ipaddress import ip_address
@@ -29,7 +31,7 @@ IDLE_TIMEOUT = 60.0
 #: How many clients are known at a time.
 MAX_CLIENTS = 1024
 
-#: Bytes of receive buffer to ask for, so that many datagrams at once are not the proxy's own loss.
+#: Bytes of receive buffer to request, so that many datagrams at once are not the proxy's own loss.
 _RECEIVE_BUFFER = 2**22
 #: How many delayed datagrams may wait.
 _MAX_HELD = 100_000
@@ -44,9 +46,6 @@ class DelayLine:
     """
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
-        """@param clock: calls the line when the first function is due.
-        @param now: the time, in seconds.
-        """
         self._clock = clock
         self._now = now
         self._held: list[tuple[float, int, Callable[[], None]]] = []
@@ -89,35 +88,32 @@ class DelayLine:
             self._setWake()
 
 
+@dataclass(eq=False)
 class _Direction:
-    """One direction through the proxy.
+    """One direction through the proxy. C{outcomes} counts datagrams."""
 
-    @ivar plan: decides what becomes of each datagram.
-    @ivar outcomes: how many datagrams had each outcome.
-    """
-
-    def __init__(self, name: str, plan: Decider) -> None:
-        self.name = name
-        self.plan = plan
-        self.datagrams = 0
-        self.outcomes: Counter[str] = Counter()
+    name: str
+    plan: Decider
+    datagrams: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
 
 
 @implementer(INetworkErrorReceiver)
+@dataclass(eq=False, repr=False)
 class _Client(DatagramProtocol):
     """One client of the proxy: the protocol of its own socket to the upstream."""
 
     noisy = False
 
-    def __init__(self, proxy: FaultProxy, address: DatagramAddress) -> None:
-        self.proxy = proxy
-        self.address = address
-        self.lastSize = 0
-        self.lastHeard = 0.0
-        self.port: DatagramPort | None = None
+    proxy: FaultProxy
+    address: DatagramAddress
+    lastSize: int = 0
+    lastSeen: float = 0.0
+    port: DatagramPort | None = None
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        self.proxy._fromUpstream(self, datagram)
+        self.proxy._touch(self)
+        self.proxy._pass(self.proxy.down, self, datagram)
 
     def connectionRefused(self) -> None:
         self.proxy._refused(self)
@@ -220,34 +216,24 @@ class FaultProxy(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from a client."""
-        client = self._clients.get(cast(DatagramAddress, addr))
+        address = cast(DatagramAddress, addr)
+        client = self._clients.get(address)
         if client is None:
-            client = self._remember(cast(DatagramAddress, addr))
-        elif client.port is None:
-            self._dial(client)
+            while len(self._clients) >= self._maxClients:
+                self._forget(next(iter(self._clients.values())))
+            client = self._clients[address] = _Client(self, address)
+        if client.port is None:
+            # If it fails, the datagram is counted when it is sent, and the next one tries again.
+            with suppress(OSError):
+                client.port = dial(self._reactor, client, self._upstream, receiveBuffer=_RECEIVE_BUFFER)
         # Replies leave from the address that the client sent to last.
-        client.address = cast(DatagramAddress, addr)
+        client.address = address
         self._touch(client)
         client.lastSize = len(datagram)
         self._pass(self.up, client, datagram)
 
-    def _remember(self, address: DatagramAddress) -> _Client:
-        while len(self._clients) >= self._maxClients:
-            self._forget(next(iter(self._clients.values())))
-        client = _Client(self, address)
-        self._clients[address] = client
-        self._dial(client)
-        return client
-
-    def _dial(self, client: _Client) -> None:
-        try:
-            client.port = dial(cast(Any, self._reactor), client, self._upstream, receiveBuffer=_RECEIVE_BUFFER)
-        except OSError:
-            # The datagram is counted when it is sent, and the next one tries again.
-            client.port = None
-
     def _touch(self, client: _Client) -> None:
-        client.lastHeard = max(client.lastHeard, self._now())
+        client.lastSeen = max(client.lastSeen, self._now())
         self._clients.move_to_end(client.address)
         if self._sweep is None:
             self._sweep = self._clock.callLater(self._idleTimeout, self._forgetIdle)
@@ -257,7 +243,7 @@ class FaultProxy(DatagramProtocol):
         now = self._now()
         while self._clients:
             oldest = next(iter(self._clients.values()))
-            left = oldest.lastHeard + self._idleTimeout - now
+            left = oldest.lastSeen + self._idleTimeout - now
             if left > 0:
                 self._sweep = self._clock.callLater(left, self._forgetIdle)
                 return
@@ -270,10 +256,6 @@ class FaultProxy(DatagramProtocol):
             client.port = None
 
     # From the upstream
-
-    def _fromUpstream(self, client: _Client, datagram: bytes) -> None:
-        self._touch(client)
-        self._pass(self.down, client, datagram)
 
     def _refused(self, client: _Client) -> None:
         self.refusals += 1
@@ -301,7 +283,7 @@ class FaultProxy(DatagramProtocol):
                     continue
                 due = now + delivery.delay
                 # A client with a delayed datagram is not idle.
-                client.lastHeard = max(client.lastHeard, due)
+                client.lastSeen = max(client.lastSeen, due)
                 self._line.hold(due, partial(self._send, direction, client, delivery.datagram))
             else:
                 self._send(direction, client, delivery.datagram)

@@ -20,9 +20,8 @@ def _embedded(prefix: str, network: IPv4Network) -> IPv6Network:
     """An IPv4 network as it is written behind an IPv6 prefix."""
     outer = IPv6Network(prefix)
     shift = 128 - outer.prefixlen - 32
-    return IPv6Network(
-        (int(outer.network_address) | int(network.network_address) << shift, outer.prefixlen + network.prefixlen)
-    )
+    address = int(outer.network_address) | int(network.network_address) << shift
+    return IPv6Network((address, outer.prefixlen + network.prefixlen))
 
 
 #: IPv6: ::/96 without loopback is the unspecified address and the obsolete IPv4-compatible ones (RFC 4291 sections 2.5.2 and

@@ -1,8 +1,7 @@
-"""Decides who is answered, and how much, for many sources at once. Nothing here knows of a socket.
+"""Decides who is answered, and how much, for many sources at once. Nothing here uses a socket.
 
-An echo server can be turned against others, and against itself: a datagram with a forged source makes it send to a victim, and
-if the victim answers too, the two never stop (CERT CA-1996-01, CVE-2024-2169). The guard refuses sources that are known to
-answer and addresses that no host has; it keeps to the networks it is given; and it limits how much is sent to any one source.
+A datagram with a forged source makes an echo server send to a victim, and if the victim answers too, the two never stop (CERT
+CA-1996-01, CVE-2024-2169).
 """
 
 from __future__ import annotations
@@ -52,13 +51,13 @@ class Guard:
     ) -> None:
         """@param policy: the operator's decisions; by default C{GuardPolicy()}.
         @param ownPorts: the ports that the servers of this machine echo on. Datagrams from these ports are refused, from any
-            host: one server could else be made to talk to another of its kind, or to itself. (A client on this machine has
-            another port.)
+            host: else two servers of one kind, or one alone, could be made to answer each other. (A client on this machine
+            has another port.)
         @param broadcasts: the broadcast addresses of our own networks.
         @param dualStack: whether IPv6 batches come from a socket that serves IPv4 too. Its IPv4-mapped sources are judged as
             IPv4 addresses then; else they are refused.
         @param seconds: a clock, in seconds; it may be set back.
-        @param entropy: returns as many random bytes as it is asked for: for the limiter's secret, and for its draws.
+        @param entropy: returns the given number of random bytes, for the limiter's secret and its draws.
         """
         self.wouldDrop: Counter[str] = Counter()
         self._now = Elapsed(seconds).now
@@ -90,10 +89,7 @@ class Guard:
         self._policy = policy
         # The IPv6 map has no verdict on IPv4-mapped sources of a dual-stack socket.
         self._mayPass = (not policy.maxRate, not policy.maxRate and not self._dualStack)
-        self._maps = (
-            _verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)),
-            _verdicts(policy, 6, IPV6_BOGONS),
-        )
+        self._maps = (_verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)), _verdicts(policy, 6, IPV6_BOGONS))
         self.setOwnPorts(self._ownPorts)
 
     def setOwnPorts(self, ports: Iterable[int]) -> None:
@@ -110,9 +106,8 @@ class Guard:
     def busiest(self, most: int) -> dict[str, list[tuple[str, int]]]:
         """The prefixes from which most of the dropped datagrams came since the last call.
 
-        @param most: how many prefixes to return for each reason.
-        @return: for each reason prefixes with the number of datagrams dropped, at least, the busiest first. A prefix is that
-            of a single source (/32, /64), or the wide one (/24, /48) if that was over its limit.
+        @return: for each reason at most C{most} prefixes with the number of datagrams dropped, at least, the busiest first. A
+            prefix is that of a single source (/32, /64), or the wide one (/24, /48) if that was over its limit.
         """
         drained = {reason: busiest.drain(most) for reason, busiest in self._busiest.items()}
         return {reason: [(_prefix(*key), count) for key, count in found] for reason, found in drained.items() if found}
@@ -136,12 +131,9 @@ class Guard:
     def decide(
         self, hosts: Sequence[int], ports: Sequence[int], counts: Sequence[int], isIPv6: bool
     ) -> Collection[tuple[int, str]]:
-        """Decide about entries that arrived together.
+        """Decide about entries that arrived together, each with a source address, as a number, and a source port.
 
-        @param hosts: the source address of each entry, as a number.
-        @param ports: the source port of each entry.
         @param counts: how many datagrams each entry has.
-        @param isIPv6: whether the sources are IPv6 addresses.
         @return: the indexes of the entries to drop, with the reasons. In a dry run there are none.
         """
         if isIPv6 and self._dualStack:

@@ -15,19 +15,18 @@ class HeavyHitters(Generic[_K]):
     """
 
     def __init__(self, counters: int = 64) -> None:
-        """@param counters: how many keys to count at a time."""
         self._counters = counters
         self._counts: dict[_K, int] = {}
 
     def add(self, key: _K, times: int = 1) -> None:
-        """Count C{times} occurrences of a key."""
+        """Count some occurrences of a key."""
         counts = self._counts
         if key in counts:
             counts[key] += times
             return
         if len(counts) >= self._counters:
             # All keys lose the same count. This costs as many steps as there are counters, and each step was paid for by an
-            # earlier addition: on average an addition costs the same, whatever is added.
+            # earlier addition: on average an addition costs the same for any stream.
             least = min(times, min(counts.values()))
             self._counts = counts = {known: count - least for known, count in counts.items() if count > least}
             times -= least
@@ -35,10 +34,6 @@ class HeavyHitters(Generic[_K]):
             counts[key] = times
 
     def drain(self, most: int) -> list[tuple[_K, int]]:
-        """Take out the most frequent keys, and start over with none.
-
-        @param most: how many keys to return.
-        @return: each key with its count, the most frequent first.
-        """
+        """Return at most C{most} keys with their counts, the most frequent first, and start over with none."""
         counts, self._counts = self._counts, {}
         return sorted(counts.items(), key=lambda item: item[1], reverse=True)[: max(0, most)]

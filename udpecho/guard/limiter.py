@@ -37,13 +37,12 @@ class Elapsed:
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        """@param seconds: the clock, in seconds."""
         self._seconds = seconds
         self._last = seconds()
         self._elapsed = 0.0
 
     def now(self) -> float:
-        """The time, in seconds."""
+        """The time since the creation, in seconds."""
         now = self._seconds()
         step = now - self._last
         self._last = now
@@ -53,14 +52,12 @@ class Elapsed:
 
 
 class Lots:
-    """Draws at random, from bytes that nobody can predict."""
+    """Draws at random, from bytes that nobody can predict: one draw in L{LEAK}, a divisor of 256, is C{True}."""
 
-    def __init__(self, entropy: Callable[[int], bytes], oneIn: int = LEAK) -> None:
-        """@param entropy: returns as many random bytes as it is asked for.
-        @param oneIn: a divisor of 256: one draw in this many is C{True}.
-        """
+    def __init__(self, entropy: Callable[[int], bytes]) -> None:
+        """@param entropy: returns the given number of random bytes."""
         self._entropy = entropy
-        self._below = 256 // oneIn
+        self._below = 256 // LEAK
         self._bytes = iter(b"")
 
     def draw(self) -> bool:
@@ -81,7 +78,7 @@ class PrefixLimiter:
     prefixes that share a place by chance share one allowance: fewer of their datagrams are answered, never more. That is the
     safe direction: an attacker wants more replies, and a client still gets one in L{LEAK}.
 
-    One datagram in L{LEAK} over the limit is answered, at random: else a flood in a victim's name would silence the victim.
+    One datagram in L{LEAK} over the limit is answered, at random: else a flood with a victim's source would silence it.
     Datagrams over the limit are not charged, answered or not, so that the rate itself remains.
     """
 
@@ -89,7 +86,7 @@ class PrefixLimiter:
         """@param rate: datagrams a second for each narrow prefix.
         @param burst: how many datagrams may arrive at once, 1 or more.
         @param size: the table's places for each prefix length, a power of two; each takes 8 bytes.
-        @param entropy: returns as many random bytes as it is asked for.
+        @param entropy: returns the given number of random bytes.
         """
         self.rate = rate
         self.burst = burst
@@ -121,7 +118,6 @@ class PrefixLimiter:
 
         @param hosts: the source address of each entry, as a number.
         @param counts: how many datagrams each entry has.
-        @param isIPv6: whether the sources are IPv6 addresses.
         @param now: the time in seconds; never less than before.
         @return: the indexes of the entries to drop, each with the length of the prefix that is over its limit, in bits.
         """
@@ -162,11 +158,10 @@ class Ceiling:
         self._wholeAt = 0.0
 
     def refuse(self, counts: Sequence[int], now: float) -> list[int]:
-        """Decide about entries in the order of their arrival.
+        """Return the indexes of the entries to drop; the entries are in the order of their arrival.
 
         @param counts: how many datagrams each entry has.
         @param now: the time in seconds; never less than before.
-        @return: the indexes of the entries to drop.
         """
         moment = _moment(now, self.rate)
         latest = moment + self.rate
@@ -191,7 +186,7 @@ def _moment(now: float, rate: float) -> float:
 
 def _sums(hosts: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
     """How many datagrams each source sent, in the order in which the sources first appear."""
-    # Without repetition this is all: the common case.
+    # The common case: no source has two entries.
     sums = dict(zip(hosts, counts))
     if len(sums) < len(hosts):
         sums = dict.fromkeys(sums, 0)

@@ -69,9 +69,7 @@ class AddressRanges:
     """
 
     def __init__(self, networks: Iterable[Network], version: int) -> None:
-        """@param networks: the networks; those of the other family are ignored.
-        @param version: the family, 4 or 6.
-        """
+        """@param networks: the networks; those of another IP version than C{version} are ignored."""
         spans = [(int(net.network_address), int(net.broadcast_address) + 1) for net in networks if net.version == version]
         self.edges: list[int] = []
         for start, end in sorted(spans):
@@ -90,9 +88,7 @@ class AddressMap(Generic[_T]):
     """
 
     def __init__(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> None:
-        """@param edges: the addresses at which C{valueOf} may change.
-        @param valueOf: returns the value of an address.
-        """
+        """@param edges: the addresses at which C{valueOf}, the value of an address, may change."""
         self._edges: list[int] = []
         self._values = [valueOf(0)]
         for edge in sorted(set(edges) - {0}):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
 
 from twisted.internet.base import DelayedCall
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 
@@ -38,10 +37,6 @@ class NetworkClock(Clock):
         """The pending calls, the next one first, as C{Clock} has them."""
         return sorted(self._active, key=DelayedCall.getTime)
 
-    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The pending calls."""
-        return list(self._active)
-
     def fly(self, when: float, what: Callable[..., object], *arguments: object) -> None:
         """Call something after C{when} seconds that is no delayed call and cannot be cancelled: a datagram arrives."""
         heappush(self._queue, (self.rightNow + when, next(self._order), what, arguments))
@@ -52,19 +47,16 @@ class NetworkClock(Clock):
         queue = self._queue
         while queue and queue[0][0] <= end:
             time, _, what, arguments = heappop(queue)
-            if isinstance(what, DelayedCall):
-                if what not in self._active:
-                    continue
+            self.rightNow = max(self.rightNow, time)
+            if not isinstance(what, DelayedCall):
+                what(*arguments)
+            elif what in self._active:
                 if what.getTime() > time:
                     self._push(what)
-                    continue
-                del self._active[what]
-                what.called = 1
-                self.rightNow = max(self.rightNow, time)
-                what.func(*what.args, **what.kw)
-            else:
-                self.rightNow = max(self.rightNow, time)
-                what(*arguments)
+                else:
+                    del self._active[what]
+                    what.called = 1
+                    what.func(*what.args, **what.kw)
         self.rightNow = max(self.rightNow, end)
 
     def _forget(self, call: DelayedCall) -> None:
@@ -73,13 +65,11 @@ class NetworkClock(Clock):
         self._cancelled += 1
         if self._cancelled > 1000 and self._cancelled * 2 > len(self._queue):
             # In place: advance may be iterating.
-            self._queue[:] = [entry for entry in self._queue if not _isCall(entry[2]) or entry[2] in self._active]
+            self._queue[:] = [
+                entry for entry in self._queue if not isinstance(entry[2], DelayedCall) or entry[2] in self._active
+            ]
             heapify(self._queue)
             self._cancelled = 0
 
     def _push(self, call: DelayedCall) -> None:
         heappush(self._queue, (call.getTime(), next(self._order), call, ()))
-
-
-def _isCall(what: object) -> bool:
-    return isinstance(what, DelayedCall)

@@ -17,17 +17,12 @@ class LeakCheck:
     """Compares a reactor, and the sockets of the process, with their state before the test."""
 
     def __init__(self, reactor: Any, unhandled: bool = True) -> None:
-        """Record the state before the test.
-
-        @param reactor: the reactor that the test will use.
-        @param unhandled: whether to report unhandled failures of Deferreds; trial does that itself.
-        """
+        """@param unhandled: whether to report unhandled failures of Deferreds; trial does that itself."""
         # A failed Deferred of an earlier test is reported when it is collected.
         gc.collect()
         self._reactor = reactor
         self._before = self._look()
         self._unhandled: list[str] = []
-        self._observes = unhandled
         if unhandled:
             globalLogPublisher.addObserver(self)
 
@@ -40,8 +35,7 @@ class LeakCheck:
     def finish(self) -> list[str]:
         """Return a line for each thing that is left after the test."""
         gc.collect()
-        if self._observes:
-            globalLogPublisher.removeObserver(self)
+        globalLogPublisher.removeObserver(self)
         left = [line for key, line in self._look().items() if key not in self._before]
         return left + self._unhandled
 

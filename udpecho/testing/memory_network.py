@@ -7,6 +7,7 @@ import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -26,7 +27,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Delivery
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
 from udpecho.interfaces import IDatagramReactor
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
@@ -45,15 +46,13 @@ class TraceEntry:
     """One datagram.
 
     @ivar time: when it was sent, in seconds on the network's clock.
-    @ivar source: its source, a C{(host, port)} pair.
-    @ivar destination: its destination, a C{(host, port)} pair.
     @ivar size: its payload in bytes.
     @ivar outcome: its faults and arrivals, as text.
     """
 
     time: float
-    source: tuple[str, int]
-    destination: tuple[str, int]
+    source: DatagramAddress
+    destination: DatagramAddress
     size: int
     outcome: str
 
@@ -76,7 +75,7 @@ class _Resolution:
         self.name = name
 
     def cancel(self) -> None:
-        """Nothing is under way: names are resolved at once."""
+        # Names are resolved at once.
         raise NotImplementedError
 
 
@@ -127,7 +126,8 @@ class MemoryNetwork:
         self.clock = NetworkClock()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
-        self._plan = plan
+        # Without decisions to repeat, it delivers all at once.
+        self._plan = Replay("") if plan is None else plan
         self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
         self._byAddress: dict[str, MemoryHost] = {}
@@ -180,19 +180,14 @@ class MemoryNetwork:
             entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), _inFlight)
             self.trace.append(entry)
             plan = self._plans.get((sender.host, host), self._plan)
-            if plan is None:
-                deliveries = [Delivery(0.0, datagram)]
-            else:
-                decision = plan.decide(len(datagram), self.clock.rightNow)
-                deliveries = decision.apply(datagram)
-                if decision.reasons != (DELIVERED,):
-                    entry.outcome = ",".join(decision.reasons)
+            decision = plan.decide(len(datagram), self.clock.rightNow)
+            if decision.reasons != (DELIVERED,):
+                entry.outcome = ",".join(decision.reasons)
             latency = 0.0 if host is sender.host else self._latency
-            if plan is not None and TOO_LONG in decision.reasons:
+            if TOO_LONG in decision.reasons:
                 self.clock.fly(latency, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
-            for delivery in deliveries:
-                delay = latency + delivery.delay
-                self.clock.fly(delay, self._arrive, sender, host, delivery.datagram, source, destination, entry)
+            for delay, arrived in decision.apply(datagram):
+                self.clock.fly(latency + delay, self._arrive, sender, host, arrived, entry)
 
     def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
@@ -200,15 +195,8 @@ class MemoryNetwork:
         message = f"the path to {destination} does not carry {known}"
         self._notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
 
-    def _arrive(
-        self,
-        sender: MemoryPort,
-        host: MemoryHost,
-        datagram: bytes,
-        source: DatagramAddress,
-        destination: DatagramAddress,
-        entry: TraceEntry,
-    ) -> None:
+    def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry) -> None:
+        source, destination = entry.source, entry.destination
         receivers = host._receivers(source, destination)
         refused = not receivers and not isGroup(destination.host)
         outcome = "refused" if refused else "delivered" if receivers else "nobody listens"
@@ -225,13 +213,11 @@ class MemoryNetwork:
     def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
         """Send a refusal, through the faults of the opposite direction: it may be late, or lost."""
         plan = self._plans.get((host, sender.host), self._plan)
-        delays = (0.0,) if plan is None else plan.decide(0, self.clock.rightNow).delays
+        delays = plan.decide(0, self.clock.rightNow).delays
         if delays:
             latency = 0.0 if host is sender.host else self._latency
-            self.clock.fly(latency + min(delays), self._refuse, sender, destination)
-
-    def _refuse(self, sender: MemoryPort, destination: DatagramAddress) -> None:
-        self._notify(sender, destination, unreachable(errno.ECONNREFUSED, str(destination)))
+            refusal = unreachable(errno.ECONNREFUSED, str(destination))
+            self.clock.fly(latency + min(delays), self._notify, sender, destination, refusal)
 
     def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
         # Only a connected socket is notified, and only of its own peer.
@@ -244,10 +230,7 @@ class MemoryNetwork:
 class MemoryHost:
     """A host of a L{MemoryNetwork}, and a reactor for UDP code.
 
-    @ivar network: the network.
-    @ivar name: its name.
     @ivar addresses: its addresses, without those of loopback.
-    @ivar nameResolver: resolves the names of the network's hosts.
     """
 
     running = True
@@ -260,7 +243,8 @@ class MemoryHost:
         self.nameResolver: IHostnameResolver = _Resolver(network)
         self._byNumber: dict[int, list[MemoryPort]] = {}
         # As on real hosts, two of them seldom choose the same number at the same time.
-        self._ephemeral = _ephemeralStep * len(network.hosts)
+        first = _ephemeralStep * len(network.hosts)
+        self._ephemeral = (_ephemeral[place % len(_ephemeral)] for place in count(first))
 
     def __repr__(self) -> str:
         return f"<MemoryHost {self.name}>"
@@ -340,18 +324,10 @@ class MemoryHost:
         address = ipaddress.ip_address(unmapped(port.interface))
         if not (address.is_unspecified or address.is_multicast or self.owns(str(address))):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        if port.number:
-            number = port.number
-            if not self._isFree(port, number):
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        else:
-            for _ in _ephemeral:
-                number = _ephemeral[self._ephemeral % len(_ephemeral)]
-                self._ephemeral += 1
-                if self._isFree(port, number):
-                    break
-            else:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        numbers = [port.number] if port.number else islice(self._ephemeral, len(_ephemeral))
+        number = next((number for number in numbers if self._isFree(port, number)), None)
+        if number is None:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         self._byNumber.setdefault(number, []).append(port)
         return number
 
@@ -379,22 +355,15 @@ class MemoryHost:
 
     def _receivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
         """The ports that receive a datagram: the one that matches it best, or all that are in its group."""
-        ports = self._byNumber.get(destination.port, [])
+        ports = self._byNumber.get(destination.port, ())
+        scores = {port: score for port in ports if (score := port.score(source, destination))}
         if isGroup(destination.host):
             # As on Linux (IP_MULTICAST_ALL in ip(7)), it is enough that one port of this host has joined.
-            if destination.host != "255.255.255.255" and not self._hasJoined(destination.host):
+            joined = any(destination.host in port.groups for ports in self._byNumber.values() for port in ports)
+            if destination.host != "255.255.255.255" and not joined:
                 return []
-            return [port for port in ports if port.score(source, destination)]
-        best: list[MemoryPort] = []
-        most = 0
-        for port in ports:
-            score = port.score(source, destination)
-            if score > most:
-                best, most = [port], score
-        return best
-
-    def _hasJoined(self, group: str) -> bool:
-        return any(group in port.groups for ports in self._byNumber.values() for port in ports)
+            return list(scores)
+        return [max(scores, key=scores.__getitem__)] if scores else []
 
 
 def _overlap(first: MemoryPort, second: MemoryPort) -> bool:

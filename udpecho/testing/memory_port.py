@@ -42,7 +42,7 @@ class Host(Protocol):
         """Give a port its number.
 
         @raise OSError: as C{bind(2)} does.
-        @raise OverflowError: if C{port} asks for what is no port number, as a socket does.
+        @raise OverflowError: if C{port} has no number of 16 bits, as a socket does.
         """
 
     def unbind(self, port: MemoryPort) -> None:
@@ -220,8 +220,8 @@ class MemoryPort:
         target = unmapped(destination.host)
         source = self.interface
         if self._wildcard:
-            asked = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
-            source = asked or self.host.sourceFor(target)
+            local = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
+            source = local or self.host.sourceFor(target)
         self.host.carry(
             self,
             datagram,
@@ -324,9 +324,8 @@ class MemoryPort:
 
     def networkError(self, reason: EchoError) -> None:
         """An earlier datagram did not arrive."""
-        if not self.connected or self._stopped:
-            return
-        notifyError(self.protocol, reason)
+        if self.connected and not self._stopped:
+            notifyError(self.protocol, reason)
 
     # IMulticastTransport
 

@@ -71,19 +71,15 @@ def udp_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     check = LeakCheck(reactor)
     yield
     if request.config.pluginmanager.hasplugin("pytest_twisted") or request.config.pluginmanager.hasplugin("twisted"):
-        _turn(reactor)
+        import pytest_twisted
+        from twisted.internet.task import deferLater
+
+        # The reactor does first what it has to do at once, such as close a port that was stopped.
+        for _ in range(2):
+            pytest_twisted.blockon(deferLater(reactor, 0))
     left = check.finish()
     if left:
         pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
-
-
-def _turn(reactor: Any) -> None:
-    """Let the reactor do what it has to do at once, such as close a port that was stopped."""
-    import pytest_twisted
-    from twisted.internet.task import deferLater
-
-    for _ in range(2):
-        pytest_twisted.blockon(deferLater(reactor, 0))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -13,7 +13,6 @@ from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import FaultProxy
 from udpecho.interfaces import Reactor
 from udpecho.net.open import listen
-from udpecho.net.port import DatagramPort
 from udpecho.server.protocol import EchoServer
 from udpecho.testing.leaks import LeakCheck
 from udpecho.testing.memory_network import MemoryNetwork
@@ -28,14 +27,13 @@ class RunningServer:
 
     def __init__(self, reactor: Reactor) -> None:
         server = EchoServer()
-        self._port = listen(reactor, 0, server)
-        host: Any = self._port.getHost()
+        self._port: Any = listen(reactor, 0, server)
+        host = self._port.getHost()
         self.address: tuple[str, int] = (host.host, host.port)
         self.counters = server.counters
 
     def stop(self) -> None:
         """Stop it at once."""
-        assert isinstance(self._port, DatagramPort)
         self._port.abort()
 
 
@@ -50,9 +48,7 @@ def startProxy(
     """Start a proxy on a free port of 127.0.0.1.
 
     @param upstream: the C{(host, port)} that it passes datagrams to.
-    @param seed: the seed of its faults.
-    @param up: the plan of the direction from the clients.
-    @param down: the plan of the direction to the clients.
+    @param up: the plan of the direction from the clients, and C{down} that of the direction to them.
     @param faults: the faults of each direction without a plan of its own, as L{FaultPlan} takes them.
     """
     up = FaultPlan(f"{seed} up", **faults) if up is None else up
