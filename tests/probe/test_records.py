@@ -169,7 +169,7 @@ class RowTests:
 
     @given(events)
     def test_csv(self, what: Event) -> None:
-        """A row can be read back with the columns of the header, whatever characters are in it."""
+        """A row can be read back with the columns of the header, with any characters in it."""
         reader = csv.DictReader(io.StringIO(f"{records.csvHeader()}\r\n{records.csvRow(what)}\r\n", newline=""))
         (row,) = reader
         assert tuple(reader.fieldnames or ()) == records.CSV_COLUMNS

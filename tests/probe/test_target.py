@@ -46,7 +46,7 @@ class TargetTests:
 
     def test_name(self) -> None:
         """A name is looked up, and stays the target's name."""
-        found = defer.Deferred.fromCoroutine(findTarget(World().here, "there:7", 5, 6))
+        found = defer.Deferred.fromCoroutine(findTarget(World().here, "there:7", 6))
         target: Any = found.result
         assert (target.name, tuple(target.address)) == ("there:7", ("2001:db8::2", 7))
 

@@ -34,7 +34,7 @@ def everyOutcome() -> Statistics:
     statistics.probeNotSent(100)
     statistics.probeSent(101, 0)
     statistics.replyReceived(7, MS)
-    statistics.ownDrops(1)
+    statistics.ownDropped += 1
     for outcome in EXTRA_DATAGRAMS[1:]:
         statistics.datagramReceived(outcome)
     return statistics

@@ -14,7 +14,7 @@ from udpecho.net.linux.mmsg import SLOTS
 from udpecho.probe.io.socket import Arrivals, IProbeReceiver, IProbeSocket, Taken, Undelivered, explain
 from udpecho.probe.io.timestamps import Clocks, StepWatch
 from udpecho.probe.outcomes import Event, Outcome
-from udpecho.probe.packet import Codec, Verdict
+from udpecho.probe.packet import Codec
 from udpecho.probe.schedule import Flood, Plan, Schedule
 from udpecho.probe.send_times import SendTimes
 from udpecho.probe.stats.summary import Statistics
@@ -30,12 +30,6 @@ _givenUpPerTurn = 10_000
 #: The time between two reads of the receive queue's drop counter, in ns.
 _dropsPause = _second
 
-_outcomes = {
-    Verdict.UNRELATED: Outcome.UNRELATED,
-    Verdict.CORRUPT: Outcome.CORRUPT,
-    Verdict.TRUNCATED: Outcome.TRUNCATED,
-    Verdict.OVERSIZED: Outcome.OVERSIZED,
-}
 #: Errors of sending that mean that the peer is unreachable.
 _unreachable = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
@@ -45,10 +39,8 @@ Listener = Callable[["Flow", Event], object]
 
 @implementer(IProbeReceiver)
 class Flow:
-    """The probes of one socket. Parameters named C{now} are times of the monotonic clock, in ns.
+    """The probes of one socket; L{begin} completes it. Parameters named C{now} are times of the monotonic clock, in ns.
 
-    @ivar target: the target.
-    @ivar statistics: the statistics so far.
     @ivar socket: the socket, after L{begin}.
     @ivar lastError: what the network, or the system, last reported about an unreachable peer; or C{None}.
     """
@@ -79,11 +71,7 @@ class Flow:
         self._window = _windowOf(plan)
         self.statistics = Statistics(plan.timeout, self._window)
         self._sendTimes = SendTimes(self._window, steps)
-        self._preparedSizes: list[int | None] = []
-        self._schedule: Schedule | Flood = Schedule(plan, 0)
-        self._start = self._last = 0
         self._resumeAt = 0
-        self._drops: int | None = None
         self._readDropsAt = 0
         self._closed = False
 
@@ -91,9 +79,9 @@ class Flow:
         """Begin to send by a socket, with the first probe at C{start}, in ns of the monotonic clock."""
         self.socket = socket
         self._source = str(socket.source)
-        self._preparedSizes = [None] * socket.most
+        self._preparedSizes: list[int | None] = [None] * socket.most
         self._start = self._last = self._sendTimes.last = start
-        self._schedule = (Flood if self._plan.flood else Schedule)(self._plan, start)
+        self._schedule: Schedule | Flood = (Flood if self._plan.flood else Schedule)(self._plan, start)
         self._drops = socket.drops()
 
     @property
@@ -102,9 +90,8 @@ class Flow:
         return self.socket.source
 
     def timeOf(self, event: Event) -> float | None:
-        """When the probe of the current event was sent, or scheduled if it was not sent.
-
-        @return: seconds of the monotonic clock; C{None} if the event has no sequence number.
+        """When the probe of the current event was sent, or scheduled if it was not sent, in seconds of the monotonic clock;
+        C{None} if the event has no sequence number.
         """
         if event.sequence is None:
             return None
@@ -135,10 +122,7 @@ class Flow:
     # Sending
 
     def send(self, now: int) -> bool:
-        """Send one batch of the probes that are due.
-
-        @return: whether any was due.
-        """
+        """Send one batch of the probes that are due, and return whether any was due."""
         following = self.statistics.highest + 1
         if self._closed or now < self._resumeAt:
             return False
@@ -190,10 +174,7 @@ class Flow:
     # Receiving
 
     def read(self) -> bool:
-        """Read one batch.
-
-        @return: whether there may be more.
-        """
+        """Read one batch, and return whether there may be more."""
         arrivals = self.socket.receive()
         self._received(arrivals)
         return len(arrivals.datagrams) >= SLOTS
@@ -221,9 +202,9 @@ class Flow:
         self._sendTimes.checkClock(highest)
         self._last = now
         for datagram, stamp in zip(arrivals.datagrams, arrivals.stamps):
-            verdict, sequence, _ = parse(datagram, highest)
-            if verdict is not Verdict.OURS:
-                self._extraDatagram(_outcomes[verdict], len(datagram))
+            problem, sequence = parse(datagram, highest)
+            if problem is not None:
+                self._extraDatagram(problem, len(datagram))
                 continue
             if sequence is None:
                 # Empty datagrams have no number.
@@ -239,7 +220,7 @@ class Flow:
         before = statistics.reordering.reordered
         outcome = statistics.replyReceived(sequence, nanoseconds)
         if outcome is Outcome.ANSWERED or outcome is Outcome.LATE:
-            self._sendTimes.countSource(byKernel)
+            self._sendTimes.noteSource(byKernel)
         self._notify(outcome, sequence, size, nanoseconds / _second, statistics.reordering.reordered > before)
 
     def _extraDatagram(self, outcome: Outcome, size: int) -> None:
@@ -291,7 +272,7 @@ class Flow:
         drops = self.socket.drops()
         if drops is not None and self._drops is not None:
             # The counter has 32 bits.
-            self.statistics.ownDrops((drops - self._drops) % (1 << 32))
+            self.statistics.ownDropped += (drops - self._drops) % (1 << 32)
             self._drops = drops
 
     def next(self, now: int) -> int | None:

@@ -56,7 +56,6 @@ class Event(NamedTuple):
 
     @ivar target: the address of the target as the user wrote it.
     @ivar peer: the address that was sent to, as text.
-    @ivar outcome: what happened.
     @ivar sequence: the probe's number, or C{None} if the datagram does not contain it.
     @ivar size: the length of the probe, or of the received datagram, in bytes.
     @ivar roundTrip: the round-trip time, in seconds, or C{None} if there is none.

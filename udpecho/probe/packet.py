@@ -27,10 +27,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
+
+from udpecho.probe.outcomes import Outcome
 
 #: The first byte of probes of 16 bytes or more, and the second byte of each form. A new layout needs new values.
 MARK = 0xEC
@@ -59,51 +60,27 @@ DEFAULT_PATTERN = bytes(range(256))
 Buffer = bytes | bytearray | memoryview
 
 
-class Verdict(Enum):
-    """What a datagram from the peer is.
-
-    @cvar OURS: a valid reply to a probe of this session.
-    @cvar UNRELATED: a reply to another session or to a probe that was not sent, or not a reply at all.
-    @cvar CORRUPT: a reply whose bytes are not those of its probe.
-    @cvar TRUNCATED: only the beginning of a reply.
-    @cvar OVERSIZED: a reply with additional bytes at its end.
-    """
-
-    OURS = "ours"
-    UNRELATED = "unrelated"
-    CORRUPT = "corrupt"
-    TRUNCATED = "truncated"
-    OVERSIZED = "oversized"
-
-
 class Parsed(NamedTuple):
     """A parsed datagram.
 
-    @ivar verdict: what it is.
+    @ivar problem: C{None} if it is a valid reply to a probe of this session; else unrelated, corrupt, truncated or oversized.
     @ivar sequence: the number of the probe it answers, if it is valid and not empty; else C{None}.
-    @ivar sendTime: the send time that it carries, in ns, or C{None}. For information only: the peer can change it.
     """
 
-    verdict: Verdict
+    problem: Outcome | None
     sequence: int | None = None
-    sendTime: int | None = None
 
 
-_unrelated = Parsed(Verdict.UNRELATED)
-_corrupt = Parsed(Verdict.CORRUPT)
-_truncated = Parsed(Verdict.TRUNCATED)
-_oversized = Parsed(Verdict.OVERSIZED)
+_unrelated = Parsed(Outcome.UNRELATED)
+_corrupt = Parsed(Outcome.CORRUPT)
+_truncated = Parsed(Outcome.TRUNCATED)
+_oversized = Parsed(Outcome.OVERSIZED)
 
 
 def sequencesAtOnce(size: int) -> int:
     """How many probes of a size, in bytes, may be outstanding so that each reply matches one probe."""
-    if size >= FULL_SIZE:
-        return 1 << 64
-    if size >= COMPACT_SIZE:
-        return 1 << 32
-    if size >= TINY_SIZE:
-        return 1 << 16
-    return 1 << 8 if size else 1
+    bitsOfSequence = ((FULL_SIZE, 64), (COMPACT_SIZE, 32), (TINY_SIZE, 16), (1, 8), (0, 0))
+    return 1 << next(bits for least, bits in bitsOfSequence if size >= least)
 
 
 def parsePattern(text: str) -> bytes:
@@ -125,13 +102,8 @@ class Codec:
     def __init__(self, session: int, sizes: Container[int], pattern: bytes = DEFAULT_PATTERN) -> None:
         """@param session: a random number of 64 bits, C{secrets.randbits(64)}, different for each socket.
         @param sizes: the sizes of the session's probes, in bytes.
-        @param pattern: the bytes that fill them, repeated.
-        @raise ValueError: if the session is out of range, or the pattern is empty.
+        @param pattern: one byte or more to fill them with, repeated.
         """
-        if not 0 <= session < 1 << 64:
-            raise ValueError(f"session must be 0 to 2**64 - 1, got {session}")
-        if not pattern:
-            raise ValueError("pattern must be one byte or more, got b''")
         self._session = session
         self._session32 = session & 0xFFFFFFFF
         self._session16 = session & 0xFFFF
@@ -169,7 +141,6 @@ class Codec:
     def parse(self, datagram: Buffer, highest: int) -> Parsed:
         """Parse a datagram from the peer.
 
-        @param datagram: the whole datagram.
         @param highest: the number of the latest probe, -1 before the first: a short sequence number is that of the latest
             possible probe.
         """
@@ -187,11 +158,8 @@ class Codec:
         return self._parseBare(datagram, highest)
 
     def sequenceOf(self, beginning: Buffer, highest: int) -> int | None:
-        """The number of a probe of which a router quotes only the beginning (RFC 792, RFC 1812 section 4.3.2.3).
-
-        @param beginning: the known bytes.
-        @param highest: as L{parse} takes it.
-        @return: C{None} if it is not known.
+        """The number of a probe of which a router quotes only the beginning (RFC 792, RFC 1812 section 4.3.2.3); C{None} if
+        it is not known. C{highest} is as for L{parse}.
         """
         begin = bytes(beginning[:20])
         if begin[:2] == bytes((MARK, _FULL)):
@@ -210,14 +178,14 @@ class Codec:
         return None
 
     def _parseFull(self, datagram: Buffer, highest: int) -> Parsed | None:
-        """@return: C{None} if it is an oversized compact one."""
+        """@return: C{None} if it may be an oversized compact one."""
         size = len(datagram)
-        mark, form, length, session, sequence, sendTime = _full.unpack_from(datagram)
+        mark, form, length, session, sequence, _ = _full.unpack_from(datagram)
         marked = mark == MARK and form == _FULL
         if marked and length == size and _check.unpack_from(datagram, 28)[0] == _checkOf(datagram, 28, 32):
             if session != self._session or sequence > highest:
                 return _unrelated
-            return Parsed(Verdict.OURS, sequence, sendTime)
+            return Parsed(None, sequence)
         if mark == MARK and form == _COMPACT:
             return None
         return self._damaged(datagram, 28, FULL_SIZE, length, marked, session == self._session)
@@ -233,12 +201,10 @@ class Codec:
         return self._damaged(datagram, 12, COMPACT_SIZE, length, marked, session == self._session32)
 
     def _damaged(self, datagram: Buffer, at: int, least: int, length: int, marked: bool, ours: bool) -> Parsed:
-        """Classify a datagram with a wrong check, length or mark.
+        """Classify a datagram with a wrong check (at offset C{at}), length or mark, of a form of C{least} bytes or more.
 
         After one flipped bit, or one overwritten field, the session is still right, or else the marks and the length are.
 
-        @param at: the offset of its check.
-        @param least: the smallest size of its form.
         @param length: the length in its header.
         @param marked: whether its marks are right.
         @param ours: whether its session is right.
@@ -268,7 +234,7 @@ class Codec:
 
     def _parseBare(self, datagram: Buffer, highest: int) -> Parsed:
         if not len(datagram):
-            return Parsed(Verdict.OURS) if highest >= 0 else _unrelated
+            return Parsed(None) if highest >= 0 else _unrelated
         if bytes(datagram[1:]) != self._filling(len(datagram) - 1):
             return _truncated if self._isBeginning(datagram) else _corrupt
         return _numbered(datagram[0], highest, 8)
@@ -295,10 +261,7 @@ class Codec:
 
 def _headerOf(size: int) -> int:
     """The number of bytes before the pattern."""
-    for least in (FULL_SIZE, COMPACT_SIZE, SHORT_SIZE, TINY_SIZE):
-        if size >= least:
-            return least
-    return min(size, 1)
+    return next((least for least in (FULL_SIZE, COMPACT_SIZE, SHORT_SIZE, TINY_SIZE) if size >= least), min(size, 1))
 
 
 def _checkOf(datagram: Buffer, start: int, stop: int, initial: int = 0, end: int | None = None) -> int:
@@ -309,7 +272,7 @@ def _checkOf(datagram: Buffer, start: int, stop: int, initial: int = 0, end: int
 def _numbered(low: int, highest: int, bits: int) -> Parsed:
     """A valid reply with the low bits of its number: that of the latest possible probe."""
     sequence = highest - ((highest - low) & ((1 << bits) - 1))
-    return Parsed(Verdict.OURS, sequence) if sequence >= 0 else _unrelated
+    return Parsed(None, sequence) if sequence >= 0 else _unrelated
 
 
 def _begins(begin: bytes, marks: bytes, session: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, cast
 
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from udpecho.addresses import formatAddress
 from udpecho.interfaces import Reactor
 from udpecho.net.resolver import literal
 from udpecho.parsing import parseAddress
@@ -42,6 +44,16 @@ class Backend(NamedTuple):
     timestamps: bool = True
 
 
+def failureMessage(reason: BaseException) -> str:
+    """Why a target cannot be probed: the message for an exception in L{Prober.failures}, or one of L{findTarget}."""
+    if isinstance(reason, error.CannotListenError):
+        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {failureMessage(reason.socketError)}"
+    if isinstance(reason, OSError) and reason.errno == errno.ENOPROTOOPT:
+        return f"the system refuses an option: {reason.strerror}"
+    # A DNSLookupError is an OSError with a message and no strerror.
+    return getattr(reason, "strerror", None) or str(reason.args[0])
+
+
 class Prober:
     """Probes one or several targets, each from one or several local ports.
 
@@ -49,11 +61,12 @@ class Prober:
     <udpecho.probe.stats.summary.Statistics>}, which may be read at any time. The schedules of the flows are shifted against
     each other, so that their probes do not leave all at once.
 
-    A probe leaves at its scheduled time, whatever has come back by then. If this process is late, the probe is late, and its
+    A probe leaves at its scheduled time, also if replies are missing. If this process is late, the probe is late, and its
     event has the deviation; a probe that is more than a second late is not sent.
 
     @ivar flows: the flows that could be opened, by target and then by port; filled by L{start}.
     @ivar failures: names of the other targets, each with the exception; filled by L{start}.
+    @ivar running: whether it was started and has not stopped.
     @ivar startedAt: the scheduled time of the first probe, in seconds as L{seconds} returns them; set by L{start}.
     """
 
@@ -76,7 +89,6 @@ class Prober:
             by port among others (RFC 2991, RFC 6438), so that several ports cover several paths.
         @param options: the socket options. A port in C{bindAddress} is that of the first flow, the others use the next ones.
         @param listener: called with the flow and each L{Event}. Without a listener and L{events} no events are made.
-        @param backend: what to use of the system.
         @raise ValueError: if there is no target or no source, a text is not an address, or there are too few ports.
         """
         if isinstance(targets, str) or not targets:
@@ -101,14 +113,9 @@ class Prober:
         self._watch: Watch | DelayedTurns | None = None
         self._lookup: defer.Deferred[None] | None = None
         self._byDescriptor: dict[int, Flow] = {}
-        self._started = self._running = False
+        self._started = self.running = False
         self._done: defer.Deferred[None] = defer.Deferred(lambda _: self.stop())
         self._iterators: list[_Events] = []
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not stopped."""
-        return self._running
 
     def seconds(self) -> float:
         """The current time, in seconds of the monotonic clock."""
@@ -124,7 +131,7 @@ class Prober:
         """
         if self._started:
             return defer.fail(RuntimeError("a prober must be started once, got a second start: make another one"))
-        self._started = self._running = True
+        self._started = self.running = True
         if any(isinstance(target, str) for target in self._targets):
             self._lookup = defer.Deferred.fromCoroutine(self._lookUp())
             # Cancelled by stop(), which has fired the result.
@@ -142,7 +149,7 @@ class Prober:
         ]
         found = []
         results = await defer.DeferredList(lookups, consumeErrors=True)
-        if not self._running:
+        if not self.running:
             return
         for name, (_, result) in zip(self._targets, results):
             if isinstance(result, Failure):
@@ -176,11 +183,7 @@ class Prober:
         self._watch.setDeadline(start)
 
     def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, IProbeSocket]]:
-        """Open the flows to a target.
-
-        @param first: the number of its first flow among all.
-        @param steps: detects that the wall clock was set.
-        """
+        """Open the flows to a target; C{first} is the number of the first one among all."""
         found: list[tuple[Flow, IProbeSocket]] = []
         batches = self._backend.batches and isinstance(self._watch, Watch)
         stamps, size = self._backend.timestamps, max(self._plan.sizes)
@@ -205,9 +208,9 @@ class Prober:
         self._end(None)
 
     def _end(self, result: Failure | None) -> None:
-        if not self._running:
+        if not self.running:
             return
-        self._running = False
+        self.running = False
         if self._lookup is not None:
             self._lookup.cancel()
         if self._watch is not None:
@@ -215,7 +218,7 @@ class Prober:
         for flow in self.flows:
             flow.close()
         for iterator in self._iterators:
-            iterator.end()
+            iterator.put(None)
         if not self._done.called:
             self._done.callback(result)
 
@@ -225,7 +228,7 @@ class Prober:
         """
         events = _Events()
         self._iterators.append(events)
-        self._listeners.append(events.add)
+        self._listeners.append(lambda flow, event: events.put((flow, event)))
         return events
 
     def _notify(self, flow: Flow, event: Event) -> None:
@@ -239,7 +242,7 @@ class Prober:
 
     def _arrived(self) -> None:
         """A socket that is not watched has received something, which may be the last reply."""
-        if self._running and self._watch is not None:
+        if self.running and self._watch is not None:
             self._watch.setDeadline(self._clocks.monotonic())
 
     def _turn(self, ready: set[int] | frozenset[int]) -> None:
@@ -257,7 +260,7 @@ class Prober:
             flow = self._byDescriptor.get(descriptor)
             if flow is not None:
                 unread = self._read(flow) or unread
-        if not self._running or self._watch is None:
+        if not self.running or self._watch is None:
             return
         now = self._clocks.monotonic()
         if not unread:
@@ -266,7 +269,7 @@ class Prober:
                 if not ready and flow.socket.fileno() >= 0:
                     unread = self._read(flow) or unread
                 flow.expire(now)
-        if not self._running:
+        if not self.running:
             return
         if not unread and all(flow.isOver(now) for flow in self.flows):
             self.stop()
@@ -279,47 +282,35 @@ class Prober:
         immediately, after replies were read.
         """
         for flow in self.flows:
-            if not self._running:
+            if not self.running:
                 return
             flow.send(self._clocks.monotonic())
 
     def _read(self, flow: Flow) -> bool:
         """@return: whether there may be more."""
         for _ in range(_readsPerTurn):
-            if not self._running or not flow.read():
+            if not self.running or not flow.read():
                 return False
             self._sendDue()
         return True
 
 
-class _Events:
-    """Keeps events until they are fetched."""
-
-    def __init__(self) -> None:
-        self._queue: defer.DeferredQueue[tuple[Flow, Event] | None] = defer.DeferredQueue()
-
-    def add(self, flow: Flow, event: Event) -> None:
-        self._queue.put((flow, event))
-
-    def end(self) -> None:
-        self._queue.put(None)
+class _Events(defer.DeferredQueue["tuple[Flow, Event] | None"]):
+    """An iterator over a queue that ends with C{None}. Not a generator, which would end if a wait is cancelled."""
 
     def __aiter__(self) -> _Events:
         return self
 
     async def __anext__(self) -> tuple[Flow, Event]:
-        found = await self._queue.get()
+        found = await self.get()
         if found is None:
-            self.end()
+            self.put(None)
             raise StopAsyncIteration
         return found
 
 
 def _known(target: Target | str) -> Target | str:
-    """A target whose address is known, or the text of a name to look up.
-
-    @raise ValueError: if it is neither.
-    """
+    """A target whose address is known, or the text of a name to look up. Anything else raises C{ValueError}."""
     if isinstance(target, Target):
         return target
     if not isinstance(target, str):

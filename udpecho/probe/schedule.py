@@ -17,7 +17,7 @@ MOST_LATE = 1.0
 #: How many probes of a flood may be outstanding, and how many are sent in a second if no replies come, as in C{ping -f}.
 FLOOD_OUTSTANDING = 256
 FLOOD_LEAST = 100
-#: How many probes of a flow may be outstanding, whatever their size.
+#: How many probes of a flow may be outstanding, of any size.
 MOST_OUTSTANDING = 1 << 20
 
 _second = 1_000_000_000

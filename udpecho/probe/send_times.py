@@ -17,7 +17,6 @@ class SendTimes:
     """
 
     def __init__(self, window: int, steps: StepWatch) -> None:
-        """@param window: how many probes are remembered."""
         self._window = window
         self._steps = steps
         self._monotonic = array("q", bytes(8 * window))
@@ -25,17 +24,13 @@ class SendTimes:
         self._ids = StampIds()
         # Kernel timestamps of probes below this are from before the wall clock was set.
         self._firstTrusted = 0
-        self._byKernel = self._byMonotonic = 0
+        self._sources: set[str] = set()
         self.last = 0
 
     def record(self, first: int, count: int, before: int, after: int) -> list[int]:
-        """Remember a batch that was sent.
+        """Remember C{count} probes from number C{first} on, which were sent by a call from C{before} to C{after}.
 
-        @param first: the number of its first probe.
-        @param count: the number of probes, which are consecutive.
-        @param before: when the send call began.
-        @param after: when it ended.
-        @return: when each probe was sent: they leave one after the other, so they are spread over the duration of the call.
+        @return: when each was sent: they leave one after the other, so they are spread over the duration of the call.
         """
         window, monotonic, kernel = self._window, self._monotonic, self._kernel
         for sequence in range(first, first + count):
@@ -77,16 +72,11 @@ class SendTimes:
         kernel = roundTrip(self._kernel[sequence % self._window], stamp, monotonic)
         return (monotonic, False) if kernel is None else (kernel, True)
 
-    def countSource(self, byKernel: bool) -> None:
-        """Count where the round trip of a first reply came from."""
-        if byKernel:
-            self._byKernel += 1
-        else:
-            self._byMonotonic += 1
+    def noteSource(self, byKernel: bool) -> None:
+        """Note where the round trip of a first reply came from."""
+        self._sources.add("kernel" if byKernel else "monotonic")
 
     @property
     def source(self) -> str | None:
         """Where all round trips so far came from: one of L{TIMESTAMP_SOURCES}, or C{None} before the first."""
-        if self._byKernel and self._byMonotonic:
-            return "mixed"
-        return "kernel" if self._byKernel else "monotonic" if self._byMonotonic else None
+        return "mixed" if len(self._sources) > 1 else next(iter(self._sources), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
 from twisted.internet import defer, error
@@ -12,21 +12,18 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
-from udpecho.probe.prober import Prober
+from udpecho.probe.prober import Prober, failureMessage
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import findTarget
 
 if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
 
-#: Seconds until the deadline of resolving a name.
-RESOLVE_TIMEOUT = 5.0
 #: Seconds until a target that could not be probed is tried again.
 RETRY = 10.0
 
@@ -35,12 +32,7 @@ _log = Logger()
 
 @dataclass
 class _TargetState:
-    """One target.
-
-    @ivar prober: its prober, C{None} until the name is resolved.
-    @ivar starting: resolves the name and starts the prober.
-    @ivar nextStart: the delayed call of the next start.
-    """
+    """One target. The prober is C{None} until the name is resolved; C{starting} resolves it and starts the prober."""
 
     name: str
     prober: Prober | None = None
@@ -68,8 +60,6 @@ class ProbeService(Service):
         @param targets: the servers, each as C{HOST:PORT} or C{[ADDR]:PORT}.
         @param plan: the schedule and the sizes of the probes to each target.
         @param sources: the number of local ports to probe each target from.
-        @param options: the socket options.
-        @param metrics: collects the outcomes.
         @param open: makes a prober; for tests.
         @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
@@ -126,7 +116,7 @@ class ProbeService(Service):
         starting.addBoth(lambda _: setattr(target, "starting", None))
 
     async def _openProber(self, target: _TargetState) -> None:
-        found = await findTarget(self._reactor, target.name, RESOLVE_TIMEOUT)
+        found = await findTarget(self._reactor, target.name)
         metrics = self._metrics
         prober = self._open(
             self._reactor,
@@ -154,16 +144,11 @@ class ProbeService(Service):
         if failure.check(EchoError, error.CannotListenError, OSError, ValueError) is None:
             _log.failure("cannot probe {target}", failure, target=target.name)
         else:
-            _log.warn("cannot probe {target}: {reason}", target=target.name, reason=_explain(failure.value))
+            _log.warn(
+                "cannot probe {target}: {reason}", target=target.name, reason=failureMessage(cast(Exception, failure.value))
+            )
         if self.running:
             target.nextStart = self._reactor.callLater(RETRY, self._start, target)
-
-
-def _explain(reason: Any) -> str:
-    if isinstance(reason, error.CannotListenError):
-        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {_explain(reason.socketError)}"
-    # A DNSLookupError is an OSError with a message and no strerror.
-    return getattr(reason, "strerror", None) or str(reason.args[0])
 
 
 def _logResults(flow: Flow) -> None:

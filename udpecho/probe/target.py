@@ -13,17 +13,13 @@ from udpecho.interfaces import Reactor
 from udpecho.net.resolver import literal, resolve
 from udpecho.parsing import parseAddress
 
-#: How long looking up a target may take by default, in seconds.
+#: How long looking up a target may take, in seconds.
 LOOKUP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """A peer to probe.
-
-    @ivar name: its address as the user wrote it.
-    @ivar address: its address.
-    """
+    """A peer to probe. The name is the address as the user wrote it."""
 
     name: str
     address: DatagramAddress
@@ -49,22 +45,20 @@ class Target:
         return cls(text, address)
 
 
-async def findTarget(reactor: Reactor, text: str, timeout: float = LOOKUP_TIMEOUT, family: int | None = None) -> Target:
+async def findTarget(reactor: Reactor, text: str, family: int | None = None) -> Target:
     """Look up a target.
 
     @param reactor: an C{IReactorTime} and C{IReactorPluggableNameResolver} provider.
     @param text: C{HOST:PORT}, or C{[ADDR]:PORT}.
-    @param timeout: how long it may take, in seconds.
     @param family: 4 or 6 for IPv4 or IPv6 addresses only.
     @raise ValueError: if the text is not an address, or one of the other family.
     @raise error.DNSLookupError: if the name has no address.
-    @raise ResponseTimeout: after C{timeout}.
+    @raise ResponseTimeout: after L{LOOKUP_TIMEOUT}.
     """
     host, port = parseAddress(text)
-    kinds: dict[int, type[IAddress]] = {4: IPv4Address, 6: IPv6Address}
     found = literal(host, port)
     if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
         raise ValueError(f"{text} must be an IPv{family} address, got {host}")
-    types: Sequence[type[IAddress]] | None = None if family is None else [kinds[family]]
-    addresses = await resolve(reactor, host, port, timeout, types)
+    types: Sequence[type[IAddress]] | None = None if family is None else [IPv6Address if family == 6 else IPv4Address]
+    addresses = await resolve(reactor, host, port, LOOKUP_TIMEOUT, types)
     return Target(text, addresses[0])

@@ -74,7 +74,7 @@ class ConsentTests:
             assert "--allow-public" in sentence
 
     def test_own(self) -> None:
-        """This machine needs no consent, whatever its address."""
+        """This machine needs no consent, with any of its addresses."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             try:
                 # Nothing is sent.
@@ -120,7 +120,7 @@ class PingTests:
         assert document["targets"][0]["sizes"] == [64, 100]
 
     def test_bindPort(self, processes: Processes, server: str) -> None:
-        """Each source of each target has a port of its own: the one that is asked for, and the next ones."""
+        """Each source of each target has a port of its own: the given one, and the next ones."""
         port = unusedPort()
         if port > 65000:
             pytest.skip("there may be no next ports")
@@ -308,7 +308,7 @@ class LimitTests:
         assert process.stderr.startswith(message) if limit == "49.9%" else not process.stderr
 
     def test_refused(self, processes: Processes) -> None:
-        """A target that refuses has status 3, whatever may be lost."""
+        """A target that refuses has status 3, also if all may be lost."""
         done = processes.run(
             "udpecho", "ping", "-q", "-c", "2", "-i", "5ms", "--fail-if-loss", "100%", f"127.0.0.1:{unusedPort()}"
         )
@@ -356,7 +356,7 @@ class PictureTests:
         assert (processes.directory / "rtt.svg").stat().st_size > 1000
 
     def test_times(self) -> None:
-        """A listener can ask when the probe of an event was sent."""
+        """A listener can read when the probe of an event was sent."""
         network = MemoryNetwork()
         here, there = network.host("here", "192.0.2.1"), network.host("there", "192.0.2.2")
         listen(there, 7, EchoServer(), "192.0.2.2")

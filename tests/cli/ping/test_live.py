@@ -209,7 +209,7 @@ class ViewTests:
 
     @pytest.mark.parametrize("name", ["[bold]x[/bold]:7", "[2001:db8::1]:7", "[red]"])
     def test_names(self, name: str) -> None:
-        """A name is shown as it is, whatever rich would make of it."""
+        """A name is shown as it is: markup of rich in it has no effect."""
         view = LiveView([Watched(name, Statistics())], 0.0, console=terminal())
         lines = seen(view, 0.0)
         assert lines[1].startswith(name)
@@ -255,7 +255,7 @@ class ViewTests:
         statistics.unreachable(3)
         statistics.timedOut(4)
         statistics.probeNotSent(6)
-        statistics.ownDrops(1)
+        statistics.ownDropped += 1
         for outcome in (Outcome.CORRUPT, Outcome.TRUNCATED, Outcome.OVERSIZED, Outcome.UNRELATED, Outcome.UNMATCHED):
             statistics.datagramReceived(outcome)
         view = LiveView([Watched("t", statistics)], 0.0, console=terminal(200))
@@ -331,7 +331,8 @@ class DrawingTests:
         """Where there is no terminal nothing is drawn, even if the environment would have it coloured."""
         monkeypatch.setenv("FORCE_COLOR", "1")
         stream = io.StringIO()
-        view = LiveView([Watched(TARGET, Statistics())], 0.0, stream=stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        view = LiveView([Watched(TARGET, Statistics())], 0.0)
         assert not view.active
         view.update(0.0)
         view.update(5.0)

@@ -113,7 +113,7 @@ class LossTests:
     def test_own(self) -> None:
         """Loss in our own receive queue is not the network's: those probes were carried."""
         statistics = measured([MS] * 8, lost=2)
-        statistics.ownDrops(1)
+        statistics.ownDropped += 1
         assert statistics.count(Outcome.LOST_OWN) == 1
         assert exceeded(statistics, [LossLimit(0.1)]) == []
         assert exceeded(statistics, [LossLimit(0.09)]) == [

@@ -67,7 +67,7 @@ class DistributionTests:
 
     @given(st.lists(st.integers(0, 10**10), min_size=2, max_size=100))
     def test_moments(self, values: list[int]) -> None:
-        """Mean and standard deviation are those of Python's own C{statistics}, which reckons in fractions."""
+        """Mean and standard deviation are those of Python's own C{statistics}, which calculates with fractions."""
         times = Distribution()
         for value in values:
             times.recordNanoseconds(value)

@@ -131,5 +131,5 @@ class RecordTests:
         finally:
             tracemalloc.stop()
         assert 260 * 1024 < first < 290 * 1024
-        # Whatever else allocates meanwhile; the values alone would be 400 000.
+        # Other code allocates, too; the values alone would be 400 000.
         assert second - first < 16 * 1024

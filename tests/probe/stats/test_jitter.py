@@ -55,7 +55,7 @@ class VariationTests:
 
     @given(st.permutations(range(30)), st.integers(0, 30), st.randoms(use_true_random=False))
     def test_anyOrder(self, order: list[int], received: int, random: Random) -> None:
-        """In whatever order replies come, and whichever do not, it is that of the pairs."""
+        """For any order of replies, and any losses, it is that of the pairs."""
         arrived = order[:received]
         roundTrips = {sequence: random.randrange(1000) for sequence in arrived}
         variation = Variation()

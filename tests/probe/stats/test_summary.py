@@ -86,7 +86,7 @@ def play(inputs: Iterable[Any], measured: Statistics, model: Model) -> None:
             measured.probeNotSent(count)
             model.outcomes.append(Outcome.NOT_SENT)
         elif kind == "own drops":
-            measured.ownDrops(what[0])
+            measured.ownDropped += what[0]
             model.extra[Outcome.LOST_OWN] += what[0]
         elif kind in (Outcome.CORRUPT, Outcome.TRUNCATED, Outcome.OVERSIZED, Outcome.UNRELATED):
             measured.datagramReceived(kind)
@@ -259,10 +259,10 @@ class StatisticsTests:
                 measured.timedOut(sequence)
             else:
                 measured.replyReceived(sequence, MS)
-        measured.ownDrops(3)
+        measured.ownDropped += 3
         assert (measured.count(Outcome.LOST), measured.count(Outcome.LOST_OWN)) == (1, 3)
         assert measured.loss == wilson(1, 10)
-        measured.ownDrops(3)
+        measured.ownDropped += 3
         assert (measured.count(Outcome.LOST), measured.count(Outcome.LOST_OWN)) == (0, 4)
         checkSums(measured)
 

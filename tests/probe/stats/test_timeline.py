@@ -67,7 +67,7 @@ class TimelineTests:
         assert (bucket.count, bucket.low, bucket.high) == (0, None, None)
 
     def test_late(self) -> None:
-        """A reply removes the loss of its probe, in whatever bucket it is by then, and no other."""
+        """A reply removes the loss of its probe, in the bucket that it is in by then, and no other."""
         timeline = Timeline(2)
         for sequence in range(8):
             timeline.add(Outcome.LOST, sequence, sequence * MS)

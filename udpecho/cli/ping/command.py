@@ -12,7 +12,6 @@ from typing import Any
 from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
-from udpecho.addresses import formatAddress
 from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
 from udpecho.cli.ping.consent import consentNeeded
 from udpecho.cli.ping.display import MAX_PLOTTED, Picture, View, canBeLive
@@ -26,7 +25,7 @@ from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Event, Outcome
-from udpecho.probe.prober import Prober
+from udpecho.probe.prober import Prober, failureMessage
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target, findTarget
 
@@ -37,10 +36,7 @@ _missed = (Outcome.LOST, Outcome.LATE)
 
 
 def addPing(commands: Any) -> None:
-    """Add the command to those of C{udpecho}.
-
-    @param commands: what C{add_subparsers} returned.
-    """
+    """Add the command to those of C{udpecho}: C{commands} is what C{add_subparsers} returned."""
     ping = commands.add_parser(
         "ping",
         help="measure round trips and loss to echo servers",
@@ -63,11 +59,7 @@ def addPing(commands: Any) -> None:
 
 def statusOf(flows: Sequence[Flow], failures: Sequence[Exception], limits: Sequence[Limit] = ()) -> int:
     """The exit status. An exceeded limit gives L{UNANSWERED}. A limit of loss replaces the rule that no probe may be lost or
-    late.
-
-    @param flows: all flows, after they have ended.
-    @param failures: the exceptions of the other targets.
-    @param limits: the limits.
+    late. C{failures} are the exceptions of the targets without flows.
     """
     silent = [flow for flow in flows if not flow.statistics.received]
     if any(flow.lastError is not None for flow in silent) or any(_isUnreachable(reason) for reason in failures):
@@ -83,14 +75,6 @@ def statusOf(flows: Sequence[Flow], failures: Sequence[Exception], limits: Seque
 
 def _isUnreachable(reason: Exception) -> bool:
     return isinstance(reason, (HostUnreachable, PortUnreachable))
-
-
-def _explain(reason: Exception) -> str:
-    if isinstance(reason, error.CannotListenError):
-        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {reason.socketError.strerror}"
-    if isinstance(reason, OSError) and reason.strerror:
-        return f"the system refuses an option: {reason.strerror}"
-    return str(reason.args[0])
 
 
 class _Ping:
@@ -160,7 +144,7 @@ class _Ping:
             return WRONG_INPUT
         over = prober.start()
         for name, reason in prober.failures:
-            complain(f"{name}: {_explain(reason)}")
+            complain(f"{name}: {failureMessage(reason)}")
             failures.append(reason)
         if not prober.flows:
             over.addErrback(lambda _: None)
@@ -178,7 +162,6 @@ class _Ping:
         return self._end(prober, failures)
 
     def _end(self, prober: Prober, failures: Sequence[Exception]) -> int:
-        """@return: the exit status."""
         if self._cannotPrint is None:
             self._print(self._output.end, prober.flows)
         drawn = self._plot(prober.flows)
@@ -207,6 +190,7 @@ class _Ping:
     def _summaryOnQuit(self) -> Iterator[None]:
         number = getattr(signal, "SIGQUIT", None)
         if number is None:
+            # On Windows.
             yield
             return
         before = signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._interim))
@@ -251,10 +235,7 @@ def _isRefused(flow: Flow) -> bool:
 
 
 def ping_(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:
-    """C{udpecho ping}.
-
-    @return: fires with the exit status. Cancelling it is a normal end.
-    """
+    """C{udpecho ping}. The Deferred fires with the exit status; cancelling it is a normal end."""
 
     def interrupted(failure: Failure) -> int:
         # While a name was looked up: there is nothing to summarize.

@@ -16,10 +16,7 @@ _localNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for ver
 
 
 def consentNeeded(plan: Plan, options: argparse.Namespace, target: Target) -> str | None:
-    """Check whether a plan needs the consent of the target.
-
-    @return: the error message if it does and the user has not given C{--allow-public}, else C{None}.
-    """
+    """The error message if a plan needs the consent of the target and the user has not given C{--allow-public}."""
     address = ip_address(target.address.host)
     if options.allow_public or int(address) in _localNetworks[address.version] or _isOwn(address):
         return None

@@ -24,13 +24,13 @@ MAX_PLOTTED = 16
 
 
 class Picture:
-    """Collects the data of a plot."""
+    """Collects the data of a plot, and writes it to a file.
+
+    @raise PlotUnavailable: if C{matplotlib} is missing.
+    @raise OSError: if the directory does not exist, or the file cannot be written.
+    """
 
     def __init__(self, path: str) -> None:
-        """@param path: the file to write.
-        @raise PlotUnavailable: if C{matplotlib} is missing.
-        @raise OSError: if the directory does not exist.
-        """
         checkPlot()
         if not os.path.isdir(os.path.dirname(path) or "."):
             raise NotADirectoryError(f"directory of --plot must exist, got {path}")
@@ -45,10 +45,7 @@ class Picture:
         self._timelines[flow].add(event.outcome, event.sequence, time - prober.startedAt, event.roundTrip)
 
     def draw(self, flows: Sequence[Flow], nameOf: Callable[[Flow], str]) -> None:
-        """Write the plot.
-
-        @raise OSError: if it cannot be written.
-        """
+        """Write the plot."""
         plot(self._path, [Plotted(nameOf(flow), self._timelines[flow], flow.statistics) for flow in flows])
 
 
@@ -58,11 +55,7 @@ class View:
     def __init__(
         self, reactor: Reactor, prober: Prober, nameOf: Callable[[Flow], str], count: int | None, duration: float | None
     ) -> None:
-        """@param prober: a prober that has started.
-        @param count: the number of probes of each flow, if limited.
-        @param duration: how long probes are sent, in seconds, if limited.
-        @raise LiveUnavailable: if C{rich} is missing.
-        """
+        """The prober must have started. The other parameters are those of L{LiveView}."""
         watched = [Watched(nameOf(flow), flow.statistics) for flow in prober.flows]
         self._reactor = reactor
         self._prober = prober
@@ -75,7 +68,7 @@ class View:
         self._call = self._reactor.callLater(PAUSE, self.start)
 
     def hide(self) -> None:
-        """Remove the view until the next update, to make room for lines."""
+        """Remove the view until the next update, so that lines can be printed."""
         self._view.stop()
 
     def stop(self) -> None:
@@ -87,8 +80,5 @@ class View:
 
 
 def canBeLive() -> bool:
-    """Whether standard error is a terminal for the view.
-
-    @raise LiveUnavailable: if C{rich} is missing.
-    """
+    """Whether standard error is a terminal for the view. Raise L{LiveUnavailable} if C{rich} is missing."""
     return sys.stderr is not None and LiveView((), 0.0).active

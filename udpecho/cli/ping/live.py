@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple
 
 from udpecho.cli.ping.recent import Recent, bars, columns, lowest
-from udpecho.cli.ping.text import anomalies, milliseconds, percent
+from udpecho.cli.ping.text import anomalies, counted, milliseconds, percent
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.stats.summary import Statistics
 
@@ -28,10 +28,11 @@ _shown = 0.99
 #: The height of the histogram of a single target, in lines.
 _height = 8
 _unknown = "-"
+_remarkable = (Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.LOST_OWN, Outcome.NOT_SENT)
 
 
 class LiveUnavailable(Exception):
-    """A live view is not possible; the message is one line with the reason."""
+    """A live view is not possible. The message is the reason, one line."""
 
 
 class Watched(NamedTuple):
@@ -57,18 +58,15 @@ class LiveView:
         *,
         count: int | None = None,
         duration: float | None = None,
-        stream: TextIO | None = None,
         console: Console | None = None,
     ) -> None:
-        """@param targets: the targets.
-        @param started: when the first probe was sent, in seconds of the clock of L{update}.
+        """@param started: when the first probe was sent, in seconds of the clock of L{update}.
         @param count: the number of probes of each target, if limited.
         @param duration: how long probes are sent, in seconds, if limited.
-        @param stream: where to draw; standard error by default.
-        @param console: where to draw instead, for tests.
+        @param console: where to draw instead of standard error, for tests.
         @raise LiveUnavailable: if C{rich} is missing.
         """
-        self._console = _consoleOn(sys.stderr if stream is None else stream) if console is None else console
+        self._console = _standardError() if console is None else console
         self.active = self._console.is_terminal and not self._console.is_dumb_terminal
         self._targets = [(each, Recent(each.statistics, started)) for each in targets]
         self._started = started
@@ -77,10 +75,7 @@ class LiveView:
         self._live: Live | None = None
 
     def update(self, now: float) -> None:
-        """Draw the current state.
-
-        @param now: the time, in seconds of a monotonic clock.
-        """
+        """Draw the state at a time, in seconds of a monotonic clock."""
         if not self.active:
             return
         for _, recent in self._targets:
@@ -96,7 +91,7 @@ class LiveView:
         self._live.update(self.render(now), refresh=True)
 
     def stop(self) -> None:
-        """Remove the view, to make room for lines. May be called twice; L{update} draws it again."""
+        """Remove the view, so that lines can be printed. May be called twice; L{update} draws it again."""
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
@@ -206,13 +201,13 @@ class LiveView:
         return min(1.0, share), left
 
 
-def _consoleOn(stream: TextIO) -> Console:
+def _standardError() -> Console:
     try:
         from rich.console import Console
     except ImportError as e:
         raise LiveUnavailable(f"rich must be installed for --live, got {e}: pip install 'udpecho[live]'") from None
     # Regardless of FORCE_COLOR and the like in the environment.
-    return Console(file=stream, force_terminal=stream.isatty())
+    return Console(file=sys.stderr, force_terminal=sys.stderr.isatty())
 
 
 def _rate(value: float) -> str:
@@ -230,11 +225,7 @@ def _clock(seconds: float) -> str:
 
 
 def _axis(edges: Sequence[int], wide: int) -> str:
-    """The labels below a histogram, in ms, at the start of their columns.
-
-    @param edges: the edges of the columns, in ns.
-    @param wide: how many characters a column has.
-    """
+    """The labels below a histogram, in ms, at the start of its columns. These have C{wide} characters; C{edges} are in ns."""
     line = ""
     for column, edge in enumerate(edges[:-1]):
         at = column * wide
@@ -244,11 +235,4 @@ def _axis(edges: Sequence[int], wide: int) -> str:
 
 
 def _remark(statistics: Statistics) -> str:
-    counts = [
-        (statistics.count(Outcome.REFUSED), "refused"),
-        (statistics.count(Outcome.UNREACHABLE), "unreachable"),
-        (statistics.count(Outcome.LOST_OWN), "lost in our own receive queue"),
-        (statistics.count(Outcome.NOT_SENT), "not sent"),
-        *anomalies(statistics),
-    ]
-    return ", ".join(f"{count} {what}" for count, what in counts if count)
+    return ", ".join([*counted(statistics, *_remarkable), *anomalies(statistics)])

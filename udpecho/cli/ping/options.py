@@ -102,10 +102,7 @@ def targetText(text: str) -> str:
 
 
 def planOf(options: argparse.Namespace) -> Plan:
-    """The plan that the command line asks for.
-
-    @raise ValueError: if too many probes would be outstanding to match their replies.
-    """
+    """The plan of a command line. C{ValueError}: too many probes would be outstanding to match their replies."""
     return Plan(
         interval=options.interval if options.rate is None else 1 / options.rate,
         count=options.count,

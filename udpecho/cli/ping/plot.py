@@ -68,24 +68,18 @@ class Plotted(NamedTuple):
 
 
 class PlotUnavailable(Exception):
-    """A plot is not possible; the message is one line with the reason."""
+    """A plot is not possible. The message is the reason, one line."""
 
 
 def parsePlotFile(text: str) -> str:
-    """Check the name of a plot's file.
-
-    @raise ValueError: if it does not end in one of L{FORMATS}.
-    """
+    """Check the name of a plot's file, and return it. C{ValueError} has the form that is expected."""
     if not text.lower().endswith(tuple(f".{each}" for each in FORMATS)) or text.rpartition("/")[2].startswith("."):
         raise ValueError(f"file of a plot must have a name that ends in .svg or .png, as in rtt.svg, got {text!r}")
     return text
 
 
 def checkPlot() -> None:
-    """Check, before the first probe, that a plot is possible.
-
-    @raise PlotUnavailable: if it is not.
-    """
+    """Check, before the first probe, that a plot is possible; else raise L{PlotUnavailable}."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as e:
@@ -93,18 +87,12 @@ def checkPlot() -> None:
 
 
 def plot(path: str, targets: Sequence[Plotted]) -> None:
-    """Write a plot. The file is reproducible, without a date or random ids. It blocks for some tenths of a second.
+    """Write a plot of one target or more. The file is reproducible, without a date or random ids. It blocks for some tenths of
+    a second.
 
-    @param path: the file; the end of its name is the format.
-    @param targets: one target or more.
-    @raise PlotUnavailable: if C{matplotlib} is missing.
-    @raise ValueError: if the name does not end in one of L{FORMATS}, or there is no target.
+    @param path: the file, as L{parsePlotFile} accepts it.
     @raise OSError: if it cannot be written.
     """
-    parsePlotFile(path)
-    if not targets:
-        raise ValueError("targets must be one or more, got none")
-    checkPlot()
     from matplotlib import style
 
     form = path.rpartition(".")[2].lower()
@@ -170,13 +158,11 @@ def _marked(times: Distribution) -> list[tuple[str, float, float]]:
 
 
 def _drawTimes(axes: Axes, buckets: Iterable[TimeBucket], length: float, colour: str) -> None:
-    """Draw a dot for each round trip. If several share a bucket, draw a bar from the shortest to the longest, and a line
-    through the means, which is interrupted by gaps.
-
-    @param length: the length of a bucket, in seconds.
+    """Draw a dot for each round trip. If several share a bucket, C{length} seconds long, draw a bar from the shortest to the
+    longest, and a line through the means, which is interrupted by gaps.
     """
     dots: list[tuple[float, float]] = []
-    bars: list[list[tuple[float, float]]] = []
+    bars: list[tuple[float, float, float]] = []
     means: list[tuple[float, float]] = []
     for each in buckets:
         if each.low is None or each.high is None:
@@ -186,19 +172,13 @@ def _drawTimes(axes: Axes, buckets: Iterable[TimeBucket], length: float, colour:
             middle = (each.low[0] + each.high[0]) / 2
             if means and middle - means[-1][0] > 3 * length:
                 means.append((middle, nan))
-            bars.append([(middle, each.low[1] * _ms), (middle, each.high[1] * _ms)])
+            bars.append((middle, each.low[1] * _ms, each.high[1] * _ms))
             means.append((middle, each.total / each.count * _ms))
     size = 4.5 if len(dots) < 300 else 3 if len(dots) < 1500 else 1.6
     axes.plot(*_columns(dots), "o", color=colour, markersize=size, alpha=0.7, markeredgewidth=0)
     if bars:
-        axes.vlines(
-            [bar[0][0] for bar in bars],
-            [bar[0][1] for bar in bars],
-            [bar[1][1] for bar in bars],
-            colors=colour,
-            linewidth=0.7,
-            alpha=0.25,
-        )
+        middles, lows, highs = zip(*bars)
+        axes.vlines(middles, lows, highs, colors=colour, linewidth=0.7, alpha=0.25)
         axes.plot(*_columns(means), color=colour, linewidth=1.0)
 
 
@@ -211,10 +191,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _finishTimes(axes: Axes, targets: Sequence[Plotted]) -> None:
-    if len(targets) > 1:
-        axes.set_title("Round trips")
-    else:
-        axes.set_title(f"{targets[0].name}: {_counts(targets[0])}")
+    axes.set_title("Round trips" if len(targets) > 1 else f"{targets[0].name}: {_counts(targets[0])}")
     axes.set_ylabel("round trip (ms)")
     axes.grid(True)
     axes.tick_params(labelbottom=False)
@@ -223,7 +200,7 @@ def _finishTimes(axes: Axes, targets: Sequence[Plotted]) -> None:
         axes.set_yticks([])
         if not any(each.timeline.buckets() for each in targets):
             axes.set_xlim(0, 1)
-        axes.text(0.5, 0.5, "no reply came", transform=axes.transAxes, ha="center", va="center", color="#888888")
+        _remark(axes, "no reply came")
     elif _isWide(known):
         axes.set_yscale("log")
         _plainTicks(axes.yaxis)
@@ -275,9 +252,11 @@ def _drawMarks(axes: Axes, rows: Sequence[tuple[int, Outcome]], buckets: Sequenc
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("seconds since the first probe")
     if not rows and any(buckets):
-        axes.text(
-            0.5, 0.5, "nothing is missing", transform=axes.transAxes, ha="center", va="center", color="#888888", fontsize=9
-        )
+        _remark(axes, "nothing is missing", fontsize=9)
+
+
+def _remark(axes: Axes, text: str, **how: Any) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#888888", **how)
 
 
 # The distribution

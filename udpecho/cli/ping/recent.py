@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -19,18 +19,15 @@ _blocks = " ▁▂▃▄▅▆▇█"
 
 
 class Second(NamedTuple):
-    """The counts after about one more second.
+    """The end of about one more second, and how many probes were sent and answered by then.
 
-    @ivar time: when it ended, in seconds.
-    @ivar sent: how many probes were sent so far.
-    @ivar received: how many of them had a reply.
     @ivar bins: how many round trips of this second alone are in each bin.
     """
 
     time: float
     sent: int
     received: int
-    bins: dict[int, int]
+    bins: Counter[int]
 
 
 class Recent:
@@ -41,18 +38,16 @@ class Recent:
     def __init__(self, statistics: Statistics, started: float) -> None:
         """@param started: when the first probe was sent, in seconds."""
         self._statistics = statistics
-        self._before: dict[int, int] = {}
-        self._seconds: deque[Second] = deque([Second(started, 0, 0, {})])
+        self._before: Counter[int] = Counter()
+        self._seconds: deque[Second] = deque([Second(started, 0, 0, Counter())])
 
     def update(self, now: float) -> None:
         """Read the counts, if a second has passed since the last time."""
         if now - self._seconds[-1].time < 1:
             return
         counts = _binned(self._statistics)
-        new = {each: number - self._before.get(each, 0) for each, number in counts.items()}
-        grown = {each: number for each, number in new.items() if number}
+        self._seconds.append(Second(now, self._statistics.sent, self._statistics.received, counts - self._before))
         self._before = counts
-        self._seconds.append(Second(now, self._statistics.sent, self._statistics.received, grown))
         while len(self._seconds) > 2 and self._seconds[1].time <= now - SPAN:
             self._seconds.popleft()
 
@@ -67,19 +62,17 @@ class Recent:
 
     def bins(self) -> dict[int, int]:
         """How many round trips of the last minute are in each bin."""
-        found: dict[int, int] = {}
+        found: Counter[int] = Counter()
         # The first is the start of the minute.
         for each in islice(self._seconds, 1, None):
-            for index, number in each.bins.items():
-                found[index] = found.get(index, 0) + number
+            found.update(each.bins)
         return found
 
 
-def _binned(statistics: Statistics) -> dict[int, int]:
-    found: dict[int, int] = {}
+def _binned(statistics: Statistics) -> Counter[int]:
+    found: Counter[int] = Counter()
     for low, _, number in statistics.roundTrips.nanoseconds.buckets():
-        index = binOf(low)
-        found[index] = found.get(index, 0) + number
+        found[binOf(low)] += number
     return found
 
 
@@ -114,8 +107,8 @@ def columns(bins: dict[int, int], width: int) -> tuple[list[int], list[int]]:
     The width of a bin is a power of two, and its ends are multiples of it. The ends of columns are multiples of the widest
     bin's width, so that no bin is split.
 
-    @param width: the largest number of columns.
-    @return: the number of round trips in each column, and the edges of the columns, in ns. Both are empty if the bins are.
+    @return: the number of round trips in each of at most C{width} columns, and the edges of the columns, in ns. Both are empty
+        if the bins are.
     """
     if not bins:
         return [], []

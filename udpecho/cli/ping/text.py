@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from udpecho.probe.outcomes import Event, Outcome
+from udpecho.probe.outcomes import EXTRA_DATAGRAMS, Event, Outcome
 from udpecho.probe.stats.distribution import QUANTILES, Distribution
 from udpecho.probe.stats.summary import Statistics
 
@@ -13,22 +13,36 @@ _timestampSources = {
     "monotonic": "the monotonic clock",
     "mixed": "kernel timestamps, some from the monotonic clock",
 }
+#: The names of counts, where they are not those of records.
+_names = {
+    Outcome.LOST: "lost by the network",
+    Outcome.LOST_OWN: "lost in our own receive queue",
+    Outcome.DUPLICATE: "duplicates",
+}
+#: The outcomes without a reply, in the order of the summary.
+_missing = (
+    Outcome.LOST,
+    Outcome.LOST_OWN,
+    Outcome.REFUSED,
+    Outcome.UNREACHABLE,
+    Outcome.NOT_SENT,
+    Outcome.OUTSTANDING,
+)
 
 
-def milliseconds(seconds: float) -> str:
-    """A time in milliseconds with three digits or three decimals, as C{ping} of iputils prints it."""
+def milliseconds(seconds: float, rounded: bool = True) -> str:
+    """A time in milliseconds with three digits or three decimals, as C{ping} of iputils prints it, which decides by the rounded
+    time; fping 5.1 (C{sprint_tm}) does not.
+    """
     value = seconds * 1e3
     for limit, decimals in ((1, 3), (10, 2), (100, 1)):
-        if round(value, decimals) < limit:
+        if (round(value, decimals) if rounded else value) < limit:
             return f"{value:.{decimals}f}"
     return f"{value:.0f}"
 
 
 def headLine(target: str, peer: str, *sizes: int) -> str:
-    """The line above the events.
-
-    @param sizes: the sizes of the probes, in bytes.
-    """
+    """The line above the events; C{sizes} are those of the probes, in bytes."""
     where = target if target == peer else f"{target} ({peer})"
     several = f"{min(sizes)} to " if min(sizes) != max(sizes) else ""
     return f"PING {where} {several}{_bytes(max(sizes))} of data"
@@ -79,7 +93,6 @@ _lines: dict[Outcome, Callable[[Event], str]] = {
 def summary(target: str, statistics: Statistics, elapsed: float, timestampSource: str | None = None) -> str:
     """The lines below the events.
 
-    @param target: as the user wrote it.
     @param elapsed: the seconds since the first probe.
     @param timestampSource: one of L{TIMESTAMP_SOURCES <udpecho.probe.outcomes.TIMESTAMP_SOURCES>}, to be printed.
     """
@@ -102,35 +115,25 @@ def _counts(statistics: Statistics) -> str:
     loss = statistics.loss
     share = "loss unknown" if loss is None else f"{percent(loss.ratio)} loss"
     counts = [f"{statistics.sent} probes sent", f"{statistics.received} received"]
-    return ", ".join([*counts, *(f"+{count} {what}" for count, what in anomalies(statistics)), share])
+    return ", ".join([*counts, *(f"+{each}" for each in anomalies(statistics)), share])
 
 
-def anomalies(statistics: Statistics) -> list[tuple[int, str]]:
+def counted(statistics: Statistics, *outcomes: Outcome) -> list[str]:
+    """The counts of outcomes, with their names; those of 0 are left out."""
+    counts = [(statistics.count(each), _names.get(each, each.value.replace("_", " "))) for each in outcomes]
+    return [f"{count} {name}" for count, name in counts if count]
+
+
+def anomalies(statistics: Statistics) -> list[str]:
     """The counts, with their names, of replies that are not in time and in order; those of 0 are left out."""
-    counts = [
-        (statistics.count(Outcome.DUPLICATE), "duplicates"),
-        (statistics.count(Outcome.CORRUPT), "corrupt"),
-        (statistics.count(Outcome.TRUNCATED), "truncated"),
-        (statistics.count(Outcome.OVERSIZED), "oversized"),
-        (statistics.count(Outcome.UNRELATED), "unrelated"),
-        (statistics.count(Outcome.UNMATCHED), "unmatched"),
-        (statistics.reordering.reordered, "reordered"),
-        (statistics.count(Outcome.LATE), "late"),
-    ]
-    return [(count, what) for count, what in counts if count]
+    reordered = statistics.reordering.reordered
+    late = counted(statistics, Outcome.LATE)
+    return counted(statistics, *EXTRA_DATAGRAMS) + [f"{reordered} reordered"] * bool(reordered) + late
 
 
 def _lossLines(statistics: Statistics) -> list[str]:
     lines = []
-    counts = [
-        (statistics.count(Outcome.LOST), "lost by the network"),
-        (statistics.count(Outcome.LOST_OWN), "lost in our own receive queue"),
-        (statistics.count(Outcome.REFUSED), "refused"),
-        (statistics.count(Outcome.UNREACHABLE), "unreachable"),
-        (statistics.count(Outcome.NOT_SENT), "not sent"),
-        (statistics.count(Outcome.OUTSTANDING), "outstanding"),
-    ]
-    missing = [f"{count} {what}" for count, what in counts if count]
+    missing = counted(statistics, *_missing)
     if missing:
         lines.append(f"no reply: {', '.join(missing)}")
     if statistics.loss is not None:
@@ -171,19 +174,5 @@ def percent(share: float) -> str:
 
 
 def fpingLine(target: str, roundTrips: Iterable[float | None]) -> str:
-    """The line for a target as C{fping -C} prints it, in milliseconds with three digits.
-
-    @param roundTrips: for each probe its round trip in seconds, or C{None} if it has no reply.
-    """
-    return f"{target} : {' '.join(_fpingTime(each) for each in roundTrips)}"
-
-
-def _fpingTime(seconds: float | None) -> str:
-    """As C{sprint_tm} of fping 5.1 does it."""
-    if seconds is None:
-        return "-"
-    value = seconds * 1e3
-    for limit, decimals in ((1, 3), (10, 2), (100, 1)):
-        if value < limit:
-            return f"{value:.{decimals}f}"
-    return f"{value:.0f}"
+    """The line for a target as C{fping -C} prints it: for each probe its round trip, given in seconds, or C{None}."""
+    return f"{target} : {' '.join('-' if each is None else milliseconds(each, rounded=False) for each in roundTrips)}"

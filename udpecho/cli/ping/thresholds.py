@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -15,20 +15,13 @@ from udpecho.probe.stats.summary import Statistics
 
 
 class LossLimit(NamedTuple):
-    """The largest accepted loss.
-
-    @ivar share: from 0 to 1.
-    """
+    """The largest accepted loss, a share from 0 to 1."""
 
     share: float
 
 
 class RttLimit(NamedTuple):
-    """The largest accepted value of a figure of the round trips.
-
-    @ivar name: the figure, one of L{RTT_FIGURES}.
-    @ivar most: the value, in seconds.
-    """
+    """The largest accepted value, in seconds, of a figure of the round trips, one of L{RTT_FIGURES}."""
 
     name: str
     most: float
@@ -37,33 +30,16 @@ class RttLimit(NamedTuple):
 Limit = LossLimit | RttLimit
 
 
-def _quantile(q: float) -> Callable[[Statistics], float | None]:
-    return lambda statistics: statistics.roundTrips.quantile(q)
-
-
-_figures: dict[str, Callable[[Statistics], float | None]] = {
-    "min": lambda statistics: statistics.roundTrips.min,
-    "mean": lambda statistics: statistics.roundTrips.mean,
-    "median": lambda statistics: statistics.roundTrips.median(),
-    **{name.replace("_", "."): _quantile(q) for name, q in QUANTILES.items()},
-    "max": lambda statistics: statistics.roundTrips.max,
-    "stddev": lambda statistics: statistics.roundTrips.deviation,
-    "jitter": lambda statistics: statistics.jitter.value,
-}
+#: The figures that can have a limit.
+RTT_FIGURES = ("min", "mean", "median", *(name.replace("_", ".") for name in QUANTILES), "max", "stddev", "jitter")
 #: How many replies a figure needs, if more than one.
 _least = {"stddev": 2, "jitter": 2, **{name.replace("_", "."): leastCount(q) for name, q in QUANTILES.items()}}
 #: The names in the summary and in the JSON document.
 _aliases = {"avg": "mean", "p50": "median", "p99_9": "p99.9"}
 
-#: The figures that can have a limit.
-RTT_FIGURES = tuple(_figures)
-
 
 def parseLossLimit(text: str) -> LossLimit:
-    """Read a limit of loss in percent: C{1%}, or C{1} for the same.
-
-    @raise ValueError: with the form that is expected.
-    """
+    """Read a limit of loss in percent: C{1%}, or C{1} for the same. C{ValueError} has the form that is expected."""
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]*)?|\.[0-9]+)%?", text, re.ASCII)
     # Decimal, so that 0.7% is the float nearest to 7/1000.
     share = -1.0 if match is None else float(Decimal(match[1]) / 100)
@@ -73,28 +49,21 @@ def parseLossLimit(text: str) -> LossLimit:
 
 
 def parseRttLimit(text: str) -> RttLimit:
-    """Read a limit of round trips: C{p99=20ms}, C{median=0.5ms}.
-
-    @raise ValueError: with the form that is expected.
-    """
+    """Read a limit of round trips: C{p99=20ms}, C{median=0.5ms}. C{ValueError} has the form that is expected."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"limit of round trips must be a figure and a duration, as in p99=20ms, got {text!r}")
     name = _aliases.get(name, name)
-    if name not in _figures:
+    if name not in RTT_FIGURES:
         raise ValueError(f"figure of round trips must be one of {', '.join(RTT_FIGURES)}, got {name!r}")
     return RttLimit(name, parseSeconds(value))
 
 
 def exceeded(statistics: Statistics, limits: Iterable[Limit]) -> list[str]:
-    """Compare statistics with limits.
+    """A sentence for each limit that is exceeded, in their order.
 
     An unknown value exceeds its limit: a percentile of too small a sample, or loss without a probe that was lost or answered.
-
-    Loss is by the network, as in reports (L{Statistics.loss}), without probes that were refused, unreachable, not sent or lost
-    in our own receive queue.
-
-    @return: a sentence for each limit that is exceeded, in their order.
+    Loss is by the network, as in reports (L{Statistics.loss}).
     """
     found = (
         _lossFailure(statistics, each) if isinstance(each, LossLimit) else _rttFailure(statistics, each) for each in limits
@@ -115,7 +84,8 @@ def _lossFailure(statistics: Statistics, limit: LossLimit) -> str | None:
 
 
 def _rttFailure(statistics: Statistics, limit: RttLimit) -> str | None:
-    value, needed = _figures[limit.name](statistics), f"rtt {limit.name} must be {_duration(limit.most)} or less"
+    figures = {**statistics.roundTrips.asDict(), "jitter": statistics.jitter.value}
+    value, needed = figures[limit.name.replace(".", "_")], f"rtt {limit.name} must be {_duration(limit.most)} or less"
     if value is None:
         count, least = statistics.roundTrips.count, _least.get(limit.name, 1)
         return f"{needed}, got {count} replies, which are too few: it needs {least} or more"

@@ -24,12 +24,7 @@ _z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 class Interval(NamedTuple):
-    """A share with its 95 % confidence interval, all from 0 to 1.
-
-    @ivar ratio: the observed share.
-    @ivar low: the lower end of the interval.
-    @ivar high: the upper end of the interval.
-    """
+    """An observed share, C{ratio}, with the ends of its 95 % confidence interval; all from 0 to 1."""
 
     ratio: float
     low: float
@@ -119,10 +114,8 @@ class Distribution:
         return seconds(self.nanoseconds.median())
 
     def quantile(self, q: float) -> float | None:
-        """A quantile (RFC 2330 section 11.3), in seconds, to within 0.05 %.
-
-        @param q: above 0 and below 1.
-        @return: C{None} if the sample is too small (L{leastCount}).
+        """A quantile (RFC 2330 section 11.3), in seconds, to within 0.05 %; C{None} if the sample is too small (L{leastCount}).
+        C{q} must be above 0 and below 1.
         """
         least = _least.get(q) or leastCount(q)
         return seconds(self.nanoseconds.quantile(q)) if self.count >= least else None

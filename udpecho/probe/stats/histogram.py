@@ -26,12 +26,7 @@ _MOST = (1 << 63) - 1
 
 
 class Bucket(NamedTuple):
-    """A range of values.
-
-    @ivar low: the lowest value in the range.
-    @ivar high: the highest.
-    @ivar number: how many values in it were recorded; not 0.
-    """
+    """The values from C{low} to C{high}, C{number} of which were recorded; not 0."""
 
     low: int
     high: int
@@ -44,9 +39,7 @@ class Histogram:
     It needs 8 KiB for each power of two up to the highest value: about 180 KiB for times of up to one second, 280 KiB for up to
     an hour, and never more than 460 KiB.
 
-    @ivar count: how many values were recorded.
-    @ivar min: the exact minimum, or C{None} if there are no values.
-    @ivar max: the exact maximum, or C{None} if there are no values.
+    @ivar min: the exact minimum, C{None} if there are no values; C{max} is the exact maximum.
     @ivar total: the exact sum.
     @ivar squares: the exact sum of squares.
     """
@@ -60,10 +53,7 @@ class Histogram:
         self._counts = array("Q", bytes(8 * 2 * _HALF))
 
     def record(self, value: int) -> None:
-        """Add a value.
-
-        @raise ValueError: if it is negative, or 2**63 or more.
-        """
+        """Add a value; if it is negative, or 2**63 or more, raise C{ValueError}."""
         # Of a value below 2048 the shift is 0 or less, and it is its own index.
         shift = value.bit_length() - _BITS - 1
         index = value if shift <= 0 else (shift << _BITS) + (value >> shift)
@@ -81,11 +71,8 @@ class Histogram:
         self._counts[index] += 1
 
     def quantile(self, q: float) -> int | None:
-        """The percentile of RFC 2330 section 11.3: the lowest value that at least the share C{q} of all values does not exceed.
-
-        @param q: from 0 to 1.
-        @return: to within 0.05 %, or C{None} if there are no values.
-        @raise ValueError: if C{q} is not in that range.
+        """The percentile of RFC 2330 section 11.3: the lowest value that at least the share C{q}, from 0 to 1, of all values
+        does not exceed. It is right to within 0.05 %, and C{None} if there are no values.
         """
         if not 0 <= q <= 1:
             raise ValueError(f"quantile must be from 0 to 1, got {q!r}")
@@ -93,10 +80,7 @@ class Histogram:
         return self.atRank(max(1, ceil(round(q * self.count, 6)))) if self.count else None
 
     def median(self) -> float | None:
-        """The middle value, or the mean of the middle two (RFC 2330 section 11.3).
-
-        @return: to within 0.05 %, or C{None} if there are no values.
-        """
+        """The middle value, or the mean of the middle two (RFC 2330 section 11.3), to within 0.05 %; C{None} without values."""
         if not self.count:
             return None
         half = self.count // 2
@@ -105,12 +89,7 @@ class Histogram:
         return (self.atRank(half) + self.atRank(half + 1)) / 2
 
     def atRank(self, rank: int) -> int:
-        """The value with a rank in sorted order.
-
-        @param rank: 1 for the lowest, C{count} for the highest.
-        @return: to within 0.05 %; the lowest and the highest exactly.
-        @raise ValueError: if there is no such rank.
-        """
+        """The value with a rank in sorted order, from 1 to C{count}: to within 0.05 %, the lowest and the highest exactly."""
         if self.min is None or self.max is None or not 1 <= rank <= self.count:
             raise ValueError(f"rank must be 1 to {self.count}, got {rank}")
         if rank == 1:

@@ -23,8 +23,7 @@ class Reordering:
     The latest 1024 arrivals that no later arrival was below are remembered. Whether an arrival is reordered is exact, and so is
     n up to 1023. Beyond that n is a lower bound of 1023 or more: the number of arrivals since the last forgotten one.
 
-    @ivar arrivals: the number of arrivals.
-    @ivar reordered: how many of them were reordered.
+    @ivar reordered: how many of the C{arrivals} were reordered.
     @ivar greatest: the greatest n for which an arrival was n-reordered.
     """
 
@@ -39,10 +38,7 @@ class Reordering:
         self._forgotten = 0
 
     def arrive(self, sequence: int) -> bool:
-        """Add a reply.
-
-        @return: whether it is reordered.
-        """
+        """Add a reply, and return whether it is reordered."""
         self.arrivals += 1
         below = self._below
         if sequence >= self._next:
@@ -65,10 +61,7 @@ class Reordering:
         return self.reordered / self.arrivals if self.arrivals else None
 
     def degree(self, n: int) -> float | None:
-        """The share of arrivals that were n-reordered (RFC 4737 section 5.3, "degree of n-reordering").
-
-        @param n: from 1 to L{DEGREES}.
-        """
+        """The share of arrivals that were n-reordered, n from 1 to L{DEGREES} (RFC 4737 section 5.3)."""
         return self._byDegree[n - 1] / self.arrivals if self.arrivals else None
 
     def _remember(self, sequence: int) -> None:
@@ -84,23 +77,19 @@ class Jitter:
 
     def __init__(self) -> None:
         self._last: int | None = None
-        self._nanoseconds = 0.0
-        self._known = False
+        self._nanoseconds: float | None = None
 
     def arrive(self, nanoseconds: int) -> None:
-        """Add a reply.
-
-        @param nanoseconds: its round trip, in ns.
-        """
+        """Add the round trip of a reply."""
         if self._last is not None:
-            self._nanoseconds += (abs(nanoseconds - self._last) - self._nanoseconds) / 16
-            self._known = True
+            before = self._nanoseconds or 0.0
+            self._nanoseconds = before + (abs(nanoseconds - self._last) - before) / 16
         self._last = nanoseconds
 
     @property
     def value(self) -> float | None:
         """The jitter, in seconds; C{None} before the second reply."""
-        return self._nanoseconds / 1e9 if self._known else None
+        return None if self._nanoseconds is None else self._nanoseconds / 1e9
 
 
 class Variation:
@@ -108,9 +97,7 @@ class Variation:
     reply (IPDV with consecutive packets as the selection function). Signed values cancel in the mean, so absolute values are
     kept.
 
-    A pair whose replies come more than 1024 probes apart is left out.
-
-    @ivar count: the number of pairs.
+    A pair whose replies come more than 1024 probes apart is left out. C{count} is the number of pairs.
     """
 
     def __init__(self) -> None:
@@ -121,11 +108,7 @@ class Variation:
         self._roundTrips = [0] * _MEMORY
 
     def arrive(self, sequence: int, nanoseconds: int) -> None:
-        """Add a reply.
-
-        @param sequence: the number of its probe.
-        @param nanoseconds: its round trip, in ns.
-        """
+        """Add the round trip of a reply."""
         slot = sequence % _MEMORY
         self._sequences[slot] = sequence
         self._roundTrips[slot] = nanoseconds

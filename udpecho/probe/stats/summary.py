@@ -34,6 +34,7 @@ class Statistics:
 
     The round trips of late replies count: without them the slowest would be missing.
 
+    @ivar sent: the number of probes that were sent.
     @ivar roundTrips: the round trips of first replies.
     @ivar scheduleDeviations: how far from their scheduled times probes were sent, before or after.
     @ivar reordering: reordered replies (RFC 4737).
@@ -52,12 +53,11 @@ class Statistics:
         self.reordering = Reordering()
         self.jitter = Jitter()
         self.variation = Variation()
-        self.ownDropped = 0
+        self.sent = self.ownDropped = 0
         self._timeoutNanoseconds = None if timeout is None else round(timeout * 1e9)
         self._window = ProbeWindow(window)
         self._counts = self._window.counts
         self._extra = dict.fromkeys(EXTRA_DATAGRAMS, 0)
-        self._sent = 0
 
     # Input
 
@@ -69,22 +69,16 @@ class Statistics:
         @raise ValueError: if the number is not the next.
         """
         self._window.add(sequence, states.OUTSTANDING)
-        self._sent += 1
+        self.sent += 1
         self.scheduleDeviations.recordNanoseconds(abs(deviationNanoseconds))
 
     def probeNotSent(self, sequence: int) -> None:
-        """Add a probe that could not be sent.
-
-        @param sequence: as for L{probeSent}.
-        @raise ValueError: if the number is not the next.
-        """
+        """Add a probe that could not be sent; C{sequence} is as for L{probeSent}."""
         self._window.add(sequence, states.NOT_SENT)
 
     def replyReceived(self, sequence: int, nanoseconds: int) -> Outcome:
-        """Add a valid reply.
+        """Add a valid reply to a probe, with its round trip.
 
-        @param sequence: the number of the probe.
-        @param nanoseconds: the round trip, in ns.
         @return: answered or late; duplicate or unmatched.
         @raise ValueError: if the round trip is negative.
         """
@@ -104,11 +98,9 @@ class Statistics:
         return Outcome.LATE if late else Outcome.ANSWERED
 
     def datagramReceived(self, outcome: Outcome) -> Outcome:
-        """Add a datagram that is not a first valid reply.
+        """Add a datagram that is not a first valid reply, and return its outcome.
 
-        @param outcome: one of L{EXTRA_DATAGRAMS}.
-        @return: the same.
-        @raise ValueError: if it is another outcome.
+        @raise ValueError: if that is not one of L{EXTRA_DATAGRAMS}.
         """
         if outcome not in self._extra:
             raise ValueError(f"outcome must be one of {', '.join(each.value for each in EXTRA_DATAGRAMS)}, got {outcome.value}")
@@ -116,29 +108,16 @@ class Statistics:
         return outcome
 
     def timedOut(self, sequence: int) -> bool:
-        """A probe timed out.
-
-        @return: whether it was outstanding, and is lost now.
-        """
+        """A probe timed out. Return whether it was outstanding, and is lost now."""
         return self._change(sequence, states.LOST, (states.OUTSTANDING,))
 
     def refused(self, sequence: int) -> bool:
-        """The peer's host refused a probe.
-
-        @return: whether it had no reply, and is refused now.
-        """
+        """The peer's host refused a probe. Return whether it had no reply, and is refused now."""
         return self._change(sequence, states.REFUSED, _withoutReply)
 
     def unreachable(self, sequence: int) -> bool:
-        """The network could not deliver a probe.
-
-        @return: whether it had no reply, and is unreachable now.
-        """
+        """The network could not deliver a probe. Return whether it had no reply, and is unreachable now."""
         return self._change(sequence, states.UNREACHABLE, _withoutReply)
-
-    def ownDrops(self, count: int) -> None:
-        """Our own receive queue dropped C{count} more datagrams."""
-        self.ownDropped += count
 
     def _change(self, sequence: int, state: int, fromStates: tuple[int, ...]) -> bool:
         if self._window.get(sequence) not in fromStates:
@@ -152,11 +131,6 @@ class Statistics:
     def scheduled(self) -> int:
         """The number of probes whose time has come, sent or not."""
         return self.highest + 1
-
-    @property
-    def sent(self) -> int:
-        """The number of probes that were sent."""
-        return self._sent
 
     @property
     def received(self) -> int:

@@ -17,8 +17,7 @@ _withoutReply = (Outcome.LOST, Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREAC
 class TimeBucket:
     """The probes of one period of time. All times are in seconds.
 
-    @ivar count: how many of them have a reply.
-    @ivar total: the sum of their round trips.
+    @ivar total: the sum of the round trips of all C{count} probes with a reply.
     @ivar low: the send time and the round trip of the probe with the shortest one; C{None} if none has a reply.
     @ivar high: the same for the longest.
     @ivar missing: for each outcome without a reply, the send time of the first such probe and how many there are.
@@ -74,9 +73,7 @@ class Timeline:
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
-        """@param capacity: the largest number of buckets.
-        @raise ValueError: if it is below 2.
-        """
+        """@param capacity: the largest number of buckets, 2 or more."""
         if capacity < 2:
             raise ValueError(f"capacity must be 2 buckets or more, got {capacity}")
         self._capacity = capacity
@@ -92,10 +89,8 @@ class Timeline:
     def add(self, outcome: Outcome, sequence: int, time: float, roundTrip: float | None = None) -> None:
         """Add an outcome of a probe. A reply, or a refusal, replaces an earlier loss. Other outcomes change nothing.
 
-        @param sequence: the number of the probe.
         @param time: when it was sent, or scheduled if it was not, in seconds by a monotonic clock since the start.
-        @param roundTrip: the round trip, in seconds, if it has a reply.
-        @raise ValueError: if a reply has no round trip.
+        @param roundTrip: the round trip, in seconds; a reply must have one.
         """
         if outcome in (Outcome.ANSWERED, Outcome.LATE):
             if roundTrip is None:

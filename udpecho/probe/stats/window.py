@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import re
 
-from udpecho.probe.outcomes import Outcome
+from udpecho.probe.outcomes import PROBE_OUTCOMES, Outcome
 
 #: States of probes, as bytes in the window. The window does not distinguish loss by the network from loss by our own queue.
 OUTSTANDING, ANSWERED, LATE, LOST, REFUSED, UNREACHABLE, NOT_SENT = range(7)
 #: The outcome of each state.
-OUTCOMES = (
-    Outcome.OUTSTANDING,
-    Outcome.ANSWERED,
-    Outcome.LATE,
-    Outcome.LOST,
-    Outcome.REFUSED,
-    Outcome.UNREACHABLE,
-    Outcome.NOT_SENT,
-)
+OUTCOMES = tuple(each for each in PROBE_OUTCOMES if each is not Outcome.LOST_OWN)
 _notSent = bytes([NOT_SENT])
 _losses = re.compile(bytes([LOST]) + b"+")
 
@@ -33,9 +25,7 @@ class ProbeWindow:
     """
 
     def __init__(self, window: int) -> None:
-        """@param window: the number of probes to remember; more than are ever outstanding.
-        @raise ValueError: if it is below 1.
-        """
+        """@param window: the number of probes to remember, 1 or more; more than are ever outstanding."""
         if window < 1:
             raise ValueError(f"window must be 1 probe or more, got {window}")
         self.counts = [0] * len(OUTCOMES)
@@ -47,10 +37,7 @@ class ProbeWindow:
         self._longest = 0
 
     def add(self, sequence: int, state: int) -> None:
-        """Add the next probe.
-
-        @raise ValueError: if it is not the next.
-        """
+        """Add the next probe; another one raises C{ValueError}."""
         if sequence != self.highest + 1:
             raise ValueError(f"sequence must be {self.highest + 1}, the next, got {sequence}")
         slot = sequence % self._window
