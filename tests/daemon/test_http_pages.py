@@ -355,6 +355,8 @@ class ServiceTests:
                 with pytest.raises(CannotServeMetrics) as caught:
                     start()
                 assert str(caught.value) == f"cannot serve metrics on {description}: {os.strerror(errno.EADDRINUSE)}"
+            # The traceback has it, too.
+            del caught
             gc.collect()
             await other.stopService()
             await pages.service.stopService()

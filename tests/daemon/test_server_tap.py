@@ -313,8 +313,11 @@ class AddressTests:
     @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
     def test_elsewhere(self, processes: Processes, host: str) -> None:
         """An address that is not this machine's gets one line that names it."""
+        # A kernel that has IPv6 makes such a socket though no interface has an address for it.
         number = errno.EADDRNOTAVAIL
-        if ":" in host and not hasIPv6():
+        try:
+            socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM).close()
+        except OSError:
             number = errno.EAFNOSUPPORT
         refused = processes.run("twistd", "-n", "udpecho", "--port", "1234", "--interface", host)
         named = f"[{host}]" if ":" in host else host

@@ -26,6 +26,7 @@ from tests.support.guards import needsSharing, tool
 from tests.support.manager import Manager
 from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.running import Run, hasIPv6, udpSocket, unusedPort
+from tests.support.server import usageStatus
 from udpecho.daemon.probe_tap import Options as ProbeOptions
 from udpecho.daemon.server_tap import Options as ServerOptions
 from udpecho.daemon.service import Daemon, NewSettings
@@ -282,7 +283,7 @@ class ReloadTests:
         path = processes.directory / "udpecho.toml"
         path.write_text("port = 99999")
         process = processes.run("twistd", "-n", "--pidfile=", "udpecho", "--config", str(path))
-        assert process.status == 1
+        assert process.status == usageStatus()
         output = process.stdout + process.stderr
         assert output.count(f"{path}:1: port: ") == 1
         assert "Traceback" not in output
