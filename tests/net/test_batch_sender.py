@@ -18,6 +18,8 @@ from udpecho.net.linux.mmsg import SLOTS
 
 pytestmark = needsBatches
 
+#: Has the kernel report when each datagram came. Python has no name for it; the number is that of most machines.
+SO_TIMESTAMP = 29
 #: A datagram's size, and why it is dropped, if it is.
 _entries = st.tuples(st.integers(0, 2000), st.sampled_from([None, None, None, "loop_guard", "too_large"]))
 #: The length of each datagram, how many they are, the length of the last, and whether to send just one.
@@ -308,3 +310,20 @@ class SegmentationTests:
             assert counts == [3]
             expected = [(bytes([number]), limit - 1) for number, limit in enumerate(hops)]
             assert [(payload, limit) for payload, _, limit in replies(sock, len(hops))] == expected
+
+    @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
+    def test_otherControlMessages(self, bound: str) -> None:
+        """A reply has one hop less, and leaves from its local address, also if the kernel reports more than is expected."""
+        with bench(bound, hopLimits=True) as bed, talker(bed, "127.0.0.1") as sock:
+            assert sockopt.enableRecvHopLimit(sock)
+            bed.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+            for hops in (9, 1):
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+                sock.send(b"hello")
+            assert bed.receive() == 2
+            assert bed.batch.address(0).hopLimit == 9
+            assert list(bed.batch.hopLimitExpired()) == [1]
+            bed.batch.drop(1, "loop_guard")
+            bed.send()
+            assert replies(sock, 1) == [(b"hello", "127.0.0.1", 8)]
+            assert bed.separate == []

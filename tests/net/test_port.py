@@ -246,13 +246,16 @@ class FairnessTests:
         async def test(reactor: Any) -> None:
             class Flood(Recorder):
                 def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+                    super().datagramReceived(datagram, addr)
                     port.write(datagram, addr)
 
-            port = open_(reactor, Flood())
+            protocol = Flood()
+            port = open_(reactor, protocol)
             for _ in range(100):
                 port.write(b"", address(port))
             for _ in range(10):
                 await sleep(reactor, 0.001)
+            await protocol.count(200)
             await port.stopListening()
 
         run(test)

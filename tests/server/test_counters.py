@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from udpecho.interfaces import DROP_REASONS
+from udpecho.net.linux.mmsg import SLOTS
 from udpecho.server.counters import BATCH_SIZES, COUNTERS_SIZE, Counters, SummedCounters
 
 
@@ -26,6 +27,19 @@ class CountersTests:
         assert (counters.echoed, counters.echoedBytes) == (2, 20)
         assert (counters.dropped, counters.droppedBytes) == ({"truncated": 1}, 10)
         assert counters.waiting == 1
+
+    def test_text(self) -> None:
+        """As text they are in the order of the reasons; without drops there are no reasons."""
+        counters = Counters()
+        counters.receive(30, 3)
+        assert str(counters) == "received=3 echoed=0 dropped=0 received-bytes=30 echoed-bytes=0 dropped-bytes=0"
+        counters.drop("truncated", 10)
+        counters.drop("loop_guard", 10, 2)
+        assert " dropped=3 (loop_guard=2 truncated=1) " in str(counters)
+
+    def test_largestBucket(self) -> None:
+        """The largest bucket is for full batches."""
+        assert BATCH_SIZES[-1] == SLOTS
 
     def test_unknownReason(self) -> None:
         """A reason that is not in the list is a mistake, and counts nothing."""
