@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.guards import needsBatches, onlyLinux
 from udpecho.net import batch as module
+from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SystemCalls, systemCalls
 from udpecho.net.selftest import unsupportedReason
 
@@ -48,5 +49,14 @@ class SystemCallsTests:
         monkeypatch.setattr(module, "systemCalls", lambda: SystemCalls(recvmmsg, real.sendmmsg, real.lastError))
         try:
             assert unsupportedReason() == "a batch has not the lengths of what was sent"
+        finally:
+            unsupportedReason.cache_clear()
+
+    def test_controlMessageMissing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A kernel that agrees to report the hop limit, and does not, is found out."""
+        unsupportedReason.cache_clear()
+        monkeypatch.setattr(sockopt, "enableRecvHopLimit", lambda sock: True)
+        try:
+            assert unsupportedReason() == "a batch has not the control messages of what was sent"
         finally:
             unsupportedReason.cache_clear()
