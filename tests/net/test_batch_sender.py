@@ -300,6 +300,7 @@ class SegmentationTests:
             bed.sock.setsockopt(socket.IPPROTO_IP, sockopt.IP_PKTINFO, 1)
             sock.sendto(b"after", ("127.0.0.2", bed.sock.getsockname()[1]))
             assert bed.receive() == 2
+            assert [bed.batch.address(entry).localHost for entry in range(2)] == ["127.0.0.3", "127.0.0.2"]
             bed.send()
             assert replies(sock, 2) == [(b"before", "127.0.0.3", None), (b"after", "127.0.0.2", None)]
 
