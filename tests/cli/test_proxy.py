@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 
 import pytest
 
@@ -125,13 +126,24 @@ class ProxyCommandTests:
 
     @needsIPv6
     def test_ipv6(self, processes: Processes, server: Server) -> None:
-        """It passes datagrams between IPv6 clients and an IPv4 upstream, which may have a name."""
-        upstream = f"localhost:{server.addresses[0][1]}"
-        process = processes.start("udpecho", "proxy", "[::1]:0", upstream)
-        port = int(process.until(r"^udpecho: passing datagrams from \[::1\]:(\d+) to \S+$", "stderr")[1])
-        if f"to 127.0.0.1:{server.addresses[0][1]}" in process.stderr:
-            sent = processes.run("udpecho", "send", f"[::1]:{port}", feed=b"hello")
-            assert sent.status == 0, sent
+        """It passes datagrams between IPv6 clients and an IPv4 upstream."""
+        process = processes.start("udpecho", "proxy", "[::1]:0", formatAddress(server.addresses[0]))
+        port = int(process.until(r"^udpecho: passing datagrams from \[::1\]:(\d+) to 127\.0\.0\.1:\d+$", "stderr")[1])
+        sent = processes.run("udpecho", "send", f"[::1]:{port}", feed=b"hello")
+        assert sent.status == 0, sent
+        assert "packet-received: bytes=5 " in sent.stdout
+        process.stop()
+
+    def test_name(self, processes: Processes) -> None:
+        """The upstream may have a name."""
+        host = socket.getaddrinfo("localhost", 0, type=socket.SOCK_DGRAM)[0][4][0]
+        server = processes.server("--interface", str(host))
+        process = processes.start("udpecho", "proxy", "127.0.0.1:0", f"localhost:{server.addresses[0][1]}")
+        address = process.until(r"^udpecho: passing datagrams from (127\.0\.0\.1:\d+) to (\S+)$", "stderr")
+        assert address[2] == formatAddress(server.addresses[0])
+        sent = processes.run("udpecho", "send", address[1], feed=b"hello")
+        assert sent.status == 0, sent
+        assert "packet-received: bytes=5 " in sent.stdout
         process.stop()
 
     @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.task import Clock
 
 from tests.support.client import Outcome
 from tests.support.transports import StockTransport
+from udpecho.client.checks import checkLocalAddress, checkPeer
 from udpecho.client.connect import connect, echo
 from udpecho.client.protocol import EchoClient
 from udpecho.errors import MessageTooLong
@@ -76,6 +78,14 @@ class ArgumentTests:
         expected = f"port must be 1 to 65535, got {port}"
         messages = self.failures(ValueError, echo(self.clock, "127.0.0.1", port, b""), connect(self.clock, "127.0.0.1", port))
         assert messages == [expected, expected]
+
+    def test_portEnds(self) -> None:
+        """The first and the last port are ports; a local one may be 0, for any."""
+        for port in (1, 65535):
+            checkPeer("127.0.0.1", port)
+        for port in (0, 65535):
+            assert checkLocalAddress(("127.0.0.1", port)) is IPv4Address
+            assert checkLocalAddress(("::1", port)) is IPv6Address
 
     @pytest.mark.parametrize(
         ("host", "port", "message"),

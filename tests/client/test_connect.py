@@ -498,8 +498,12 @@ class ConnectTests:
         assert listened == [(0, "0.0.0.0", 65535)]
         outcome = Outcome(client.exchange(b"hello"))
         clock.advance(1)
+        client.datagramReceived(b"other", PEER)
+        assert outcome.results == []
         client.datagramReceived(b"hello", PEER)
         assert outcome.result.roundTripTime == 1
+        assert Outcome(connect(clock, "2001:db8::1", 7)).result is not client
+        assert listened[1:] == [(0, "::", 65535)]
         assert isinstance(Outcome(connect(clock, "192.0.2.99", 7)).failure, NetworkUnreachable)
         assert transport.stopped == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -244,9 +245,46 @@ class EchoClientTests:
         outcome = Outcome(self.client.exchange(b"hello", 5, elapsed=4))
         self.clock.advance(1)
         assert str(outcome.failure) == "no reply from 192.0.2.7:7 within 5 s"
+        outcome = Outcome(self.client.exchange(b"hello", 5))
+        self.clock.advance(4.5)
+        assert outcome.results == []
+        self.client.datagramReceived(b"hello", PEER)
         wrong: Any = "a"
         assert isinstance(Outcome(self.client.exchange(b"hello", 5, elapsed=wrong)).failure, TypeError)
         assert self.clock.getDelayedCalls() == []
+
+    def test_tooLongForThisSystem(self) -> None:
+        """The message of a payload that the system refuses, but the protocol allows, does not name a limit."""
+        self.transport.failure = error.MessageLengthError()
+        for size, limit, message in (
+            (65507, None, "this system does not send 65507 bytes in a datagram to 192.0.2.7:7"),
+            (65508, 65507, "payload to 192.0.2.7:7 must be at most 65507 bytes, got 65508"),
+        ):
+            failure = Outcome(self.client.echo(bytes(size))).failure
+            assert isinstance(failure, MessageTooLong)
+            assert (failure.limit, str(failure)) == (limit, message)
+
+    def test_unnamedPeer(self) -> None:
+        """On a transport that does not name the peer, messages do not either."""
+        client = EchoClient(self.clock)
+        client.makeConnection(StockTransport())
+        outcome = Outcome(client.echo(b"hello", 2))
+        self.clock.advance(2)
+        assert str(outcome.failure) == "no reply from the peer within 2 s"
+
+    def test_memory(self) -> None:
+        """A payload that is answered takes no more memory."""
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(500):
+                payload = number.to_bytes(2, "big") * 500
+                self.client.echo(payload)
+                self.client.datagramReceived(payload, PEER)
+                self.transport.written.clear()
+            assert tracemalloc.get_traced_memory()[0] - before < 50_000
+        finally:
+            tracemalloc.stop()
 
     def test_close(self) -> None:
         """Closing fails outstanding and later calls; it may be called twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -109,6 +110,33 @@ class TransferTests:
             assert transfer.sums.sent == 1
 
         run(test)
+
+    def test_otherReply(self, runOnce: Run) -> None:
+        """By default a datagram that is not what was sent is no reply."""
+
+        async def test(reactor: Any) -> None:
+            server = serve(reactor, lambda datagram: [b"other!", datagram])
+            log = Log()
+            await Transfer("127.0.0.1", server.getHost().port).run(reactor, reading(b"hello"), log)
+            assert log.lines == [("written", 5), ("received", 5)]
+            await server.stopListening()
+
+        runOnce(test)
+
+    def test_reportRaises(self, runOnce: Run) -> None:
+        """What the report raises ends it, and nothing else is logged."""
+
+        class Failing(Log):
+            def written(self, size: int) -> None:
+                raise ZeroDivisionError
+
+        async def test(reactor: Any) -> None:
+            with udpSocket() as silent:
+                with pytest.raises(ZeroDivisionError):
+                    await Transfer(*silent.getsockname()).run(reactor, reading(b"hello"), Failing())
+                gc.collect()
+
+        runOnce(test)
 
     def test_cancel(self, run: Run) -> None:
         """Cancelling ends it, with nothing left."""

@@ -56,6 +56,7 @@ class PrometheusTests:
         (tests,) = documents((DEPLOYMENT / "prometheus" / "alerts.test.yml").read_text())
         alerts = [rule for group in rules["groups"] for rule in group["rules"]]
         tested = [(each["alertname"], bool(each["exp_alerts"])) for test in tests["tests"] for each in test["alert_rule_test"]]
+        assert alerts
         for alert in alerts:
             assert {(alert["alert"], True), (alert["alert"], False)} <= set(tested)
             assert set(alert["annotations"]) == {"summary", "description"}

@@ -96,6 +96,15 @@ class LimitTests:
             None
         ] * 5
 
+    @pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1"])
+    def test_ceilingOfTrusted(self, host: str) -> None:
+        """A batch from trusted sources alone has the ceiling too; without one all of it is answered."""
+        for maxRate, answered in ((10, 10), (0, 16)):
+            guard = Guard(GuardPolicy(maxRate=maxRate), seconds=lambda: 0.0)
+            batch = batchOf(*((host, 40000) for _ in range(16)))
+            guard.refuseEntries(batch)
+            assert batch.dropped == dict.fromkeys(range(answered, 16), "rate_limited")
+
     def test_setBack(self) -> None:
         """A clock that is set back costs nobody anything."""
         now = [1e9]

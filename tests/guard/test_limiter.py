@@ -126,6 +126,14 @@ class PrefixLimiterTests:
         assert limiter.refuse([1 << 24], [1], False, 7.0)
         assert not limiter.refuse([1 << 24], [1], False, 7.125)
 
+    def test_lastToken(self) -> None:
+        """An entry for whose first datagram there is just a token left is answered."""
+        limiter = PrefixLimiter(8, 8, entropy=never)
+        assert not limiter.refuse([1 << 24], [7], False, 0.0)
+        assert not limiter.refuse([1 << 24], [2], False, 0.0)
+        assert limiter.refuse([1 << 24], [1], False, 0.125)
+        assert not limiter.refuse([1 << 24], [1], False, 0.25)
+
     def test_secret(self) -> None:
         """Which prefixes share a place is another in each limiter."""
         hosts = range(1 << 24, (1 << 24) + 4096)

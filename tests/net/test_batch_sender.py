@@ -18,6 +18,8 @@ from udpecho.net.linux.mmsg import SLOTS
 
 pytestmark = needsBatches
 
+#: Has the kernel report when each datagram came. Python has no name for it; the number is that of most machines.
+SO_TIMESTAMP = 29
 #: A datagram's size, and why it is dropped, if it is.
 _entries = st.tuples(st.integers(0, 2000), st.sampled_from([None, None, None, "loop_guard", "too_large"]))
 #: The length of each datagram, how many they are, the length of the last, and whether to send just one.
@@ -281,6 +283,27 @@ class SegmentationTests:
             assert counts == [1]
             assert take(sock, 6) == [bytes([number]) * 10 for number in range(6)]
 
+    def test_empty(self) -> None:
+        """Empty datagrams are not joined: each is answered."""
+        with bench(segmentation=True) as bed, talker(bed, "127.0.0.1") as sock:
+            for _ in range(6):
+                sock.send(b"")
+            assert bed.receive() == 6
+            bed.send()
+            assert take(sock, 6) == [b""] * 6
+
+    def test_queuedBefore(self) -> None:
+        """What was queued before the kernel was asked for local addresses is answered from the one that was asked, too."""
+        with bench("0.0.0.0") as bed, udpSocket("127.0.0.1") as sock:
+            bed.sock.setsockopt(socket.IPPROTO_IP, sockopt.IP_PKTINFO, 0)
+            sock.sendto(b"before", ("127.0.0.3", bed.sock.getsockname()[1]))
+            bed.sock.setsockopt(socket.IPPROTO_IP, sockopt.IP_PKTINFO, 1)
+            sock.sendto(b"after", ("127.0.0.2", bed.sock.getsockname()[1]))
+            assert bed.receive() == 2
+            assert [bed.batch.address(entry).localHost for entry in range(2)] == ["127.0.0.3", "127.0.0.2"]
+            bed.send()
+            assert replies(sock, 2) == [(b"before", "127.0.0.3", None), (b"after", "127.0.0.2", None)]
+
     def test_joinedByLocalAddress(self) -> None:
         """Requests of one flow to different local addresses are not joined: each is answered from the one it was sent to."""
         with bench("0.0.0.0", segmentation=True) as bed, udpSocket("127.0.0.1") as sock:
@@ -308,3 +331,33 @@ class SegmentationTests:
             assert counts == [3]
             expected = [(bytes([number]), limit - 1) for number, limit in enumerate(hops)]
             assert [(payload, limit) for payload, _, limit in replies(sock, len(hops))] == expected
+
+    @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
+    def test_burstWithOtherControlMessages(self, bound: str) -> None:
+        """So does each datagram of a GRO batch for which the kernel reports more."""
+        with bench(bound, segmentation=True, hopLimits=True) as bed, talker(bed, "127.0.0.1") as sock:
+            assert sockopt.enableRecvHopLimit(sock)
+            bed.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 9)
+            sendSegments(sock, b"x" * 250, 100)
+            assert (bed.receive(), bed.batch.datagrams, bed.batch.counts()) == (1, 3, [3])
+            bed.send()
+            assert replies(sock, 3) == [(b"x" * size, "127.0.0.1", 8) for size in (100, 100, 50)]
+            assert bed.separate == []
+
+    @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
+    def test_otherControlMessages(self, bound: str) -> None:
+        """A reply has one hop less, and leaves from its local address, also if the kernel reports more than is expected."""
+        with bench(bound, hopLimits=True) as bed, talker(bed, "127.0.0.1") as sock:
+            assert sockopt.enableRecvHopLimit(sock)
+            bed.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+            for hops in (9, 2, 1):
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+                sock.send(b"hello")
+            assert bed.receive() == 3
+            assert bed.batch.address(0).hopLimit == 9
+            assert list(bed.batch.hopLimitExpired()) == [2]
+            bed.batch.drop(2, "loop_guard")
+            bed.send()
+            assert replies(sock, 2) == [(b"hello", "127.0.0.1", 8), (b"hello", "127.0.0.1", 1)]
+            assert bed.separate == []

@@ -93,6 +93,18 @@ class InputReaderTests:
             os.close(controller)
             os.close(terminal)
 
+    def test_nonBlocking(self, run: Run, pipe: tuple[int, int]) -> None:
+        """A descriptor that does not block stays so."""
+        os.set_blocking(pipe[0], False)
+
+        async def test(reactor: Any) -> None:
+            reading = InputReader(reactor, pipe[0]).read(5)
+            os.write(pipe[1], b"hello")
+            assert await reading == b"hello"
+            assert not os.get_blocking(pipe[0])
+
+        run(test)
+
     def test_cancel(self, run: Run, pipe: tuple[int, int]) -> None:
         """Cancelling leaves nothing in the reactor, and the input can be read again."""
 

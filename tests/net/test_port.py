@@ -240,19 +240,38 @@ class FairnessTests:
 
         runOnce(test)
 
+    def test_backlogGoesOn(self, run: Run) -> None:
+        """What was queued before the port is connected is handed over to the last, also if it is more than one turn's."""
+
+        async def test(reactor: Any) -> None:
+            protocol = Recorder()
+            port = open_(reactor, protocol, receiveBuffer=2**22)
+            with udpSocket() as sock:
+                for number in range(20):
+                    sock.sendto(bytes([number]) * 60000, address(port))
+                port.connect(*sock.getsockname())
+                await protocol.count(20)
+            assert [datagram[0] for datagram, _ in protocol.datagrams] == list(range(20))
+            await port.stopListening()
+
+        run(test)
+
     def test_timersRunUnderAFlood(self, run: Run) -> None:
         """A protocol that sends each empty datagram to itself again does not keep a timer from running."""
 
         async def test(reactor: Any) -> None:
             class Flood(Recorder):
                 def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+                    super().datagramReceived(datagram, addr)
                     port.write(datagram, addr)
 
-            port = open_(reactor, Flood())
+            protocol = Flood()
+            port = open_(reactor, protocol)
             for _ in range(100):
                 port.write(b"", address(port))
             for _ in range(10):
                 await sleep(reactor, 0.001)
+            await protocol.count(200)
             await port.stopListening()
 
         run(test)

@@ -97,6 +97,8 @@ class SocketGroupTests:
         """All of IPv6 is nothing of IPv4: both go together."""
         four = SocketGroup(0, "0.0.0.0", 2)
         six = SocketGroup(four.getHost().port, "::", 2)
+        assert (four.getHost().host, six.getHost().host) == ("0.0.0.0", "::")
+        assert four.getHost().port == six.getHost().port
         for group in (four, six):
             group.close()
 

@@ -7,20 +7,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.guards import needsBatches
+from tests.support.guards import needsBatches, onlyLinux
 from udpecho.net import batch as module
+from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SystemCalls, systemCalls
 from udpecho.net.selftest import unsupportedReason
 
-pytestmark = needsBatches
+
+@onlyLinux
+@pytest.mark.skipif(sys.maxsize < 2**63 - 1 or sys.byteorder != "little", reason="the layouts are others here")
+def test_works() -> None:
+    """Linux has batches. All other tests of batches are skipped where this fails."""
+    assert unsupportedReason() is None
 
 
+@needsBatches
 class SystemCallsTests:
     """L{systemCalls} and L{unsupportedReason}."""
-
-    def test_works(self) -> None:
-        """Here they work."""
-        assert unsupportedReason() is None
 
     @pytest.mark.parametrize(("name", "value"), [("byteorder", "big"), ("maxsize", 2**31 - 1)])
     def test_otherLayouts(self, monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
@@ -46,5 +49,14 @@ class SystemCallsTests:
         monkeypatch.setattr(module, "systemCalls", lambda: SystemCalls(recvmmsg, real.sendmmsg, real.lastError))
         try:
             assert unsupportedReason() == "a batch has not the lengths of what was sent"
+        finally:
+            unsupportedReason.cache_clear()
+
+    def test_controlMessageMissing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A kernel that agrees to report the hop limit, and does not, is found out."""
+        unsupportedReason.cache_clear()
+        monkeypatch.setattr(sockopt, "enableRecvHopLimit", lambda sock: True)
+        try:
+            assert unsupportedReason() == "a batch has not the control messages of what was sent"
         finally:
             unsupportedReason.cache_clear()

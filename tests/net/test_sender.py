@@ -184,6 +184,7 @@ class SendQueueTests:
                 port.send(b"stuck", ("127.0.0.1", 9), again)
             while len(outcomes) < 4:
                 await sleep(reactor, 0.005)
+            assert outcomes == ["send_timeout"] * 4
             await port.stopListening()
 
         runOnce(test)

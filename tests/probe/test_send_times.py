@@ -57,6 +57,15 @@ class SendTimesTests:
         assert times == [0.0001, 0.0003, 0.0001]
         assert bench.flow.timestampSource == "mixed"
 
+    def test_stepWhenIdle(self) -> None:
+        """A wall clock that is set while nothing is outstanding changes nothing: timestamps give the next round trip."""
+        bench = Bench()
+        times = [self.exchange(bench)]
+        bench.clocks.offset += 3600 * 10**9
+        times.append(self.exchange(bench))
+        assert times == [0.0001, 0.0001]
+        assert bench.flow.timestampSource == "kernel"
+
     def test_stampMissing(self) -> None:
         """Without the timestamp of sending it is by the monotonic clock."""
         bench = Bench()

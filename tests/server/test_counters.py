@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+from contextlib import suppress
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from udpecho.interfaces import DROP_REASONS
-from udpecho.server.counters import BATCH_SIZES, COUNTERS_SIZE, Counters, SummedCounters
+from udpecho.net.linux.mmsg import SLOTS
+from udpecho.server.counters import BATCH_SIZES, COUNTERS_SIZE, Counters, GuardStats, SharedCounters, SummedCounters
+
+
+def openDescriptors() -> set[int]:
+    """The descriptors that this process has open."""
+    found = set()
+    for descriptor in range(1024):
+        with suppress(OSError):
+            os.fstat(descriptor)
+            found.add(descriptor)
+    return found
 
 
 class CountersTests:
@@ -26,6 +40,19 @@ class CountersTests:
         assert (counters.echoed, counters.echoedBytes) == (2, 20)
         assert (counters.dropped, counters.droppedBytes) == ({"truncated": 1}, 10)
         assert counters.waiting == 1
+
+    def test_text(self) -> None:
+        """As text they are in the order of the reasons; without drops there are no reasons."""
+        counters = Counters()
+        counters.receive(30, 3)
+        assert str(counters) == "received=3 echoed=0 dropped=0 received-bytes=30 echoed-bytes=0 dropped-bytes=0"
+        counters.drop("truncated", 10)
+        counters.drop("loop_guard", 10, 2)
+        assert " dropped=3 (loop_guard=2 truncated=1) " in str(counters)
+
+    def test_largestBucket(self) -> None:
+        """The largest bucket is for full batches."""
+        assert BATCH_SIZES[-1] == SLOTS
 
     def test_unknownReason(self) -> None:
         """A reason that is not in the list is a mistake, and counts nothing."""
@@ -138,3 +165,74 @@ class SummedCountersTests:
         parts.append(Counters())
         parts[2].receive(1)
         assert summed.received == 5
+
+
+class SharedCountersTests:
+    """L{SharedCounters}."""
+
+    @pytest.mark.parametrize("named", [True, False], ids=["memfd", "file"])
+    def test_shared(self, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+        """Another mapping of the descriptor has the same numbers, each process its own; after the close they stay."""
+        if not named:
+            monkeypatch.delattr(os, "memfd_create", raising=False)
+        elif not hasattr(os, "memfd_create"):
+            pytest.skip("this system has no memfd_create")
+        shared = SharedCounters(3)
+        assert len(shared.counters) == 3
+        with mmap.mmap(shared.descriptor, 3 * COUNTERS_SIZE) as memory:
+            whole = memoryview(memory)
+            other = Counters(whole[COUNTERS_SIZE : 2 * COUNTERS_SIZE])
+            other.receive(5)
+            other.detach()
+            whole.release()
+        shared.close()
+        assert [counters.received for counters in shared.counters] == [0, 1, 0]
+        shared.counters[1].receive(5)
+        assert shared.counters[1].receivedBytes == 10
+
+    def test_close(self) -> None:
+        """The close gives descriptor and memory back."""
+        descriptors = openDescriptors()
+        shared = SharedCounters(2)
+        assert shared.descriptor not in descriptors
+        shared.close()
+        assert openDescriptors() == descriptors
+
+    def test_noMemory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where there is no memory left, that is raised, and no descriptor stays open."""
+
+        def fail(*arguments: object) -> None:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        descriptors = openDescriptors()
+        monkeypatch.setattr("udpecho.server.counters.mmap.mmap", fail)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            SharedCounters(2)
+        assert openDescriptors() == descriptors
+
+
+class GuardStatsTests:
+    """L{GuardStats}."""
+
+    def test_empty(self) -> None:
+        """Without a report there is nothing."""
+        stats = GuardStats()
+        assert (stats.fill, stats.wouldDrop, stats.busiest(3)) == (0.0, {}, {})
+
+    def test_merge(self) -> None:
+        """Datagrams of all workers are added, prefix by prefix and reason by reason."""
+        stats = GuardStats()
+        stats.merge(1, {"not_allowed": [("192.0.2.1/32", 3), ("192.0.2.2/32", 4)]}, {"not_allowed": 7}, 0.25)
+        stats.merge(2, {"not_allowed": [("192.0.2.1/32", 2)], "loop_guard": [("::1/64", 1)]}, {"loop_guard": 1}, 0.125)
+        assert stats.wouldDrop == {"not_allowed": 7, "loop_guard": 1}
+        assert stats.busiest(1) == {"not_allowed": [("192.0.2.1/32", 5)], "loop_guard": [("::1/64", 1)]}
+        assert stats.busiest(1) == {}
+
+    def test_fill(self) -> None:
+        """The fill is that of the fullest table now: a worker's latest report counts."""
+        stats = GuardStats()
+        stats.merge(1, {}, {}, 0.5)
+        stats.merge(2, {}, {}, 0.25)
+        assert stats.fill == 0.5
+        stats.merge(1, {}, {}, 0.125)
+        assert stats.fill == 0.25

@@ -24,6 +24,10 @@ class RefuseTests:
         monkeypatch.setattr("udpecho.net.linux.icmp.socket.socket", Forbidden)
         assert not icmp.refuse(DatagramAddress(("127.0.0.1", 1234)), ("127.0.0.1", 4321), 5)
 
+    def test_otherFamily(self) -> None:
+        """So it does if the local address that it is given is not of the client's family."""
+        assert not icmp.refuse(DatagramAddress(("127.0.0.1", 1234)), ("::1", 4321), 5)
+
     @pytest.mark.parametrize(
         ("message", "sum_"),
         # The example of RFC 1071, section 3, and the same with one more byte.

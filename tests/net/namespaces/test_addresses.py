@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from select import select
 from typing import Any
 
 import pytest
 from twisted.internet.defer import gatherResults
 
+from tests.support.batches import bench, take
+from tests.support.guards import needsBatches
 from tests.support.hosts import (
     PORT,
     SO_BINDTODEVICE,
@@ -29,7 +33,7 @@ from tests.support.namespaces import (
     Plan,
 )
 from tests.support.processes import Processes
-from tests.support.running import Recorder, Run, sleep
+from tests.support.running import PATIENCE, Recorder, Run, sleep, udpSocket
 from udpecho.client.connect import connect, echo
 from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
@@ -255,3 +259,72 @@ class BroadcastTests:
             return 2
 
         self._check(net, runOnce, "::", IPV6.near, datagrams)
+
+
+@needsIPv6
+@needsBatches
+class JoinedRepliesTests:
+    """Replies over IPv6 that are alike but for one address are not joined into a GSO batch."""
+
+    def test_localAddress(self, net: Network) -> None:
+        """Requests of one flow to two local addresses are answered each from the one that was asked."""
+
+        def test() -> None:
+            with bench("::", segmentation=True) as bed, udpSocket(IPV6.server) as sock:
+                hosts = [IPV6.server] * 3 + [IPV6.second] * 3
+                for host in hosts:
+                    sock.sendto(b"hello", (host, bed.sock.getsockname()[1]))
+                assert bed.receive() == len(hosts)
+                asked = bed.limitCalls([])
+                bed.send()
+                assert asked == [2]
+                assert [sock.recvfrom(100)[1][0] for _ in hosts] == hosts
+
+        net.server.call(test)
+
+    def test_source(self, net: Network) -> None:
+        """Requests from one port of two hosts go back each to its own."""
+
+        def test() -> None:
+            with bench("::", segmentation=True) as bed, udpSocket(IPV6.server) as one:
+                port = one.getsockname()[1]
+                with udpSocket(IPV6.second, port) as other:
+                    for number, sock in enumerate([one] * 3 + [other] * 3):
+                        sock.sendto(bytes([number]), (IPV6.server, bed.sock.getsockname()[1]))
+                    assert bed.receive() == 6
+                    bed.send()
+                    assert (take(one, 3), take(other, 3)) == ([b"\0", b"\1", b"\2"], [b"\3", b"\4", b"\5"])
+
+        net.server.call(test)
+
+    def test_scope(self, net: Network) -> None:
+        """Requests from one link-local address and port on two links go back each over its own."""
+        with ExitStack() as stack:
+            bed = net.router.call(lambda: stack.enter_context(bench("::", segmentation=True)))
+            number = bed.sock.getsockname()[1]
+
+            def client(port: int) -> socket.socket:
+                sock = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+                sock.settimeout(PATIENCE)
+                scope = socket.if_nametoindex("eth0")
+                sock.bind((LINK_LOCAL_HOST, port, 0, scope))
+                sock.connect((LINK_LOCAL_ROUTER, number, 0, scope))
+                return sock
+
+            def answer(count: int) -> None:
+                while count:
+                    assert select([bed.sock], [], [], PATIENCE)[0], "nothing came"
+                    count -= bed.receive()
+                    bed.send()
+
+            one = net.client.call(client, 0)
+            other = net.server.call(client, one.getsockname()[1])
+            # When each side knows the other's link address, datagrams arrive while they are sent.
+            for sock in (one, other):
+                sock.send(b"first")
+                answer(1)
+                assert take(sock, 1) == [b"first"]
+            for value, sock in enumerate([one] * 3 + [other] * 3):
+                sock.send(bytes([value]))
+            answer(6)
+            assert (take(one, 3), take(other, 3)) == ([b"\0", b"\1", b"\2"], [b"\3", b"\4", b"\5"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from typing import Any
@@ -125,8 +126,13 @@ class UnreachableTests:
         """A link-local address without a scope fails, with a message that has what is missing."""
 
         async def test(reactor: Any) -> None:
-            with pytest.raises(Exception, match=r"interface|scope"):
+            with pytest.raises(HostUnreachable) as caught:
                 await echo(reactor, LINK_LOCAL_ROUTER, PORT, b"where?", 0.3)
+            assert caught.value.errno == errno.EINVAL
+            assert str(caught.value) == (
+                f"[{LINK_LOCAL_ROUTER}]:{PORT} cannot be reached: {os.strerror(errno.EINVAL)}"
+                f" (name its interface, as in {LINK_LOCAL_ROUTER}%eth0)"
+            )
 
         net.client.call(runOnce, test)
 

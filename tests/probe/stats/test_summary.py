@@ -178,6 +178,13 @@ class StatisticsTests:
                 model.change(sequence - window, Outcome.LOST)
             assert measured._window.longestLossRun == model.longestRun()
 
+    def test_outstandingForgotten(self) -> None:
+        """The first outstanding probe is one in the window."""
+        measured = Statistics(window=10)
+        for sequence in range(12):
+            measured.probeSent(sequence)
+        assert measured.oldestOutstanding == 2
+
     def test_forgotten(self) -> None:
         """A reply to a probe that has left the window is unmatched, and so is one to a probe that was not sent."""
         measured = Statistics(window=10)
