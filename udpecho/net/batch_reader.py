@@ -59,7 +59,7 @@ class BatchReader(Reader):
         """Nothing of the last batch can be sent any more."""
         self.batch.close()
 
-    def leave(self) -> None:
+    def portConnected(self) -> None:
         """Add what is queued to the backlog."""
         sockopt.enableGRO(self._socket, False)
         # The protocol may be handling the last one.

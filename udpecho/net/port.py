@@ -191,7 +191,7 @@ class DatagramPort(udp.Port):
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host)
         reader, self._reader = self._reader, PlainReader(self._context, self._delivery, self.maxDatagrams)
-        reader.leave()
+        reader.portConnected()
         self._resumeReading()
         self.socket.connect(socketAddress(host, port))
         self._becameConnected((host, port))

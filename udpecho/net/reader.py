@@ -111,7 +111,7 @@ class Reader:
         """Hand over what was received."""
         raise NotImplementedError
 
-    def leave(self) -> None:
+    def portConnected(self) -> None:
         """The port becomes connected: add to the backlog what only this reader can receive."""
 
     def close(self) -> None:
