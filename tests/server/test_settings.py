@@ -67,7 +67,7 @@ class TableTests:
             ("--rate 5", {"rate": 5}),
             ("--burst 6", {"burst": 6}),
             ("--max-rate 7", {"maxRate": 7}),
-            ("--no-loop-guard", {"loops": False}),
+            ("--no-loop-guard", {"refuseLoops": False}),
             ("--dry-run", {"dryRun": True}),
         ],
     )
@@ -80,7 +80,7 @@ class TableTests:
         options = ServiceOptions(
             maxPayload=5, logDatagrams=None, writeTimeout=0.5, receiveBuffer=4096, offload=False, workers=3
         )
-        policy = GuardPolicy(allow=PRIVATE, rate=7, loops=False)
+        policy = GuardPolicy(allow=PRIVATE, rate=7, refuseLoops=False)
         carried = json.loads(json.dumps(toWorkerSettings(options, policy)))
         assert fromWorkerSettings(carried) == (options, policy)
 

@@ -396,7 +396,7 @@ class WorkerListenersTests:
         listeners = WorkerListeners(clock, where, options, DatagramLog(10, clock), GuardPolicy())
         listeners.bind()
         listeners.start()
-        listeners.configure(GuardPolicy(rate=7, loops=False), 3)
+        listeners.configure(GuardPolicy(rate=7, refuseLoops=False), 3)
         wanted = toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
         for process in clock.started:
             assert decode(process.received.splitlines()[-1]) == ("change", wanted)

@@ -96,7 +96,7 @@ class Guard:
         """Set the ports that the servers of this machine echo on, once they are known."""
         self._ownPorts = frozenset(ports)
         loops = {*range(FIRST_UNPRIVILEGED_PORT), *SERVICES, *self._ownPorts}
-        self._ports = frozenset(loops if self._policy.loops else ())
+        self._ports = frozenset(loops if self._policy.refuseLoops else ())
 
     @property
     def fill(self) -> float:
@@ -218,7 +218,7 @@ class Guard:
 
 def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> AddressMap[str]:
     """The verdict on every source address of one family."""
-    refused = AddressRanges(bogons if policy.loops else (), version)
+    refused = AddressRanges(bogons if policy.refuseLoops else (), version)
     allowed = AddressRanges(policy.allow, version)
     trusted = AddressRanges(policy.trust if policy.rate else ANY, version)
 

@@ -190,7 +190,7 @@ class Listeners(ABC):
         """
         if self.policy is None:
             raise ValueError("guard must be a GuardPolicy to be changed, got one that was made elsewhere: configure that one")
-        self.policy = replace(policy, loops=self.policy.loops)
+        self.policy = replace(policy, refuseLoops=self.policy.refuseLoops)
         self.options = replace(self.options, logDatagrams=logDatagrams)
         if isinstance(self.log, DatagramLog):
             self.log.setRate(logDatagrams)
@@ -230,7 +230,7 @@ class LocalListeners(Listeners):
         self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
         self.counters = counters
         # A policy that replaces this one does not change it.
-        self._refusesLoops = policy is not None and policy.loops
+        self._decrementHopLimit = policy is not None and policy.refuseLoops
         self._answers = False
 
     def bind(self) -> None:
@@ -249,12 +249,12 @@ class LocalListeners(Listeners):
             receiveBuffer=self.options.receiveBuffer,
             ipv6Only=True,
             offload=self.options.offload,
-            decrementHopLimit=self._refusesLoops,
+            decrementHopLimit=self._decrementHopLimit,
         )
 
     def _adopt(self, sock: socket.socket) -> BoundPort:
         options = PortOptions(
-            writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._refusesLoops
+            writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._decrementHopLimit
         )
         return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(), options)
 

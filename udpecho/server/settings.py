@@ -161,7 +161,7 @@ _options = (
     _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True, help="How many of them may come at once."),
     _guard("max-rate", NUMBER, "N", str(GuardPolicy.maxRate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to all sources together; 0 for no limit."),
-    _guard("no-loop-guard", SWITCH, attribute="loops",
+    _guard("no-loop-guard", SWITCH, attribute="refuseLoops",
            help="Answer other servers and forged sources too, and do not limit the hops of replies."),
     _guard("dry-run", SWITCH, reloads=True, help="Count what the guard would drop, and drop nothing."),
     _service("no-offload", SWITCH, help="Receive and send each datagram separately: no GRO, no GSO."),
