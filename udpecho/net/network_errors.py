@@ -12,7 +12,7 @@ from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import INetworkErrorReceiver, IUndeliveredReceiver
 from udpecho.net.endpoints import PortContext
-from udpecho.net.later import SingleCall
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import errqueue, sockopt
 
 _log = Logger()

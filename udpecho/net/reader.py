@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
 from udpecho.net.endpoints import PortContext
-from udpecho.net.later import SingleCall
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import cmsg
 from udpecho.net.sockets import datagramAddress
 

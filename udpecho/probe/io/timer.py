@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.interfaces import Reactor
-from udpecho.net.later import SingleCall
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import sockopt
 
 _CLOCK_MONOTONIC = 1
