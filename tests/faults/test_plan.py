@@ -21,8 +21,8 @@ from udpecho.faults.decision import (
     REORDERED,
     TOO_LONG,
     TRUNCATED,
-    Decision,
     Arrival,
+    Decision,
     Recording,
     Replay,
 )

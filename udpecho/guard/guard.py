@@ -202,7 +202,12 @@ class Guard:
         return self._limiter.refuse(hosts, counts, isIPv6, self._now())
 
     def _countDropped(
-        self, refused: dict[int, str], limitedPrefixLengths: dict[int, int], hosts: Sequence[int], counts: Sequence[int], isIPv6: bool
+        self,
+        refused: dict[int, str],
+        limitedPrefixLengths: dict[int, int],
+        hosts: Sequence[int],
+        counts: Sequence[int],
+        isIPv6: bool,
     ) -> None:
         bits, narrowest = (128, 64) if isIPv6 else (32, 32)
         sums: dict[tuple[str, int, int], int] = {}

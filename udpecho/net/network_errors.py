@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import INetworkErrorReceiver, IUndeliveredReceiver
-from udpecho.net.endpoints import PortContext
 from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import errqueue, sockopt
 
 _log = Logger()

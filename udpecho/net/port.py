@@ -56,8 +56,8 @@ from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
-from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions

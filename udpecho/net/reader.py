@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
-from udpecho.net.endpoints import PortContext
 from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.sockets import datagramAddress
 

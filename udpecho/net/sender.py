@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6
 from udpecho.interfaces import SendCallback
-from udpecho.net.endpoints import PortContext
 from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN
