@@ -107,17 +107,17 @@ class Sender:
             except OSError as e:
                 number = e.errno or errno.EIO
             if self._endpoints.peer is None or number in _sendLater:
-                self._errors.take()
+                self._errors.collect()
                 return number
             if number not in PEER_ERRORS and number not in _datagramErrors:
                 # Not from the network but from this machine, about this datagram: from a firewall, for example.
-                self._errors.note(number)
-                self._errors.take()
+                self._errors.addError(number)
+                self._errors.collect()
                 return number
             # A connected socket returns the error of an earlier datagram instead of sending this one.
-            if not self._errors.take():
+            if not self._errors.collect():
                 if number not in _datagramErrors:
-                    self._errors.note(number)
+                    self._errors.addError(number)
                 # No send is refused by its own peer, so that was an earlier one.
                 if number != errno.ECONNREFUSED:
                     return number
