@@ -28,7 +28,7 @@ from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
 from udpecho.parsing import parseInterface
-from udpecho.server.counters import Counters, CountersView, GuardStats
+from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.protocol import EchoServer, checkGuard
 from udpecho.server.settings import ServiceOptions, checkInteger
@@ -94,7 +94,7 @@ class Listeners(ABC):
     policy: GuardPolicy | None
     ports: list[BoundPort] = field(default_factory=list, init=False)
     counters: CountersView = field(init=False)
-    guardStats: Guard | GuardStats = field(init=False)
+    guardStats: Guard | WorkerGuardStats = field(init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -227,7 +227,7 @@ class LocalListeners(Listeners):
         checkGuard(guard)
         super().__init__(reactor, where, options, log, policy)
         self._guard: GuardLike = guard
-        self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
+        self.guardStats = guard if isinstance(guard, Guard) else WorkerGuardStats()
         self.counters = counters
         # A policy that replaces this one does not change it.
         self._decrementHopLimit = policy is not None and policy.refuseLoops

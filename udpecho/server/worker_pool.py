@@ -15,7 +15,7 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog, Reactor
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
-from udpecho.server.counters import Counters, CountersView, GuardStats, SharedCounters, SummedCounters
+from udpecho.server.counters import Counters, CountersView, WorkerGuardStats, SharedCounters, SummedCounters
 from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.worker_messages import LogForwarder
@@ -152,7 +152,7 @@ class WorkerPool:
         self.reactor = reactor
         self.log = log
         self.settings = settings
-        self.guardStats = GuardStats()
+        self.guardStats = WorkerGuardStats()
         self._shared = SharedCounters(len(sockets))
         self.memory = self._shared.descriptor
         self.counters = self._shared.counters
@@ -258,7 +258,7 @@ class WorkerListeners(Listeners):
         self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions, log: IDatagramLog, policy: GuardPolicy
     ) -> None:
         super().__init__(reactor, where, options, log, policy)
-        self.guardStats = GuardStats()
+        self.guardStats = WorkerGuardStats()
         # Those of the workers that have ended first, then those of the workers.
         self._past = Counters()
         self._parts: list[CountersView] = [self._past]
