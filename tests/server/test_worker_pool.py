@@ -25,8 +25,9 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
+from udpecho.server.worker_listeners import WorkerListeners
 from udpecho.server.worker_messages import SentDatagramLog, decode, encode
-from udpecho.server.worker_pool import WorkerListeners, WorkerPool
+from udpecho.server.worker_pool import WorkerPool
 
 pytestmark = needsSharing
 

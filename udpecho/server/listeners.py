@@ -1,7 +1,7 @@
 """The ports of a service: all are bound, or none.
 
 A service serves in one of two ways, behind one interface, L{Listeners}: in this process, L{LocalListeners}, or in workers,
-L{WorkerListeners <udpecho.server.worker_pool.WorkerListeners>}.
+L{WorkerListeners <udpecho.server.worker_listeners.WorkerListeners>}.
 """
 
 from __future__ import annotations
