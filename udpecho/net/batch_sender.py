@@ -36,7 +36,7 @@ class BatchSender:
     """Sends the batches of one socket back, and reports the outcome of each datagram."""
 
     def __init__(self, options: BatchOptions, sendOne: SendOne, failures: Counter[str]) -> None:
-        """@param failures: where to count what the system refuses, in addition to the report."""
+        """@param failures: where to count what the system rejects, in addition to the report."""
         self._destinations = options.destinations
         self._hopLimits = options.hopLimits
         self._limits = options.segments

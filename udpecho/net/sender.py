@@ -72,7 +72,7 @@ class Sender:
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send as L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>} does.
 
-        @return: the system's error number if it refused, else 0.
+        @return: the system's error number if it rejected the datagram, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
         if not self._open:
