@@ -129,7 +129,7 @@ class DatagramPort(udp.Port):
     # Opening and connecting
 
     def startListening(self) -> None:
-        """Bind, and begin to read; @raise error.CannotListenError: if the system rejects; nothing is left open then."""
+        """Bind, and begin to read; @raise error.CannotListenError: if the system rejects it; nothing is left open then."""
         try:
             super().startListening()
         except OSError as e:
@@ -167,7 +167,7 @@ class DatagramPort(udp.Port):
         _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
-        """@raise OSError: if the system rejects."""
+        """@raise OSError: if the system rejects it."""
         self._endpoints.bound(sock)
         self._context.socket = sock
         self._sender.open()
@@ -185,7 +185,7 @@ class DatagramPort(udp.Port):
 
         @raise RuntimeError: if this port is connected already.
         @raise error.InvalidAddressError: if C{host} is not an IP address of this port's family.
-        @raise OSError: if the system rejects, for example without a route; this port can be used and connected afterwards.
+        @raise OSError: if the system rejects it, for example without a route; this port can be used and connected afterwards.
         """
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
