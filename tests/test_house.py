@@ -136,6 +136,12 @@ class LayerTests:
             names = set(imports(ast.parse(path.read_text()), "udpecho.guard"))
             assert not {name for name in names if inside(name, "twisted.internet") or name == "socket.socket"}, path
 
+    @pytest.mark.parametrize("path", sources(), ids=moduleName)
+    def test_ctypes(self, path: Path) -> None:
+        """Only C{net/linux/} calls the C library."""
+        names = set(imports(ast.parse(path.read_text()), moduleName(path).rpartition(".")[0]))
+        assert inside(moduleName(path), "udpecho.net.linux") or not {name for name in names if inside(name, "ctypes")}
+
     @pytest.mark.parametrize("path", filesOfTests(), ids=relativeName)
     def test_testsStandAlone(self, path: Path) -> None:
         """A test module imports from C{tests.support} what it shares with others, and nothing from them."""

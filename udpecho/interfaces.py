@@ -197,10 +197,10 @@ class IDatagramLog(Interface):
         @return: whether it got its line; pass it to L{written} with the reply.
         """
 
-    def written(size: int, address: tuple[str, int], wanted: bool) -> None:
+    def written(size: int, address: tuple[str, int], logged: bool) -> None:
         """A datagram of C{size} bytes went to C{address}.
 
-        @param wanted: whether to write a line, or only to add it to the sum.
+        @param logged: whether to write a line, or only to add it to the sum.
         """
 
     def close() -> None:

@@ -204,6 +204,6 @@ class ServiceTests:
     def test_settings(self) -> None:
         """A policy can be carried to another process."""
         policy = GuardPolicy(
-            allow=parseNetwork("private"), trust=parseNetwork("2001:db8::/32"), rate=7, burst=8, maxRate=9, loops=False
+            allow=parseNetwork("private"), trust=parseNetwork("2001:db8::/32"), rate=7, burst=8, maxRate=9, refuseLoops=False
         )
         assert GuardPolicy.fromSettings(policy.asSettings()) == policy

@@ -21,8 +21,8 @@ from udpecho.faults.decision import (
     REORDERED,
     TOO_LONG,
     TRUNCATED,
+    Arrival,
     Decision,
-    Delivery,
     Recording,
     Replay,
 )
@@ -376,7 +376,7 @@ class PayloadTests:
             first, second = plan.decide(3, 0.0).apply(b"abc")
             assert first.datagram == second.datagram != b"abc"
             assert first.delay < second.delay
-        assert Decision((DUPLICATED,), (0.5, 0.25)).apply(b"x") == [Delivery(0.25, b"x"), Delivery(0.5, b"x")]
+        assert Decision((DUPLICATED,), (0.5, 0.25)).apply(b"x") == [Arrival(0.25, b"x"), Arrival(0.5, b"x")]
 
     def test_mtu(self) -> None:
         """What is longer than the maximum does not get through, what is as long does."""
@@ -389,9 +389,9 @@ class PayloadTests:
         """An empty datagram can be lost, delayed and doubled, but neither corrupted nor truncated."""
         decision = FaultPlan(1, duplicate=1.0, corrupt=1.0, truncate=1.0, delay=1.0).decide(0, 0.0)
         assert decision == Decision((DUPLICATED, DELAYED), (1.0, 1.0))
-        assert decision.apply(b"") == [Delivery(1.0, b"")] * 2
+        assert decision.apply(b"") == [Arrival(1.0, b"")] * 2
         assert FaultPlan(1, loss=1.0).decide(0, 0.0).apply(b"") == []
-        assert Decision((CORRUPTED, TRUNCATED), (0.0,), 7, 3).apply(b"") == [Delivery(0.0, b"")]
+        assert Decision((CORRUPTED, TRUNCATED), (0.0,), 7, 3).apply(b"") == [Arrival(0.0, b"")]
 
     @settings(deadline=None)
     @given(plans, datagrams)

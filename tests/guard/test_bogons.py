@@ -103,7 +103,7 @@ class LoopTests:
     @pytest.mark.parametrize("source", [(PUBLIC, 0), (PUBLIC, 1234), (PUBLIC, 7), ("224.0.0.1", 9999), ("ff02::1", 9999)])
     def test_off(self, source: tuple[str, int]) -> None:
         """One switch turns all of this off."""
-        assert verdict(Guard(replace(unlimited, loops=False), ownPorts=[1234]), *source) is None
+        assert verdict(Guard(replace(unlimited, refuseLoops=False), ownPorts=[1234]), *source) is None
 
     def test_entries(self) -> None:
         """In a batch, only the entries that are refused are dropped."""
@@ -126,7 +126,7 @@ class DualStackTests:
 
     def test_noLoopGuard(self) -> None:
         """Without the loop guard too."""
-        policy = GuardPolicy(allow=(*parseNetwork("192.0.2.0/24"), *parseNetwork("::/0")), rate=0, loops=False)
+        policy = GuardPolicy(allow=(*parseNetwork("192.0.2.0/24"), *parseNetwork("::/0")), rate=0, refuseLoops=False)
         guard = Guard(policy, dualStack=True)
         assert verdict(guard, "::ffff:10.0.0.1") == "not_allowed"
         assert verdict(guard, "::ffff:192.0.2.1") is None

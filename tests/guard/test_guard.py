@@ -190,7 +190,7 @@ class ConfigureTests:
         policy = GuardPolicy(rate=1, burst=1, maxRate=3)
         guard = Guard(policy, seconds=lambda: 0.0, entropy=never)
         assert guard.refuse(5, (PUBLIC, 40000)) is None
-        guard.configure(replace(policy, trust=LOOPBACK, allow=PRIVATE, loops=False))
+        guard.configure(replace(policy, trust=LOOPBACK, allow=PRIVATE, refuseLoops=False))
         guard.configure(policy)
         assert guard.refuse(5, (PUBLIC, 40000)) == "rate_limited"
         assert [guard.refuse(5, ("127.0.0.1", 40000)) for _ in range(3)] == [None, None, "rate_limited"]

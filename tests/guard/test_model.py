@@ -38,7 +38,7 @@ class GuardModel:
 
     def judge(self, host: Any, port: int) -> str | None:
         """The reason to refuse a source, if there is one in itself."""
-        if self.policy.loops and (port < 1024 or port in SERVICES or port in self.ownPorts or self.isNoHost(host)):
+        if self.policy.refuseLoops and (port < 1024 or port in SERVICES or port in self.ownPorts or self.isNoHost(host)):
             return "loop_guard"
         return None if any(host in network for network in self.policy.allow) else "not_allowed"
 
@@ -96,7 +96,7 @@ policies = st.builds(
     rate=st.integers(0, 10),
     burst=st.integers(1, 10),
     maxRate=st.sampled_from([0, 0, 5, 50]),
-    loops=st.booleans(),
+    refuseLoops=st.booleans(),
 )
 entries = st.lists(
     st.tuples(

@@ -56,7 +56,7 @@ class GuardPolicyTests:
             rate=7,
             burst=8,
             maxRate=9,
-            loops=False,
+            refuseLoops=False,
             dryRun=True,
         )
         assert GuardPolicy.fromSettings(json.loads(json.dumps(policy.asSettings()))) == policy

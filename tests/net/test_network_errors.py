@@ -178,7 +178,7 @@ class NetworkErrorTests:
             protocol = CuriousRecorder()
             port = open_(reactor, protocol)
             port.connect("127.0.0.1", 9)
-            port._errors.note(errno.EMSGSIZE, 1280)
+            port._errors.addError(errno.EMSGSIZE, 1280)
             port._errors.notify()
             (reason,) = protocol.errors
             assert isinstance(reason, MessageTooLong)

@@ -35,7 +35,7 @@ class TableTests:
     @pytest.mark.parametrize("settings", [ServiceOptions, GuardPolicy])
     def test_fields(self, settings: type[Any]) -> None:
         """Each field of the settings objects has an option, and only one."""
-        named = [option.field for option in OPTIONS.values() if option.settings is settings]
+        named = [option.field for option in OPTIONS.values() if option.owner is settings]
         assert sorted(named) == sorted(field.name for field in fields(settings))
 
     def test_defaults(self) -> None:
@@ -67,7 +67,7 @@ class TableTests:
             ("--rate 5", {"rate": 5}),
             ("--burst 6", {"burst": 6}),
             ("--max-rate 7", {"maxRate": 7}),
-            ("--no-loop-guard", {"loops": False}),
+            ("--no-loop-guard", {"refuseLoops": False}),
             ("--dry-run", {"dryRun": True}),
         ],
     )
@@ -80,7 +80,7 @@ class TableTests:
         options = ServiceOptions(
             maxPayload=5, logDatagrams=None, writeTimeout=0.5, receiveBuffer=4096, offload=False, workers=3
         )
-        policy = GuardPolicy(allow=PRIVATE, rate=7, loops=False)
+        policy = GuardPolicy(allow=PRIVATE, rate=7, refuseLoops=False)
         carried = json.loads(json.dumps(toWorkerSettings(options, policy)))
         assert fromWorkerSettings(carried) == (options, policy)
 
@@ -92,7 +92,7 @@ def documentation(markup: str) -> list[str]:
     @return: the lines.
     """
     rows = [
-        (f"--{option.name} {option.value}".rstrip(), option.default or option.absent, option.description)
+        (f"--{option.name} {option.metavar}".rstrip(), option.default or option.defaultText, option.description)
         for option in OPTIONS.values()
     ]
     if markup == "markdown":
@@ -114,6 +114,6 @@ class DocumentationTests:
         """C{--help} has each option with its text and its default."""
         shown = " ".join(Options().getUsage(1000).split())
         for option in OPTIONS.values():
-            default = option.default or option.absent
-            assert f"--{option.name}{'=' if option.value else ''} {option.description}" in shown
+            default = option.default or option.defaultText
+            assert f"--{option.name}{'=' if option.metavar else ''} {option.description}" in shown
             assert not default or f"{option.description} [default: {default}]" in shown

@@ -25,8 +25,9 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
+from udpecho.server.worker_listeners import WorkerListeners
 from udpecho.server.worker_messages import SentDatagramLog, decode, encode
-from udpecho.server.worker_pool import WorkerListeners, WorkerPool
+from udpecho.server.worker_pool import WorkerPool
 
 pytestmark = needsSharing
 
@@ -396,7 +397,7 @@ class WorkerListenersTests:
         listeners = WorkerListeners(clock, where, options, DatagramLog(10, clock), GuardPolicy())
         listeners.bind()
         listeners.start()
-        listeners.configure(GuardPolicy(rate=7, loops=False), 3)
+        listeners.configure(GuardPolicy(rate=7, refuseLoops=False), 3)
         wanted = toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
         for process in clock.started:
             assert decode(process.received.splitlines()[-1]) == ("change", wanted)

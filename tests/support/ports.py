@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.net import batch_reader
-from udpecho.net.batch_reader import SplittingReader
+from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux.mmsg import SystemCalls
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
@@ -98,7 +98,7 @@ def script(port: DatagramPort, sends: list[int] | None = None, receives: list[in
     sock: Any = failing
     port.socket = port._context.socket = sock
     reader: Any = port._reader
-    if isinstance(reader, SplittingReader):
+    if isinstance(reader, BatchReader):
         reader.batch.calls = FailingCalls(reader.batch.calls, failing)  # type: ignore[assignment]
     return failing
 

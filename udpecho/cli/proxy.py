@@ -35,6 +35,7 @@ def addProxy(commands: Any) -> None:
     )
     addArgument(proxy, "listen", "LISTEN", _parseListen, "the address for the clients, ADDR:PORT; port 0 is any")
     addArgument(proxy, "upstream", "UPSTREAM", parseAddress, "the server, HOST:PORT")
+    defaults = FaultPlan()
     for name, meaning in (
         ("loss", "share of datagrams that is lost"),
         ("duplicate", "share that arrives twice"),
@@ -42,17 +43,17 @@ def addProxy(commands: Any) -> None:
         ("corrupt", "share in which a bit is flipped"),
         ("truncate", "share whose end is missing"),
     ):
-        addArgument(proxy, f"--{name}", "SHARE", parseShare, meaning, 0.0)
+        addArgument(proxy, f"--{name}", "SHARE", parseShare, meaning, getattr(defaults, name))
     burst = "bursty loss (Gilbert-Elliott): probabilities to go bad, to recover, and to get through when good and when bad"
     addArgument(proxy, "--burst", "P,R[,K,H]", _parseBurst, burst)
-    addArgument(proxy, "--delay", "TIME", parseSeconds, "how long each takes", 0.0)
+    addArgument(proxy, "--delay", "TIME", parseSeconds, "how long each takes", defaults.delay)
     addArgument(proxy, "--jitter", "TIME", parseSeconds, "a random delay in addition", 0.0)
     proxy.add_argument(
         "--jitter-shape", choices=["uniform", "normal", "exponential"], default="uniform", help="its distribution [uniform]"
     )
-    addArgument(proxy, "--reorder-delay", "TIME", parseSeconds, "for --reorder [10ms]", 0.01)
+    addArgument(proxy, "--reorder-delay", "TIME", parseSeconds, "for --reorder [10ms]", defaults.reorderDelay)
     addArgument(proxy, "--rate", "BYTES", parseBytes, "how many bytes a second get through, as in 64k")
-    addArgument(proxy, "--queue", "BYTES", parseBytes, "how many bytes may wait for the rate [64k]", 65536)
+    addArgument(proxy, "--queue", "BYTES", parseBytes, "how many bytes may wait for the rate [64k]", defaults.queue)
     addArgument(proxy, "--mtu", "BYTES", parsePayloadSize, "the longest payload that gets through")
     proxy.add_argument("--direction", choices=["both", "up", "down"], default="both", help="the direction with faults [both]")
     proxy.add_argument("--seed", default="0", help="any text; the same seed gives the same faults [0]")

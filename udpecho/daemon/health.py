@@ -14,7 +14,7 @@ from udpecho.client.connect import echo
 from udpecho.interfaces import Reactor
 
 #: Seconds until the reply must arrive.
-TIMEOUT = 1.0
+HEALTH_TIMEOUT = 1.0
 #: Seconds for which a result is valid: checks in that time share it.
 AGE = 0.1
 #: Bytes of random payload. Few, so that a server with a low maximum answers them.
@@ -33,7 +33,7 @@ class SelfEcho:
         self,
         reactor: Reactor,
         addresses: Callable[[], Iterable[DatagramAddress]],
-        timeout: float = TIMEOUT,
+        timeout: float = HEALTH_TIMEOUT,
         size: int = SIZE,
     ) -> None:
         """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider.

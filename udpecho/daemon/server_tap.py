@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _usage(option: Option) -> str:
-    return option.description + (f" [default: {option.absent}]" if option.absent else "")
+    return option.description + (f" [default: {option.defaultText}]" if option.defaultText else "")
 
 
 class Options(usage.Options):

@@ -20,7 +20,7 @@ DELIVERED = "delivered"
 _reasons = {BURST_LOST, LOST, TOO_LONG, QUEUE_FULL, CORRUPTED, TRUNCATED, DUPLICATED, REORDERED, DELAYED, DELIVERED}
 
 
-class Delivery(NamedTuple):
+class Arrival(NamedTuple):
     """One arrival of a datagram.
 
     @ivar delay: seconds after it was sent.
@@ -45,7 +45,7 @@ class Decision(NamedTuple):
     flipped: int | None = None
     truncatedTo: int | None = None
 
-    def apply(self, datagram: bytes) -> list[Delivery]:
+    def apply(self, datagram: bytes) -> list[Arrival]:
         """The arrivals of a datagram, in the order of their delays."""
         if self.flipped is not None and datagram:
             changed = bytearray(datagram)
@@ -54,7 +54,7 @@ class Decision(NamedTuple):
             datagram = bytes(changed)
         if self.truncatedTo is not None:
             datagram = datagram[: self.truncatedTo]
-        return [Delivery(delay, datagram) for delay in sorted(self.delays)]
+        return [Arrival(delay, datagram) for delay in sorted(self.delays)]
 
     def __str__(self) -> str:
         parts = [",".join(self.reasons)]

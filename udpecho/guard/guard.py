@@ -23,8 +23,8 @@ from udpecho.guard.policy import FIRST_UNPRIVILEGED_PORT, SERVICES, GuardPolicy
 from udpecho.interfaces import DROP_REASONS, IBatchGuard, IDatagramBatch
 
 # The verdicts on a source, besides the reasons to refuse it.
-_free, _limited = "free", "limited"
-_allFree, _allLimited = frozenset([_free]), frozenset([_limited])
+_unlimited, _limited = "unlimited", "limited"
+_allUnlimited, _allLimited = frozenset([_unlimited]), frozenset([_limited])
 
 
 @implementer(IBatchGuard)
@@ -88,7 +88,7 @@ class Guard:
             self._ceiling = Ceiling(policy.maxRate)
         self._policy = policy
         # The IPv6 map has no verdict on IPv4-mapped sources of a dual-stack socket.
-        self._mayPass = (not policy.maxRate, not policy.maxRate and not self._dualStack)
+        self._canSkip = (not policy.maxRate, not policy.maxRate and not self._dualStack)
         self._maps = (_verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)), _verdicts(policy, 6, IPV6_BOGONS))
         self.setOwnPorts(self._ownPorts)
 
@@ -96,7 +96,7 @@ class Guard:
         """Set the ports that the servers of this machine echo on, once they are known."""
         self._ownPorts = frozenset(ports)
         loops = {*range(FIRST_UNPRIVILEGED_PORT), *SERVICES, *self._ownPorts}
-        self._ports = frozenset(loops if self._policy.loops else ())
+        self._ports = frozenset(loops if self._policy.refuseLoops else ())
 
     @property
     def fill(self) -> float:
@@ -123,7 +123,7 @@ class Guard:
     def refuseEntries(self, batch: IDatagramBatch) -> None:
         """@see: L{IBatchGuard.refuseEntries <udpecho.interfaces.IBatchGuard.refuseEntries>}"""
         hosts, ports, isIPv6 = batch.hosts(), batch.ports(), batch.isIPv6
-        if self._mayPass[isIPv6] and self._maps[isIPv6].valuesOf(hosts) == _allFree and self._ports.isdisjoint(ports):
+        if self._canSkip[isIPv6] and self._maps[isIPv6].valuesOf(hosts) == _allUnlimited and self._ports.isdisjoint(ports):
             return
         for entry, reason in self.decide(hosts, ports, batch.counts(), isIPv6):
             batch.drop(entry, reason)
@@ -163,23 +163,23 @@ class Guard:
         refused: dict[int, str] = {}
         if not self._ports.isdisjoint(ports):
             refused = {entry: "loop_guard" for entry, port in enumerate(ports) if port in self._ports}
-        lengths: dict[int, int] = {}
+        limitedPrefixLengths: dict[int, int] = {}
         verdicts = self._maps[isIPv6].valuesOf(hosts)
         if verdicts == _allLimited and not refused:
-            lengths = self._limit(hosts, counts, isIPv6)
-        elif verdicts != _allFree:
+            limitedPrefixLengths = self._limit(hosts, counts, isIPv6)
+        elif verdicts != _allUnlimited:
             limited = self._refuseSources(hosts, isIPv6, refused)
             if limited:
                 found = self._limit([hosts[entry] for entry in limited], [counts[entry] for entry in limited], isIPv6)
-                lengths = {limited[index]: length for index, length in found.items()}
-        refused.update(dict.fromkeys(lengths, "rate_limited"))
+                limitedPrefixLengths = {limited[index]: length for index, length in found.items()}
+        refused.update(dict.fromkeys(limitedPrefixLengths, "rate_limited"))
         if self._ceiling is not None:
             answered = [entry for entry in range(len(hosts)) if entry not in refused]
             over = self._ceiling.refuse([counts[entry] for entry in answered], self._now())
             refused.update({answered[index]: "rate_limited" for index in over})
         if not refused:
             return ()
-        self._countDropped(refused, lengths, hosts, counts, isIPv6)
+        self._countDropped(refused, limitedPrefixLengths, hosts, counts, isIPv6)
         return () if self._policy.dryRun else refused.items()
 
     def _refuseSources(self, hosts: Sequence[int], isIPv6: bool, refused: dict[int, str]) -> list[int]:
@@ -189,7 +189,7 @@ class Guard:
         limited: list[int] = []
         for entry, host in enumerate(hosts):
             verdict = verdicts[host]
-            if verdict == _free or entry in refused:
+            if verdict == _unlimited or entry in refused:
                 continue
             if verdict == _limited:
                 limited.append(entry)
@@ -202,12 +202,17 @@ class Guard:
         return self._limiter.refuse(hosts, counts, isIPv6, self._now())
 
     def _countDropped(
-        self, refused: dict[int, str], lengths: dict[int, int], hosts: Sequence[int], counts: Sequence[int], isIPv6: bool
+        self,
+        refused: dict[int, str],
+        limitedPrefixLengths: dict[int, int],
+        hosts: Sequence[int],
+        counts: Sequence[int],
+        isIPv6: bool,
     ) -> None:
         bits, narrowest = (128, 64) if isIPv6 else (32, 32)
         sums: dict[tuple[str, int, int], int] = {}
         for entry, reason in refused.items():
-            length = lengths.get(entry, narrowest)
+            length = limitedPrefixLengths.get(entry, narrowest)
             key = reason, hosts[entry] >> bits - length, length
             sums[key] = sums[key] + counts[entry] if key in sums else counts[entry]
         for (reason, prefix, length), datagrams in sums.items():
@@ -218,7 +223,7 @@ class Guard:
 
 def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> AddressMap[str]:
     """The verdict on every source address of one family."""
-    refused = AddressRanges(bogons if policy.loops else (), version)
+    refused = AddressRanges(bogons if policy.refuseLoops else (), version)
     allowed = AddressRanges(policy.allow, version)
     trusted = AddressRanges(policy.trust if policy.rate else ANY, version)
 
@@ -227,7 +232,7 @@ def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> A
             return "loop_guard"
         if address not in allowed:
             return "not_allowed"
-        return _free if address in trusted else _limited
+        return _unlimited if address in trusted else _limited
 
     return AddressMap([*refused.edges, *allowed.edges, *trusted.edges], verdict)
 

@@ -44,7 +44,7 @@ class GuardPolicy:
     @ivar rate: datagrams a second for every other source (IPv4 /32, IPv6 /64); 0 for no limit.
     @ivar burst: how many of these datagrams may arrive at once, 1 or more.
     @ivar maxRate: datagrams a second for all sources together, trusted ones too; 0 for no ceiling.
-    @ivar loops: whether to refuse sources that might answer our replies.
+    @ivar refuseLoops: whether to refuse sources that might answer our replies.
     @ivar dryRun: whether to count what would be dropped, and drop nothing.
     """
 
@@ -53,7 +53,7 @@ class GuardPolicy:
     rate: int = DEFAULT_RATE
     burst: int = DEFAULT_BURST
     maxRate: int = 0
-    loops: bool = True
+    refuseLoops: bool = True
     dryRun: bool = False
 
     def asSettings(self) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class MessageBatch:
     @ivar fields: what the entries have; C{None} if there is no entry.
     @ivar descriptor: the socket's; -1 when it is closed.
     @ivar segmentSizes: for each GRO batch the bytes of its datagrams but the last.
-    @ivar unusual: the control messages of each entry that does not have just the expected ones.
+    @ivar irregular: the control messages of each entry that does not have just the expected ones.
     @ivar prepared: whether the control messages are already those of the replies.
     """
 
@@ -182,11 +182,11 @@ class MessageBatch:
         self.calls = systemCalls() if calls is None else calls
         self._options = options
         self._send = send
-        self.requested = self._fitting = SLOTS
+        self.requested = self._nextRequested = SLOTS
         self.descriptor = -1
         self._sizes: list[int] = []
         self.segmentSizes: dict[int, int] = {}
-        self.unusual: dict[int, cmsg.Controls] = {}
+        self.irregular: dict[int, cmsg.Controls] = {}
         self.prepared = False
         layout = cmsg.controlLayout(options.isIPv6, options.destinations, options.hopLimits)
         self.slots = BatchSlots(options.isIPv6, layout, bool(layout.size) or options.segments is not None)
@@ -204,7 +204,7 @@ class MessageBatch:
             fields.controlLengths[:] = fields.allControlLengths
             self.fields = None
             self.entries = self.datagrams = self.size = 0
-        self.requested = self._fitting
+        self.requested = self._nextRequested
         count = self.calls.recvmmsg(descriptor, self.slots.headersAddress, self.requested, _dontWait, None)
         if count < 0:
             raise self.calls.failure()
@@ -218,13 +218,13 @@ class MessageBatch:
             self.dropped = {}
         if self.segmentSizes:
             self.segmentSizes = {}
-        if self.unusual:
-            self.unusual = {}
+        if self.irregular:
+            self.irregular = {}
         if fields.controlLengths != fields.usualControlLengths:
             self._readUnusual(fields)
-            self._fitting = max(1, min(SLOTS, _maxDatagrams * count // self.datagrams))
-        elif self._fitting != SLOTS:
-            self._fitting = SLOTS
+            self._nextRequested = max(1, min(SLOTS, _maxDatagrams * count // self.datagrams))
+        elif self._nextRequested != SLOTS:
+            self._nextRequested = SLOTS
         return count
 
     def _readUnusual(self, fields: Fields) -> None:
@@ -238,7 +238,7 @@ class MessageBatch:
             if expected and lengths[entry] == cmsg.GRO_LENGTH and segmentSizes[entry]:
                 self.segmentSizes[entry] = segmentSizes[entry]
             else:
-                self.unusual[entry] = cmsg.readControls(slots.controls(entry, size))
+                self.irregular[entry] = cmsg.readControls(slots.controls(entry, size))
             self.datagrams += self.count(entry) - 1
 
     def another(self) -> MessageBatch:
@@ -257,7 +257,7 @@ class MessageBatch:
         """@see: L{IDatagramBatch.counts}"""
         counts = [1] * self.entries
         if self.datagrams != self.entries:
-            for entry in (*self.segmentSizes, *self.unusual):
+            for entry in (*self.segmentSizes, *self.irregular):
                 counts[entry] = self.count(entry)
         return counts
 
@@ -269,7 +269,7 @@ class MessageBatch:
 
     def segmentSize(self, entry: int) -> int:
         """The bytes of each datagram of an entry but the last; 0 for a single datagram."""
-        return self.segmentSizes.get(entry, 0) or (self.unusual[entry].segment if entry in self.unusual else 0)
+        return self.segmentSizes.get(entry, 0) or (self.irregular[entry].segment if entry in self.irregular else 0)
 
     def count(self, entry: int) -> int:
         """How many datagrams an entry is."""
@@ -303,7 +303,7 @@ class MessageBatch:
         return address
 
     def _controls(self, entry: int) -> cmsg.Controls:
-        controls = self.unusual.get(entry)
+        controls = self.irregular.get(entry)
         if controls is None:
             segment = self.segmentSizes.get(entry, 0)
             size = self.slots.size + (cmsg.SEGMENT_SPACE if segment else 0)
@@ -324,7 +324,7 @@ class MessageBatch:
         fields, count = self.fields, self.entries
         if not self._options.destinations or fields is None:
             return ()
-        if not self.unusual and not self.segmentSizes:
+        if not self.irregular and not self.segmentSizes:
             if self.isIPv6:
                 if b"\xff" not in self.slots.prefixes6[:count].tobytes():
                     return ()
@@ -343,7 +343,7 @@ class MessageBatch:
         """The entries whose hop limit leaves none for a reply."""
         if not self.hopLimits or self.fields is None:
             return ()
-        if not self.unusual:
+        if not self.irregular:
             if not self.segmentSizes and min(self.fields.hopLimits.tobytes()) > 1:
                 return ()
             usual, gro = self.slots.usual.hopLimits, self.slots.gro.hopLimits

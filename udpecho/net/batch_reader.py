@@ -31,8 +31,8 @@ def _logUnsupportedOnce(reason: str) -> None:
     _log.info("datagrams are received one by one: {reason}", reason=reason)
 
 
-class SplittingReader(Reader):
-    """Receives batches, for a protocol that takes datagrams one by one."""
+class BatchReader(Reader):
+    """Receives batches. Its subclasses hand them over."""
 
     def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery, maxDatagrams: int) -> None:
         super().__init__(context, delivery, maxDatagrams)
@@ -45,11 +45,6 @@ class SplittingReader(Reader):
         entries = batch.receive(self._socket.fileno())
         self.datagrams, self.size = batch.datagrams, batch.size
         return entries >= batch.requested
-
-    def handle(self) -> None:
-        """Hand it over, as far as the protocol wants it."""
-        self._addToBacklog(self.batch)
-        self._delivery.flush()
 
     def _addToBacklog(self, batch: MessageBatch) -> None:
         truncated = batch.truncated()
@@ -64,7 +59,7 @@ class SplittingReader(Reader):
         """Nothing of the last batch can be sent any more."""
         self.batch.close()
 
-    def leave(self) -> None:
+    def portConnected(self) -> None:
         """Add what is queued to the backlog."""
         sockopt.enableGRO(self._socket, False)
         # The protocol may be handling the last one.
@@ -78,11 +73,20 @@ class SplittingReader(Reader):
                 self._addToBacklog(following)
 
 
-class BatchReader(SplittingReader):
-    """Receives batches, for a protocol that takes them whole."""
+class SplittingReader(BatchReader):
+    """Hands over datagrams one by one."""
 
     def handle(self) -> None:
-        """Hand it over, with the entries dropped that are not for the protocol."""
+        """Hand the batch over, as far as the protocol wants it."""
+        self._addToBacklog(self.batch)
+        self._delivery.flush()
+
+
+class WholeReader(BatchReader):
+    """Hands over whole batches."""
+
+    def handle(self) -> None:
+        """Hand the batch over, with the entries dropped that are not for the protocol."""
         batch, maxPacketSize = self.batch, self._context.maxPacketSize
         if batch.size >= maxPacketSize:
             for entry, longest in enumerate(batch.longest()):
@@ -106,7 +110,7 @@ class BatchReader(SplittingReader):
 
 def openBatchReader(
     context: PortContext, delivery: Delivery, sendOne: SendOne, maxDatagrams: int, maxBatched: int
-) -> SplittingReader | None:
+) -> BatchReader | None:
     """Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
 
     @param maxDatagrams: how many datagrams to hand over one by one in one turn of the reactor.
@@ -133,5 +137,5 @@ def openBatchReader(
     batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
     batch = MessageBatch(batchOptions, BatchSender(batchOptions, sendOne, context.dropped).send)
     if whole:
-        return BatchReader(context, batch, delivery, maxBatched)
+        return WholeReader(context, batch, delivery, maxBatched)
     return SplittingReader(context, batch, delivery, maxDatagrams)

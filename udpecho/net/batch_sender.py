@@ -36,7 +36,7 @@ class BatchSender:
     """Sends the batches of one socket back, and reports the outcome of each datagram."""
 
     def __init__(self, options: BatchOptions, sendOne: SendOne, failures: Counter[str]) -> None:
-        """@param failures: where to count what the system refuses, in addition to the report."""
+        """@param failures: where to count what the system rejects, in addition to the report."""
         self._destinations = options.destinations
         self._hopLimits = options.hopLimits
         self._limits = options.segments
@@ -47,7 +47,7 @@ class BatchSender:
         """Send a batch, as L{IDatagramBatch.send <udpecho.interfaces.IDatagramBatch.send>} does."""
         self._prepare(batch)
         segmented = bool(batch.segmentSizes)
-        if batch.dropped or batch.unusual or (segmented and (self._limits is None or self._limits.refusedAny)):
+        if batch.dropped or batch.irregular or (segmented and (self._limits is None or self._limits.refusedAny)):
             self._sendSome(batch, callback)
             return
         count = batch.entries
@@ -79,7 +79,7 @@ class BatchSender:
                     self._completeLocals(batch, fields)
             if self._hopLimits:
                 fields.hopLimits[:] = fields.hopLimits.tobytes().translate(_oneLess)
-        for entry, controls in batch.unusual.items():
+        for entry, controls in batch.irregular.items():
             hopLimit = None if controls.hopLimit is None else controls.hopLimit - 1
             packed = cmsg.packControls(cmsg.replyControls(batch.isIPv6, controls.local, hopLimit, controls.segment))
             batch.slots.writeControls(entry, packed)
@@ -103,7 +103,7 @@ class BatchSender:
     def _completeLocals(self, batch: MessageBatch, fields: Fields) -> None:
         """What was queued before IP_PKTINFO was set has the destination of the header only."""
         for entry in range(batch.entries):
-            if not fields.locals4[entry] and entry not in batch.unusual:
+            if not fields.locals4[entry] and entry not in batch.irregular:
                 fields.locals4[entry] = fields.destinations4[entry]
 
     def _groups(self, batch: MessageBatch, limits: SegmentLimits) -> list[range]:

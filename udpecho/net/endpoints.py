@@ -41,7 +41,7 @@ class Endpoints:
     def bound(self, sock: socket.socket) -> None:
         """Read the local address. It is read once: a later reader gets it even when the system is short of memory.
 
-        @raise OSError: if the system refuses.
+        @raise OSError: if the system rejects it.
         """
         self._boundName = sock.getsockname()
         host = self._boundName[0]

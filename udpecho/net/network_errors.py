@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from udpecho.addresses import formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import INetworkErrorReceiver, IUndeliveredReceiver
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
-from udpecho.net.later import SingleCall
 from udpecho.net.linux import errqueue, sockopt
 
 _log = Logger()
@@ -67,12 +67,12 @@ class NetworkErrors:
     def __init__(self, context: PortContext) -> None:
         self._context = context
         self._endpoints = context.endpoints
-        self._noted: dict[tuple[int, int, bytes], EchoError] = {}
+        self._found: dict[tuple[int, int, bytes], EchoError] = {}
         self._wantsQuoted = IUndeliveredReceiver.providedBy(context.protocol)
         self._later = SingleCall(context.reactor, self.notify)
         self._closed = False
 
-    def take(self) -> bool:
+    def collect(self) -> bool:
         """Take from the system what it has to report about earlier datagrams; @return: whether there was anything."""
         entries = errqueue.readErrors(self._context.socket, _errorsPerTurn) if sockopt.available else []
         number = self._context.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -81,13 +81,13 @@ class NetworkErrors:
             entries = errqueue.readErrors(self._context.socket, _errorsPerTurn)
         if self._endpoints.peer is not None:
             for entry in entries:
-                self.note(entry.errno, entry.info, entry.quoted)
+                self.addError(entry.errno, entry.info, entry.quoted)
             if number and not entries:
-                self.note(number)
+                self.addError(number)
         return bool(entries or number)
 
-    def note(self, number: int, mtu: int = 0, quoted: bytes = b"") -> None:
-        """Keep an error for the protocol.
+    def addError(self, number: int, mtu: int = 0, quoted: bytes = b"") -> None:
+        """Make an exception of an error number, for the protocol.
 
         @param mtu: for C{EMSGSIZE} the MTU of the path, in bytes, IP header included; 0 if unknown.
         """
@@ -99,13 +99,13 @@ class NetworkErrors:
             limit = mtu - headers if mtu > headers else None
             known = "" if limit is None else f" more than {limit} bytes"
             reason = MessageTooLong(f"the path to {peer} does not carry{known or ' as much'}", number, limit)
-            self._noted[number, mtu, quoted] = reason
+            self._found[number, mtu, quoted] = reason
         else:
-            self._noted[number, 0, quoted] = unreachable(number, peer)
+            self._found[number, 0, quoted] = unreachable(number, peer)
 
     def notifySoon(self) -> None:
         """Notify the protocol in the next turn, if there is anything."""
-        if self._noted:
+        if self._found:
             self._later.schedule()
 
     def notify(self, unexplained: int = 0) -> None:
@@ -114,10 +114,10 @@ class NetworkErrors:
         if self._closed:
             return
         # All that is there belongs together; what the protocol sends when it is notified is another matter.
-        if not self.take() and unexplained:
-            self.note(unexplained)
-        noted, self._noted = self._noted, {}
-        for (_, _, quoted), reason in noted.items():
+        if not self.collect() and unexplained:
+            self.addError(unexplained)
+        found, self._found = self._found, {}
+        for (_, _, quoted), reason in found.items():
             if self._closed:
                 return
             notifyError(self._context.protocol, reason, quoted)

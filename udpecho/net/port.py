@@ -56,8 +56,8 @@ from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import Endpoints, PortContext
-from udpecho.net.later import SingleCall
 from udpecho.net.linux import sockopt
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
@@ -129,7 +129,7 @@ class DatagramPort(udp.Port):
     # Opening and connecting
 
     def startListening(self) -> None:
-        """Bind, and begin to read; @raise error.CannotListenError: if the system refuses; nothing is left open then."""
+        """Bind, and begin to read; @raise error.CannotListenError: if the system rejects it; nothing is left open then."""
         try:
             super().startListening()
         except OSError as e:
@@ -167,7 +167,7 @@ class DatagramPort(udp.Port):
         _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
-        """@raise OSError: if the system refuses."""
+        """@raise OSError: if the system rejects it."""
         self._endpoints.bound(sock)
         self._context.socket = sock
         self._sender.open()
@@ -185,13 +185,13 @@ class DatagramPort(udp.Port):
 
         @raise RuntimeError: if this port is connected already.
         @raise error.InvalidAddressError: if C{host} is not an IP address of this port's family.
-        @raise OSError: if the system refuses, for example without a route; this port can be used and connected afterwards.
+        @raise OSError: if the system rejects it, for example without a route; this port can be used and connected afterwards.
         """
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host)
         reader, self._reader = self._reader, PlainReader(self._context, self._delivery, self.maxDatagrams)
-        reader.leave()
+        reader.portConnected()
         self._resumeReading()
         self.socket.connect(socketAddress(host, port))
         self._becameConnected((host, port))
@@ -297,7 +297,7 @@ class DatagramPort(udp.Port):
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
         """Send a datagram, now or as soon as the send queue has space.
 
-        A datagram that the system refuses for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
+        A datagram that the system rejects for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
 
         @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
             the very object that C{datagramReceived} got.

@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
-from udpecho.net.later import SingleCall
 from udpecho.net.linux import cmsg
 from udpecho.net.sockets import datagramAddress
 
@@ -111,7 +111,7 @@ class Reader:
         """Hand over what was received."""
         raise NotImplementedError
 
-    def leave(self) -> None:
+    def portConnected(self) -> None:
         """The port becomes connected: add to the backlog what only this reader can receive."""
 
     def close(self) -> None:

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6
 from udpecho.interfaces import SendCallback
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
-from udpecho.net.later import SingleCall
 from udpecho.net.linux import cmsg
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN
@@ -72,7 +72,7 @@ class Sender:
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send as L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>} does.
 
-        @return: the system's error number if it refused, else 0.
+        @return: the system's error number if it rejected the datagram, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
         if not self._open:
@@ -107,17 +107,17 @@ class Sender:
             except OSError as e:
                 number = e.errno or errno.EIO
             if self._endpoints.peer is None or number in _sendLater:
-                self._errors.take()
+                self._errors.collect()
                 return number
             if number not in PEER_ERRORS and number not in _datagramErrors:
                 # Not from the network but from this machine, about this datagram: from a firewall, for example.
-                self._errors.note(number)
-                self._errors.take()
+                self._errors.addError(number)
+                self._errors.collect()
                 return number
             # A connected socket returns the error of an earlier datagram instead of sending this one.
-            if not self._errors.take():
+            if not self._errors.collect():
                 if number not in _datagramErrors:
-                    self._errors.note(number)
+                    self._errors.addError(number)
                 # No send is refused by its own peer, so that was an earlier one.
                 if number != errno.ECONNREFUSED:
                     return number

@@ -197,8 +197,8 @@ class SharedCounters:
         os.close(self.descriptor)
 
 
-class GuardStats:
-    """The statistics of the guards of all workers, or of a guard that has none.
+class WorkerGuardStats:
+    """The statistics of the guards of all workers. They stay empty for a guard that is no L{Guard <udpecho.guard.guard.Guard>}.
 
     @ivar wouldDrop: in a dry run, the datagrams that would have been dropped, by reason.
     """

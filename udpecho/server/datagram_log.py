@@ -52,9 +52,9 @@ class DatagramLog:
         self._logReceived(size, address)
         return True
 
-    def written(self, size: int, address: tuple[str, int], wanted: bool) -> None:
-        """Log a reply if a line is C{wanted}, or add it to the sum."""
-        if wanted:
+    def written(self, size: int, address: tuple[str, int], logged: bool) -> None:
+        """Log a reply if its datagram was C{logged}, or add it to the sum."""
+        if logged:
             self._logWritten(size, address)
         else:
             self.addUnlogged(0, 0, 1, size)

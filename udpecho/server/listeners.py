@@ -1,7 +1,7 @@
 """The ports of a service: all are bound, or none.
 
 A service serves in one of two ways, behind one interface, L{Listeners}: in this process, L{LocalListeners}, or in workers,
-L{WorkerListeners <udpecho.server.worker_pool.WorkerListeners>}.
+L{WorkerListeners <udpecho.server.worker_listeners.WorkerListeners>}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
 from udpecho.parsing import parseInterface
-from udpecho.server.counters import Counters, CountersView, GuardStats
+from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.protocol import EchoServer, checkGuard
 from udpecho.server.settings import ServiceOptions, checkInteger
@@ -94,7 +94,7 @@ class Listeners(ABC):
     policy: GuardPolicy | None
     ports: list[BoundPort] = field(default_factory=list, init=False)
     counters: CountersView = field(init=False)
-    guardStats: Guard | GuardStats = field(init=False)
+    guardStats: Guard | WorkerGuardStats = field(init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -190,7 +190,7 @@ class Listeners(ABC):
         """
         if self.policy is None:
             raise ValueError("guard must be a GuardPolicy to be changed, got one that was made elsewhere: configure that one")
-        self.policy = replace(policy, loops=self.policy.loops)
+        self.policy = replace(policy, refuseLoops=self.policy.refuseLoops)
         self.options = replace(self.options, logDatagrams=logDatagrams)
         if isinstance(self.log, DatagramLog):
             self.log.setRate(logDatagrams)
@@ -227,10 +227,10 @@ class LocalListeners(Listeners):
         checkGuard(guard)
         super().__init__(reactor, where, options, log, policy)
         self._guard: GuardLike = guard
-        self.guardStats = guard if isinstance(guard, Guard) else GuardStats()
+        self.guardStats = guard if isinstance(guard, Guard) else WorkerGuardStats()
         self.counters = counters
         # A policy that replaces this one does not change it.
-        self._refusesLoops = policy is not None and policy.loops
+        self._decrementHopLimit = policy is not None and policy.refuseLoops
         self._answers = False
 
     def bind(self) -> None:
@@ -249,12 +249,12 @@ class LocalListeners(Listeners):
             receiveBuffer=self.options.receiveBuffer,
             ipv6Only=True,
             offload=self.options.offload,
-            decrementHopLimit=self._refusesLoops,
+            decrementHopLimit=self._decrementHopLimit,
         )
 
     def _adopt(self, sock: socket.socket) -> BoundPort:
         options = PortOptions(
-            writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._refusesLoops
+            writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._decrementHopLimit
         )
         return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(), options)
 

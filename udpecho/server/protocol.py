@@ -120,7 +120,7 @@ class EchoServer(DatagramProtocol):
         return None if self._guard is None else self._guard.refuse(size, address)
 
     def _write(self, datagram: bytes, address: tuple[str, int], callback: SendCallback) -> None:
-        """Send on a transport that raises what the system refuses."""
+        """Send on a transport that raises what the system rejects."""
         assert self.transport is not None
         try:
             self.transport.write(datagram, address)

@@ -78,7 +78,7 @@ class EchoService(Service):
             self._listeners = LocalListeners(reactor, where, options, log, guard, Counters() if counters is None else counters)
         else:
             # Most servers have no workers, and start sooner without this.
-            from udpecho.server.worker_pool import WorkerListeners
+            from udpecho.server.worker_listeners import WorkerListeners
 
             policy = _checkWorkers(reactor, guard, counters, sockets)
             self._listeners = WorkerListeners(reactor, where, options, log, policy)

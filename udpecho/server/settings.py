@@ -90,11 +90,11 @@ class Option:
     @ivar name: on the command line and in the configuration file.
     @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array
         of strings; L{SWITCH}, C{true} or C{false}.
-    @ivar value: what the documentation calls the value.
+    @ivar metavar: what the documentation calls the value.
     @ivar default: the default as the command line would have it; C{None} if no text stands for it.
     @ivar parse: reads the text, and raises C{ValueError} if it is wrong; C{None} if any text will do.
-    @ivar absent: what applies without the option, where there is no C{default}.
-    @ivar settings: the class with a field for the value, if there is one. The field has the option's name, without C{no-},
+    @ivar defaultText: what applies without the option, where there is no C{default}.
+    @ivar owner: the class with a field for the value, if there is one. The field has the option's name, without C{no-},
         unless C{attribute} names it.
     @ivar reloads: whether a reload applies it while the server answers.
     @ivar inFile: whether the configuration file may have it.
@@ -102,12 +102,12 @@ class Option:
 
     name: str
     kind: str
-    value: str = ""
+    metavar: str = ""
     default: str | None = None
     help: str = ""
     parse: Callable[[str], object] | None = None
-    absent: str = ""
-    settings: type[ServiceOptions] | type[GuardPolicy] | None = None
+    defaultText: str = ""
+    owner: type[ServiceOptions] | type[GuardPolicy] | None = None
     attribute: str = ""
     reloads: bool = False
     inFile: bool = True
@@ -134,43 +134,43 @@ class Option:
 _port = partial(parsePort, lowest=0)
 _limit = partial(parseLimit, lowest=0)
 _burst = partial(parseLimit, lowest=1)
-_service = partial(Option, settings=ServiceOptions)
-_guard = partial(Option, settings=GuardPolicy)
+_service = partial(Option, owner=ServiceOptions)
+_guard = partial(Option, owner=GuardPolicy)
 
 # An option in one line or two, which the formatter would make eight.
 # fmt: off
 _options = (
     Option("port", NUMBER, "N", str(DEFAULT_PORT), parse=_port, short="p",
            help="The UDP port to listen on; 0 for any free one."),
-    Option("interface", LIST, "ADDR", absent="127.0.0.1 and ::1", parse=parseInterface, short="i",
+    Option("interface", LIST, "ADDR", defaultText="127.0.0.1 and ::1", parse=parseInterface, short="i",
            help="A local IP address to listen on. 0.0.0.0 is all of IPv4, :: all of IPv6."),
-    _service("max-payload", NUMBER, "N", absent="no limit", parse=parsePayloadSize,
+    _service("max-payload", NUMBER, "N", defaultText="no limit", parse=parsePayloadSize,
              help="Drop datagrams of more than N bytes."),
     _service("log-datagrams", NUMBER, "RATE", str(ServiceOptions.logDatagrams), parse=parseLogRate, reloads=True,
              help="How many datagrams a second get their two lines in the log; 0 for none, or all."),
     _service("write-timeout", NUMBER, "SECONDS", f"{ServiceOptions.writeTimeout:g}", parse=parseSeconds,
              help="How long a reply waits for a full send queue."),
-    _service("receive-buffer", NUMBER, "BYTES", absent="the system's", parse=parseBytes,
+    _service("receive-buffer", NUMBER, "BYTES", defaultText="the system's", parse=parseBytes,
              help="Receive buffer to request from the system, as in 4M."),
-    _guard("allow", LIST, "NETWORK", absent="any", parse=parseNetwork, reloads=True,
+    _guard("allow", LIST, "NETWORK", defaultText="any", parse=parseNetwork, reloads=True,
            help="A network to answer, as 192.0.2.0/24, an address, private, loopback or any."),
-    _guard("trust", LIST, "NETWORK", absent="loopback and private", parse=parseNetwork, reloads=True,
+    _guard("trust", LIST, "NETWORK", defaultText="loopback and private", parse=parseNetwork, reloads=True,
            help="A network to answer without a limit."),
     _guard("rate", NUMBER, "N", str(GuardPolicy.rate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to each source that is not trusted; 0 for no limit."),
     _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True, help="How many of them may come at once."),
     _guard("max-rate", NUMBER, "N", str(GuardPolicy.maxRate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to all sources together; 0 for no limit."),
-    _guard("no-loop-guard", SWITCH, attribute="loops",
+    _guard("no-loop-guard", SWITCH, attribute="refuseLoops",
            help="Answer other servers and forged sources too, and do not limit the hops of replies."),
     _guard("dry-run", SWITCH, reloads=True, help="Count what the guard would drop, and drop nothing."),
     _service("no-offload", SWITCH, help="Receive and send each datagram separately: no GRO, no GSO."),
-    Option("metrics", TEXT, "ENDPOINT", absent="nowhere", parse=parseEndpoint,
+    Option("metrics", TEXT, "ENDPOINT", defaultText="nowhere", parse=parseEndpoint,
            help="Serve Prometheus metrics and health checks there, as tcp:9107:interface=127.0.0.1."),
-    Option("config", TEXT, "FILE", absent="none", inFile=False,
+    Option("config", TEXT, "FILE", defaultText="none", inFile=False,
            help="A TOML file with more of these options; SIGHUP reads it again."),
     Option("check-config", TEXT, "FILE", inFile=False, help="Print what is wrong with such a file, and exit."),
-    Option("socket-activation", LIST, "NAME", absent="none",
+    Option("socket-activation", LIST, "NAME", defaultText="none",
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,
              help="Processes that share the port (Linux only); auto for one on each processor."),
@@ -185,8 +185,8 @@ FILE_OPTIONS: Mapping[str, Option] = {name: option for name, option in OPTIONS.i
 def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
     """Make the settings objects of the parsed values, by the names of their options. An empty list stands for the default."""
 
-    def fields(settings: type) -> dict[str, Any]:
-        chosen = (option for option in _options if option.settings is settings and values[option.name] != [])
+    def fields(owner: type) -> dict[str, Any]:
+        chosen = (option for option in _options if option.owner is owner and values[option.name] != [])
         return {option.field: option.fieldValue(values[option.name]) for option in chosen}
 
     return ServiceOptions(**fields(ServiceOptions)), GuardPolicy(**fields(GuardPolicy))

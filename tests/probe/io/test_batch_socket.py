@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     selftest.unsupportedReason() is not None, reason=f"no batches here: {selftest.unsupportedReason()}"
 )
 needsStamps = pytest.mark.skipif(
-    timestamps.unsupportedReason() is not None, reason=f"no stamps here: {timestamps.unsupportedReason()}"
+    timestamps.noTimestampsReason() is not None, reason=f"no stamps here: {timestamps.noTimestampsReason()}"
 )
 
 

@@ -101,7 +101,7 @@ def readControls(ancillary: Ancillary) -> Controls:
             # For broadcast and multicast the two differ: the second is the group, the first is ours.
             _, own, destination = _pktinfo4.unpack_from(data)
             if own == bytes(4) and destination[0] < 224:
-                # Queued before IP_PKTINFO was set: only the header's destination is known. The kernel refuses a reply from a
+                # Queued before IP_PKTINFO was set: only the header's destination is known. The kernel rejects a reply from a
                 # subnet's broadcast address.
                 own = destination
             if local is None:

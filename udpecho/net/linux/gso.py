@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from math import inf
 
-#: How the kernel refuses C{UDP_SEGMENT} (C{udp_send_skb}): an argument out of its range, a device that cannot make checksums, a
+#: How the kernel rejects C{UDP_SEGMENT} (C{udp_send_skb}): an argument out of its range, a device that cannot make checksums, a
 #: segment longer than the path carries. None is about the peer.
 REFUSALS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 

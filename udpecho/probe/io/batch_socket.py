@@ -62,7 +62,7 @@ class BatchSocket:
         sockopt.enableRecvErr(sock)
         self.stamped = (
             stamps
-            and timestamps.unsupportedReason() is None
+            and timestamps.noTimestampsReason() is None
             and timestamps.enable(sock)
             and timestamps.waitForTimestamping() is None
         )

@@ -34,7 +34,7 @@ class SocketOptions(NamedTuple):
     def apply(self, sock: socket.socket) -> None:
         """Set the options on a socket.
 
-        @raise OSError: if the system refuses.
+        @raise OSError: if the system rejects it.
         """
         isIPv6 = sock.family == socket.AF_INET6
         level = socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP

@@ -7,13 +7,8 @@ watches one descriptor for all: an C{epoll(7)} instance that has the sockets in 
 
 from __future__ import annotations
 
-import ctypes
-import os
 import select
-import struct
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
@@ -21,15 +16,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.interfaces import Reactor
-from udpecho.net.later import SingleCall
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import sockopt
+from udpecho.net.linux.timerfd import Timerfd
 
-_CLOCK_MONOTONIC = 1
-_TFD_NONBLOCK = 0o4000
-_TFD_CLOEXEC = 0o2000000
-_TFD_TIMER_ABSTIME = 1
-#: C{struct itimerspec}: the interval, which is none, and the time, in seconds and ns each.
-_itimerspec = struct.Struct("@qqqq")
 _second = 1_000_000_000
 _none: frozenset[int] = frozenset()
 
@@ -39,15 +29,6 @@ _log = Logger()
 Turn = Callable[["set[int] | frozenset[int]"], None]
 
 
-@lru_cache(1)
-def _library() -> Any:
-    """@raise AttributeError: if the C library has no such timers."""
-    library = ctypes.CDLL(None, use_errno=True)
-    library.timerfd_create.argtypes = [ctypes.c_int, ctypes.c_int]
-    library.timerfd_settime.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
-    return library
-
-
 @implementer(IReadDescriptor)
 class Watch:
     """One descriptor in the reactor, on Linux."""
@@ -55,20 +36,17 @@ class Watch:
     def __init__(self, reactor: Reactor, turn: Turn) -> None:
         """@param reactor: an C{IReactorFDSet} provider.
         @raise OSError: if the system has no such descriptors.
+        @raise AttributeError: if the C library has no such timers.
         """
         self._reactor = reactor
         self._turn = turn
-        self._timer = -1
         self._at: int | None = None
-        self._epoll = select.epoll()
+        self._timer = Timerfd()
         try:
-            self._timer = _library().timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
-            if self._timer < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-            self._epoll.register(self._timer, select.EPOLLIN)
+            self._epoll = select.epoll()
+            self._epoll.register(self._timer.descriptor, select.EPOLLIN)
         except BaseException:
-            self._release()
+            self._timer.close()
             raise
         reactor.addReader(self)
 
@@ -84,21 +62,14 @@ class Watch:
         if time == self._at or self._epoll.closed:
             return
         self._at = time
-        # 0 would be never.
-        spec = _itimerspec.pack(0, 0, 0, 0) if time is None else _itimerspec.pack(0, 0, *divmod(max(1, time), _second))
-        _library().timerfd_settime(self._timer, _TFD_TIMER_ABSTIME, spec, None)
+        self._timer.set(time)
 
     def close(self) -> None:
         """Watch nothing any more. May be called twice."""
         if not self._epoll.closed:
             self._reactor.removeReader(self)
-            self._release()
-
-    def _release(self) -> None:
-        self._epoll.close()
-        if self._timer >= 0:
-            os.close(self._timer)
-            self._timer = -1
+            self._epoll.close()
+            self._timer.close()
 
     def fileno(self) -> int:
         """@see: C{IReadDescriptor}"""
@@ -107,8 +78,8 @@ class Watch:
     def doRead(self) -> None:
         """Find out what has happened."""
         ready = {descriptor for descriptor, _ in self._epoll.poll(0)}
-        if self._timer in ready:
-            ready.discard(self._timer)
+        if self._timer.descriptor in ready:
+            ready.discard(self._timer.descriptor)
             # It stays readable until it is set again.
             self._at = -1
         try:

@@ -139,7 +139,7 @@ def enable(sock: socket.socket) -> bool:
 
 
 @lru_cache(1)
-def unsupportedReason() -> str | None:
+def noTimestampsReason() -> str | None:
     """Prove on this machine that the kernel stamps datagrams, and numbers them; C{None} if it does, else why not."""
     if not sockopt.available:
         return "only Linux has them"

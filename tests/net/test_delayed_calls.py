@@ -1,11 +1,11 @@
-"""Tests of L{udpecho.net.later}, in virtual time."""
+"""Tests of L{udpecho.net.delayed_calls}, in virtual time."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
 
-from udpecho.net.later import SingleCall
+from udpecho.net.delayed_calls import SingleCall
 
 
 class SingleCallTests:

@@ -1,0 +1,96 @@
+"""The sockets on which the workers of a server answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import defer, error
+
+from udpecho.guard.policy import GuardPolicy
+from udpecho.interfaces import IDatagramLog, Reactor
+from udpecho.net.reuseport import SocketGroup
+from udpecho.net.sockets import hasQueued
+from udpecho.server.counters import Counters, CountersView, SummedCounters, WorkerGuardStats
+from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners
+from udpecho.server.settings import ServiceOptions, toWorkerSettings
+from udpecho.server.worker_pool import WorkerPool
+
+
+class WorkerListeners(Listeners):
+    """Sockets on which workers serve, several on each address."""
+
+    policy: GuardPolicy
+
+    def __init__(
+        self, reactor: Reactor, where: ListenAddresses, options: ServiceOptions, log: IDatagramLog, policy: GuardPolicy
+    ) -> None:
+        super().__init__(reactor, where, options, log, policy)
+        self.guardStats = WorkerGuardStats()
+        # Those of the workers that have ended first, then those of the workers.
+        self._past = Counters()
+        self._parts: list[CountersView] = [self._past]
+        self.counters = SummedCounters(self._parts)
+        self._pool: WorkerPool | None = None
+
+    def bind(self) -> None:
+        """Bind the sockets, and make the pool: there may be no memory left for its counters."""
+        super().bind()
+        if self._pool is None:
+            sockets = list(zip(*(group.sockets for group in self._groups())))
+            try:
+                pool = self._pool = WorkerPool(self.reactor, sockets, self.log, self._settings())
+            except OSError as e:
+                host = self.addresses[0].host
+                self.abort()
+                raise error.CannotListenError(host, self.where.port, e) from None
+            self.guardStats = pool.guardStats
+            self._parts += pool.counters
+
+    def _groups(self) -> list[SocketGroup]:
+        return [port for port in self.ports if isinstance(port, SocketGroup)]
+
+    def _settings(self) -> dict[str, Any]:
+        return toWorkerSettings(self.options, self.policy)
+
+    def _listen(self, interface: str, number: int) -> BoundPort:
+        return SocketGroup(number, interface, self.options.workers, self.options.receiveBuffer)
+
+    def abort(self) -> None:
+        """Close the sockets at once, before a worker was started."""
+        super().abort()
+        self._closePool()
+
+    async def close(self) -> None:
+        """Close the sockets, when no worker runs."""
+        await super().close()
+        self._closePool()
+
+    def _closePool(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for counters in pool.counters:
+                self._parts.remove(counters)
+                self._past.add(counters)
+            pool.close()
+
+    def start(self) -> defer.Deferred[None]:
+        """Start the workers. The Deferred fires when all answer."""
+        assert self._pool is not None
+        return self._pool.start()
+
+    async def _drain(self) -> bool:
+        # The workers themselves log what they cannot answer.
+        pool = self._pool
+        if pool is None or not pool.started:
+            return True
+        await pool.stop(DRAIN_TIMEOUT)
+        self.log.close()
+        return not any(hasQueued(group.sockets[index]) for group in self._groups() for index in pool.undrained())
+
+    def _apply(self, policy: GuardPolicy) -> None:
+        if self._pool is not None:
+            self._pool.change(self._settings())
+
+    def processes(self) -> int:
+        """@return: how many workers answer."""
+        return 0 if self._pool is None else self._pool.alive()
