@@ -310,7 +310,7 @@ class ChaosTests:
         assert len(chaos.pageFaults(self.page(100, 101), self.page(100, 101), 0)) == 1
 
     def test_balances(self) -> None:
-        """What is missing is explained by what the killed workers had in hand, and by nothing else."""
+        """What is missing is explained by what the killed workers had not finished, and by nothing else."""
         assert self.faults() == []
         assert self.faults(sent=10 + IN_HAND, killed=1) == []
         wrong: dict[str, Any]
