@@ -145,9 +145,9 @@ class LoadTests:
         assert result.sent == result.echoed + result.lost
         assert result.wrong == 0
 
-    def test_bursts(self, tmp_path: Path) -> None:
+    def test_gsoBatches(self, tmp_path: Path) -> None:
         """The datagrams of a GSO batch are counted one by one, where the server reads them one by one."""
-        load = Load("test", "bursts", 1, 1, 64, 16)
+        load = Load("test", "gso", 1, 1, 64, 16)
         try:
             result = self.run(lambda datagram: [datagram], tmp_path, load)
         except Missing as e:
@@ -244,9 +244,9 @@ class FiguresTests:
 class SoakTests:
     """L{soak}."""
 
-    def faults(self, sent: int = 10, bursts: int = 0, wrong: int = 0, replies: int = 8, **accounts: int) -> int:
+    def faults(self, sent: int = 10, gsoBatches: int = 0, wrong: int = 0, replies: int = 8, **accounts: int) -> int:
         kept = {"received": 10, "echoed": 8, "dropped": 2, "kernel": 0, **accounts}
-        return len(soak.faults(Sent(1.0, sent, 0, replies, wrong, bursts, 1, 1), Accounts(**kept)))
+        return len(soak.faults(Sent(1.0, sent, 0, replies, wrong, gsoBatches, 1, 1), Accounts(**kept)))
 
     def test_balances(self) -> None:
         """Accounts balance if each datagram that was sent is in one of them."""
@@ -266,12 +266,12 @@ class SoakTests:
         ):
             assert self.faults(**wrong) == 1, wrong
 
-    def test_bursts(self) -> None:
+    def test_gsoBatches(self) -> None:
         """The kernel counts a dropped GSO batch once, where it would have been read as one; so much is not a fault."""
-        assert self.faults(sent=10 + 64, bursts=1, kernel=1) == 0
-        assert self.faults(sent=10 + 65, bursts=1, kernel=1) == 1
-        assert self.faults(sent=10 + 64, bursts=0, kernel=1) == 1
-        assert self.faults(sent=10 + 1, bursts=1, kernel=2) == 1
+        assert self.faults(sent=10 + 64, gsoBatches=1, kernel=1) == 0
+        assert self.faults(sent=10 + 65, gsoBatches=1, kernel=1) == 1
+        assert self.faults(sent=10 + 64, gsoBatches=0, kernel=1) == 1
+        assert self.faults(sent=10 + 1, gsoBatches=1, kernel=2) == 1
 
     @onlyLinux
     @needsCompiler
@@ -310,7 +310,7 @@ class ChaosTests:
         assert len(chaos.pageFaults(self.page(100, 101), self.page(100, 101), 0)) == 1
 
     def test_balances(self) -> None:
-        """What is missing is explained by what the killed workers had in hand, and by nothing else."""
+        """What is missing is explained by what the killed workers had not finished, and by nothing else."""
         assert self.faults() == []
         assert self.faults(sent=10 + IN_HAND, killed=1) == []
         wrong: dict[str, Any]

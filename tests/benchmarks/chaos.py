@@ -4,7 +4,7 @@
 
 Workers are killed (C{SIGKILL}), the configuration file changes (C{SIGHUP}), once in a while to one that cannot be used, the
 sums are asked for (C{SIGUSR1}), and the metrics are read every second. The load is that of L{tests.benchmarks.soak}, without
-bursts, since the kernel counts a burst that it drops as one datagram.
+GSO batches, since the kernel counts a GRO batch that it drops as one datagram.
 
 At the end, what the load has sent is what the server has received, what the kernel has dropped before, and at the most
 L{IN_HAND} datagrams for each worker that was killed: those that it had received and not counted yet. What it had counted and

@@ -173,7 +173,7 @@ def targets(figures: Figures) -> list[Target]:
         Target("processor time, 4x64, ours to go", 0.5, ratio("ours", "go", "4x64")),
         Target("processor time, 4x64, ours to ours-guard-off", 1.1, ratio("ours", "ours-guard-off", "4x64")),
         Target("processor time, 4x64, ours-limiter to ours-guard-off", 1.35, ratio("ours-limiter", "ours-guard-off", "4x64")),
-        Target("processor time, bursts, ours to c-recvmmsg", 0.05, ratio("ours", "c-recvmmsg", "bursts")),
+        Target("processor time, gso, ours to c-recvmmsg", 0.05, ratio("ours", "c-recvmmsg", "gso")),
         Target("processor time, single, ours to stock", 0.8, ratio("ours", "stock", "single")),
         Target("resident memory over the bare twistd, MB", 10, None if None in (resident, bare) else (resident - bare) / 1e6),  # type: ignore[operator]
         Target(

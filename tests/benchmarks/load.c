@@ -3,7 +3,7 @@
  *
  *     load HOST PORT SOCKETS OUTSTANDING SIZE SEGMENTS SECONDS
  *
- * With SEGMENTS above 1 each socket has OUTSTANDING bursts of so many datagrams, each burst one sendmsg with UDP_SEGMENT,
+ * With SEGMENTS above 1 each socket has OUTSTANDING GSO batches of so many datagrams, each one sendmsg with UDP_SEGMENT,
  * and reads with UDP_GRO. Every datagram that comes back is compared, byte for byte, with the one that went out.
  *
  * Writes one line of JSON. Exit status 2: wrong usage; 3: the kernel has no segmentation offload; 1: anything else.
@@ -44,7 +44,7 @@
 #define ENOUGH 48
 #define NAP_NS 50000
 
-/* What goes out as one: a datagram, or a burst of them. `pending` says which of its datagrams are not answered yet. */
+/* What goes out as one: a datagram, or a GSO batch of them. `pending` marks which of its datagrams are not answered yet. */
 struct unit {
     unsigned char *payload;
     uint32_t sequence;
@@ -289,7 +289,7 @@ int main(int argc, char **argv)
     segments = number(argv[6], 1, 64, "SEGMENTS");
     double seconds = atof(argv[7]);
     if (size * segments > 65507) {
-        fprintf(stderr, "load: a burst has 65507 bytes at the most, not %d\n", size * segments);
+        fprintf(stderr, "load: a GSO batch has 65507 bytes at the most, not %d\n", size * segments);
         return 2;
     }
 

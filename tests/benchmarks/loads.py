@@ -19,9 +19,9 @@ class Load:
     @ivar name: what it is called on the command line and in tables.
     @ivar what: what it is, for people.
     @ivar sockets: how many sockets, each with a source port of its own.
-    @ivar outstanding: how many datagrams, or bursts, each has on their way.
+    @ivar outstanding: how many datagrams, or GSO batches, each has on their way.
     @ivar size: the payload of a datagram, in bytes.
-    @ivar segments: the datagrams of a burst, which is one send to the kernel.
+    @ivar segments: the datagrams of a GSO batch, which is one send to the kernel.
     """
 
     name: str
@@ -67,7 +67,7 @@ LOADS: dict[str, Load] = {
         Load("4x64-1200", "4 sockets with 64 outstanding each, 1200 B", 4, 64, 1200),
         Load("single", "one outstanding, 64 B", 1, 1, 64),
         Load("sources", "64 sockets with 8 outstanding each, 64 B", 64, 8, 64),
-        Load("bursts", "one socket, bursts of 64 by segmentation offload, 8 outstanding, 64 B", 1, 8, 64, 64),
+        Load("gso", "one socket, GSO batches of 64, 8 outstanding, 64 B", 1, 8, 64, 64),
     )
 }
 

@@ -1,9 +1,9 @@
 /*
  * A mixed load at a bounded rate, from a changing set of source ports:
  *
- *     soak HOST PORT SECONDS RATE SOURCES BURSTS REPORT SEED
+ *     soak HOST PORT SECONDS RATE SOURCES GSO REPORT SEED
  *
- * RATE is in datagrams a second; BURSTS is 1 for bursts with UDP_SEGMENT among them, or 0. A source is a port of 127.0.0.1, or of
+ * RATE is in datagrams a second; GSO is 1 for GSO batches (UDP_SEGMENT) among them, or 0. A source is a port of 127.0.0.1, or of
  * 127.0.0.2 and so on where there are more than a host has. Writes a line of JSON every REPORT seconds and one at the end.
  *
  * Every datagram of 16 bytes or more says its number and its size, and the rest follows from the number; a shorter one is the
@@ -46,7 +46,7 @@
 static unsigned char pool[LARGEST + OFFSETS], payload[LARGEST + 1];
 static int ring[OPEN], newest, epoll;
 static struct sockaddr_in peer;
-static unsigned long long sent, sends, failed, replies, wrong, bursts, opened, distinct, nextSource, attempted;
+static unsigned long long sent, sends, failed, replies, wrong, gsoBatches, opened, distinct, nextSource, attempted;
 static unsigned char *used;
 static uint64_t sequence;
 static int sources;
@@ -141,7 +141,7 @@ static void open_next(void)
     exit(1);
 }
 
-static void send_one(int descriptor, int withBursts)
+static void send_one(int descriptor, int withGSO)
 {
     char space[CMSG_SPACE(sizeof(uint16_t))] __attribute__((aligned(8)));
     struct iovec vector = {payload, 0};
@@ -149,7 +149,7 @@ static void send_one(int descriptor, int withBursts)
     int kind = between(0, 999), count = 1;
     if (kind < 3) {
         vector.iov_len = fill(payload, LARGEST);
-    } else if (kind < 53 && withBursts) {
+    } else if (kind < 53 && withGSO) {
         int size = between(HEADER, ORDINARY);
         int most = LARGEST / size < SEGMENTS ? LARGEST / size : SEGMENTS;
         count = between(2, most);
@@ -171,7 +171,7 @@ static void send_one(int descriptor, int withBursts)
         failed += count;
     } else {
         sent += count;
-        bursts += count > 1;
+        gsoBatches += count > 1;
     }
     if (++sends % SENDS_EACH == 0)
         open_next();
@@ -187,9 +187,9 @@ static void hear(int timeout)
 
 static void report(double seconds)
 {
-    printf("{\"seconds\": %.3f, \"sent\": %llu, \"failed\": %llu, \"replies\": %llu, \"wrong\": %llu, \"bursts\": %llu, "
+    printf("{\"seconds\": %.3f, \"sent\": %llu, \"failed\": %llu, \"replies\": %llu, \"wrong\": %llu, \"gsoBatches\": %llu, "
            "\"opened\": %llu, \"sources\": %llu}\n",
-           seconds, sent, failed, replies, wrong, bursts, opened, distinct);
+           seconds, sent, failed, replies, wrong, gsoBatches, opened, distinct);
     fflush(stdout);
 }
 
@@ -197,13 +197,13 @@ int main(int argc, char **argv)
 {
     peer.sin_family = AF_INET;
     if (argc != 9 || inet_pton(AF_INET, argv[1], &peer.sin_addr) != 1) {
-        fprintf(stderr, "usage: soak HOST PORT SECONDS RATE SOURCES BURSTS REPORT SEED\n");
+        fprintf(stderr, "usage: soak HOST PORT SECONDS RATE SOURCES GSO REPORT SEED\n");
         return 2;
     }
     peer.sin_port = htons((uint16_t)atoi(argv[2]));
     double seconds = atof(argv[3]), rate = atof(argv[4]), every = atof(argv[7]);
     sources = atoi(argv[5]);
-    int withBursts = atoi(argv[6]);
+    int withGSO = atoi(argv[6]);
     srandom((unsigned int)atoi(argv[8]));
     used = calloc((size_t)sources, 1);
     epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -217,7 +217,7 @@ int main(int argc, char **argv)
     double began = now(), reported = began, t;
     while ((t = now()) < began + seconds) {
         while (attempted < rate * (t - began)) {
-            send_one(ring[(newest + OPEN - between(0, SENDING - 1)) % OPEN], withBursts);
+            send_one(ring[(newest + OPEN - between(0, SENDING - 1)) % OPEN], withGSO);
             if (attempted % 32 == 0)
                 hear(0);
             if (now() >= began + seconds)

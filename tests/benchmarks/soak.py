@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.soak [--minutes 10] [--rate 20000] [--sources 50000]
 
-Datagrams of 0 to 1400 bytes, some of 65507, and bursts with segmentation offload, from a changing set of source ports. Every
+Datagrams of 0 to 1400 bytes, some of 65507, and GSO batches, from a changing set of source ports. Every
 minute it prints the server's memory and descriptors. At the end, what the load has sent must be what the server has received
 and what the kernel has dropped before, and what the server has received must be what it has echoed and dropped.
 """
@@ -23,7 +23,7 @@ from tests.benchmarks.running import Broken, Running, freePort
 from tests.benchmarks.servers import LOOPBACK
 from tests.benchmarks.workshop import Missing, Processors, Workshop, on
 
-#: Datagrams in a burst, at the most.
+#: Datagrams in a GSO batch, at the most.
 _segments = 64
 
 
@@ -35,7 +35,7 @@ class Sent:
     @ivar failed: those that it did not take.
     @ivar replies: those that came back as they went out, to a socket that was still open.
     @ivar wrong: those that came back otherwise.
-    @ivar bursts: how many sends were bursts.
+    @ivar gsoBatches: how many sends were GSO batches.
     @ivar opened: how many sockets have been opened.
     @ivar sources: how many source addresses have been used.
     """
@@ -45,7 +45,7 @@ class Sent:
     failed: int
     replies: int
     wrong: int
-    bursts: int
+    gsoBatches: int
     opened: int
     sources: int
 
@@ -84,7 +84,7 @@ def faults(sent: Sent, accounts: Accounts) -> list[str]:
     if accounts.received != accounts.echoed + accounts.dropped:
         found.append(f"received {accounts.received} is not echoed {accounts.echoed} + dropped {accounts.dropped}")
     missing = sent.sent - accounts.received
-    if missing != accounts.kernel and not (sent.bursts and accounts.kernel < missing <= _segments * accounts.kernel):
+    if missing != accounts.kernel and not (sent.gsoBatches and accounts.kernel < missing <= _segments * accounts.kernel):
         found.append(f"{missing} datagrams were sent and not received, and the kernel has dropped {accounts.kernel}")
     if sent.wrong:
         found.append(f"{sent.wrong} replies were not what was sent")
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="how long [10]")
     parser.add_argument("--rate", type=int, default=20_000, help="datagrams a second [20000]")
     parser.add_argument("--sources", type=int, default=50_000, help="source ports to go through [50000]")
-    parser.add_argument("--no-bursts", action="store_true", help="no bursts with segmentation offload")
+    parser.add_argument("--no-gso", action="store_true", help="no GSO batches")
     parser.add_argument("--seed", type=int, default=1, help="of the sizes and their order [1]")
     parser.add_argument(
         "options", nargs="*", metavar="OPTION", help="of udpecho, after -- [--log-datagrams 0 --receive-buffer 4M]"
@@ -131,11 +131,11 @@ def _run(options: argparse.Namespace) -> int:
             # Not asked, as what it receives is counted.
             server.untilLogged("answering on")
             descriptors = server.descriptors()
-            numbers = (options.minutes * 60, options.rate, options.sources, int(not options.no_bursts), 60, options.seed)
+            numbers = (options.minutes * 60, options.rate, options.sources, int(not options.no_gso), 60, options.seed)
             sent = _watch([load, LOOPBACK, str(port), *map(str, numbers)], processors.load, server)
             leaked = server.descriptors() - descriptors
             accounts = Accounts.read(server.stop())
-    print(f"sent {sent.sent} in {sent.bursts} bursts and singly, from {sent.sources} sources")
+    print(f"sent {sent.sent} in {sent.gsoBatches} GSO batches and singly, from {sent.sources} sources")
     print(
         f"received {accounts.received}, echoed {accounts.echoed}, dropped {accounts.dropped}; by the kernel {accounts.kernel}"
     )
@@ -144,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
         wrong.append(f"the server has {leaked} descriptors more than at the start")
     missing = sent.sent - accounts.received
     if not wrong and missing != accounts.kernel:
-        print(f"{missing} are missing: the kernel counts a burst that it drops as one where the server reads bursts whole")
+        print(f"{missing} are missing: the kernel counts a GRO batch that it drops as one if the server reads it whole")
     for line in wrong:
         print(f"does not balance: {line}")
     if not wrong:

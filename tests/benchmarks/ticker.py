@@ -26,7 +26,7 @@ INTERVAL = 0.01
 #: Datagrams in a second of flood, at the most.
 MAX_RATE = 2_000_000
 #: How many datagrams to send between two looks at the clock.
-_burst = 64
+_batch = 64
 #: Seconds that a process has for starting and stopping, beside its flood.
 _grace = 20
 
@@ -120,8 +120,8 @@ def flood(port: int, size: int, seconds: float) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         end = time.monotonic() + seconds
         while left > 0 and time.monotonic() < end:
-            left -= _burst
-            for _ in range(_burst):
+            left -= _batch
+            for _ in range(_batch):
                 with suppress(OSError):
                     sock.send(payload)
 

@@ -92,13 +92,13 @@ class ArgumentTests:
         [
             (b"127.0.0.1", 7, "host must be a string, a name or an IP address, got b'127.0.0.1'"),
             (None, 7, "host must be a string, a name or an IP address, got None"),
-            ("127.0.0.1", "7", "port must be a whole number, got '7'"),
-            ("127.0.0.1", 7.0, "port must be a whole number, got 7.0"),
-            ("127.0.0.1", True, "port must be a whole number, got True"),
+            ("127.0.0.1", "7", "port must be an integer, got '7'"),
+            ("127.0.0.1", 7.0, "port must be an integer, got 7.0"),
+            ("127.0.0.1", True, "port must be an integer, got True"),
         ],
     )
     def test_peerType(self, host: Any, port: Any, message: str) -> None:
-        """A host is a string, a port is a whole number."""
+        """A host is a string, a port is an integer."""
         assert self.failures(TypeError, echo(self.clock, host, port, b"")) == [message]
 
     @pytest.mark.parametrize(

@@ -186,8 +186,8 @@ class ServiceTests:
         [
             ("allow", "192.0.2.0/24", "allow must be a tuple of networks"),
             ("trust", ["private"], "trust must be a tuple of networks"),
-            ("rate", "5", "rate must be a whole number, got '5'"),
-            ("burst", True, "burst must be a whole number, got True"),
+            ("rate", "5", "rate must be an integer, got '5'"),
+            ("burst", True, "burst must be an integer, got True"),
         ],
     )
     def test_wrongPolicy(self, name: str, value: Any, message: str) -> None:

@@ -419,7 +419,7 @@ class LimitTests:
 
     @pytest.mark.parametrize("timeout", ["0", "500ms"])
     def test_writeTimeout(self, processes: Processes, timeout: str) -> None:
-        """A timeout for a full send queue does nothing to replies that the system takes at once."""
+        """A timeout for the time that the send queue is full does nothing to replies that the system takes at once."""
         server = processes.server("--write-timeout", timeout)
         with client(server.addresses[0]) as sock:
             for _ in range(20):

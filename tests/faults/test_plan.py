@@ -50,8 +50,8 @@ delayed +0.045562743
 delayed +0.059175726
 delayed +0.067806416
 duplicated,delayed +0.061249135 +0.051513535
-truncated,duplicated,delayed cut=717 +0.068488744 +0.061389457
-truncated,delayed cut=678 +0.072576145
+truncated,duplicated,delayed truncated=717 +0.068488744 +0.061389457
+truncated,delayed truncated=678 +0.072576145
 delayed +0.096287869
 lost
 delayed +0.050053734
@@ -455,8 +455,8 @@ class RangeTests:
 
     @pytest.mark.parametrize("seed", [None, 1.5, True, b"seed"])
     def test_seed(self, seed: Any) -> None:
-        """A seed is a whole number or a string: others would not give the same decisions everywhere."""
-        with pytest.raises(TypeError, match=r"^seed must be a whole number or a string, got "):
+        """A seed is an integer or a string: others would not give the same decisions everywhere."""
+        with pytest.raises(TypeError, match=r"^seed must be an integer or a string, got "):
             FaultPlan(seed)
 
     @pytest.mark.parametrize("name", ["p", "r", "k", "h"])
@@ -527,7 +527,7 @@ class ReplayTests:
         decide(recording, 3)
         assert str(recording).splitlines() == [
             "0: lost",
-            "1: corrupted,delayed flip=9 cut=3 +0.500000000 +1.000000000",
+            "1: corrupted,delayed flip=9 truncated=3 +0.500000000 +1.000000000",
             "2: delivered +0.000000000",
         ]
 

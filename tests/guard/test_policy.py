@@ -35,7 +35,7 @@ class GuardPolicyTests:
     @pytest.mark.parametrize("value", ["5", True, 1.5, None])
     def test_notAWholeNumber(self, name: str, value: Any) -> None:
         """Rates are whole numbers."""
-        with pytest.raises(TypeError, match=f"^{re.escape(f'{name} must be a whole number, got {value!r}')}$"):
+        with pytest.raises(TypeError, match=f"^{re.escape(f'{name} must be an integer, got {value!r}')}$"):
             GuardPolicy(**{name: value})
 
     @pytest.mark.parametrize("name", ["allow", "trust"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from udpecho.interfaces import DROP_REASONS
 from udpecho.net.linux.mmsg import SLOTS
-from udpecho.server.counters import BATCH_SIZES, COUNTERS_SIZE, Counters, GuardStats, SharedCounters, SummedCounters
+from udpecho.server.counters import BATCH_SIZES, COUNTERS_SIZE, Counters, SharedCounters, SummedCounters, WorkerGuardStats
 
 
 def openDescriptors() -> set[int]:
@@ -212,16 +212,16 @@ class SharedCountersTests:
 
 
 class GuardStatsTests:
-    """L{GuardStats}."""
+    """L{WorkerGuardStats}."""
 
     def test_empty(self) -> None:
         """Without a report there is nothing."""
-        stats = GuardStats()
+        stats = WorkerGuardStats()
         assert (stats.fill, stats.wouldDrop, stats.busiest(3)) == (0.0, {}, {})
 
     def test_merge(self) -> None:
         """Datagrams of all workers are added, prefix by prefix and reason by reason."""
-        stats = GuardStats()
+        stats = WorkerGuardStats()
         stats.merge(1, {"not_allowed": [("192.0.2.1/32", 3), ("192.0.2.2/32", 4)]}, {"not_allowed": 7}, 0.25)
         stats.merge(2, {"not_allowed": [("192.0.2.1/32", 2)], "loop_guard": [("::1/64", 1)]}, {"loop_guard": 1}, 0.125)
         assert stats.wouldDrop == {"not_allowed": 7, "loop_guard": 1}
@@ -230,7 +230,7 @@ class GuardStatsTests:
 
     def test_fill(self) -> None:
         """The fill is that of the fullest table now: a worker's latest report counts."""
-        stats = GuardStats()
+        stats = WorkerGuardStats()
         stats.merge(1, {}, {}, 0.5)
         stats.merge(2, {}, {}, 0.25)
         assert stats.fill == 0.5

@@ -165,7 +165,7 @@ class WorkerPoolTests:
         counters.echo(4)
         pool.clock.started[0].end(None, signal.SIGKILL)
         assert lines.texts == [
-            "worker 1 was killed by SIGKILL; what it had in hand counts as send_failed: 1; another takes its place at once"
+            "worker 1 was killed by SIGKILL; unfinished datagrams, counted as send_failed: 1; another takes its place at once"
         ]
         assert counters.dropped == {"send_failed": 1}
         assert counters.droppedBytes == 6
@@ -300,7 +300,7 @@ class WorkerPoolTests:
         assert stopped == [None]
         assert lines.texts == [
             "worker 2 does not end, and is killed",
-            "worker 2 was killed by SIGKILL; what it had in hand counts as send_failed: 1",
+            "worker 2 was killed by SIGKILL; unfinished datagrams, counted as send_failed: 1",
         ]
         assert pool.clock.getDelayedCalls() == []
 

@@ -190,7 +190,7 @@ class HostsTests:
 
     def test_corruption(self) -> None:
         """What a plan does to the bytes is what the receiver sees."""
-        network = MemoryNetwork(Replay("corrupted flip=0\ntruncated cut=2 +0.000000000\ncorrupted flip=0 +0.000000000"))
+        network = MemoryNetwork(Replay("corrupted flip=0\ntruncated truncated=2 +0.000000000\ncorrupted flip=0 +0.000000000"))
         one, two = pair(network)
         port, _ = open_(one, "0.0.0.0")
         _, recorder = open_(two, "0.0.0.0", 7)

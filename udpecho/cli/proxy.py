@@ -30,8 +30,8 @@ def addProxy(commands: Any) -> None:
         "proxy",
         help="pass datagrams between two programs, with faults",
         description="Pass datagrams between clients and an upstream server, with the faults of a bad network.",
-        epilog="Shares are percentages (10%) or numbers from 0 to 1, times are seconds or have a unit (50ms). The sums are"
-        " printed at the end (interrupt it).",
+        epilog="Shares are percentages (10%) or numbers from 0 to 1, times are seconds or have a unit (50ms). Ctrl-C"
+        " ends it and prints the sums.",
     )
     addArgument(proxy, "listen", "LISTEN", _parseListen, "the address for the clients, ADDR:PORT; port 0 is any")
     addArgument(proxy, "upstream", "UPSTREAM", parseAddress, "the server, HOST:PORT")
@@ -44,20 +44,26 @@ def addProxy(commands: Any) -> None:
         ("truncate", "share whose end is missing"),
     ):
         addArgument(proxy, f"--{name}", "SHARE", parseShare, meaning, getattr(defaults, name))
-    burst = "bursty loss (Gilbert-Elliott): probabilities to go bad, to recover, and to get through when good and when bad"
-    addArgument(proxy, "--burst", "P,R[,K,H]", _parseBurst, burst)
-    addArgument(proxy, "--delay", "TIME", parseSeconds, "how long each takes", defaults.delay)
-    addArgument(proxy, "--jitter", "TIME", parseSeconds, "a random delay in addition", 0.0)
-    proxy.add_argument(
-        "--jitter-shape", choices=["uniform", "normal", "exponential"], default="uniform", help="its distribution [uniform]"
+    burst = (
+        "bursty loss (Gilbert-Elliott), not the server's --burst: probabilities to go bad, to recover, and to get through when"
+        " good and when bad"
     )
-    addArgument(proxy, "--reorder-delay", "TIME", parseSeconds, "for --reorder [10ms]", defaults.reorderDelay)
-    addArgument(proxy, "--rate", "BYTES", parseBytes, "how many bytes a second get through, as in 64k")
+    addArgument(proxy, "--burst", "P,R[,K,H]", _parseBurst, burst)
+    addArgument(proxy, "--delay", "TIME", parseSeconds, "delay of each datagram", defaults.delay)
+    addArgument(proxy, "--jitter", "TIME", parseSeconds, "a random delay in addition", 0.0)
+    shapes = ["uniform", "normal", "exponential"]
+    proxy.add_argument("--jitter-shape", choices=shapes, default="uniform", help="distribution of --jitter [uniform]")
+    addArgument(
+        proxy, "--reorder-delay", "TIME", parseSeconds, "additional delay of a reordered datagram [10ms]", defaults.reorderDelay
+    )
+    rate = "bytes a second that get through, as in 64k (the server's --rate is in datagrams)"
+    addArgument(proxy, "--rate", "BYTES", parseBytes, rate)
     addArgument(proxy, "--queue", "BYTES", parseBytes, "how many bytes may wait for the rate [64k]", defaults.queue)
     addArgument(proxy, "--mtu", "BYTES", parsePayloadSize, "the longest payload that gets through")
     proxy.add_argument("--direction", choices=["both", "up", "down"], default="both", help="the direction with faults [both]")
     proxy.add_argument("--seed", default="0", help="any text; the same seed gives the same faults [0]")
-    addArgument(proxy, "--idle-timeout", "TIME", parseSeconds, "forget an idle client after [%(default)g s]", IDLE_TIMEOUT)
+    idle = "how long a client may be idle until it is forgotten [%(default)gs]"
+    addArgument(proxy, "--idle-timeout", "TIME", parseSeconds, idle, IDLE_TIMEOUT)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")
     proxy.set_defaults(run=_proxy)
 

@@ -33,7 +33,7 @@ def addSend(commands: Any) -> None:
     parser.add_argument(
         "file", metavar="FILE", nargs="?", default="-", help="the file to send; - is standard input, the default"
     )
-    timeout = "how long to wait for each reply, as in 5 or 500ms [%(default)g s]"
+    timeout = "how long to wait for each reply, as in 5 or 500ms [%(default)gs]"
     addArgument(parser, "-t --timeout", "TIME", parseSeconds, timeout, TIMEOUT)
     chunk = "send datagrams of N bytes, each after the one before was answered or timed out"
     addArgument(parser, "-c --chunk", "N", lambda text: parsePayloadSize(text, lowest=1), chunk)

@@ -27,13 +27,13 @@ def tooLong(peer: str, size: int, limit: int) -> MessageTooLong:
 
 
 def checkPeer(host: str, port: int) -> None:
-    """@raise TypeError: if C{host} is not a string or C{port} not a whole number.
+    """@raise TypeError: if C{host} is not a string or C{port} is not an integer.
     @raise ValueError: if C{port} is not one that can be sent to.
     """
     if not isinstance(host, str):
         raise TypeError(f"host must be a string, a name or an IP address, got {host!r}")
     if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be a whole number, got {port!r}")
+        raise TypeError(f"port must be an integer, got {port!r}")
     if not 1 <= port <= 65535:
         raise ValueError(f"port must be 1 to 65535, got {port}")
 
@@ -41,7 +41,7 @@ def checkPeer(host: str, port: int) -> None:
 def checkLocalAddress(address: tuple[str, int]) -> type[IPv4Address | IPv6Address]:
     """Return the type of the peer addresses that can be reached from a local address.
 
-    @raise TypeError: if it is not a pair of a string and a whole number.
+    @raise TypeError: if it is not a pair of a string and an integer.
     @raise ValueError: if they are not an IP address and a port.
     """
     if not isinstance(address, tuple) or [type(item) for item in address] != [str, int]:

@@ -61,7 +61,7 @@ class Decision(NamedTuple):
         if self.flipped is not None:
             parts.append(f"flip={self.flipped}")
         if self.truncatedTo is not None:
-            parts.append(f"cut={self.truncatedTo}")
+            parts.append(f"truncated={self.truncatedTo}")
         parts += [f"+{delay:.9f}" for delay in self.delays]
         return " ".join(parts)
 
@@ -71,7 +71,9 @@ class Decision(NamedTuple):
 
         @raise ValueError: if the text is not one.
         """
-        match = re.fullmatch(r"([a-z_,]+)(?: flip=(\d+))?(?: cut=(\d+))?((?: \+\d+\.\d{9})*)", text.strip(), re.ASCII)
+        # Older recordings have "cut".
+        pattern = r"([a-z_,]+)(?: flip=(\d+))?(?: (?:truncated|cut)=(\d+))?((?: \+\d+\.\d{9})*)"
+        match = re.fullmatch(pattern, text.strip(), re.ASCII)
         if match is None or not _reasons.issuperset(match[1].split(",")):
             raise ValueError(f"decision must be as in 'delivered +0.050000000', got {text!r}")
         return cls(

@@ -36,7 +36,7 @@ _backlogDigits = 6
 def _seed(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     # Other types do not give the same numbers on every machine.
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError(f"seed must be a whole number or a string, got {value!r}")
+        raise TypeError(f"seed must be an integer or a string, got {value!r}")
 
 
 def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -46,7 +46,7 @@ def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
 
 def _bytes(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{attribute.name} must be a whole number of bytes, got {value!r}")
+        raise TypeError(f"{attribute.name} must be an integer of bytes, got {value!r}")
     if value < 0:
         raise ValueError(f"{attribute.name} must be 0 bytes or more, got {value!r}")
 

@@ -14,7 +14,8 @@ from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, Networks
 FIRST_UNPRIVILEGED_PORT = 1024
 #: Services on higher ports that answer unexpected datagrams, each with the reason to send nothing to it. A client that happens
 #: to send from such a port gets no replies. Linux chooses source ports from 32768 on, macOS and Windows from 49152 (RFC 6335
-#: section 6), all higher; network address translators choose lower ones too, each of these once in some ten thousand times.
+#: section 6), all higher; network address translators choose lower ones too, one of these for about one
+#: socket in eight thousand (8 of 64512 ports).
 SERVICES: Mapping[int, str] = {
     1434: "SQL Server's resolution service sends the byte 0x0A back as it came: an echo itself (CVE-2002-0650, MS02-039)",
     1900: "SSDP answers a search with many datagrams (TA14-017A)",
@@ -75,6 +76,6 @@ class GuardPolicy:
         for name, lowest in (("rate", 0), ("burst", 1), ("maxRate", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
+                raise TypeError(f"{name} must be an integer, got {value!r}")
             if value < lowest:
                 raise ValueError(f"{name} must be {lowest} or more, got {value}")

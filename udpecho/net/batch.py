@@ -1,6 +1,6 @@
 """A received batch: many datagrams with one C{recvmmsg(2)}, in fixed slots.
 
-No Python runs for the single datagram: what is done to a batch is done to one field of all its headers at once.
+What is done to a batch is done to one field of all its headers at once, where all entries have the usual control messages.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class ControlFields(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """What is read and written in the plain case, of the first so many slots. The fields C{all...}, C{usual...} and C{no...}
-    have what to write to others: the whole length of each slot, the length of just the usual control messages, interface 0. The
-    others are those of L{BatchSlots} and L{ControlFields}.
+    """Views of the slots that a batch uses, for entries with the usual control messages. Four have what to write to others:
+    C{allIovLengths} and C{allControlLengths} the whole length of each slot, C{usualControlLengths} the length of just the usual
+    control messages, C{noInterfaces} interface 0. The rest are those of L{BatchSlots} and L{ControlFields}.
     """
 
     lengths: memoryview

@@ -1,4 +1,4 @@
-"""A delayed call that is scheduled once at the most."""
+"""A delayed call of which at most one is pending."""
 
 from __future__ import annotations
 

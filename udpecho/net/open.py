@@ -88,7 +88,7 @@ def listen(
     @param port: the port number, 0 for any free one.
     @param interface: the local IP address to bind: C{""} for all of IPv4, C{"::"} for all of both families.
     @param maxPacketSize: the longest datagram to hand over, in bytes.
-    @raise TypeError: if C{port} is not a whole number.
+    @raise TypeError: if C{port} is not an integer.
     @raise ValueError: if it is not from 0 to 65535, or an option is out of its range.
     @raise error.InvalidAddressError: if C{interface} is not an IP address.
     @raise error.CannotListenError: if the system refuses the address.

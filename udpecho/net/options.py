@@ -10,7 +10,7 @@ from math import inf
 class PortOptions:
     """How a port receives and sends. Only here are the defaults.
 
-    @ivar writeTimeout: how many seconds a datagram waits for a full send queue.
+    @ivar writeTimeout: how many seconds a datagram waits while the send queue is full.
     @ivar maxWaiting: how many datagrams may wait for it.
     @ivar receiveBuffer: the receive buffer to request, in bytes (C{SO_RCVBUF} in C{socket(7)}); C{None} for the system's.
     @ivar ipv6Only: keep IPv4 out of a socket bound to C{"::"} (RFC 3493 section 5.3).

@@ -1,5 +1,5 @@
 """A UDP port that survives refusals, truncates nothing, answers from the address a request was sent to, keeps timers running,
-and waits for a full send queue.
+and waits while the send queue is full.
 
 Theory of operation
 ===================

@@ -1,1 +1,1 @@
-"""The prober: schedules, packets, flows, records."""
+"""The prober: schedules, datagrams, flows, records."""

@@ -23,7 +23,7 @@ from udpecho.probe.target import Target
 #: The smallest and the largest number of probes that are remembered, at 17 bytes each.
 _minWindow, _maxWindow = 1 << 12, 1 << 21
 _second = 1_000_000_000
-#: How long to wait for a full send queue, in ns.
+#: How long to wait while the send queue is full, in ns.
 _fullPause = 500_000
 #: How many overdue probes are given up in one turn.
 _givenUpPerTurn = 10_000

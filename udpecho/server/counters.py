@@ -81,7 +81,7 @@ class CountersView:
 
     @property
     def waiting(self) -> int:
-        """Replies that wait for a full send queue."""
+        """Replies that wait while the send queue is full."""
         return self.received - self.echoed - sum(self.dropped.values())
 
     def asFields(self) -> dict[str, object]:

@@ -175,7 +175,7 @@ class Listeners(ABC):
     async def drain(self) -> None:
         """Answer what is queued, for L{DRAIN_TIMEOUT} seconds at most, and serve no more."""
         if not await self._drain():
-            text = "stopped with datagrams still queued: {seconds} s were not enough, or they cannot be read"
+            text = "stopped with datagrams still queued: not all could be answered within {seconds} s"
             _log.warn(text, seconds=DRAIN_TIMEOUT)
 
     @abstractmethod
@@ -184,7 +184,7 @@ class Listeners(ABC):
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
         """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
-        it is, since the ports are made for that.
+        it is, since it is set on the sockets when they are opened.
 
         @raise ValueError: if the guard is one that was made elsewhere.
         """

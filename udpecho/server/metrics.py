@@ -88,7 +88,7 @@ class EchoCollector:
 
 
 def requireLibrary() -> None:
-    """@raise ImportError: if C{prometheus_client} is missing; the message says what to install."""
+    """@raise ImportError: if C{prometheus_client} is missing; the message names what to install."""
     try:
         import prometheus_client  # noqa: F401
     except ImportError:

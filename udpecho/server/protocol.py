@@ -37,8 +37,8 @@ class EchoServer(DatagramProtocol):
     """Echoes, on a L{DatagramPort <udpecho.net.port.DatagramPort>}, and on any other C{IUDPTransport}, such as Twisted's own.
 
     A datagram, alone (L{datagramReceived}) or in a batch (L{datagramsReceived}), is counted and logged. Then the limit and the
-    guard decide whether it is dropped. Else it is sent back, and a callback counts the outcome. Batches are handled without
-    work for each datagram.
+    guard decide whether it is dropped. Else it is sent back, and a callback counts the outcome. Batches are handled whole:
+    only a guard with limits works for each source, and the log for each line.
 
     What was sent to a broadcast or multicast address is dropped as C{not_allowed}: RFC 1122 section 4.1.3.5 has UDP replies
     leave from a unicast address, and every host that receives the datagram would reply.

@@ -57,7 +57,7 @@ class ServiceOptions:
 
     @ivar maxPayload: the longest payload to answer, in bytes; C{None} for UDP's own limit.
     @ivar logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
-    @ivar writeTimeout: how many seconds a reply waits for a full send queue.
+    @ivar writeTimeout: how many seconds a reply waits while the send queue is full.
     @ivar receiveBuffer: bytes of receive buffer to request for each interface, and for each worker; C{None} for the system's
         default.
     @ivar offload: whether the kernel may hand over, and take, segments of one flow as one batch entry (GRO, GSO).
@@ -147,9 +147,9 @@ _options = (
     _service("max-payload", NUMBER, "N", defaultText="no limit", parse=parsePayloadSize,
              help="Drop datagrams of more than N bytes."),
     _service("log-datagrams", NUMBER, "RATE", str(ServiceOptions.logDatagrams), parse=parseLogRate, reloads=True,
-             help="How many datagrams a second get their two lines in the log; 0 for none, or all."),
+             help="How many datagrams a second get their two lines in the log; 0 logs none, all logs every one."),
     _service("write-timeout", NUMBER, "SECONDS", f"{ServiceOptions.writeTimeout:g}", parse=parseSeconds,
-             help="How long a reply waits for a full send queue."),
+             help="How long a reply waits while the send queue is full."),
     _service("receive-buffer", NUMBER, "BYTES", defaultText="the system's", parse=parseBytes,
              help="Receive buffer to request from the system, as in 4M."),
     _guard("allow", LIST, "NETWORK", defaultText="any", parse=parseNetwork, reloads=True,
@@ -158,7 +158,8 @@ _options = (
            help="A network to answer without a limit."),
     _guard("rate", NUMBER, "N", str(GuardPolicy.rate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to each source that is not trusted; 0 for no limit."),
-    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True, help="How many of them may come at once."),
+    _guard("burst", NUMBER, "N", str(GuardPolicy.burst), parse=_burst, reloads=True,
+           help="How many datagrams of one such source may come at once."),
     _guard("max-rate", NUMBER, "N", str(GuardPolicy.maxRate), parse=_limit, reloads=True,
            help="Datagrams a second to answer to all sources together; 0 for no limit."),
     _guard("no-loop-guard", SWITCH, attribute="refuseLoops",
@@ -166,10 +167,10 @@ _options = (
     _guard("dry-run", SWITCH, reloads=True, help="Count what the guard would drop, and drop nothing."),
     _service("no-offload", SWITCH, help="Receive and send each datagram separately: no GRO, no GSO."),
     Option("metrics", TEXT, "ENDPOINT", defaultText="nowhere", parse=parseEndpoint,
-           help="Serve Prometheus metrics and health checks there, as tcp:9107:interface=127.0.0.1."),
+           help="Serve Prometheus metrics and health checks at ENDPOINT, as in tcp:9107:interface=127.0.0.1."),
     Option("config", TEXT, "FILE", defaultText="none", inFile=False,
-           help="A TOML file with more of these options; SIGHUP reads it again."),
-    Option("check-config", TEXT, "FILE", inFile=False, help="Print what is wrong with such a file, and exit."),
+           help="A TOML file with options; those on the command line win. SIGHUP reads it again."),
+    Option("check-config", TEXT, "FILE", inFile=False, help="Print what is wrong with a configuration file, and exit."),
     Option("socket-activation", LIST, "NAME", defaultText="none",
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,

@@ -100,7 +100,7 @@ class WorkerSlot:
         process, self.process = self.process, None
         assert process is not None
         pending = self.counters.writeOffPending()
-        lost = f"; what it had in hand counts as send_failed: {pending}" if pending else ""
+        lost = f"; unfinished datagrams, counted as send_failed: {pending}" if pending else ""
         if self._pool.stopping:
             self.drained = isinstance(reason, error.ProcessDone)
             if not self.drained:

@@ -42,7 +42,7 @@ static void prepare(int i)
     header->msg_controllen = sizeof controls[i];
 }
 
-/* What came as a burst goes back as one, in pieces of the same size. */
+/* What came as a GRO batch goes back as one, in pieces of the same size. */
 static void answer(int i)
 {
     struct msghdr *header = &messages[i].msg_hdr;

@@ -420,7 +420,7 @@ class LiveTests:
     """C{--live}."""
 
     def test_terminal(self, processes: Processes, server: str) -> None:
-        """On a terminal there is a view in place of the lines, which is gone when the summary is printed."""
+        """On a terminal there is a view instead of a line for each reply, which is gone when the summary is printed."""
         pytest.importorskip("rich", reason="rich is not installed here")
         with terminal() as (ours, theirs):
             process = processes.start(

@@ -54,7 +54,7 @@ class Lines(Output):
             self._line(text.headLine(flow.target.name, str(flow.target.address), *flow.sizes))
 
     def event(self, flow: Flow, event: Event) -> None:
-        """Print or keep the event."""
+        """Print the event."""
         self._line(text.probeLine(event))
 
     def end(self, flows: Sequence[Flow]) -> None:
@@ -82,7 +82,7 @@ class JSONLines(Output):
     """A line of JSON for each event."""
 
     def event(self, flow: Flow, event: Event) -> None:
-        """Print or keep the event."""
+        """Print the event."""
         self._line(records.ndjsonLine(event))
 
 
@@ -94,7 +94,7 @@ class Rows(Output):
         self._line(records.csvHeader())
 
     def event(self, flow: Flow, event: Event) -> None:
-        """Print or keep the event."""
+        """Print the event."""
         self._line(records.csvRow(event))
 
 
@@ -110,7 +110,7 @@ class FpingLines(Output):
         self._times = {flow: array("d") for flow in flows}
 
     def event(self, flow: Flow, event: Event) -> None:
-        """Print or keep the event."""
+        """Keep the round trip."""
         times = self._times[flow]
         if event.sequence is not None and event.roundTrip is not None and event.outcome is not Outcome.DUPLICATE:
             self._extend(times, event.sequence + 1)

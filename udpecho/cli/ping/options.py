@@ -33,8 +33,8 @@ def addSchedule(ping: argparse.ArgumentParser) -> None:
     group = ping.add_argument_group("schedule")
     addArgument(group, "-c --count", "N", _number(10**15, "number of probes"), "stop after N probes to each target")
     speed = group.add_mutually_exclusive_group()
-    addArgument(speed, "-i --interval", "TIME", parseInterval, "time between two probes [1s]", 1.0)
-    addArgument(speed, "--rate", "N", parseRate, "probes a second, as in 100, 0.5 or 50k")
+    addArgument(speed, "-i --interval", "TIME", parseInterval, "time between two probes to each target [1s]", 1.0)
+    addArgument(speed, "--rate", "N", parseRate, "probes a second to each target, as in 100, 0.5 or 50k")
     speed.add_argument("-f", "--flood", action="store_true", help="send as fast as replies come; 100 a second while none come")
     consent = f"allow --flood, and more than {MAX_PUBLIC_RATE} probes a second, to public addresses"
     group.add_argument("--allow-public", action="store_true", help=consent)
@@ -49,7 +49,8 @@ def addDatagrams(ping: argparse.ArgumentParser) -> None:
     group = ping.add_argument_group("datagrams")
     size = "size of the payload; the sizes of a list 64,512 or a range 64-1400 or 64-1400:8 take turns [64]"
     addArgument(group, "-s --size", "BYTES", parseSizes, size, (64,))
-    addArgument(group, "-p --pattern", "HEX", parsePattern, "the bytes that fill it, as in ff00", DEFAULT_PATTERN)
+    pattern = "bytes that fill the payload, as in ff00 [00 01 ... ff]"
+    addArgument(group, "-p --pattern", "HEX", parsePattern, pattern, DEFAULT_PATTERN)
     addArgument(group, "-b --bind", "ADDR", parseLocalAddress, "the local address to send from, ADDR or ADDR:PORT")
     sources = "send from N ports, to cover several paths, each reported separately"
     addArgument(group, "--sources", "N", _number(1024, "number of sources"), sources, 1)
@@ -66,7 +67,7 @@ def addOutput(ping: argparse.ArgumentParser) -> None:
     """Add the options of the output."""
     group = ping.add_argument_group("output")
     group.add_argument("-q", "--quiet", action="store_true", help="print the summary only")
-    live = "show rates, loss and a histogram on the terminal, in place of the lines"
+    live = "show rates, loss and a histogram on the terminal, instead of a line for each reply"
     group.add_argument("--live", action="store_true", help=live)
     addArgument(group, "--plot", "FILE", parsePlotFile, "draw a plot at the end, FILE.svg or FILE.png")
     form = group.add_mutually_exclusive_group()
@@ -90,8 +91,8 @@ def addLimits(ping: argparse.ArgumentParser) -> None:
         type=argument(parseRttLimit),
         action="append",
         default=[],
-        help="exit status 1 if a figure of any target's round trips is larger, as in p99=20ms, or not known; may be repeated"
-        f" ({', '.join(RTT_FIGURES)})",
+        help="exit status 1 if a figure of any target's round trips is larger, as in p99=20ms, or cannot be computed;"
+        f" may be repeated ({', '.join(RTT_FIGURES)})",
     )
 
 
