@@ -339,7 +339,7 @@ class ChaosTests:
     @pytest.mark.slow
     def test_short(self) -> None:
         """The accounts of a short run balance."""
-        periods = ["--kill-every", "1", "--reload-every", "3", "--ask-every", "2", "--look-every", "2"]
+        periods = ["--kill-every", "1", "--reload-every", "3", "--ask-every", "2", "--look-every", "0.5"]
         ran = bench("tests.benchmarks.chaos", "--minutes", "0.1", "--rate", "2000", "--sources", "3000", *periods)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert ran.stdout.endswith("the accounts balance\n")
