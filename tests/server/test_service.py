@@ -228,7 +228,10 @@ class EchoServiceTests:
             service.startService()
             await service.stopService()
             assert timeouts == [1.0]
-            assert any(text.startswith("stopped with datagrams still queued: not all could be answered within 1.0 s") for text in lines.texts) == (not drained)
+            assert any(
+                text.startswith("stopped with datagrams still queued: not all could be answered within 1.0 s")
+                for text in lines.texts
+            ) == (not drained)
             assert service.addresses == []
 
         runOnce(test)
