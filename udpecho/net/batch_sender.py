@@ -202,7 +202,10 @@ class BatchSender:
             _log.info("a GSO batch was refused, so that such batches are sent as single datagrams: {cause}", cause=cause)
 
     def _sendSeparately(self, batch: MessageBatch, entry: int, callback: BatchSendCallback) -> bool:
-        """Send the datagrams of an entry one by one; @return: whether the system took one of them."""
+        """Send the datagrams of an entry one by one.
+
+        @return: whether the system took one of them.
+        """
         address = batch.address(entry)
         taken = False
         for payload in batch.payloads(entry):

@@ -73,7 +73,10 @@ class NetworkErrors:
         self._closed = False
 
     def collect(self) -> bool:
-        """Take from the system what it has to report about earlier datagrams; @return: whether there was anything."""
+        """Take from the system what it has to report about earlier datagrams.
+
+        @return: whether there was anything.
+        """
         entries = errqueue.readErrors(self._context.socket, _errorsPerTurn) if sockopt.available else []
         number = self._context.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number and not entries and sockopt.available:

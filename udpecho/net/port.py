@@ -129,7 +129,10 @@ class DatagramPort(udp.Port):
     # Opening and connecting
 
     def startListening(self) -> None:
-        """Bind, and begin to read; @raise error.CannotListenError: if the system rejects it; nothing is left open then."""
+        """Bind, and begin to read.
+
+        @raise error.CannotListenError: if the system rejects it; nothing is left open then.
+        """
         try:
             super().startListening()
         except OSError as e:
@@ -268,7 +271,7 @@ class DatagramPort(udp.Port):
         return False
 
     def _readFailed(self, failure: OSError) -> bool:
-        """The system returned an error instead of a datagram; @return: whether to read on in this turn."""
+        """The system returned an error instead of a datagram. True: read on in this turn."""
         number = failure.errno or errno.EIO
         if self._endpoints.peer is not None and (number in PEER_ERRORS or number == errno.EMSGSIZE):
             self._sawError = True
@@ -358,7 +361,7 @@ class DatagramPort(udp.Port):
         return not self.connected or (not waiting and (not self._delivery.wanted or self._readTurn()) and not waiting)
 
     def stopListening(self) -> defer.Deferred[None]:
-        """Stop, and close the socket in the reactor's next turn. May be called twice; @return: fires when it is closed."""
+        """Stop, and close the socket in the reactor's next turn: then the Deferred fires. May be called twice."""
         if not self.connected:
             return defer.succeed(None)
         stopped: defer.Deferred[None] = defer.Deferred()

@@ -104,7 +104,11 @@ class Reader:
         self._delivery = delivery
 
     def receive(self) -> bool:
-        """Make one system call; @return: whether more datagrams may be queued; @raise OSError: if there is none."""
+        """Make one system call.
+
+        @return: whether more datagrams may be queued.
+        @raise OSError: if there is none.
+        """
         raise NotImplementedError
 
     def handle(self) -> None:

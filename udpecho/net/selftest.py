@@ -26,7 +26,10 @@ def unsupportedReason() -> str | None:
 
 
 def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
-    """What is wrong, if anything is; @raise OSError: if something cannot be done at all."""
+    """What is wrong, if anything is.
+
+    @raise OSError: if something cannot be done at all.
+    """
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]
     outcomes: Counter[tuple[str | None, int, int]] = Counter()
     options = BatchOptions(False, None, sockopt.enablePktinfo(far), sockopt.enableRecvHopLimit(far))

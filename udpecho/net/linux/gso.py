@@ -30,7 +30,10 @@ class SegmentLimits:
         return not self._off and count < self._fewest and segment < self._shortest
 
     def refused(self, number: int, segment: int, count: int) -> str:
-        """Remember a batch that was refused, although its datagrams can be sent one by one; @return: the cause, for the log."""
+        """Remember a batch that was refused, although its datagrams can be sent one by one.
+
+        @return: the cause, for the log.
+        """
         self.refusedAny = True
         if number == errno.EIO:
             self._off = True

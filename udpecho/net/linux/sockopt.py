@@ -50,7 +50,10 @@ SOF_TIMESTAMPING_OPT_TSONLY = 1 << 11
 
 
 def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bool:
-    """Set the option of IPv4, and that of IPv6 on a socket that may receive both; @return: whether it is set now."""
+    """Set the option of IPv4, and that of IPv6 on a socket that may receive both.
+
+    @return: whether it is set now.
+    """
     try:
         sock.setsockopt(socket.IPPROTO_IP, option4, int(wanted))
         if sock.family == socket.AF_INET6:
