@@ -59,6 +59,7 @@ from udpecho.net.batch_reader import openBatchReader
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.linux import sockopt
+from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
@@ -114,6 +115,7 @@ class DatagramPort(udp.Port):
         @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
+        useMonotonicTime(self.reactor)
         self._endpoints = Endpoints(self.addressFamily)
         self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options)
         self.dropped = context.dropped

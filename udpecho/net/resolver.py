@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import ResponseTimeout
+from udpecho.net.monotonic import useMonotonicTime
 
 
 def literal(host: str, port: int) -> DatagramAddress | None:
@@ -78,6 +79,7 @@ def resolve(
     @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
         C{ValueError} for an IP address of another type, or with L{ResponseTimeout} at the deadline. May be cancelled.
     """
+    useMonotonicTime(reactor)
     try:
         address = literal(host, port)
         if address is not None:

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.interfaces import Reactor
+from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.resolver import literal
 from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow, Listener
@@ -104,6 +105,7 @@ class Prober:
         self.flows: list[Flow] = []
         self.failures: list[tuple[str, Exception]] = []
         self.startedAt = 0.0
+        useMonotonicTime(reactor)
         self._reactor = reactor
         self._plan = plan or Plan()
         self._sources = sources

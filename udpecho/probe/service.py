@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
+from udpecho.net.monotonic import useMonotonicTime
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
@@ -71,6 +72,7 @@ class ProbeService(Service):
                 "the plan of a service must have neither count nor duration,"
                 f" got count={self._plan.count!r} and duration={self._plan.duration!r}"
             )
+        useMonotonicTime(reactor)
         self._reactor = reactor
         self._sources = sources
         self._options = options

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import formatAddress
 from udpecho.interfaces import IDatagramLog
+from udpecho.net.monotonic import useMonotonicTime
 
 _log = Logger(namespace="udpecho.server.protocol")
 
@@ -29,6 +30,8 @@ class DatagramLog:
         @param clock: measures the seconds, and calls for the sum at the end of each. Without one the sum is written with the
             next datagram, or on closing.
         """
+        if clock is not None:
+            useMonotonicTime(clock)
         self._rate = rate
         self._clock = clock
         self._seconds: Callable[[], float] = time.monotonic if clock is None else clock.seconds

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from udpecho.addresses import DatagramAddress
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
+from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
@@ -68,6 +69,7 @@ class EchoService(Service):
             processes.
         @raise TypeError: if a value is of the wrong type.
         """
+        useMonotonicTime(reactor)
         options = replace(options or ServiceOptions(), **changes)
         where = ListenAddresses(port, interfaces, sockets)
         guard = GuardPolicy() if guard is None else guard
