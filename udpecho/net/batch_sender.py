@@ -199,7 +199,8 @@ class BatchSender:
         if any(taken) and number in REFUSALS:
             # The GSO batch was refused, and not what is in it.
             cause = self._limits.refused(number, segment, count)
-            _log.info("a GSO batch was refused, so that such batches are sent as single datagrams: {cause}", cause=cause)
+            if cause is not None:
+                _log.info("a GSO batch was refused, so that such batches are sent as single datagrams: {cause}", cause=cause)
 
     def _sendSeparately(self, batch: MessageBatch, entry: int, callback: BatchSendCallback) -> bool:
         """Send the datagrams of an entry one by one.

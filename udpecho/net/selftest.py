@@ -11,18 +11,28 @@ from udpecho.net.batch_sender import BatchSender
 from udpecho.net.linux import sockopt
 
 
-@lru_cache(1)
 def unsupportedReason() -> str | None:
-    """Send a few datagrams through a pair of sockets, and back; C{None} if batches work here, else why not."""
+    """Why batches do not work here; C{None} if they do. A test that the system refuses is done again next time: there may be
+    no descriptor left, or the loopback interface may be down.
+    """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
-            for sock in (near, far):
-                sock.bind(("127.0.0.1", 0))
-                sock.setblocking(False)
-            near.connect(far.getsockname())
-            return _mismatch(near, far)
+        return provenMismatch()
     except OSError as e:
         return e.strerror or str(e)
+
+
+@lru_cache(1)
+def provenMismatch() -> str | None:
+    """Send a few datagrams through a pair of sockets, and back, once in a process; C{None} if all is right, else what is not.
+
+    @raise OSError: if the test cannot be done; the next call does it.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        for sock in (near, far):
+            sock.bind(("127.0.0.1", 0))
+            sock.setblocking(False)
+        near.connect(far.getsockname())
+        return _mismatch(near, far)
 
 
 def _mismatch(near: socket.socket, far: socket.socket) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import time
+from collections.abc import Callable
 from math import inf
 
 #: How the kernel rejects C{UDP_SEGMENT} (C{udp_send_skb}): an argument out of its range, a device that cannot make checksums, a
@@ -13,13 +15,23 @@ REFUSALS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 MAX_SEGMENTS = 64
 
 
-class SegmentLimits:
-    """Remembers, for each cause, which GSO batches the system has refused.
+#: Seconds for which a refusal is remembered: routes, devices and their settings change.
+REMEMBERED = 600.0
 
-    @ivar refusedAny: whether any was refused so far.
+
+class SegmentLimits:
+    """Remembers, for each cause and for L{REMEMBERED} seconds, which GSO batches the system has refused.
+
+    @ivar refusedAny: whether any refusal is remembered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._logged: set[str] = set()
+        self._end = inf
+        self._forget()
+
+    def _forget(self) -> None:
         self.refusedAny = False
         self._off = False
         # The fewest datagrams, and the shortest ones, that were refused.
@@ -27,14 +39,24 @@ class SegmentLimits:
 
     def allow(self, segment: int, count: int) -> bool:
         """Whether to try a batch of C{count} datagrams of C{segment} bytes."""
+        if self.refusedAny and self._seconds() >= self._end:
+            self._forget()
         return not self._off and count < self._fewest and segment < self._shortest
 
-    def refused(self, number: int, segment: int, count: int) -> str:
+    def refused(self, number: int, segment: int, count: int) -> str | None:
         """Remember a batch that was refused, although its datagrams can be sent one by one.
 
-        @return: the cause, for the log.
+        @return: the cause, for the log; C{None} if it has been returned before.
         """
-        self.refusedAny = True
+        if not self.refusedAny:
+            self.refusedAny, self._end = True, self._seconds() + REMEMBERED
+        cause = self._remember(number, segment, count)
+        if cause in self._logged:
+            return None
+        self._logged.add(cause)
+        return cause
+
+    def _remember(self, number: int, segment: int, count: int) -> str:
         if number == errno.EIO:
             self._off = True
             return "the device cannot make checksums"

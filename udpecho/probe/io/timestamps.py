@@ -138,15 +138,25 @@ def enable(sock: socket.socket) -> bool:
     return True
 
 
-@lru_cache(1)
 def noTimestampsReason() -> str | None:
-    """Prove on this machine that the kernel stamps datagrams, and numbers them; C{None} if it does, else why not."""
+    """Why the kernel's timestamps cannot be used; C{None} if they can. A test that the system refuses is done again at the next
+    call.
+    """
     if not sockopt.available:
         return "only Linux has them"
     try:
-        return waitForTimestamping()
+        return provenFault()
     except OSError as e:
         return e.strerror or str(e)
+
+
+@lru_cache(1)
+def provenFault() -> str | None:
+    """Prove, once in a process, that the kernel stamps datagrams, and numbers them; C{None} if it does, else what is wrong.
+
+    @raise OSError: if the test cannot be done; the next call does it.
+    """
+    return waitForTimestamping()
 
 
 def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
