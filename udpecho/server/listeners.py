@@ -95,6 +95,7 @@ class Listeners(ABC):
     ports: list[BoundPort] = field(default_factory=list, init=False)
     counters: CountersView = field(init=False)
     guardStats: Guard | WorkerGuardStats = field(init=False)
+    _pastKernelDrops: int = field(default=0, init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -143,10 +144,23 @@ class Listeners(ABC):
     def _adopt(self, sock: socket.socket) -> BoundPort:
         raise NotImplementedError
 
+    def reopen(self, port: BoundPort, interface: str) -> BoundPort:
+        """Open a port anew, with the same number on an interface, and close the old one.
+
+        @return: the new one.
+        @raise error.CannotListenError: if the system refuses; the old one stays open.
+        """
+        opened = self._listen(interface, boundAddress(port).port)
+        if _isOpen(port):
+            self._pastKernelDrops += port.getKernelDrops() or 0
+        self.ports[self.ports.index(port)] = opened
+        _abort(port)
+        return opened
+
     def abort(self) -> None:
         """Close the ports at once."""
         for port in self.ports:
-            port.abort() if isinstance(port, DatagramPort) else port.stopListening()
+            _abort(port)
         self.ports = []
 
     async def close(self) -> None:
@@ -158,7 +172,7 @@ class Listeners(ABC):
         """@see: L{EchoService.kernelDrops <udpecho.server.service.EchoService.kernelDrops>}"""
         counts = [port.getKernelDrops() for port in self.ports if _isOpen(port)]
         known = [number for number in counts if number is not None]
-        return sum(known) if known else None
+        return self._pastKernelDrops + sum(known) if known else None
 
     def smallBuffers(self) -> list[tuple[DatagramAddress, int]]:
         """The addresses whose receive buffers are smaller than requested, with the sizes in bytes."""
@@ -287,6 +301,10 @@ def boundAddress(port: BoundPort) -> DatagramAddress:
     address = DatagramAddress((host.host, host.port))
     address.scopeID = int(getattr(host, "scopeID", 0))
     return address
+
+
+def _abort(port: BoundPort) -> None:
+    port.abort() if isinstance(port, DatagramPort) else port.stopListening()
 
 
 def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:

@@ -20,6 +20,7 @@ from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.reuseport import canShare
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.interface_watch import InterfaceWatch
 from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners
 from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 
@@ -84,6 +85,7 @@ class EchoService(Service):
 
             policy = _checkWorkers(reactor, guard, counters, sockets)
             self._listeners = WorkerListeners(reactor, where, options, log, policy)
+        self._interfaces = InterfaceWatch(self._listeners)
         self.counters = self._listeners.counters
         self.kernelDropsReported = 0
         self._hasBegun = False
@@ -130,6 +132,7 @@ class EchoService(Service):
 
     def _serves(self) -> None:
         self._isServing = True
+        self._interfaces.start()
         self._logAddresses()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -189,6 +192,7 @@ class EchoService(Service):
     async def _stop(self) -> None:
         listeners = self._listeners
         self._hasBegun = self._isServing = False
+        self._interfaces.stop()
         wasBound = bool(listeners.ports)
         await listeners.drain()
         lost = (listeners.kernelDrops() or 0) - self.kernelDropsReported

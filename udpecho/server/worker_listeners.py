@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet import defer, error
@@ -36,9 +37,8 @@ class WorkerListeners(Listeners):
         """Bind the sockets, and make the pool: there may be no memory left for its counters."""
         super().bind()
         if self._pool is None:
-            sockets = list(zip(*(group.sockets for group in self._groups())))
             try:
-                pool = self._pool = WorkerPool(self.reactor, sockets, self.log, self._settings())
+                pool = self._pool = WorkerPool(self.reactor, self._sockets(), self.log, self._settings())
             except OSError as e:
                 host = self.addresses[0].host
                 self.abort()
@@ -48,6 +48,16 @@ class WorkerListeners(Listeners):
 
     def _groups(self) -> list[SocketGroup]:
         return [port for port in self.ports if isinstance(port, SocketGroup)]
+
+    def _sockets(self) -> list[tuple[socket.socket, ...]]:
+        return list(zip(*(group.sockets for group in self._groups())))
+
+    def reopen(self, port: BoundPort, interface: str) -> BoundPort:
+        """As L{Listeners.reopen}; other workers take the places of those that have the old sockets."""
+        opened = super().reopen(port, interface)
+        if self._pool is not None:
+            self._pool.serve(self._sockets())
+        return opened
 
     def _settings(self) -> dict[str, Any]:
         return toWorkerSettings(self.options, self.policy)

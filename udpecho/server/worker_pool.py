@@ -77,6 +77,12 @@ class WorkerSlot:
         if self.process is not None:
             self.process.send("change", self._pool.settings)
 
+    def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on other sockets: another process takes the place of this one."""
+        self._sockets = sockets
+        if self.process is not None:
+            self.process.stop()
+
     def stop(self) -> None:
         """Have the process answer what is queued, and end. If there is none, and something is queued, start one."""
         cancel(self._waiting)
@@ -181,6 +187,11 @@ class WorkerPool:
         self.settings = settings
         for slot in self._slots:
             slot.change()
+
+    def serve(self, sockets: Sequence[Sequence[socket.socket]]) -> None:
+        """Serve on other sockets from now on, as many for each worker as before."""
+        for slot, parts in zip(self._slots, sockets):
+            slot.serve(parts)
 
     def undrained(self) -> list[int]:
         """After the stop, the indices of the workers whose process failed, or that had none."""
