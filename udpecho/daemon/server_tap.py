@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from ipaddress import ip_address
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from udpecho.daemon.environment import readPassed, removePassed
 from udpecho.daemon.service import Daemon, NewSettings
 from udpecho.daemon.socket_activation import ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, checkLibrary, exitOnStartError
@@ -33,6 +34,7 @@ class Options(usage.Options):
     """The options of C{twistd udpecho}, which are those of L{OPTIONS}.
 
     @ivar commandLine: the file behind the command line, if it has one or if it matters what the command line itself has.
+    @ivar passed: what systemd has passed in the environment.
     """
 
     synopsis = "[options]"
@@ -48,6 +50,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        self.passed = readPassed(os.environ)
         self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -139,24 +142,25 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     running: Any = reactor
+    removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
     echo = EchoService(
         running,
         options["port"],
         options["interface"] or None,
         guard=policy,
-        sockets=_activatedSockets(options["socket-activation"]),
+        sockets=_activatedSockets(options.passed, options["socket-activation"]),
         options=serviceOptions,
     )
     reload = None if options["config"] is None else _Reload(options)
     return _CommandLineDaemon(
-        running, echo, os.environ, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
+        running, echo, options.passed, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
     )
 
 
-def _activatedSockets(selection: Sequence[str]) -> list[socket.socket] | None:
+def _activatedSockets(passed: MutableMapping[str, str], selection: Sequence[str]) -> list[socket.socket] | None:
     try:
-        return activatedSockets(os.environ, selection) if selection else None
+        return activatedSockets(passed, selection) if selection else None
     except ActivationError as e:
         raise CannotStart(str(e)) from None
 
