@@ -98,7 +98,7 @@ class CommandTests:
             manager.until("READY=1")
 
     @needsIPv6
-    @pytest.mark.parametrize("service", list(filter(isServer, SERVICES)))
+    @pytest.mark.parametrize("service", [name for name in SERVICES if isServer(name)])
     def test_echoes(self, service: str, processes: Processes) -> None:
         """The server answers on port 7, over IPv4 and over IPv6."""
         with self.started(service, processes):

@@ -1,9 +1,9 @@
-"""What systemd passes in the environment (C{sd_listen_fds(3)}, C{sd_notify(3)}, C{sd_watchdog_enabled(3)}), read once and first.
+"""What systemd passes in the environment, read once and first: C{sd_listen_fds(3)}, C{sd_notify(3)}, C{sd_watchdog_enabled(3)}.
 
-The variables are there for anybody. Twisted removes C{LISTEN_PID} and C{LISTEN_FDS} when C{twisted.internet.endpoints} is first
-imported: for C{--metrics}, by a C{.tac} file, or by another plugin while C{twistd} makes its list of plugins, which is before any
-code of ours runs. So they are read before a command line is, and what is missing by then is read from the environment that the
-process was started with, which nothing changes.
+The variables are there for anybody. Twisted removes C{LISTEN_PID} and C{LISTEN_FDS} when C{twisted.internet.endpoints} is
+first imported: for C{--metrics}, by a C{.tac} file, or by another plugin while C{twistd} makes its list of plugins, which is
+before any code of ours runs. So they are read before a command line is. What is missing by then is read from the environment
+that the process was started with, which nothing changes.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import readPassed, removePassed
 from udpecho.daemon.service import Daemon, NewSettings
-from udpecho.daemon.socket_activation import ActivationError, activatedSockets
+from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, checkLibrary, exitOnStartError
 from udpecho.net.reuseport import canShare
 from udpecho.parsing import optionValue
@@ -44,7 +44,7 @@ class Options(usage.Options):
     optParameters = [
         [option.name, option.short, option.default, _usage(option)]
         for option in OPTIONS.values()
-        if option.kind not in (LIST, SWITCH) and option.name != "check-config"
+        if option.kind not in (LIST, SWITCH)
     ]
     optFlags = [[option.name, option.short, _usage(option)] for option in OPTIONS.values() if option.kind == SWITCH]
 
@@ -54,18 +54,31 @@ class Options(usage.Options):
         self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read a command line, and the file that it names."""
+        """Read a command line, and the file that it names.
+
+        @raise SystemExit: after C{--check-config}.
+        """
         self.arguments = list(sys.argv[1:] if options is None else options)
         # A server without a file starts sooner without the modules that read one.
-        if any(argument.startswith(("--c", "--s")) for argument in self.arguments):
-            from udpecho.daemon.command_line import expand
-            from udpecho.daemon.config_file import ConfigurationError
+        if not any(argument.startswith(("--c", "--s")) for argument in self.arguments):
+            super().parseOptions(self.arguments)
+            return
+        from udpecho.daemon.command_line import check, fileToCheck
+        from udpecho.daemon.config_file import ConfigurationError
 
-            try:
-                self.commandLine = expand(self, self.arguments)
-            except ConfigurationError as e:
-                raise usage.UsageError(str(e)) from None
-        super().parseOptions(self.arguments if self.commandLine is None else list(self.commandLine.arguments))
+        path = fileToCheck(self, self.arguments)
+        if path is not None:
+            raise SystemExit(check(path, self._parseWithFile))
+        try:
+            self._parseWithFile()
+        except ConfigurationError as e:
+            raise usage.UsageError(str(e)) from None
+
+    def _parseWithFile(self) -> None:
+        from udpecho.daemon.command_line import expand
+
+        self.commandLine = expand(self, self.arguments)
+        super().parseOptions(list(self.commandLine.arguments))
 
     def postOptions(self) -> None:
         """@raise usage.UsageError: if a value is wrong, or excludes another."""
@@ -80,12 +93,17 @@ class Options(usage.Options):
         self._checkActivation()
 
     def _checkActivation(self) -> None:
-        if self["socket-activation"]:
-            found = self.commandLine
-            if self["interface"] or (found is not None and ("port" in found.given or "port" in found.values)):
-                raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
-            if self["workers"] > 1:
-                raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
+        names = self["socket-activation"]
+        if not names:
+            return
+        found = self.commandLine
+        if self["interface"] or (found is not None and ("port" in found.given or "port" in found.values)):
+            raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
+        if self["workers"] > 1:
+            raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
+        again = [name for index, name in enumerate(names) if name in names[:index] or (ALL in names and name != ALL)]
+        if again:
+            raise usage.UsageError(f"--socket-activation: each socket must be selected once, got {again[0]!a} again")
 
     def _checkInterfaces(self) -> None:
         for interface, other in permutations(self["interface"], 2):
@@ -108,12 +126,6 @@ def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
     return add
 
 
-def _checkConfig(self: Options, path: str) -> None:
-    from udpecho.daemon.command_line import check
-
-    raise SystemExit(check(path, lambda arguments: type(self)().parseOptions(arguments)))
-
-
 def _addMethods() -> None:
     """Twisted calls methods for the options that it does not store itself."""
     for option in OPTIONS.values():
@@ -122,8 +134,6 @@ def _addMethods() -> None:
             setattr(Options, f"opt_{option.name.replace('-', '_')}", method)
             if option.short is not None:
                 setattr(Options, f"opt_{option.short}", method)
-    _checkConfig.__doc__ = OPTIONS["check-config"].help
-    Options.opt_check_config = _checkConfig  # type: ignore[attr-defined]
 
 
 _addMethods()
