@@ -81,8 +81,14 @@ WRONG: list[tuple[Callable[[str], Any], str, list[str]]] = [
     (
         parsing.parseInterface,
         "interface must be an IP address, as in 127.0.0.1, ::1 or 0.0.0.0",
-        ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]", "224.0.0.1", "ff02::1", "255.255.255.255"],
+        ["", "localhost", "eth0", "1.2.3", "127.0.0.1:7", "[::1]", "224.0.0.1", "ff02::1", "255.255.255.255", "fe80::1%"],
     ),
+    (
+        parsing.parseInterface,
+        "interface must have a scope if its address is link-local, as in fe80::1%eth0, and only then",
+        ["fe80::1", "FEBF::1", "::1%lo", "::%2", "2001:db8::1%eth0"],
+    ),
+    (parsing.parseInterface, "interface must be an IPv4 address as itself, 127.0.0.1", ["::ffff:127.0.0.1", "::FFFF:7f00:1"]),
     (
         parsing.parseLocalAddress,
         "local address must be an IP address, as in 127.0.0.1",
@@ -174,6 +180,7 @@ class ValueTests:
             (parsing.parseRate, "1M", 1e6),
             (parsing.parseInterface, "0.0.0.0", "0.0.0.0"),
             (parsing.parseInterface, "::", "::"),
+            (parsing.parseInterface, "fe80::1%eth0", "fe80::1%eth0"),
             (parsing.parseAddress, "localhost:7", ("localhost", 7)),
             (parsing.parseAddress, "127.0.0.1:65535", ("127.0.0.1", 65535)),
             (parsing.parseAddress, "[::1]:1234", ("::1", 1234)),

@@ -10,10 +10,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from ipaddress import IPv6Address, ip_address
 from typing import TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from udpecho.addresses import MAX_PAYLOAD_IPV6, isGroup
 
@@ -213,9 +215,16 @@ def parseTOS(text: str) -> int:
 
 
 def parseInterface(text: str) -> str:
-    """Read a local address to listen on."""
-    if not (isIPAddress(text) or isIPv6Address(text)) or isGroup(text):
+    """Read a local address to listen on: a link-local IPv6 one with its scope, as in C{fe80::1%eth0}."""
+    if not (isIPAddress(text) or isIPv6Address(text)) or text.endswith("%") or isGroup(text):
         raise _error("interface must be an IP address, as in 127.0.0.1, ::1 or 0.0.0.0", text)
+    address = ip_address(text.partition("%")[0])
+    # The system binds none of these.
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            raise _error(f"interface must be an IPv4 address as itself, {address.ipv4_mapped}", text)
+        if address.is_link_local != ("%" in text):
+            raise _error("interface must have a scope if its address is link-local, as in fe80::1%eth0, and only then", text)
     return text
 
 
@@ -254,24 +263,49 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def parseEndpoint(text: str) -> str:
-    """Read the description of an endpoint to listen on, as in C{tcp:9107:interface=127.0.0.1}."""
+    """Read the description of an endpoint to listen on, as in C{tcp:9107:interface=127.0.0.1}. Whether systemd passes the
+    socket of a C{systemd:} endpoint is known at the start only.
+    """
     # Only few want one, and Twisted's endpoints take a while to import.
     from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
+    from twisted.internet.protocol import Factory
 
     rule = "endpoint must be one to listen on, as in tcp:9107:interface=127.0.0.1 or tcp6:9107:interface=\\:\\:1"
-    port = re.match(r"(?:tcp6?|ssl):(?:port=)?([^:=]*)(?::|$)", text)
-    if port is not None:
-        parsePort(port[1], lowest=0)
+    if re.fullmatch(r"systemd:(domain=)?(INET6?|UNIX):(index=[0-9]{1,4}|name=[^:]+)", text):
+        return text
+    failures: list[Failure] = []
     try:
-        # An endpoint keeps its reactor until it listens, and this one never does.
-        endpoint = serverFromString(object(), text)
+        endpoint = serverFromString(_Listener(), text)
+        # Other endpoints may do more than to call the reactor.
+        if re.match("(haproxy:)?(tcp6?|ssl|unix):", text):
+            endpoint.listen(Factory()).addErrback(failures.append)
     except Exception:
         # The parsers of the parts raise exceptions of any kind.
         raise _error(rule, text) from None
     # One has no path, the other is a single connection.
     if re.fullmatch(r"unix:(address=)?", text) or isinstance(endpoint, StandardIOEndpoint):
         raise _error(rule, text)
+    if failures:
+        failures[0].raiseException()
     return text
+
+
+class _Listener:
+    """A reactor that only checks what an endpoint would listen on, for what no system binds."""
+
+    def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
+        parsePort(str(port), lowest=0)
+        parseNumber(str(backlog), 0, 2**31 - 1, "backlog")
+        if isIPAddress(interface) or isIPv6Address(interface):
+            parseInterface(interface)
+
+    def listenSSL(self, port: int, factory: object, context: object, backlog: int = 50, interface: str = "") -> None:
+        self.listenTCP(port, factory, backlog, interface)
+
+    def listenUNIX(self, address: str, factory: object, backlog: int = 50, mode: int = 0o666, wantPID: int = 0) -> None:
+        # sockaddr_un has 108 bytes for a path and its NUL, unix(7).
+        if len(os.fsencode(address)) > 107:
+            raise _error("path of a socket must have 107 bytes at most", address)
 
 
 def checkTimeout(timeout: float) -> None:

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deployment import DEPLOYMENT, KUBERNETES, instruction, instructions, run
+from tests.support.deployment import DEPLOYMENT, KUBERNETES, SERVICES, UNITS, instruction, instructions, run, settings, unit
 from tests.support.guards import tool, without
 from tests.support.processes import Processes, command
 from tests.support.running import udpSocket, unusedPort
 from udpecho.daemon import config_file
 from udpecho.server.settings import FILE_OPTIONS
 
-UNITS = DEPLOYMENT / "systemd"
-SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 #: Options of C{twistd udpecho} itself, which no file has.
 COMMAND_LINE = {"config", "check-config"}
 
@@ -71,25 +69,6 @@ class SampleTests:
 
 
 # systemd
-
-
-def unit(name: str) -> dict[str, list[tuple[str, str]]]:
-    """A unit's settings by section, in their order, as names may come several times."""
-    sections: dict[str, list[tuple[str, str]]] = {}
-    section = ""
-    for line in (UNITS / name).read_text().splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-            sections[section] = []
-        elif line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            sections[section].append((key, value))
-    return sections
-
-
-def settings(name: str, section: str, key: str) -> list[str]:
-    """All values of a setting."""
-    return [value for found, value in unit(name)[section] if found == key]
 
 
 @pytest.fixture

@@ -143,7 +143,11 @@ class ParseEndpointTests:
     """L{parseEndpoint}."""
 
     @pytest.mark.parametrize(
-        "text", ["tcp:9107:interface=127.0.0.1", "tcp:9107", "tcp:port=0", "tcp6:9107:interface=\\:\\:1", "unix:/run/m.sock"]
+        "text",
+        [
+            *("tcp:9107:interface=127.0.0.1", "tcp:9107", "tcp:port=0", "tcp6:9107:interface=\\:\\:1", "unix:/run/m.sock"),
+            *("haproxy:tcp:9107", "systemd:domain=INET:index=99", "systemd:INET6:name=metrics"),
+        ],
     )
     def test_good(self, text: str) -> None:
         """A description of an endpoint is returned as it is."""
@@ -166,7 +170,8 @@ class ParseEndpointTests:
                 "tcp6:x",
                 "ssl:9107:privateKey=/nonexistent",
                 "stdio:",
-                "systemd:domain=INET:index=99",
+                "systemd:domain=INET",
+                "haproxy:tcp:99999",
             ),
             *("tcp:9107:backlog=x", "tcp:9107:interface=127.0.0.1:interface"),
         ],

@@ -14,6 +14,8 @@ from tests.support.source import ROOT
 
 DEPLOYMENT = ROOT / "docs" / "deployment"
 KUBERNETES = DEPLOYMENT / "kubernetes"
+UNITS = DEPLOYMENT / "systemd"
+SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 #: The metrics of the server, with their labels.
 METRICS = {
     "udpecho_received_datagrams_total": set[str](),
@@ -61,6 +63,25 @@ def run(*arguments: str | Path, directory: Path | None = None) -> str:
     )
     assert done.returncode == 0, f"{done.args}:\n{done.stdout}"
     return done.stdout
+
+
+def unit(name: str) -> dict[str, list[tuple[str, str]]]:
+    """A unit's settings by section, in their order, as names may come several times."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    section = ""
+    for line in (UNITS / name).read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+            sections[section] = []
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            sections[section].append((key, value))
+    return sections
+
+
+def settings(name: str, section: str, key: str) -> list[str]:
+    """All values of a setting."""
+    return [value for found, value in unit(name)[section] if found == key]
 
 
 def instructions() -> list[tuple[str, str]]:

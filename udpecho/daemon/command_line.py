@@ -25,6 +25,7 @@ class CommandLine:
     """A command line, with the file that it names.
 
     @ivar arguments: those of both, for C{usage.Options.parseOptions}.
+    @ivar values: those of the file.
     @ivar given: the names of the options in the command line itself.
     """
 
@@ -34,16 +35,22 @@ class CommandLine:
 
 
 def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
-    """Read the file that a command line names with C{--config}, if it does. Errors in the command line itself are left for
-    C{options} to report.
+    """Read the file that a command line names with C{--check-config} or C{--config}, if it does. Errors in the command line
+    itself are left for C{options} to report.
 
     @raise ConfigurationError: if the file cannot be used.
     """
     pairs = _pairs(options, arguments)
     given = frozenset(name for name, _ in pairs)
-    paths = [path for name, path in pairs if name == "config"]
+    paths = _valuesOf("check-config", pairs) or _valuesOf("config", pairs)
     values = read(paths[-1]) if paths else {}
     return CommandLine((*merge(values, given), *arguments), values, given)
+
+
+def fileToCheck(options: usage.Options, arguments: Sequence[str]) -> str | None:
+    """The file that a command line names with C{--check-config}, if it does."""
+    paths = _valuesOf("check-config", _pairs(options, arguments))
+    return paths[-1] if paths else None
 
 
 def merge(values: Values, given: Collection[str] = ()) -> list[str]:
@@ -70,21 +77,26 @@ def compare(before: Values, after: Values, given: Collection[str] = ()) -> Chang
     return Changes(applicable, tuple(name for name in changed if name not in applicable))
 
 
-def check(path: str, use: Callable[[list[str]], object]) -> int:
-    """C{--check-config}: print the problems of a file, or that it has none.
+def check(path: str, parse: Callable[[], object]) -> int:
+    """C{--check-config}: print the problems of a file and of the options that were given with it, or that there are none.
 
-    @param use: reads the equivalent arguments, and raises C{usage.UsageError} if they exclude each other.
+    @param parse: reads all of them as the start would. It raises L{ConfigurationError} if the file cannot be used, and
+        C{usage.UsageError} if another option is wrong, or if options exclude each other.
     @return: an exit status, 0 or 1.
     """
     problems: Sequence[str] = ()
     try:
-        use(merge(read(path)))
+        parse()
     except ConfigurationError as e:
         problems = e.problems
     except usage.UsageError as e:
         problems = [f"{printable(path)}: {e}"]
     print(*(problems or [f"{printable(path)}: ok"]), sep="\n")
     return 1 if problems else 0
+
+
+def _valuesOf(option: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return [value for name, value in pairs if name == option]
 
 
 def _pairs(options: usage.Options, arguments: Sequence[str]) -> list[tuple[str, str]]:

@@ -92,9 +92,14 @@ class MetricsService(Service):
     def _bind(self) -> None:
         if self._binding is not None:
             return
+        try:
+            endpoint = serverFromString(self._reactor, self._description)
+        except LookupError:
+            reason = LookupError("systemd has passed no such socket")
+            raise CannotServeMetrics(self._description, None, reason) from None
         # Twisted's own endpoints have bound when listen() returns; one of a plug-in may fail later.
         failures: list[Failure] = []
-        binding = serverFromString(self._reactor, self._description).listen(self._site)
+        binding = endpoint.listen(self._site)
         binding.addCallback(self._bound)
         binding.addErrback(lambda failure: failures.append(failure) if self._binding is None else self._failed(failure))
         if not failures:
@@ -105,8 +110,8 @@ class MetricsService(Service):
             port.stopListening()
         failures[0].trap(error.CannotListenError, OSError)
         # The stock port passes an OSError on as it is if it is bound and cannot listen, or has no address.
-        reason: Any = failures[0].value
-        raise CannotServeMetrics(self._description, None, getattr(reason, "socketError", reason)) from None
+        failure: Any = failures[0].value
+        raise CannotServeMetrics(self._description, None, getattr(failure, "socketError", failure)) from None
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from ipaddress import ip_address
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from udpecho.daemon.environment import readPassed, removePassed
 from udpecho.daemon.service import Daemon, NewSettings
-from udpecho.daemon.socket_activation import ActivationError, activatedSockets
+from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, checkLibrary, exitOnStartError
 from udpecho.net.reuseport import canShare
 from udpecho.parsing import optionValue
@@ -33,6 +34,7 @@ class Options(usage.Options):
     """The options of C{twistd udpecho}, which are those of L{OPTIONS}.
 
     @ivar commandLine: the file behind the command line, if it has one or if it matters what the command line itself has.
+    @ivar passed: what systemd has passed in the environment.
     """
 
     synopsis = "[options]"
@@ -42,27 +44,41 @@ class Options(usage.Options):
     optParameters = [
         [option.name, option.short, option.default, _usage(option)]
         for option in OPTIONS.values()
-        if option.kind not in (LIST, SWITCH) and option.name != "check-config"
+        if option.kind not in (LIST, SWITCH)
     ]
     optFlags = [[option.name, option.short, _usage(option)] for option in OPTIONS.values() if option.kind == SWITCH]
 
     def __init__(self) -> None:
         super().__init__()
+        self.passed = readPassed(os.environ)
         self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read a command line, and the file that it names."""
+        """Read a command line, and the file that it names.
+
+        @raise SystemExit: after C{--check-config}.
+        """
         self.arguments = list(sys.argv[1:] if options is None else options)
         # A server without a file starts sooner without the modules that read one.
-        if any(argument.startswith(("--c", "--s")) for argument in self.arguments):
-            from udpecho.daemon.command_line import expand
-            from udpecho.daemon.config_file import ConfigurationError
+        if not any(argument.startswith(("--c", "--s")) for argument in self.arguments):
+            super().parseOptions(self.arguments)
+            return
+        from udpecho.daemon.command_line import check, fileToCheck
+        from udpecho.daemon.config_file import ConfigurationError
 
-            try:
-                self.commandLine = expand(self, self.arguments)
-            except ConfigurationError as e:
-                raise usage.UsageError(str(e)) from None
-        super().parseOptions(self.arguments if self.commandLine is None else list(self.commandLine.arguments))
+        path = fileToCheck(self, self.arguments)
+        if path is not None:
+            raise SystemExit(check(path, self._parseWithFile))
+        try:
+            self._parseWithFile()
+        except ConfigurationError as e:
+            raise usage.UsageError(str(e)) from None
+
+    def _parseWithFile(self) -> None:
+        from udpecho.daemon.command_line import expand
+
+        self.commandLine = expand(self, self.arguments)
+        super().parseOptions(list(self.commandLine.arguments))
 
     def postOptions(self) -> None:
         """@raise usage.UsageError: if a value is wrong, or excludes another."""
@@ -77,12 +93,17 @@ class Options(usage.Options):
         self._checkActivation()
 
     def _checkActivation(self) -> None:
-        if self["socket-activation"]:
-            found = self.commandLine
-            if self["interface"] or (found is not None and ("port" in found.given or "port" in found.values)):
-                raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
-            if self["workers"] > 1:
-                raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
+        names = self["socket-activation"]
+        if not names:
+            return
+        found = self.commandLine
+        if self["interface"] or (found is not None and ("port" in found.given or "port" in found.values)):
+            raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
+        if self["workers"] > 1:
+            raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
+        again = [name for index, name in enumerate(names) if name in names[:index] or (ALL in names and name != ALL)]
+        if again:
+            raise usage.UsageError(f"--socket-activation: each socket must be selected once, got {again[0]!a} again")
 
     def _checkInterfaces(self) -> None:
         for interface, other in permutations(self["interface"], 2):
@@ -105,12 +126,6 @@ def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
     return add
 
 
-def _checkConfig(self: Options, path: str) -> None:
-    from udpecho.daemon.command_line import check
-
-    raise SystemExit(check(path, lambda arguments: type(self)().parseOptions(arguments)))
-
-
 def _addMethods() -> None:
     """Twisted calls methods for the options that it does not store itself."""
     for option in OPTIONS.values():
@@ -119,8 +134,6 @@ def _addMethods() -> None:
             setattr(Options, f"opt_{option.name.replace('-', '_')}", method)
             if option.short is not None:
                 setattr(Options, f"opt_{option.short}", method)
-    _checkConfig.__doc__ = OPTIONS["check-config"].help
-    Options.opt_check_config = _checkConfig  # type: ignore[attr-defined]
 
 
 _addMethods()
@@ -139,24 +152,25 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     running: Any = reactor
+    removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
     echo = EchoService(
         running,
         options["port"],
         options["interface"] or None,
         guard=policy,
-        sockets=_activatedSockets(options["socket-activation"]),
+        sockets=_activatedSockets(options.passed, options["socket-activation"]),
         options=serviceOptions,
     )
     reload = None if options["config"] is None else _Reload(options)
     return _CommandLineDaemon(
-        running, echo, os.environ, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
+        running, echo, options.passed, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
     )
 
 
-def _activatedSockets(selection: Sequence[str]) -> list[socket.socket] | None:
+def _activatedSockets(passed: MutableMapping[str, str], selection: Sequence[str]) -> list[socket.socket] | None:
     try:
-        return activatedSockets(os.environ, selection) if selection else None
+        return activatedSockets(passed, selection) if selection else None
     except ActivationError as e:
         raise CannotStart(str(e)) from None
 

@@ -59,7 +59,7 @@ class Daemon(Service):
         payloadSize: int | None = None,
     ) -> None:
         """@param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider that C{echo} can run on too.
-        @param environment: the environment of the process; systemd's variables are removed from it.
+        @param environment: what systemd has passed; what is used is removed from it.
         @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
         @param reload: reads the configuration again; raises C{ValueError} if it is wrong.
         @param payloadSize: the longest payload that the service answers, in bytes; C{None} for any.

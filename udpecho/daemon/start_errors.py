@@ -69,7 +69,5 @@ def exitOnStartError(start: Callable[[], None]) -> None:
         address = formatAddress((e.interface, e.port))
         reason = e.socketError
         hint = _hints.get(reason.errno, "")
-        if reason.errno == errno.EINVAL and e.interface.lower().startswith("fe80:"):
-            hint = f"; name its interface, as in {e.interface}%eth0"
         sentence = f"cannot listen on {address}: {reason.strerror}"
         raise CannotStart(sentence + hint, sentence, f"{reason.strerror}: {address}") from None
