@@ -54,8 +54,9 @@ class EchoService(Service):
     ) -> None:
         """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers C{IReactorProcess} too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
-        @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
-            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, without IPv4.
+        @param interfaces: the local IP addresses to bind. By default C{127.0.0.1} and C{::1}, or the one that the machine has.
+            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, without IPv4. Without IPv6 in the kernel there is a warning, and
+            the others are served.
         @param guard: decides who is answered, or the policy of the guard that does. With a policy that refuses loops, replies
             have one hop less left than the datagrams that they answer.
         @param counters: the counters to use.
