@@ -27,6 +27,7 @@ from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
+from udpecho.net.stopping import stopAll
 from udpecho.parsing import parseInterface
 from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
@@ -159,7 +160,7 @@ class Listeners(ABC):
     async def close(self) -> None:
         """Close the ports."""
         ports, self.ports = self.ports, []
-        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
+        await stopAll({str(boundAddress(port)): port.stopListening for port in ports})
 
     def kernelDrops(self) -> int | None:
         """@see: L{EchoService.kernelDrops <udpecho.server.service.EchoService.kernelDrops>}"""

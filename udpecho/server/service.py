@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -17,6 +17,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.reuseport import canShare
+from udpecho.net.stopping import stopAll
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners
@@ -189,16 +190,23 @@ class EchoService(Service):
         listeners = self._listeners
         self._hasBegun = self._isServing = False
         wasBound = bool(listeners.ports)
-        await listeners.drain()
-        lost = (listeners.kernelDrops() or 0) - self.kernelDropsReported
+        steps: dict[str, Callable[[], object]] = {
+            "answering": listeners.drain,
+            "the count of the kernel": self._logKernelDrops,
+            "the ports": listeners.close,
+        }
+        for name, step in steps.items():
+            await stopAll({name: step})
+        if wasBound:
+            _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
+
+    def _logKernelDrops(self) -> None:
+        lost = (self._listeners.kernelDrops() or 0) - self.kernelDropsReported
         if lost > 0:
             _log.warn(
                 "the kernel dropped {kernelDropped} datagrams before they were received: --receive-buffer helps against bursts",
                 kernelDropped=lost,
             )
-        await listeners.close()
-        if wasBound:
-            _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
     def _logAddresses(self) -> None:
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
