@@ -8,7 +8,6 @@ import gzip
 import os
 import re
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -382,17 +381,6 @@ class ServiceTests:
                 await defer.gatherResults([service.stopService(), service.stopService()])
 
         runOnce(check)
-
-    def test_unix(self, runOnce: Run, tmp_path: Path) -> None:
-        """The endpoint may be a UNIX socket, which the stop removes."""
-
-        async def work(pages: Pages) -> None:
-            status, _, _ = await pages.get("/metrics")
-            assert status == 200
-
-        path = tmp_path / "socket"
-        serving(runOnce, work, description=f"unix:{path}")
-        assert not path.exists()
 
     def test_stop(self, run: Run) -> None:
         """The stop closes connections that are idle, slow, wait for a check, or do not read; when it has

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.client.connect import echo
 from udpecho.interfaces import Reactor
+from udpecho.net.open import canBind
 
 #: Seconds until the reply must arrive.
 HEALTH_TIMEOUT = 1.0
@@ -52,7 +53,8 @@ class SelfEcho:
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """@return: fires, within the timeout, with a mapping of each address, as in C{"[::1]:1234"}, to C{None} if the reply
-        arrived, else to the reason why not. It is empty if the server does not listen. May be cancelled; the self-echo ends
+        arrived, else to the reason why not. A wildcard address is not checked on a machine without the loopback address of its
+        family, and works. The mapping is empty if the server does not listen. May be cancelled; the self-echo ends
         when all of its checks are cancelled.
         """
         if self._resultTime is not None and 0 <= self._reactor.seconds() - self._resultTime < AGE:
@@ -67,17 +69,27 @@ class SelfEcho:
         return waiter
 
     async def _run(self) -> None:
-        addresses = list(self._addresses())
-        reasons = await defer.gatherResults(map(self._echo, addresses), consumeErrors=True)
+        results = await defer.gatherResults(map(self._echo, self._addresses()), consumeErrors=True)
         self._checking = None
-        self._result, self._resultTime = dict(zip(map(formatAddress, addresses), reasons)), self._reactor.seconds()
+        self._result, self._resultTime = dict(results), self._reactor.seconds()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(dict(self._result))
 
-    def _echo(self, address: DatagramAddress) -> defer.Deferred[str | None]:
-        echoed = echo(self._reactor, target(address), address.port, os.urandom(self._size), self._timeout)
-        return echoed.addCallbacks(lambda _: None, _reason)
+    def _echo(self, address: DatagramAddress) -> defer.Deferred[tuple[str, str | None]]:
+        host, name = target(address), formatAddress(address)
+
+        def failed(failure: Failure) -> Failure | tuple[str, str | None]:
+            # A cancel is not the server's fault.
+            if failure.check(defer.CancelledError):
+                return failure
+            # A wildcard address can be bound before the machine has an address of its family.
+            if address.host in _loopbackOf and not canBind(self._reactor, host):
+                return f"{name} (not checked: this machine has no {host})", None
+            return name, str(failure.value) or type(failure.value).__name__
+
+        echoed = echo(self._reactor, host, address.port, os.urandom(self._size), self._timeout)
+        return echoed.addCallbacks(lambda _: (name, None), failed)
 
     def _cancelOne(self, waiter: defer.Deferred[dict[str, str | None]]) -> None:
         self._waiting.remove(waiter)
@@ -91,10 +103,3 @@ def target(address: DatagramAddress) -> str:
     """@return: the host at which this machine reaches an address of its own: for a wildcard address that is loopback."""
     host = _loopbackOf.get(address.host, address.host)
     return f"{host}%{address.scopeID}" if address.scopeID else host
-
-
-def _reason(failure: Failure) -> Failure | str:
-    # A cancel is not the server's fault.
-    if failure.check(defer.CancelledError):
-        return failure
-    return str(failure.value) or type(failure.value).__name__

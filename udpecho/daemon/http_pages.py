@@ -6,13 +6,16 @@ limited, and so is the number of connections: a new one replaces the oldest.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet import defer, error
+from twisted.internet import defer, error, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -87,7 +90,14 @@ class MetricsService(Service):
         if binding is not None:
             binding.cancel()
         closed = defer.succeed(None) if port is None else defer.maybeDeferred(port.stopListening)
+        closed.addErrback(self._notRemoved, port)
         return closed.addCallback(lambda _: self._site.abortAll())
+
+    def _notRemoved(self, failure: Failure, port: Any) -> None:
+        # Without its privileges a daemon may be unable to remove the file of its UNIX socket, and Twisted does not go on then.
+        _log.warn("cannot remove {endpoint}: {reason}", endpoint=self._description, reason=str(failure.value))
+        if port.connected:
+            tcp.Port.connectionLost(port, connectionDone)
 
     def _bind(self) -> None:
         if self._binding is not None:
@@ -97,6 +107,8 @@ class MetricsService(Service):
         except LookupError:
             reason = LookupError("systemd has passed no such socket")
             raise CannotServeMetrics(self._description, None, reason) from None
+        if isinstance(endpoint, UNIXServerEndpoint):
+            removeStale(os.fsdecode(endpoint._address))
         # Twisted's own endpoints have bound when listen() returns; one of a plug-in may fail later.
         failures: list[Failure] = []
         binding = endpoint.listen(self._site)
@@ -120,6 +132,27 @@ class MetricsService(Service):
     def _failed(self, failure: Failure) -> None:
         if not failure.check(defer.CancelledError):
             _log.failure("cannot serve metrics on {description}", failure, description=self._description)
+
+
+def removeStale(path: str) -> None:
+    """Remove the socket of a server that was killed, and its lock. Twisted takes a lock for held while any process has the PID
+    in it: in a container that is 1, this process.
+
+    @param path: the file of the UNIX socket; the lock is a symbolic link to the PID.
+    """
+    lock = f"{path}.lock"
+    # A name in Linux's abstract namespace has a NUL, and no file: ValueError.
+    with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        # A server with a full backlog is not waited for.
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            os.unlink(lock)
+        except FileNotFoundError:
+            if os.readlink(lock) == str(os.getpid()):
+                os.unlink(lock)
 
 
 def _addressText(address: IAddress) -> str:

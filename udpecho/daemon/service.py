@@ -15,6 +15,7 @@ from udpecho.daemon.drop_log import DropLog
 from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import Reactor
+from udpecho.net.stopping import stopAll
 from udpecho.server.service import EchoService
 
 if TYPE_CHECKING:
@@ -133,16 +134,19 @@ class Daemon(Service):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
+        parts: dict[str, Callable[[], object]] = {}
         if self._watchdog is not None:
-            self._watchdog.stop()
-        self._drops.stop()
-        # The last line is about the rest.
-        self.echo.kernelDropsReported = self.echo.kernelDrops() or 0
-        stopping = [self.echo.stopService()]
+            parts["the watchdog"] = self._watchdog.stop
+        parts["the log of drops"] = self._stopDropLog
+        parts["the server"] = self.echo.stopService
         if self._pages is not None:
-            stopping.append(self._pages.stopService())
-        self._logWouldDrop()
-        return defer.gatherResults(stopping).addCallback(lambda _: None)
+            parts["the pages"] = self._pages.stopService
+        return stopAll(parts).addCallback(lambda _: stopAll({"the dry run": self._logWouldDrop}))
+
+    def _stopDropLog(self) -> None:
+        self._drops.stop()
+        # The last line of the server is about the rest.
+        self.echo.kernelDropsReported = self.echo.kernelDrops() or 0
 
     def _logWouldDrop(self) -> None:
         wouldDrop = self.echo.wouldDrop()

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import errno
+import re
+import time
 from collections.abc import Callable
 
 from twisted.internet import error
+from twisted.logger import Logger
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress
+from udpecho.net.sockets import TENTATIVE, duplicateDetection
 
 #: How much of an exception twistd prints on the terminal when it has gone to the background, in bytes, less C{"1 udpecho: "}.
 _maxSummary = 100 - 11
+#: Seconds in which an address must be usable. The detection takes about two, and starts anew when a link comes up.
+_detectionTimeout = 10
+_pollInterval = 0.05
+_log = Logger()
 _hints = {
     errno.EADDRINUSE: "; choose another --port",
     errno.EACCES: "; ports below 1024 are for root",
@@ -21,6 +29,12 @@ _hints = {
 
 class CannotServeMetrics(error.CannotListenError):
     """The HTTP pages cannot be served on their endpoint. C{interface} is that, as the user wrote it."""
+
+    @property
+    def host(self) -> str:
+        """The IP address of the endpoint, or an empty text."""
+        found = re.search(r"interface=((?:[^:\\]|\\.)*)", self.interface)
+        return "" if found is None else found[1].replace("\\", "")
 
     def __str__(self) -> str:
         reason = getattr(self.socketError, "strerror", None) or self.socketError
@@ -60,14 +74,39 @@ def checkLibrary() -> None:
 
 
 def exitOnStartError(start: Callable[[], None]) -> None:
-    """@raise CannotStart: if the system refuses an address of the daemon."""
+    """Bind the addresses of the daemon. At the boot one may be tentative for a while: that is waited for.
+
+    @raise CannotStart: if the system refuses one.
+    """
     try:
-        start()
+        _startWhenUsable(start)
+    except KeyboardInterrupt:
+        raise CannotStart("interrupted") from None
     except CannotServeMetrics as e:
-        raise CannotStart(f"{e}; choose another --metrics", str(e)) from None
+        state = duplicateDetection(e.host)
+        raise CannotStart(f"{e}; {f'the address is {state}' if state else 'choose another --metrics'}", str(e)) from None
     except error.CannotListenError as e:
         address = formatAddress((e.interface, e.port))
         reason = e.socketError
         hint = _hints.get(reason.errno, "")
+        state = duplicateDetection(e.interface)
+        if state is not None:
+            raise CannotStart(f"cannot listen on {address}: the address is {state}", f"{address} is {state}") from None
         sentence = f"cannot listen on {address}: {reason.strerror}"
         raise CannotStart(sentence + hint, sentence, f"{reason.strerror}: {address}") from None
+
+
+def _startWhenUsable(start: Callable[[], None]) -> None:
+    # Nothing else runs yet: the reactor is started later, and signals end the process.
+    for tries in range(int(_detectionTimeout / _pollInterval)):
+        try:
+            start()
+            return
+        except error.CannotListenError as e:
+            host = e.host if isinstance(e, CannotServeMetrics) else e.interface
+            if getattr(e.socketError, "errno", None) != errno.EADDRNOTAVAIL or duplicateDetection(host) != TENTATIVE:
+                raise
+        if not tries:
+            _log.info("waiting for {host}: the address is {state}", host=host, state=TENTATIVE)
+        time.sleep(_pollInterval)
+    start()

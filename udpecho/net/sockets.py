@@ -17,6 +17,10 @@ MAX_DATAGRAM = 65535
 
 #: The receive queue is empty, or the send queue is full.
 TRY_AGAIN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+#: The state of an address that is not usable yet.
+TENTATIVE = "tentative (duplicate address detection has not finished)"
+# linux/if_addr.h
+_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 #: How often to send a datagram when sending reports the errors of earlier ones: they may come as fast as it is sent.
 SEND_TRIES = 3
 
@@ -85,6 +89,29 @@ def socketAddress(host: str, port: int) -> tuple[Any, ...]:
     if "%" not in host:
         return host, port
     return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+
+
+def duplicateDetection(host: str) -> str | None:
+    """Why Linux refuses to bind an IPv6 address that this machine has: another machine may have it too (RFC 4862 section 5.4).
+
+    @param host: an IP address, perhaps with a scope.
+    @return: what the address is if the detection is not over or has failed, else C{None}.
+    """
+    packed, _, scope = host.partition("%")
+    try:
+        wanted = socket.inet_pton(socket.AF_INET6, packed).hex()
+        with open("/proc/self/net/if_inet6") as file:
+            found = [line.split() for line in file]
+    except OSError:
+        return None
+    # Address, index of the interface, length of the prefix, scope, flags, all in hexadecimal, and the interface's name.
+    for address, index, _, _, flags, name in found:
+        if address == wanted and scope in ("", name, str(int(index, 16))):
+            if int(flags, 16) & _IFA_F_DADFAILED:
+                return "used by another machine too (duplicate address detection has failed)"
+            if int(flags, 16) & _IFA_F_TENTATIVE:
+                return TENTATIVE
+    return None
 
 
 def connectedSocket(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
+from udpecho.net.stopping import stopAll
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
@@ -95,18 +97,22 @@ class ProbeService(Service):
                     self._metrics.expect(target.name, source)
             target.nextStart = self._reactor.callLater(number * shift, self._start, target)
 
-    def stopService(self) -> None:
+    def stopService(self) -> defer.Deferred[None]:
         """Stop, and log the results."""
         super().stopService()
-        for target in self._targets:
-            if target.nextStart is not None:
-                target.nextStart.cancel()
-                target.nextStart = None
-            if target.starting is not None:
-                target.starting.cancel()
-            prober, target.prober = target.prober, None
-            if prober is not None:
+        return stopAll({target.name: partial(self._stop, target) for target in self._targets})
+
+    def _stop(self, target: _TargetState) -> None:
+        if target.nextStart is not None:
+            target.nextStart.cancel()
+            target.nextStart = None
+        if target.starting is not None:
+            target.starting.cancel()
+        prober, target.prober = target.prober, None
+        if prober is not None:
+            try:
                 prober.stop()
+            finally:
                 for flow in prober.flows:
                     _logResults(flow)
 

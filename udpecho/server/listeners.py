@@ -6,6 +6,7 @@ L{WorkerListeners <udpecho.server.worker_listeners.WorkerListeners>}.
 
 from __future__ import annotations
 
+import errno
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,8 +15,7 @@ from typing import TypeGuard, cast
 
 from twisted.internet import defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime, IReactorUDP
-from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
@@ -27,6 +27,7 @@ from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
+from udpecho.net.stopping import stopAll
 from udpecho.parsing import parseInterface
 from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
@@ -119,6 +120,7 @@ class Listeners(ABC):
 
     def _bindAll(self) -> None:
         interfaces, number = self.where.interfaces, self.where.port
+        missing: list[error.CannotListenError] = []
         try:
             if self.where.sockets is not None:
                 for sock in self.where.sockets:
@@ -127,15 +129,21 @@ class Listeners(ABC):
             for interface in LOOPBACK_INTERFACES if interfaces is None else interfaces:
                 try:
                     port = self._listen(interface, number)
-                except error.CannotListenError:
-                    if interfaces is None and self.ports and not _hasIPv6Loopback(self.reactor):
-                        continue
-                    raise
+                except error.CannotListenError as e:
+                    if not _isMissing(e, isGiven=interfaces is not None):
+                        raise
+                    missing.append(e)
+                    continue
                 self.ports.append(port)
                 number = boundAddress(port).port
+            if not self.ports:
+                raise missing[0]
         except BaseException:
             self.abort()
             raise
+        for refusal in missing:
+            text, reason = "only the other addresses are served, not {interface}: {reason}", refusal.socketError.strerror
+            _log.warn(text, interface=refusal.interface, reason=reason)
 
     @abstractmethod
     def _listen(self, interface: str, number: int) -> BoundPort:
@@ -166,7 +174,7 @@ class Listeners(ABC):
     async def close(self) -> None:
         """Close the ports."""
         ports, self.ports = self.ports, []
-        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
+        await stopAll({str(boundAddress(port)): port.stopListening for port in ports})
 
     def kernelDrops(self) -> int | None:
         """@see: L{EchoService.kernelDrops <udpecho.server.service.EchoService.kernelDrops>}"""
@@ -312,11 +320,7 @@ def _isOpen(port: object) -> TypeGuard[DatagramPort | SocketGroup]:
     return isinstance(port, SocketGroup) or (isinstance(port, DatagramPort) and bool(port.connected))
 
 
-def _hasIPv6Loopback(reactor: IReactorUDP) -> bool:
-    """Whether C{::1} can be bound at all on this machine."""
-    try:
-        port = listen(reactor, 0, DatagramProtocol(), "::1")
-    except error.CannotListenError:
-        return False
-    port.stopListening()
-    return True
+def _isMissing(reason: error.CannotListenError, isGiven: bool) -> bool:
+    """Whether others may be served without this address: the kernel has not its family, or it is only one by default."""
+    number = getattr(reason.socketError, "errno", None)
+    return number == errno.EAFNOSUPPORT or (number == errno.EADDRNOTAVAIL and not isGiven)

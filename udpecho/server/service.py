@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -18,6 +18,7 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.reuseport import canShare
+from udpecho.net.stopping import stopAll
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.interface_watch import InterfaceWatch
@@ -56,8 +57,9 @@ class EchoService(Service):
     ) -> None:
         """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider; with several workers C{IReactorProcess} too.
         @param port: the port number; with 0 the system picks one, the same for all interfaces.
-        @param interfaces: the local IP addresses to bind. By default C{127.0.0.1}, and C{::1} where the machine has it.
-            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, without IPv4.
+        @param interfaces: the local IP addresses to bind. By default C{127.0.0.1} and C{::1}, or the one that the machine has.
+            C{"0.0.0.0"} is all of IPv4, C{"::"} all of IPv6, without IPv4. Without IPv6 in the kernel there is a warning, and
+            the others are served.
         @param guard: decides who is answered, or the policy of the guard that does. With a policy that refuses loops, replies
             have one hop less left than the datagrams that they answer.
         @param counters: the counters to use.
@@ -194,16 +196,23 @@ class EchoService(Service):
         self._hasBegun = self._isServing = False
         self._interfaces.stop()
         wasBound = bool(listeners.ports)
-        await listeners.drain()
-        lost = (listeners.kernelDrops() or 0) - self.kernelDropsReported
+        steps: dict[str, Callable[[], object]] = {
+            "answering": listeners.drain,
+            "the count of the kernel": self._logKernelDrops,
+            "the ports": listeners.close,
+        }
+        for name, step in steps.items():
+            await stopAll({name: step})
+        if wasBound:
+            _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
+
+    def _logKernelDrops(self) -> None:
+        lost = (self._listeners.kernelDrops() or 0) - self.kernelDropsReported
         if lost > 0:
             _log.warn(
                 "the kernel dropped {kernelDropped} datagrams before they were received: --receive-buffer helps against bursts",
                 kernelDropped=lost,
             )
-        await listeners.close()
-        if wasBound:
-            _log.info("stopped: {counters}", counters=str(self.counters), **self.counters.asFields())
 
     def _logAddresses(self) -> None:
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))

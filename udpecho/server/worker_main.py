@@ -20,6 +20,7 @@ from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
+from udpecho.net.stopping import stopAll
 from udpecho.server.counters import COUNTERS_SIZE, Counters
 from udpecho.server.listeners import ListenAddresses, LocalListeners
 from udpecho.server.settings import fromWorkerSettings
@@ -95,8 +96,8 @@ class Worker:
         self._listeners.configure(policy, options.logDatagrams)
 
     async def _shutDown(self, listeners: LocalListeners) -> None:
-        await listeners.drain()
-        await listeners.close()
+        await stopAll({"answering": listeners.drain})
+        await stopAll({"the ports": listeners.close})
         self._reportGuard()
 
     def _reportGuard(self) -> None:
