@@ -27,6 +27,7 @@ from tests.support.manager import Manager
 from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.running import Run, hasIPv6, udpSocket, unusedPort
 from tests.support.server import usageStatus
+from udpecho.daemon.health import failures
 from udpecho.daemon.probe_tap import Options as ProbeOptions
 from udpecho.daemon.server_tap import Options as ServerOptions
 from udpecho.daemon.service import Daemon, NewSettings
@@ -427,9 +428,11 @@ class HealthTests:
         [
             (None, None),
             # A decision of the guard shows that the server has received the datagram.
-            ("not_allowed", None),
-            ("too_large", None),
-            ("send_failed", "no reply from 192.0.2.1:7 within 1 s"),
+            ("not_allowed", "ok (refused by --allow)"),
+            ("rate_limited", "ok (rate limited)"),
+            ("loop_guard", "ok (refused by the loop guard)"),
+            ("too_large", "ok (longer than --max-payload)"),
+            ("send_failed", "the server drops the datagram: send_failed"),
         ],
     )
     def test_check(self, drop: str | None, result: str | None) -> None:
@@ -439,6 +442,7 @@ class HealthTests:
         daemon.check().addCallback(found.append)
         network.advance(2)
         assert found == [{"192.0.2.1:7": result}]
+        assert bool(failures(found[0])) == (drop == "send_failed")
         daemon.stopService()
 
     def test_earlierDrops(self) -> None:
@@ -451,16 +455,16 @@ class HealthTests:
         found: list[dict[str, str | None]] = []
         daemon.check().addCallback(found.append)
         network.advance(2)
-        assert found == [{"192.0.2.1:7": "no reply from 192.0.2.1:7 within 1 s"}]
+        assert found == [{"192.0.2.1:7": "the server drops the datagram: send_failed"}]
         daemon.stopService()
 
     def test_notListening(self) -> None:
         """A server that has stopped is not healthy."""
         _, daemon = self.start(Silent(None), {})
         daemon.echo.abort()
-        failures: list[Failure] = []
-        daemon._requireHealthy().addErrback(failures.append)
-        assert [failure.getErrorMessage() for failure in failures] == ["not listening"]
+        failed: list[Failure] = []
+        daemon._requireHealthy().addErrback(failed.append)
+        assert [failure.getErrorMessage() for failure in failed] == ["not listening"]
         daemon.stopService()
 
     def test_watchdog(self) -> None:

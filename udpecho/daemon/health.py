@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet import defer
-from twisted.python.failure import Failure
+from twisted.internet import defer, error
+from twisted.internet.task import LoopingCall
 
 from udpecho.addresses import DatagramAddress, formatAddress
-from udpecho.client.connect import echo
+from udpecho.client.connect import connect
+from udpecho.client.protocol import EchoClient
+from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
+from udpecho.server.drop_watch import DropWatch
 
 #: Seconds until the reply must arrive.
 HEALTH_TIMEOUT = 1.0
@@ -20,13 +24,30 @@ AGE = 0.1
 #: Bytes of random payload. Few, so that a server with a low maximum answers them.
 SIZE = 8
 
+#: Seconds between two looks at whether the self-echo was dropped.
+_lookInterval = 0.02
+#: As many checks may wait for one self-echo; more get the last result, so that they do not take all connections.
+_maxWaiting = 16
+#: Drops by decision: a server that drops a self-echo for one of these reasons has received it, and works.
+_decisions = {
+    "not_allowed": "refused by --allow",
+    "rate_limited": "rate limited",
+    "loop_guard": "refused by the loop guard",
+    "too_large": "longer than --max-payload",
+}
+_noDescriptor = frozenset({errno.EMFILE, errno.ENFILE})
 _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Works(str):
+    """What there is to say about a part that works, as in C{"ok (rate limited)"}: no reason why it does not."""
 
 
 class SelfEcho:
     """Has a server echo one datagram through each of its addresses. Checks at the same time share one self-echo.
 
     Its datagrams are like any others: the server counts and logs them, and a guard that does not allow this machine drops them.
+    A server that drops one by decision works. It is known by its source and its content, so that no other datagram counts.
     """
 
     def __init__(
@@ -35,16 +56,20 @@ class SelfEcho:
         addresses: Callable[[], Iterable[DatagramAddress]],
         timeout: float = HEALTH_TIMEOUT,
         size: int = SIZE,
+        watches: Callable[[], Sequence[DropWatch]] | None = None,
     ) -> None:
         """@param reactor: an C{IReactorUDP} and C{IReactorTime} provider.
         @param addresses: returns the addresses that the server listens on now.
         @param timeout: seconds to wait for each reply.
         @param size: bytes of payload; no more than the server answers.
+        @param watches: returns L{EchoService.watches <udpecho.server.service.EchoService.watches>}, in the order of the
+            addresses; without them, a drop by decision counts as no reply.
         """
         self._reactor = reactor
         self._addresses = addresses
         self._timeout = timeout
         self._size = size
+        self._watches: Callable[[], Sequence[DropWatch]] = (lambda: ()) if watches is None else watches
         self._waiting: list[defer.Deferred[dict[str, str | None]]] = []
         self._checking: defer.Deferred[Any] | None = None
         self._result: dict[str, str | None] = {}
@@ -52,11 +77,13 @@ class SelfEcho:
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """@return: fires, within the timeout, with a mapping of each address, as in C{"[::1]:1234"}, to C{None} if the reply
-        arrived, else to the reason why not. It is empty if the server does not listen. May be cancelled; the self-echo ends
-        when all of its checks are cancelled.
+        arrived, else to the reason why not; that is a L{Works} if the server dropped the datagram by decision. It is empty if
+        the server does not listen. May be cancelled; the self-echo ends when all of its checks are cancelled.
         """
-        if self._resultTime is not None and 0 <= self._reactor.seconds() - self._resultTime < AGE:
-            return defer.succeed(dict(self._result))
+        if self._resultTime is not None:
+            age = self._reactor.seconds() - self._resultTime
+            if 0 <= age < AGE or (len(self._waiting) >= _maxWaiting and 0 <= age < 2 * self._timeout):
+                return defer.succeed(dict(self._result))
         waiter: defer.Deferred[dict[str, str | None]] = defer.Deferred(self._cancelOne)
         self._waiting.append(waiter)
         if self._checking is None:
@@ -68,16 +95,55 @@ class SelfEcho:
 
     async def _run(self) -> None:
         addresses = list(self._addresses())
-        reasons = await defer.gatherResults(map(self._echo, addresses), consumeErrors=True)
+        watches = [*self._watches()]
+        watches += [DropWatch() for _ in addresses[len(watches) :]]
+        checks = [defer.Deferred.fromCoroutine(self._echo(*each)) for each in zip(addresses, watches)]
+        reasons = await defer.gatherResults(checks, consumeErrors=True)
         self._checking = None
         self._result, self._resultTime = dict(zip(map(formatAddress, addresses), reasons)), self._reactor.seconds()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(dict(self._result))
 
-    def _echo(self, address: DatagramAddress) -> defer.Deferred[str | None]:
-        echoed = echo(self._reactor, target(address), address.port, os.urandom(self._size), self._timeout)
-        return echoed.addCallbacks(lambda _: None, _reason)
+    async def _echo(self, address: DatagramAddress, watch: DropWatch) -> str | None:
+        host = target(address)
+        try:
+            # From the address itself: else a datagram to an address that this machine has lost goes to another.
+            client = await connect(self._reactor, host, address.port, self._timeout, bindAddress=(host, 0))
+        except error.CannotListenError as e:
+            number = getattr(e.socketError, "errno", None)
+            return f"this machine does not have {host}" if number == errno.EADDRNOTAVAIL else str(e)
+        except EchoError as e:
+            if e.errno in _noDescriptor:
+                return "not checked: this process has no file descriptor left"
+            return str(e)
+        try:
+            return await self._exchange(client, watch)
+        finally:
+            watch.forget()
+            await client.close()
+
+    async def _exchange(self, client: EchoClient, watch: DropWatch) -> str | None:
+        transport: Any = client.transport
+        payload, source = os.urandom(self._size), transport.getHost()
+        watch.expect(source.host, source.port, payload)
+        echoing = client.echo(payload, self._timeout)
+        looking = LoopingCall(lambda: echoing.cancel() if watch.reason else None)
+        looking.clock = self._reactor
+        looking.start(_lookInterval, now=False)
+        try:
+            await echoing
+        except (EchoError, defer.CancelledError) as e:
+            reason = watch.reason
+            if reason in _decisions:
+                return Works(f"ok ({_decisions[reason]})")
+            if reason is None and isinstance(e, defer.CancelledError):
+                # A cancel is not the server's fault.
+                raise
+            return str(e) if reason is None else f"the server drops the datagram: {reason}"
+        finally:
+            looking.stop()
+        return None
 
     def _cancelOne(self, waiter: defer.Deferred[dict[str, str | None]]) -> None:
         self._waiting.remove(waiter)
@@ -87,14 +153,12 @@ class SelfEcho:
             checking.cancel()
 
 
+def failures(reasons: Mapping[str, str | None]) -> dict[str, str]:
+    """The parts that do not work, with the reasons, of what a check found."""
+    return {part: reason for part, reason in reasons.items() if reason is not None and not isinstance(reason, Works)}
+
+
 def target(address: DatagramAddress) -> str:
     """@return: the host at which this machine reaches an address of its own: for a wildcard address that is loopback."""
     host = _loopbackOf.get(address.host, address.host)
     return f"{host}%{address.scopeID}" if address.scopeID else host
-
-
-def _reason(failure: Failure) -> Failure | str:
-    # A cancel is not the server's fault.
-    if failure.check(defer.CancelledError):
-        return failure
-    return str(failure.value) or type(failure.value).__name__

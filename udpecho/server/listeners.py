@@ -10,7 +10,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard, cast
+from typing import NamedTuple, TypeGuard, cast
 
 from twisted.internet import defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -30,6 +30,7 @@ from udpecho.net.sockets import checkAdoptable, hasBoth
 from udpecho.parsing import parseInterface
 from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.drop_watch import DropWatch
 from udpecho.server.protocol import EchoServer, checkGuard
 from udpecho.server.settings import ServiceOptions, checkInteger
 
@@ -76,6 +77,19 @@ class ListenAddresses:
                 checkAdoptable(sock)
 
 
+class SilentWorker(NamedTuple):
+    """A worker that does not answer.
+
+    @ivar number: its number, from 1.
+    @ivar reason: what is known of it.
+    @ivar starting: whether it is being started, and has not failed to.
+    """
+
+    number: int
+    reason: str
+    starting: bool
+
+
 @dataclass(eq=False)
 class Listeners(ABC):
     """The ports of a service, and what serves on them.
@@ -85,6 +99,7 @@ class Listeners(ABC):
     @ivar ports: the bound ports, in the order of the interfaces; none while the service is stopped.
     @ivar counters: what came in on all ports, and what became of it.
     @ivar guardStats: the statistics of the guard, or of those of all workers.
+    @ivar watches: for each of the ports, in their order, what looks for a self-echo among its drops.
     """
 
     reactor: Reactor
@@ -95,6 +110,7 @@ class Listeners(ABC):
     ports: list[BoundPort] = field(default_factory=list, init=False)
     counters: CountersView = field(init=False)
     guardStats: Guard | WorkerGuardStats = field(init=False)
+    watches: list[DropWatch] = field(default_factory=list, init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -204,6 +220,10 @@ class Listeners(ABC):
     def processes(self) -> int:
         """How many processes answer."""
 
+    def silentWorkers(self) -> list[SilentWorker]:
+        """The workers that do not answer."""
+        return []
+
 
 class LocalListeners(Listeners):
     """Ports on which this process serves."""
@@ -218,8 +238,11 @@ class LocalListeners(Listeners):
         log: IDatagramLog,
         guard: GuardLike | GuardPolicy,
         counters: Counters,
+        watches: Sequence[DropWatch] = (),
     ) -> None:
-        """@param guard: decides who is answered, or the policy of the guard that does."""
+        """@param guard: decides who is answered, or the policy of the guard that does.
+        @param watches: those of the ports; by default new ones.
+        """
         policy = None
         if isinstance(guard, GuardPolicy):
             policy = guard
@@ -229,6 +252,7 @@ class LocalListeners(Listeners):
         self._guard: GuardLike = guard
         self.guardStats = guard if isinstance(guard, Guard) else WorkerGuardStats()
         self.counters = counters
+        self.watches = [*watches]
         # A policy that replaces this one does not change it.
         self._decrementHopLimit = policy is not None and policy.refuseLoops
         self._answers = False
@@ -259,7 +283,10 @@ class LocalListeners(Listeners):
         return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(), options)
 
     def _makeServer(self) -> EchoServer:
-        return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)
+        index = len(self.ports)
+        if index == len(self.watches):
+            self.watches.append(DropWatch())
+        return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log, self.watches[index])
 
     def start(self) -> defer.Deferred[None]:
         """Nothing: a bound port answers."""
