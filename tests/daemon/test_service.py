@@ -468,13 +468,17 @@ class HealthTests:
         daemon.stopService()
 
     def test_watchdog(self) -> None:
-        """The watchdog is not fed while the self-echo fails, although the reactor runs; it is fed again after that."""
+        """The watchdog is not fed while the self-echo fails, although the reactor runs. When it succeeds again, that is found
+        before the next interval has passed.
+        """
         guard = Silent("send_failed")
         with Manager(watchdog=20) as manager:
             network, daemon = self.start(guard, manager.environment)
             network.advance(60)
             assert [next(iter(found)) for found in manager.pending()] == ["READY"]
             guard.reason = None
+            network.advance(4)
+            assert [next(iter(found)) for found in manager.pending()] == ["WATCHDOG"]
             network.advance(20)
             assert [next(iter(found)) for found in manager.pending()] == ["WATCHDOG", "WATCHDOG"]
             daemon.stopService()

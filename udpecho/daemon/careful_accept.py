@@ -5,6 +5,7 @@ connection, and where the limit was lowered while it ran, it tries again without
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from twisted.logger import Logger
 from udpecho.interfaces import Reactor
 from udpecho.net.delayed_calls import SingleCall
 
+#: How many connections one turn of the reactor accepts.
+_atOnce = 16
 #: Seconds until the next attempt.
 _pause = 0.1
 #: The least time between two warnings, in seconds.
@@ -54,24 +57,36 @@ class CarefulAccept:
             self._reserve = self._open()
 
     def _doRead(self) -> None:
+        for _ in range(_atOnce):
+            accepted = self._port.sessionno
+            self._acceptOne()
+            if self._port.sessionno == accepted:
+                return
+
+    def _acceptOne(self) -> None:
         self.refill()
-        spare = self._open()
-        if spare is not None:
-            spare.close()
-            if self._exhausted:
-                self._exhausted = False
-                _log.info("there are file descriptors again: the pages are served")
+        left = self._isOneLeft()
+        if left and self._exhausted:
+            self._exhausted = False
+            _log.info("there are file descriptors again: the pages are served")
+        elif not left:
+            self._warn()
+            self._release()
+            left = self._isOneLeft()
+        if left:
+            # There may be no descriptor for a second one.
+            self._port.numberAccepts = 1
             self._accept()
-            return
-        self._warn()
-        if self._reserve is None:
+        else:
             self._makeRoom()
             self._port.stopReading()
             self._resuming.schedule(_pause)
-            return
-        self._release()
-        self._port.numberAccepts = 1
-        self._accept()
+
+    def _isOneLeft(self) -> bool:
+        spare = self._open()
+        if spare is not None:
+            spare.close()
+        return spare is not None
 
     def _resume(self) -> None:
         if self._port.connected:
@@ -98,3 +113,13 @@ class CarefulAccept:
                 "this process has no file descriptor left: the pages are served to one client at a time, or to none;"
                 " raise its limit (ulimit -n, or LimitNOFILE= in systemd's unit)"
             )
+
+
+def fileLimit() -> int:
+    """How many file descriptors this process may have, as far as the system has such a limit (C{getrlimit(2)})."""
+    try:
+        import resource
+    except ImportError:
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from twisted.internet import defer, error
@@ -24,8 +26,13 @@ AGE = 0.1
 #: Bytes of random payload. Few, so that a server with a low maximum answers them.
 SIZE = 8
 
-#: Seconds between two looks at whether the self-echo was dropped.
+#: Seconds between two looks at whether the self-echo was dropped, and the number of looks after which it is sent again: a
+#: server under a flood loses some of what comes.
 _lookInterval = 0.02
+_looksToResend = 10
+#: How many seconds later than due the timeout of a self-echo may come. If it is later, this process itself was kept waiting,
+#: and the reply may be in the queue: the self-echo is repeated, once.
+_maxLate = 0.2
 #: As many checks may wait for one self-echo; more get the last result, so that they do not take all connections.
 _maxWaiting = 16
 #: Drops by decision: a server that drops a self-echo for one of these reasons has received it, and works.
@@ -118,7 +125,11 @@ class SelfEcho:
                 return "not checked: this process has no file descriptor left"
             return str(e)
         try:
-            return await self._exchange(client, watch)
+            begun = self._reactor.seconds()
+            reason = await self._exchange(client, watch)
+            if reason is not None and self._reactor.seconds() - begun > self._timeout + _maxLate:
+                reason = await self._exchange(client, watch)
+            return reason
         finally:
             watch.forget()
             await client.close()
@@ -128,7 +139,16 @@ class SelfEcho:
         payload, source = os.urandom(self._size), transport.getHost()
         watch.expect(source.host, source.port, payload)
         echoing = client.echo(payload, self._timeout)
-        looking = LoopingCall(lambda: echoing.cancel() if watch.reason else None)
+        looks = count(1)
+
+        def look() -> None:
+            if watch.reason is not None:
+                echoing.cancel()
+            elif next(looks) % _looksToResend == 0:
+                with suppress(OSError):
+                    transport.write(payload, None)
+
+        looking = LoopingCall(look)
         looking.clock = self._reactor
         looking.start(_lookInterval, now=False)
         try:
@@ -142,7 +162,8 @@ class SelfEcho:
                 raise
             return str(e) if reason is None else f"the server drops the datagram: {reason}"
         finally:
-            looking.stop()
+            if looking.running:
+                looking.stop()
         return None
 
     def _cancelOne(self, waiter: defer.Deferred[dict[str, str | None]]) -> None:

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
 from udpecho.addresses import formatAddress
-from udpecho.daemon.careful_accept import CarefulAccept
+from udpecho.daemon.careful_accept import CarefulAccept, fileLimit
 from udpecho.daemon.health import failures
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.guard.limiter import Ceiling, Elapsed
@@ -39,8 +39,8 @@ Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 #: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
 #: connection lasts from one scrape to the next.
 REQUEST_TIMEOUT = 75
-#: The largest number of connections at a time.
-CONNECTIONS = 64
+#: The largest number of connections at a time. They take at most a quarter of the file descriptors.
+CONNECTIONS = 256
 #: The largest number of requests that are answered in a second, apart from those for the health.
 REQUESTS = 100
 #: The same for the health, which costs less: simultaneous requests share a check.
@@ -226,7 +226,7 @@ class _Site(server.Site):
         return not limit.refuse((1,), self._now())
 
     def connectionOpened(self, channel: _Channel) -> None:
-        if len(self._open) >= CONNECTIONS:
+        while len(self._open) >= min(CONNECTIONS, fileLimit() // 4 or 1):
             self.abortOldest()
         self._open[channel] = None
 
