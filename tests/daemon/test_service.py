@@ -10,8 +10,6 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from twisted.python.failure import Failure
 import udpecho
 from tests.support.guards import needsSharing, tool
 from tests.support.manager import Manager
+from tests.support.pages import fetch, unusedTCPPort, values
 from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.running import Run, hasIPv6, udpSocket, unusedPort
 from tests.support.server import usageStatus
@@ -36,14 +35,6 @@ from udpecho.server.service import EchoService
 from udpecho.testing.memory_network import MemoryNetwork
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
-
-
-def unusedTCPPort() -> int:
-    """A TCP port where nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def echoed(address: tuple[str, int], payload: bytes = b"hello", times: int = 1) -> None:
@@ -71,23 +62,6 @@ def unanswered(address: tuple[str, int], payload: bytes = b"hello", times: int =
     with udpSocket() as sock:
         for _ in range(times):
             sock.sendto(payload, address)
-
-
-def fetch(port: int, path: str) -> tuple[int, str]:
-    """@return: the status and the text of a page."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as e:
-        with e:
-            return e.code, e.read().decode()
-
-
-def values(port: int) -> dict[str, float]:
-    """The metrics, by name and labels."""
-    status, text = fetch(port, "/metrics")
-    assert status == 200
-    return {name: float(value) for name, value in re.findall(r"^(udpecho_\S+) (\S+)$", text, re.MULTILINE)}
 
 
 class MetricsTests:
