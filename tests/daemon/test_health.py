@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -81,7 +82,10 @@ class SelfEchoTests:
             echoed, silent, wrong, refused = (await health.check()).values()
             assert echoed is None
             assert silent == f"no reply from 127.0.0.1:{numbers[1]} within 1 s"
-            assert wrong == f"no reply from 127.0.0.1:{numbers[2]} within 1 s; 1 other datagram from it ignored"
+            assert wrong is not None
+            assert re.fullmatch(
+                f"no reply from 127.0.0.1:{numbers[2]} within 1 s; [0-9]+ other datagrams? from it ignored", wrong
+            )
             assert refused is not None
             assert f"127.0.0.1:{unused}" in refused
             for port in ports:
@@ -90,7 +94,7 @@ class SelfEchoTests:
         runOnce(check)
 
     def test_guarded(self, runOnce: Run) -> None:
-        """A guard that does not allow this machine makes the check fail: the datagram is like any other."""
+        """Without the service's watches, a guard that does not allow this machine makes the check fail."""
 
         async def check(reactor: Any) -> None:
             guard = Guard(GuardPolicy(allow=parseNetwork("192.0.2.0/24")))
@@ -98,7 +102,7 @@ class SelfEchoTests:
             service.startService()
             (reason,) = (await SelfEcho(reactor, lambda: service.addresses, timeout=0.5).check()).values()
             assert reason is not None
-            assert service.counters.dropped == {"not_allowed": 1}
+            assert service.counters.dropped == {"not_allowed": service.counters.received}
             await service.stopService()
 
         runOnce(check)

@@ -10,8 +10,6 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,11 @@ from twisted.python.failure import Failure
 import udpecho
 from tests.support.guards import needsSharing, tool
 from tests.support.manager import Manager
+from tests.support.pages import fetch, unusedTCPPort, values
 from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.running import Run, hasIPv6, udpSocket, unusedPort
 from tests.support.server import usageStatus
+from udpecho.daemon.health import failures
 from udpecho.daemon.probe_tap import Options as ProbeOptions
 from udpecho.daemon.server_tap import Options as ServerOptions
 from udpecho.daemon.service import Daemon, NewSettings
@@ -35,14 +35,6 @@ from udpecho.server.service import EchoService
 from udpecho.testing.memory_network import MemoryNetwork
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
-
-
-def unusedTCPPort() -> int:
-    """A TCP port where nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def echoed(address: tuple[str, int], payload: bytes = b"hello", times: int = 1) -> None:
@@ -70,23 +62,6 @@ def unanswered(address: tuple[str, int], payload: bytes = b"hello", times: int =
     with udpSocket() as sock:
         for _ in range(times):
             sock.sendto(payload, address)
-
-
-def fetch(port: int, path: str) -> tuple[int, str]:
-    """@return: the status and the text of a page."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as e:
-        with e:
-            return e.code, e.read().decode()
-
-
-def values(port: int) -> dict[str, float]:
-    """The metrics, by name and labels."""
-    status, text = fetch(port, "/metrics")
-    assert status == 200
-    return {name: float(value) for name, value in re.findall(r"^(udpecho_\S+) (\S+)$", text, re.MULTILINE)}
 
 
 class MetricsTests:
@@ -427,9 +402,11 @@ class HealthTests:
         [
             (None, None),
             # A decision of the guard shows that the server has received the datagram.
-            ("not_allowed", None),
-            ("too_large", None),
-            ("send_failed", "no reply from 192.0.2.1:7 within 1 s"),
+            ("not_allowed", "ok (refused by --allow)"),
+            ("rate_limited", "ok (rate limited)"),
+            ("loop_guard", "ok (refused by the loop guard)"),
+            ("too_large", "ok (longer than --max-payload)"),
+            ("send_failed", "the server drops the datagram: send_failed"),
         ],
     )
     def test_check(self, drop: str | None, result: str | None) -> None:
@@ -439,6 +416,7 @@ class HealthTests:
         daemon.check().addCallback(found.append)
         network.advance(2)
         assert found == [{"192.0.2.1:7": result}]
+        assert bool(failures(found[0])) == (drop == "send_failed")
         daemon.stopService()
 
     def test_earlierDrops(self) -> None:
@@ -451,26 +429,30 @@ class HealthTests:
         found: list[dict[str, str | None]] = []
         daemon.check().addCallback(found.append)
         network.advance(2)
-        assert found == [{"192.0.2.1:7": "no reply from 192.0.2.1:7 within 1 s"}]
+        assert found == [{"192.0.2.1:7": "the server drops the datagram: send_failed"}]
         daemon.stopService()
 
     def test_notListening(self) -> None:
         """A server that has stopped is not healthy."""
         _, daemon = self.start(Silent(None), {})
         daemon.echo.abort()
-        failures: list[Failure] = []
-        daemon._requireHealthy().addErrback(failures.append)
-        assert [failure.getErrorMessage() for failure in failures] == ["not listening"]
+        failed: list[Failure] = []
+        daemon._requireHealthy().addErrback(failed.append)
+        assert [failure.getErrorMessage() for failure in failed] == ["not listening"]
         daemon.stopService()
 
     def test_watchdog(self) -> None:
-        """The watchdog is not fed while the self-echo fails, although the reactor runs; it is fed again after that."""
+        """The watchdog is not fed while the self-echo fails, although the reactor runs. When it succeeds again, that is found
+        before the next interval has passed.
+        """
         guard = Silent("send_failed")
         with Manager(watchdog=20) as manager:
             network, daemon = self.start(guard, manager.environment)
             network.advance(60)
             assert [next(iter(found)) for found in manager.pending()] == ["READY"]
             guard.reason = None
+            network.advance(4)
+            assert [next(iter(found)) for found in manager.pending()] == ["WATCHDOG"]
             network.advance(20)
             assert [next(iter(found)) for found in manager.pending()] == ["WATCHDOG", "WATCHDOG"]
             daemon.stopService()

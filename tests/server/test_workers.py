@@ -22,24 +22,10 @@ import pytest
 
 import udpecho
 from tests.support.guards import needsRoot, needsSharing
-from tests.support.processes import Process, Processes, Server, catches, eventually, isRunning, sums
+from tests.support.processes import Process, Processes, Server, catches, children, eventually, isRunning, sums
 from tests.support.running import REACTORS, hasIPv6, udpSocket
 
 pytestmark = needsSharing
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, oldest first."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:
-                continue
-            if int(parent) == pid and state != "Z":
-                found.append(int(entry.name))
-    return sorted(found)
 
 
 def descriptors(pid: int) -> list[str]:

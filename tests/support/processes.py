@@ -65,6 +65,20 @@ def eventually(look: Callable[[], _T | None], what: str) -> _T:
             nothing.select(_pollInterval)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, oldest first."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if int(parent) == pid and state != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
+
+
 def isRunning(pid: int) -> bool:
     """Whether there is such a process, and it is not a zombie."""
     try:

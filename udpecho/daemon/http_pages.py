@@ -1,7 +1,8 @@
 """The HTTP pages of a daemon: C{/metrics} for Prometheus, C{/-/healthy} and C{/-/ready} for a supervisor.
 
-No client can make them expensive. A request has no body and must be complete in time, the number of requests in a second is
-limited, and so is the number of connections: a new one replaces the oldest.
+No client can make them expensive. A request has no body and must be complete in time. The number of requests in a second is
+limited, for the health apart from the rest, and so is the number of metrics pages that are made. The number of connections is
+limited too: a new one replaces the oldest that waits for no response.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet import defer, error, tcp
@@ -23,6 +25,8 @@ from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
 from udpecho.addresses import formatAddress
+from udpecho.daemon.careful_accept import CarefulAccept, fileLimit
+from udpecho.daemon.health import failures
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.guard.limiter import Ceiling, Elapsed
 from udpecho.interfaces import Reactor
@@ -31,18 +35,27 @@ from udpecho.parsing import parseEndpoint
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-#: Checks a daemon. Fires with a mapping of each part of it (an address) to C{None} if it works, else to the reason why not.
+#: Checks a daemon. Fires with a mapping of each part of it (an address) to C{None}, or a L{Works}, if it works, else to the
+#: reason why not.
 Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 
 #: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
 #: connection lasts from one scrape to the next.
 REQUEST_TIMEOUT = 75
-#: The largest number of connections at a time.
-CONNECTIONS = 64
-#: The largest number of requests that are answered in a second.
+#: The largest number of connections at a time. They take at most a quarter of the file descriptors.
+CONNECTIONS = 256
+#: The largest number of requests that are answered in a second, apart from those for the health.
 REQUESTS = 100
+#: The same for the health, which costs less: simultaneous requests share a check.
+HEALTH_REQUESTS = 300
+#: How many metrics pages are made in a second. More requests get the last one of their kind, if it is at most so many seconds
+#: old; so many kinds (formats, selections of metrics) are kept.
+RENDERINGS = 20
+PAGE_AGE, _pageKinds = 1.0, 16
 
+_tooManyRequests = 429
 _methods = (b"GET", b"HEAD")
+_healthPaths = (b"/-/healthy", b"/-/ready")
 
 _log = Logger()
 
@@ -54,16 +67,22 @@ class MetricsService(Service):
     that was not called.
     """
 
-    def __init__(self, reactor: Reactor, description: str, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self, reactor: Reactor, description: str, registry: CollectorRegistry, health: Health, ready: Health | None = None
+    ) -> None:
         """@param reactor: an C{IReactorTime} provider, and what the endpoint needs, as C{IReactorTCP}.
         @param description: the endpoint: see L{parseEndpoint <udpecho.parsing.parseEndpoint>}.
         @param registry: the metrics: see L{udpecho.server.metrics.makeRegistry}.
-        @param health: checks the daemon, as L{SelfEcho.check <udpecho.daemon.health.SelfEcho.check>} does.
+        @param health: checks whether the daemon works, for C{/-/healthy}, as L{SelfEcho.check
+            <udpecho.daemon.health.SelfEcho.check>} does.
+        @param ready: checks whether it answers now, for C{/-/ready}; by default C{health}.
         @raise ValueError: if C{description} does not describe an endpoint.
         """
         self._reactor = reactor
         self._description = parseEndpoint(description)
-        self._site = _Site(_Pages(registry, health), reactor)
+        pages = _Pages(registry, health, ready or health, Elapsed(reactor.seconds).now)
+        self._site = _Site(pages, reactor)
+        self._accepting: CarefulAccept | None = None
         self._binding: defer.Deferred[None] | None = None
         self._port: IListeningPort | None = None
 
@@ -89,6 +108,8 @@ class MetricsService(Service):
         port, self._port = self._port, None
         if binding is not None:
             binding.cancel()
+        if self._accepting is not None:
+            self._accepting.close()
         closed = defer.succeed(None) if port is None else defer.maybeDeferred(port.stopListening)
         closed.addErrback(self._notRemoved, port)
         return closed.addCallback(lambda _: self._site.abortAll())
@@ -127,6 +148,8 @@ class MetricsService(Service):
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
+        self._accepting = CarefulAccept(self._reactor, port, self._site.abortOldest)
+        self._site.onClosed = self._accepting.refill
         _log.info("metrics on {address}", address=_addressText(port.getHost()))
 
     def _failed(self, failure: Failure) -> None:
@@ -191,7 +214,7 @@ class _Channel(http.HTTPChannel):
     def allHeadersReceived(self) -> None:
         if self.length != 0:
             self._refuse(b"413 Content Too Large")
-        elif not self.factory.mayAnswer():
+        elif not self.factory.mayAnswer(self._path):
             self._refuse(b"429 Too Many Requests")
         else:
             super().allHeadersReceived()
@@ -218,7 +241,8 @@ class _Site(server.Site):
         self.protocol = _Channel  # type: ignore[assignment]
         self._open: dict[_Channel, None] = {}
         self._aborting: set[_Channel] = set()
-        self._limit = Ceiling(REQUESTS)
+        self._limit, self._healthLimit = Ceiling(REQUESTS), Ceiling(HEALTH_REQUESTS)
+        self.onClosed: Callable[[], object] = lambda: None
         self._now = Elapsed(reactor.seconds).now
 
     def logPrefix(self) -> str:
@@ -235,44 +259,59 @@ class _Site(server.Site):
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]
 
-    def mayAnswer(self) -> bool:
-        return not self._limit.refuse((1,), self._now())
+    def mayAnswer(self, uri: bytes) -> bool:
+        limit = self._healthLimit if uri.partition(b"?")[0] in _healthPaths else self._limit
+        return not limit.refuse((1,), self._now())
 
     def connectionOpened(self, channel: _Channel) -> None:
-        if len(self._open) >= CONNECTIONS:
-            self._abortOldest()
+        while len(self._open) >= min(CONNECTIONS, fileLimit() // 4 or 1):
+            self.abortOldest()
         self._open[channel] = None
 
     def connectionClosed(self, channel: _Channel) -> None:
         self._open.pop(channel, None)
         self._aborting.discard(channel)
+        self.onClosed()
 
     def abortAll(self) -> defer.Deferred[None]:
         """@return: fires when all connections are aborted and closed."""
         while self._open:
-            self._abortOldest()
+            self.abortOldest()
         return defer.gatherResults([channel.closed for channel in self._aborting]).addCallback(lambda _: None)
 
-    def _abortOldest(self) -> None:
-        oldest = next(iter(self._open))
+    def abortOldest(self) -> None:
+        """Abort the oldest connection, of those that wait for no response if there are any."""
+        waitsForNothing = (channel for channel in self._open if not channel._handlingRequest)
+        oldest = next(waitsForNothing, None) or next(iter(self._open), None)
+        if oldest is None:
+            return
         del self._open[oldest]
         self._aborting.add(oldest)
         oldest.transport.abortConnection()
 
 
+class _MetricsPage(NamedTuple):
+    made: float
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
 class _Pages(resource.Resource):
     isLeaf = True
 
-    def __init__(self, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, registry: CollectorRegistry, health: Health, ready: Health, now: Callable[[], float]) -> None:
         super().__init__()
         from prometheus_client import make_wsgi_app
 
         self._application = make_wsgi_app(registry)
-        self._health = health
+        self._now = now
+        self._renderings = Ceiling(RENDERINGS)
+        self._made: dict[tuple[str | None, ...], _MetricsPage] = {}
         self._pages: Mapping[bytes, Callable[[server.Request], int]] = {
             b"/metrics": self._metrics,
-            b"/-/healthy": self._healthy,
-            b"/-/ready": self._healthy,
+            b"/-/healthy": partial(self._healthy, health),
+            b"/-/ready": partial(self._healthy, ready),
         }
 
     def render(self, request: server.Request) -> int:
@@ -285,29 +324,41 @@ class _Pages(resource.Resource):
         return page(request)
 
     def _metrics(self, request: server.Request) -> int:
+        _, _, query = request.uri.partition(b"?")
+        kind = query.decode("latin-1"), request.getHeader("Accept"), request.getHeader("Accept-Encoding")
+        now = self._now()
+        page = self._made.get(kind)
+        if not self._renderings.refuse((1,), now):
+            page = self._make(now, *kind)
+            self._made.pop(kind, None)
+            self._made[kind] = page
+            if len(self._made) > _pageKinds:
+                del self._made[next(iter(self._made))]
+        elif page is None or now - page.made > PAGE_AGE:
+            return _answer(request, _tooManyRequests, "too many requests for different metrics\n")
+        request.setResponseCode(page.status)
+        for header in page.headers:
+            request.setHeader(*header)
+        return _finish(request, page.body)
+
+    def _make(self, now: float, query: str, accept: str | None, encoding: str | None) -> _MetricsPage:
         # prometheus_client.twisted calls this same application in a thread of the installed reactor. It deadlocks with a
         # reactor that stops during a scrape, and supports neither UNIX sockets nor HEAD. A page takes about a millisecond, so
         # it is made in the reactor.
-        _, _, query = request.uri.partition(b"?")
-        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query.decode("latin-1")}
-        for name in ("Accept", "Accept-Encoding"):
-            value = request.getHeader(name)
-            if value is not None:
-                environment[f"HTTP_{name.upper().replace('-', '_')}"] = value
+        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query}
+        values = {"HTTP_ACCEPT": accept, "HTTP_ACCEPT_ENCODING": encoding}
+        environment.update({name: value for name, value in values.items() if value is not None})
+        started: list[Any] = []
+        body = b"".join(self._application(environment, lambda *start: started.extend(start)))
+        status, headers = started
+        return _MetricsPage(now, int(status.split()[0]), headers, body)
 
-        def start(status: str, headers: list[tuple[str, str]]) -> None:
-            request.setResponseCode(int(status.split()[0]))
-            for header in headers:
-                request.setHeader(*header)
-
-        return _finish(request, b"".join(self._application(environment, start)))
-
-    def _healthy(self, request: server.Request) -> int:
-        checking = self._health()
+    def _healthy(self, health: Health, request: server.Request) -> int:
+        checking = health()
         request.notifyFinish().addErrback(lambda _: checking.cancel())
 
         def checked(reasons: dict[str, str | None]) -> None:
-            healthy = bool(reasons) and not any(reasons.values())
+            healthy = bool(reasons) and not failures(reasons)
             lines = [f"{part}: {reason or 'ok'}\n" for part, reason in reasons.items()] or ["not listening\n"]
             _answer(request, http.OK if healthy else http.SERVICE_UNAVAILABLE, "".join(lines))
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from udpecho.daemon.health import SelfEcho
     from udpecho.daemon.http_pages import MetricsService
 
-#: Drops by decision: a server that drops a self-echo for one of these reasons has received it, and works.
-_deliberateDrops = ("loop_guard", "not_allowed", "rate_limited", "too_large")
-
 _log = Logger()
 
 
@@ -83,7 +80,7 @@ class Daemon(Service):
 
         echo = self.echo
         registry = makeRegistry(echo.counters, echo.kernelDrops, echo.limiterFill, echo.workersAlive, echo.wouldDrop)
-        return MetricsService(self._reactor, metrics, registry, self.check)
+        return MetricsService(self._reactor, metrics, registry, self.check, self.checkReady)
 
     def privilegedStartService(self) -> None:
         """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
@@ -192,30 +189,42 @@ class Daemon(Service):
         self._notifier.ready(self._status())
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
-        """Have the service echo a datagram through each of its addresses. A drop by decision is a sign of life too.
+        """Check whether the service works: each of its addresses echoes a datagram, or drops it by decision, and each worker
+        answers. What is being started works.
 
-        @return: fires with a mapping of each address to C{None} if it works, else to the reason why not.
+        @return: fires with a mapping of each address, and of each worker that does not answer, to C{None} or a L{Works} if it
+            works, else to the reason why not.
         """
-        before = self._countDrops()
+        return defer.Deferred.fromCoroutine(self._check(False))
+
+    def checkReady(self) -> defer.Deferred[dict[str, str | None]]:
+        """The same as L{check}, but what is being started does not work yet."""
+        return defer.Deferred.fromCoroutine(self._check(True))
+
+    async def _check(self, ready: bool) -> dict[str, str | None]:
+        # Imported late: most servers are never checked.
+        from udpecho.daemon.health import SIZE, SelfEcho, Works
+
+        def starting(text: str) -> str:
+            return text if ready else Works(f"ok ({text})")
 
         if self._health is None:
-            # Imported late: most servers are never checked.
-            from udpecho.daemon.health import SIZE, SelfEcho
-
             size = SIZE if self._payloadSize is None else min(SIZE, self._payloadSize)
-            self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size)
-        return self._health.check().addCallback(
-            lambda reasons: dict.fromkeys(reasons) if self._countDrops() > before else reasons
-        )
-
-    def _countDrops(self) -> int:
-        dropped = self.echo.counters.dropped
-        return sum(dropped[reason] for reason in _deliberateDrops)
+            self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size, watches=lambda: self.echo.watches)
+        if self.echo.isServing:
+            reasons = await self._health.check()
+        else:
+            reasons = {str(address): starting("starting") for address in self.echo.addresses}
+        for number, reason, isStarting in self.echo.silentWorkers() if reasons else ():
+            reasons[f"worker {number}"] = starting(reason) if isStarting else reason
+        return reasons
 
     def _requireHealthy(self) -> defer.Deferred[object]:
+        from udpecho.daemon.health import failures
+
         def require(reasons: dict[str, str | None]) -> None:
-            failures = [f"{address}: {reason}" for address, reason in reasons.items() if reason is not None]
-            if failures or not reasons:
-                raise RuntimeError("; ".join(failures) or "not listening")
+            failed = failures(reasons)
+            if failed or not reasons:
+                raise RuntimeError("; ".join(f"{part}: {reason}" for part, reason in failed.items()) or "not listening")
 
         return self.check().addCallback(require)

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from udpecho.daemon.socket_activation import parseNatural
 from udpecho.interfaces import Reactor
+from udpecho.net.delayed_calls import SingleCall
 
 _log = Logger()
 # Notifications of a state are kept until systemd takes them; another status or WATCHDOG=1 follows anyway.
@@ -104,11 +105,15 @@ def watchdogInterval(environment: MutableMapping[str, str], *, pid: int | None =
     return min(int(timeout) / 2e6, _maxInterval)
 
 
+#: How often in an interval a check that fails is repeated.
+_repetitions = 5
+
+
 class Watchdog:
     """Feeds systemd's watchdog after each check that succeeds.
 
-    A check that fails, or that has not finished when the next one is due, does not feed it. systemd ends a daemon that does not
-    feed its watchdog for two intervals.
+    A check that fails, or that has not finished when the next one is due, does not feed it. One that fails is repeated soon: it
+    may have met what lasts a moment only, and systemd ends a daemon that does not feed its watchdog for two intervals.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class Watchdog:
         self._call: task.LoopingCall | None = None
         self._checking: defer.Deferred[object] | None = None
         self._failing = False
+        self._repeating = SingleCall(reactor, self._turn)
 
     def start(self) -> None:
         """Check now, and then once in each interval."""
@@ -139,11 +145,13 @@ class Watchdog:
         call, self._call = self._call, None
         if call is not None and call.running:
             call.stop()
+        self._repeating.cancel()
         checking, self._checking = self._checking, None
         if checking is not None:
             checking.cancel()
 
     def _turn(self) -> None:
+        self._repeating.cancel()
         late, self._checking = self._checking, None
         if late is not None:
             late.cancel()
@@ -166,6 +174,7 @@ class Watchdog:
         if checking is self._checking:
             self._checking = None
             self._reportFailure("{reason}", reason=failure.getErrorMessage())
+            self._repeating.schedule(self._interval / _repetitions)
 
     def _reportFailure(self, format: str, **fields: object) -> None:
         if not self._failing:

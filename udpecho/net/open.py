@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import cast
 
-from twisted.internet import error
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 
@@ -64,19 +62,6 @@ def _open(reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, opt
         sock.close()
         raise
     return port
-
-
-def canBind(reactor: Reactor, host: str) -> bool:
-    """Whether this machine has a local IP address at the moment.
-
-    @param reactor: an C{IReactorUDP} provider.
-    """
-    try:
-        port = listen(reactor, 0, DatagramProtocol(), host)
-    except error.CannotListenError as e:
-        return getattr(e.socketError, "errno", None) not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-    port.stopListening()
-    return True
 
 
 def listen(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import DROP_REASONS
+from udpecho.server.drop_watch import WATCH_SIZE, DropWatch
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -169,32 +170,48 @@ class SummedCounters(CountersView):
 
 
 class SharedCounters:
-    """Counters in memory that parent and workers share: the parent opens it, and workers map its C{descriptor}."""
+    """Counters, and watches of drops, in memory that parent and workers share: the parent opens it, and workers map its
+    C{descriptor}.
+    """
 
-    def __init__(self, number: int) -> None:
-        """@raise OSError: if there is no descriptor or no memory left for the counters of so many processes."""
+    def __init__(self, number: int, addresses: int = 0) -> None:
+        """@param number: how many workers there are, each with its counters.
+        @param addresses: how many addresses they serve, each with a watch.
+        @raise OSError: if there is no descriptor or no memory left.
+        """
         if hasattr(os, "memfd_create"):
             self.descriptor = os.memfd_create("udpecho")
         else:
             with tempfile.TemporaryFile() as file:
                 self.descriptor = os.dup(file.fileno())
         try:
-            os.ftruncate(self.descriptor, number * COUNTERS_SIZE)
-            self._memory = mmap.mmap(self.descriptor, number * COUNTERS_SIZE)
+            os.ftruncate(self.descriptor, addresses * WATCH_SIZE + number * COUNTERS_SIZE)
+            self._memory = mmap.mmap(self.descriptor, 0)
         except BaseException:
             os.close(self.descriptor)
             raise
-        whole = memoryview(self._memory)
-        self.counters = [Counters(whole[at : at + COUNTERS_SIZE]) for at in range(0, len(whole), COUNTERS_SIZE)]
+        self.watches, self.counters = divide(memoryview(self._memory), addresses)
 
     def close(self) -> None:
         """Release the memory. The counters keep their numbers."""
+        for watch in self.watches:
+            watch.detach()
         for counters in self.counters:
             counters.detach()
         # Where objects outlive their last use (PyPy), the memory does too.
         with suppress(BufferError):
             self._memory.close()
         os.close(self.descriptor)
+
+
+def divide(memory: memoryview, addresses: int) -> tuple[list[DropWatch], list[Counters]]:
+    """Divide the memory of L{SharedCounters}.
+
+    @return: the watch of each address, and the counters of each worker.
+    """
+    first = addresses * WATCH_SIZE
+    watches = [DropWatch(memory[at : at + WATCH_SIZE]) for at in range(0, first, WATCH_SIZE)]
+    return watches, [Counters(memory[at : at + COUNTERS_SIZE]) for at in range(first, len(memory), COUNTERS_SIZE)]
 
 
 class WorkerGuardStats:

@@ -11,7 +11,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard, cast
+from typing import NamedTuple, TypeGuard, cast
 
 from twisted.internet import defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -31,6 +31,7 @@ from udpecho.net.stopping import stopAll
 from udpecho.parsing import parseInterface
 from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.drop_watch import DropWatch
 from udpecho.server.protocol import EchoServer, checkGuard
 from udpecho.server.settings import ServiceOptions, checkInteger
 
@@ -77,6 +78,19 @@ class ListenAddresses:
                 checkAdoptable(sock)
 
 
+class SilentWorker(NamedTuple):
+    """A worker that does not answer.
+
+    @ivar number: its number, from 1.
+    @ivar reason: what is known of it.
+    @ivar starting: whether it is being started, and has not failed to.
+    """
+
+    number: int
+    reason: str
+    starting: bool
+
+
 @dataclass(eq=False)
 class Listeners(ABC):
     """The ports of a service, and what serves on them.
@@ -86,6 +100,7 @@ class Listeners(ABC):
     @ivar ports: the bound ports, in the order of the interfaces; none while the service is stopped.
     @ivar counters: what came in on all ports, and what became of it.
     @ivar guardStats: the statistics of the guard, or of those of all workers.
+    @ivar watches: for each of the ports, in their order, what looks for a self-echo among its drops.
     """
 
     reactor: Reactor
@@ -97,6 +112,7 @@ class Listeners(ABC):
     counters: CountersView = field(init=False)
     guardStats: Guard | WorkerGuardStats = field(init=False)
     _pastKernelDrops: int = field(default=0, init=False)
+    watches: list[DropWatch] = field(default_factory=list, init=False)
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -128,7 +144,7 @@ class Listeners(ABC):
                 return
             for interface in LOOPBACK_INTERFACES if interfaces is None else interfaces:
                 try:
-                    port = self._listen(interface, number)
+                    port = self._listen(interface, number, len(self.ports))
                 except error.CannotListenError as e:
                     if not _isMissing(e, isGiven=interfaces is not None):
                         raise
@@ -146,8 +162,10 @@ class Listeners(ABC):
             _log.warn(text, interface=refusal.interface, reason=reason)
 
     @abstractmethod
-    def _listen(self, interface: str, number: int) -> BoundPort:
-        """@raise error.CannotListenError: if the system refuses."""
+    def _listen(self, interface: str, number: int, index: int) -> BoundPort:
+        """@param index: the place among the ports.
+        @raise error.CannotListenError: if the system refuses.
+        """
 
     def _adopt(self, sock: socket.socket) -> BoundPort:
         raise NotImplementedError
@@ -158,10 +176,11 @@ class Listeners(ABC):
         @return: the new one.
         @raise error.CannotListenError: if the system refuses; the old one stays open.
         """
-        opened = self._listen(interface, boundAddress(port).port)
+        index = self.ports.index(port)
+        opened = self._listen(interface, boundAddress(port).port, index)
         if _isOpen(port):
             self._pastKernelDrops += port.getKernelDrops() or 0
-        self.ports[self.ports.index(port)] = opened
+        self.ports[index] = opened
         _abort(port)
         return opened
 
@@ -226,6 +245,10 @@ class Listeners(ABC):
     def processes(self) -> int:
         """How many processes answer."""
 
+    def silentWorkers(self) -> list[SilentWorker]:
+        """The workers that do not answer."""
+        return []
+
 
 class LocalListeners(Listeners):
     """Ports on which this process serves."""
@@ -240,8 +263,11 @@ class LocalListeners(Listeners):
         log: IDatagramLog,
         guard: GuardLike | GuardPolicy,
         counters: Counters,
+        watches: Sequence[DropWatch] = (),
     ) -> None:
-        """@param guard: decides who is answered, or the policy of the guard that does."""
+        """@param guard: decides who is answered, or the policy of the guard that does.
+        @param watches: those of the ports; by default new ones.
+        """
         policy = None
         if isinstance(guard, GuardPolicy):
             policy = guard
@@ -251,6 +277,7 @@ class LocalListeners(Listeners):
         self._guard: GuardLike = guard
         self.guardStats = guard if isinstance(guard, Guard) else WorkerGuardStats()
         self.counters = counters
+        self.watches = [*watches]
         # A policy that replaces this one does not change it.
         self._decrementHopLimit = policy is not None and policy.refuseLoops
         self._answers = False
@@ -261,11 +288,11 @@ class LocalListeners(Listeners):
         if isinstance(self._guard, Guard):
             self._guard.setOwnPorts(address.port for address in self.addresses)
 
-    def _listen(self, interface: str, number: int) -> BoundPort:
+    def _listen(self, interface: str, number: int, index: int) -> BoundPort:
         return listen(
             self.reactor,
             number,
-            self._makeServer(),
+            self._makeServer(index),
             interface,
             writeTimeout=self.options.writeTimeout,
             receiveBuffer=self.options.receiveBuffer,
@@ -278,10 +305,12 @@ class LocalListeners(Listeners):
         options = PortOptions(
             writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._decrementHopLimit
         )
-        return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(), options)
+        return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(len(self.ports)), options)
 
-    def _makeServer(self) -> EchoServer:
-        return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log)
+    def _makeServer(self, index: int) -> EchoServer:
+        if index == len(self.watches):
+            self.watches.append(DropWatch())
+        return EchoServer(self._guard, self.counters, self.options.maxPayload, self.log, self.watches[index])
 
     def start(self) -> defer.Deferred[None]:
         """Nothing: a bound port answers."""

@@ -22,6 +22,7 @@ from udpecho.interfaces import (
 )
 from udpecho.server.counters import Counters
 from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.drop_watch import DropWatch
 
 _log = Logger()
 
@@ -54,11 +55,13 @@ class EchoServer(DatagramProtocol):
         counters: Counters | None = None,
         maxPayload: int | None = None,
         log: IDatagramLog | None = None,
+        watch: DropWatch | None = None,
     ) -> None:
         """@param guard: decides who is answered; without one, everybody is.
         @param counters: the counters to use; by default new ones.
         @param maxPayload: the longest payload to answer, in bytes; others are dropped as C{too_large}. C{None} is no limit.
         @param log: logs the datagrams; by default a L{DatagramLog} that logs 10 a second.
+        @param watch: looks for a self-echo among what is dropped.
         """
         if guard is not None:
             checkGuard(guard)
@@ -68,6 +71,7 @@ class EchoServer(DatagramProtocol):
         self._guardsEach = guard is not None and self._batchGuard is None
         self._maxPayload = maxPayload
         self._log = DatagramLog() if log is None else log
+        self._watch = DropWatch() if watch is None else watch
         self._send: Callable[[bytes, tuple[str, int], SendCallback], None] = self._write
         self._truncatedFrom: int | None = None
 
@@ -99,6 +103,7 @@ class EchoServer(DatagramProtocol):
             raise
         if reason is not None:
             self.counters.drop(reason, size)
+            self._watch.lookAt(datagram, addr, reason)
             return
 
         def sent(reason: str | None) -> None:
@@ -157,6 +162,8 @@ class EchoServer(DatagramProtocol):
                 # A guard that fails admits nobody.
                 self.counters.drop("not_allowed", batch.size, batch.datagrams)
                 raise
+        if batch.dropped:
+            self._watch.lookThrough(batch)
         batch.send(self._batchSent)
 
     def _batchSent(self, reason: str | None, datagrams: int, size: int) -> None:
@@ -169,6 +176,8 @@ class EchoServer(DatagramProtocol):
     def _receiveEach(self, batch: IDatagramBatch) -> None:
         """Handle the datagrams of a batch one by one."""
         self.counters.receiveBatch(batch.entries, 0, 0)
+        if batch.dropped:
+            self._watch.lookThrough(batch)
         for entry in range(batch.entries):
             address = batch.address(entry)
             for payload in batch.payloads(entry):

@@ -21,8 +21,9 @@ from udpecho.net.reuseport import canShare
 from udpecho.net.stopping import stopAll
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.drop_watch import DropWatch
 from udpecho.server.interface_watch import InterfaceWatch
-from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners
+from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, SilentWorker
 from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 
 _log = Logger()
@@ -100,6 +101,11 @@ class EchoService(Service):
         """The bound addresses in the order of the interfaces; none while the service is stopped."""
         return self._listeners.addresses
 
+    @property
+    def watches(self) -> list[DropWatch]:
+        """For each of the L{addresses}, in their order, what looks for a self-echo among its drops."""
+        return self._listeners.watches
+
     def privilegedStartService(self) -> None:
         """@raise error.CannotListenError: if the system refuses to bind one of the ports; none is bound then."""
         super().privilegedStartService()
@@ -123,6 +129,11 @@ class EchoService(Service):
         if self._listeners.ports and not self._hasBegun:
             self._hasBegun = True
             self._listeners.start().addCallback(lambda _: self._serves())
+
+    @property
+    def isServing(self) -> bool:
+        """Whether the service has begun to answer, and not to stop."""
+        return self._isServing
 
     def whenServing(self) -> defer.Deferred[None]:
         """@return: fires when the service answers."""
@@ -161,6 +172,10 @@ class EchoService(Service):
     def workersAlive(self) -> int:
         """How many processes answer: the workers, or this one."""
         return self._listeners.processes()
+
+    def silentWorkers(self) -> list[SilentWorker]:
+        """The workers that do not answer, each with what is known of it; none without workers."""
+        return self._listeners.silentWorkers()
 
     def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
         """Change the policy of the guard and the number of log lines, as L{Listeners.configure}.

@@ -12,7 +12,7 @@ from udpecho.interfaces import IDatagramLog, Reactor
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
 from udpecho.server.counters import Counters, CountersView, SummedCounters, WorkerGuardStats
-from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners
+from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners, SilentWorker
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.worker_pool import WorkerPool
 
@@ -44,6 +44,7 @@ class WorkerListeners(Listeners):
                 self.abort()
                 raise error.CannotListenError(host, self.where.port, e) from None
             self.guardStats = pool.guardStats
+            self.watches = pool.watches
             self._parts += pool.counters
 
     def _groups(self) -> list[SocketGroup]:
@@ -62,7 +63,7 @@ class WorkerListeners(Listeners):
     def _settings(self) -> dict[str, Any]:
         return toWorkerSettings(self.options, self.policy)
 
-    def _listen(self, interface: str, number: int) -> BoundPort:
+    def _listen(self, interface: str, number: int, index: int) -> BoundPort:
         return SocketGroup(number, interface, self.options.workers, self.options.receiveBuffer)
 
     def abort(self) -> None:
@@ -103,4 +104,10 @@ class WorkerListeners(Listeners):
 
     def processes(self) -> int:
         """@return: how many workers answer."""
-        return 0 if self._pool is None else self._pool.alive()
+        return self.options.workers - len(self.silentWorkers())
+
+    def silentWorkers(self) -> list[SilentWorker]:
+        """The workers that do not answer; while the service is stopped, all of them."""
+        if self._pool is None:
+            return [SilentWorker(number, "stopped", False) for number in range(1, self.options.workers + 1)]
+        return self._pool.silent()

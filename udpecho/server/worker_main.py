@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
 from udpecho.net.stopping import stopAll
-from udpecho.server.counters import COUNTERS_SIZE, Counters
+from udpecho.server.counters import divide
 from udpecho.server.listeners import ListenAddresses, LocalListeners
 from udpecho.server.settings import fromWorkerSettings
 from udpecho.server.worker_messages import MessageReceiver, SentDatagramLog, SentLog, encode
@@ -46,7 +46,6 @@ class Worker:
         self.status = 0
         self._listeners: LocalListeners | None = None
         self._reportedDrops: Counter[str] = Counter()
-        self._reportedFill = 0.0
         self._reactor = reactor
         self._write = write
         self._messages.makeConnection(ProcessReader(reactor, self, 0, 0))
@@ -73,17 +72,18 @@ class Worker:
     def _configure(self, settings: Mapping[str, Any]) -> None:
         reactor = self._reactor
         options, policy = fromWorkerSettings(settings)
-        offset = settings["slot"] * COUNTERS_SIZE
-        memory = memoryview(mmap.mmap(settings["memory"], 0))
+        watches, counters = divide(memoryview(mmap.mmap(settings["memory"], 0)), len(settings["sockets"]))
         listeners = self._listeners = LocalListeners(
             reactor,
             ListenAddresses(0, None, [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]),
             options,
             SentDatagramLog(options.logDatagrams, reactor, self._write),
             policy,
-            Counters(memory[offset : offset + COUNTERS_SIZE]),
+            counters[settings["slot"]],
+            watches,
         )
         listeners.bind()
+        # A sign of life, too: the parent replaces a worker that is silent.
         reports = LoopingCall(self._reportGuard)
         reports.clock = reactor
         reports.start(_reportInterval, now=False)
@@ -101,14 +101,12 @@ class Worker:
         self._reportGuard()
 
     def _reportGuard(self) -> None:
-        """Report the statistics of the guard, if they have changed."""
+        """Report the statistics of the guard."""
         assert self._listeners is not None
         stats = self._listeners.guardStats
         busiest, fill, drops = stats.busiest(_prefixes), stats.fill, Counter(stats.wouldDrop)
         added, self._reportedDrops = drops - self._reportedDrops, drops
-        if busiest or added or fill != self._reportedFill:
-            self._reportedFill = fill
-            self._write(encode("guard", {"busiest": busiest, "wouldDrop": added, "fill": fill}))
+        self._write(encode("guard", {"busiest": busiest, "wouldDrop": added, "fill": fill}))
 
 
 def main(module: str, *loop: str) -> None:

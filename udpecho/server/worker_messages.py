@@ -6,7 +6,7 @@ kind         value                                            meaning
 configure    an object                                        to the worker: serve with these settings
 change       an object                                        to the worker: go on with these settings
 ready        C{True}                                          from the worker: it answers
-guard        an object                                        from the worker: statistics of its guard
+guard        an object                                        from the worker: statistics of its guard, each second
 received     size, host, port, scope                          a datagram came in, and gets a line in the log
 written      size, host, port, scope                          a datagram went back, and gets a line in the log
 unlogged     received, bytes, written, bytes                  the sum of the datagrams that got no line

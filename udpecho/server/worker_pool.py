@@ -9,11 +9,13 @@ from typing import Any
 from twisted.application.internet import backoffPolicy
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from udpecho.interfaces import IDatagramLog
 from udpecho.net.sockets import hasQueued
 from udpecho.server.counters import Counters, SharedCounters, WorkerGuardStats
+from udpecho.server.listeners import SilentWorker
 from udpecho.server.worker_messages import LogForwarder
 from udpecho.server.worker_process import WorkerProcess, cancel, describeEnd
 
@@ -24,6 +26,14 @@ _killTimeout = 5.0
 #: Seconds between the end of a process and the start of the next; also how long it must have lived to count as healthy again.
 _maxDelay = 10.0
 _delay = backoffPolicy(initialDelay=0.1, maxDelay=_maxDelay, factor=2, jitter=lambda: 0.0)
+#: Seconds between two looks at whether the workers have written something, as each does once a second. Silence is counted in
+#: looks: while this process itself is stopped, or its machine asleep, there are none.
+_lookInterval = 1.0
+#: The looks after which a worker does not count as one that answers, and those after which it is killed.
+_silent = 3
+_hangs = 6
+#: The same while it starts, for the first attempt and at most. Each attempt that fails doubles the time for the next.
+_startHangs, _maxStartHangs = 9, 60
 
 _log = Logger()
 
@@ -92,9 +102,25 @@ class WorkerSlot:
         if self.process is not None:
             self.process.stop()
 
-    def isReady(self) -> bool:
-        """Whether a process answers."""
-        return self.process is not None and self.process.ready
+    def silent(self) -> SilentWorker | None:
+        """What is wrong; C{None} if a process answers."""
+        process = self.process
+        if process is None or not process.ready:
+            return SilentWorker(self.name, "ended before it was ready" if self.failed else "starting", not self.failed)
+        if process.silence < _silent:
+            return None
+        return SilentWorker(self.name, f"has not answered for {process.silence} s", False)
+
+    def look(self) -> None:
+        """Kill a process that hangs: its end has another start."""
+        process = self.process
+        if process is None:
+            return
+        process.silence += 1
+        most = _hangs if process.ready else min(_startHangs * 2**self._restarts, _maxStartHangs)
+        if process.silence % most == 0:
+            _log.warn("worker {worker} has not answered for {seconds} s, and is killed", worker=self.name, seconds=most)
+            process.kill()
 
     def _ready(self, _: object) -> None:
         assert self.process is not None
@@ -114,7 +140,7 @@ class WorkerSlot:
             self._pool.workerStopped()
             return
         self.failed = not process.ready
-        if self._pool.reactor.seconds() - process.started >= _maxDelay:
+        if process.ready and self._pool.reactor.seconds() - process.started >= _maxDelay:
             self._restarts = 0
         delay = _delay(self._restarts - 1) if self._restarts else 0.0
         self._restarts += 1
@@ -137,6 +163,7 @@ class WorkerPool:
 
     @ivar memory: the descriptor of the memory of their counters.
     @ivar counters: those of each worker.
+    @ivar watches: those of each address.
     @ivar guardStats: the sum of what their guards report.
     @ivar started: whether they have been started.
     @ivar stopping: whether they are to end.
@@ -155,13 +182,16 @@ class WorkerPool:
         self.log = log
         self.settings = settings
         self.guardStats = WorkerGuardStats()
-        self._shared = SharedCounters(len(sockets))
+        self._shared = SharedCounters(len(sockets), len(sockets[0]))
         self.memory = self._shared.descriptor
         self.counters = self._shared.counters
+        self.watches = self._shared.watches
         self.started = self.stopping = False
         self._ready: defer.Deferred[None] | None = defer.Deferred()
         self._logged = False
         self._stopped: defer.Deferred[None] | None = None
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
         self._slots = [WorkerSlot(self, *parts) for parts in zip(range(len(sockets)), sockets, self.counters)]
 
     @property
@@ -176,11 +206,16 @@ class WorkerPool:
         self.started = True
         for slot in self._slots:
             slot.start()
+        self._looking.start(_lookInterval, now=False)
         return ready
 
-    def alive(self) -> int:
-        """How many workers answer."""
-        return sum(slot.isReady() for slot in self._slots)
+    def _look(self) -> None:
+        for slot in self._slots:
+            slot.look()
+
+    def silent(self) -> list[SilentWorker]:
+        """The workers that do not answer."""
+        return [silent for slot in self._slots if (silent := slot.silent()) is not None]
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Change the settings of the workers, and of those that replace them."""
@@ -203,6 +238,8 @@ class WorkerPool:
         """
         self.stopping = True
         self._ready = None
+        if self._looking.running:
+            self._looking.stop()
         stopped = self._stopped = defer.Deferred()
         killing = self.reactor.callLater(timeout + _grace, self._kill)
         stopped.addBoth(lambda _: cancel(killing))
@@ -245,7 +282,7 @@ class WorkerPool:
     def workerReady(self) -> None:
         """A worker answers."""
         self._logged = False
-        if self._ready is not None and all(slot.isReady() for slot in self._slots):
+        if self._ready is not None and not self.silent():
             ready, self._ready = self._ready, None
             ready.callback(None)
 

@@ -39,6 +39,7 @@ class WorkerProcess(ProcessProtocol):
 
     @ivar ready: whether it answers.
     @ivar started: when it was started, in the reactor's seconds.
+    @ivar silence: how many looks in succession have found nothing from it; whoever looks adds to it.
     """
 
     transport: IProcessTransport
@@ -54,6 +55,7 @@ class WorkerProcess(ProcessProtocol):
         @param ended: called with the reason when the process has ended, or could not be started.
         """
         self.ready = False
+        self.silence = 0
         self.started = reactor.seconds()
         self._reactor = reactor
         self._name = name
@@ -99,6 +101,7 @@ class WorkerProcess(ProcessProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """The process has written messages, or to its standard error."""
         if childFD == 1:
+            self.silence = 0
             self._messages.dataReceived(data)
             return
         left = _maxStandardError - self._standardErrorSize
