@@ -122,6 +122,48 @@ class ServiceTests:
         service.stopService()
         assert not network.clock.getDelayedCalls()
 
+    def test_configure(self, caught: Any) -> None:
+        """Targets are added to a service that runs, and removed from it; the others go on undisturbed."""
+        network, service, _, registry = self.world("there:7", "there:9")
+        service.configure(["there:7", "there:9"])
+        service.startService()
+        network.advance(1)
+        kept = service.flows[0]
+        with capturedLogs() as events:
+            service.configure(["nowhere:7", "there:7"])
+            network.advance(1)
+        assert service.flows == [kept]
+        assert kept.statistics.sent == pytest.approx(20, abs=1)
+        assert "stopped probing there:9 from" in formatEvent(events[0])
+        assert service.states() == {"nowhere:7": service.states()["nowhere:7"], "there:7": None}
+        assert "no address for 'nowhere'" in str(service.states()["nowhere:7"])
+        exported = {sample.labels["target"] for metric in registry.collect() for sample in metric.samples}
+        assert exported == {"nowhere:7", "there:7"}
+        service.configure(["there:9"])
+        network.advance(1)
+        assert [flow.target.name for flow in service.flows] == ["there:9"]
+        service.stopService()
+        assert service.states() == {"there:9": "it is not started yet"}
+        assert not [call for call in network.clock.getDelayedCalls() if "Echo" not in repr(call)]
+
+    @pytest.mark.parametrize(
+        ("targets", "message"),
+        [
+            ([], "targets must have one target or more, got none"),
+            (["there:7", "there"], "address must be HOST:PORT, .* got 'there'"),
+            (["there:9", "there:9"], "each target must be given once, got 'there:9' twice"),
+        ],
+    )
+    def test_configuredWrong(self, targets: list[str], message: str) -> None:
+        """A wrong list changes nothing."""
+        network, service, _, _ = self.world("there:7")
+        service.startService()
+        with pytest.raises(ValueError, match=message):
+            service.configure(targets)
+        network.advance(1)
+        assert service.states() == {"there:7": None}
+        service.stopService()
+
     @pytest.mark.parametrize(
         ("reason", "message"),
         [

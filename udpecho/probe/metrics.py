@@ -64,6 +64,14 @@ class ProbeMetrics:
         self._flows[labels] = flow
         self._labels[flow] = labels
 
+    def remove(self, target: str) -> None:
+        """Do not export a target any more."""
+        for labels in [labels for labels in self._flows if labels[0] == target]:
+            flow = self._flows.pop(labels)
+            del self._outcomes[labels]
+            if flow is not None:
+                del self._labels[flow]
+
     def event(self, flow: Flow, event: Event) -> None:
         """Count an event of a flow."""
         labels = self._labels.get(flow)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
+from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
@@ -32,12 +33,28 @@ _log = Logger()
 
 @dataclass
 class _TargetState:
-    """One target. The prober is C{None} until the name is resolved; C{starting} resolves it and starts the prober."""
+    """One target. The prober is C{None} until the name is resolved; C{starting} resolves it and starts the prober. C{reason} is
+    why there is no prober.
+    """
 
     name: str
     prober: Prober | None = None
     starting: defer.Deferred[None] | None = None
     nextStart: IDelayedCall | None = None
+    reason: str = "it is not started yet"
+
+    def stop(self) -> None:
+        """Stop, and log the results."""
+        if self.nextStart is not None:
+            self.nextStart.cancel()
+            self.nextStart = None
+        if self.starting is not None:
+            self.starting.cancel()
+        prober, self.prober = self.prober, None
+        if prober is not None:
+            prober.stop()
+            for flow in prober.flows:
+                _logResults(flow)
 
 
 class ProbeService(Service):
@@ -64,8 +81,6 @@ class ProbeService(Service):
         @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
         self._plan = plan or Plan()
-        if not targets:
-            raise ValueError("targets must have one target or more, got none")
         if self._plan.count is not None or self._plan.duration is not None:
             raise ValueError(
                 "the plan of a service must have neither count nor duration,"
@@ -76,7 +91,35 @@ class ProbeService(Service):
         self._options = options
         self._metrics = metrics
         self._open = open
-        self._targets = [_TargetState(name) for name in targets]
+        self._targets: list[_TargetState] = []
+        self.configure(targets)
+
+    def configure(self, targets: Sequence[str]) -> None:
+        """Probe these targets from now on. Those that are probed already go on undisturbed.
+
+        @param targets: all servers to probe, each as C{HOST:PORT} or C{[ADDR]:PORT}.
+        @raise ValueError: if there is no target, or one that is there twice or is not of that form. Nothing is changed then.
+        """
+        if not targets:
+            raise ValueError("targets must have one target or more, got none")
+        for number, name in enumerate(targets):
+            parseAddress(name)
+            if name in targets[:number]:
+                raise ValueError(f"each target must be given once, got {name!r} twice")
+        known = {target.name: target for target in self._targets}
+        self._targets = [known.pop(name, None) or _TargetState(name) for name in targets]
+        for removed in known.values():
+            removed.stop()
+            if self._metrics is not None:
+                self._metrics.remove(removed.name)
+        if self.running:
+            self._startMissing()
+
+    def states(self) -> Mapping[str, str | None]:
+        """Whether each target is probed: C{None} if it is, else the reason why not, for a person. A target that does not answer
+        is probed.
+        """
+        return {target.name: None if target.prober is not None else target.reason for target in self._targets}
 
     @property
     def flows(self) -> list[Flow]:
@@ -86,27 +129,21 @@ class ProbeService(Service):
     def startService(self) -> None:
         """Start to probe the targets, one after the other, all within an interval."""
         super().startService()
-        shift = self._plan.interval / len(self._targets)
-        for number, target in enumerate(self._targets):
+        self._startMissing()
+
+    def _startMissing(self) -> None:
+        missing = [target for target in self._targets if not (target.prober or target.starting or target.nextStart)]
+        for number, target in enumerate(missing):
             if self._metrics is not None:
                 for source in range(self._sources):
                     self._metrics.expect(target.name, source)
-            target.nextStart = self._reactor.callLater(number * shift, self._start, target)
+            target.nextStart = self._reactor.callLater(number * self._plan.interval / len(missing), self._start, target)
 
     def stopService(self) -> None:
         """Stop, and log the results."""
         super().stopService()
         for target in self._targets:
-            if target.nextStart is not None:
-                target.nextStart.cancel()
-                target.nextStart = None
-            if target.starting is not None:
-                target.starting.cancel()
-            prober, target.prober = target.prober, None
-            if prober is not None:
-                prober.stop()
-                for flow in prober.flows:
-                    _logResults(flow)
+            target.stop()
 
     def _start(self, target: _TargetState) -> None:
         target.nextStart = None
@@ -142,11 +179,11 @@ class ProbeService(Service):
         if failure.check(defer.CancelledError):
             return
         if failure.check(EchoError, error.CannotListenError, OSError, ValueError) is None:
+            target.reason = str(failure.value)
             _log.failure("cannot probe {target}", failure, target=target.name)
         else:
-            _log.warn(
-                "cannot probe {target}: {reason}", target=target.name, reason=failureMessage(cast(Exception, failure.value))
-            )
+            target.reason = failureMessage(cast(Exception, failure.value))
+            _log.warn("cannot probe {target}: {reason}", target=target.name, reason=target.reason)
         if self.running:
             target.nextStart = self._reactor.callLater(RETRY, self._start, target)
 
