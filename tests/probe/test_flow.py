@@ -66,7 +66,7 @@ class FlowTests:
         bench.flow.send(bench.clocks.time)
         reason = PortUnreachable("nothing listens", 111)
         bench.socket.failures = [Undelivered(reason, bench.socket.sent[2][:28]), Undelivered(reason)]
-        bench.flow.readErrors()
+        bench.flow.readErrors(bench.socket)
         assert [event.sequence for event in bench.events] == [2, 0]
 
     @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ class FlowTests:
         bench.clocks.time += 20 * MS
         bench.flow.expire(bench.clocks.time)
         bench.socket.failures = [Undelivered(reason, bench.socket.sent[0][:28])]
-        bench.flow.readErrors()
+        bench.flow.readErrors(bench.socket)
         assert [(event.outcome, event.sequence) for event in bench.events] == [(Outcome.LOST, 0), (outcome, 0)]
         assert (bench.flow.statistics.count(Outcome.LOST), bench.flow.statistics.count(outcome)) == (0, 1)
         # A second error for the same probe changes nothing.
         bench.socket.failures = [Undelivered(reason, bench.socket.sent[0][:28])]
-        bench.flow.readErrors()
+        bench.flow.readErrors(bench.socket)
         assert len(bench.events) == 2
 
     def test_window(self) -> None:

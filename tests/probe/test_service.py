@@ -167,7 +167,10 @@ class ServiceTests:
     @pytest.mark.parametrize(
         ("reason", "message"),
         [
-            (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+            (
+                OSError(errno.EMFILE, "Too many open files"),
+                "no file descriptor is left: Too many open files (ulimit -n, LimitNOFILE=)",
+            ),
             (
                 error.CannotListenError("203.0.113.1", 5, OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")),
                 "cannot send from 203.0.113.1:5: Cannot assign requested address",

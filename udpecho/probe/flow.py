@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zope.interface import implementer
 
@@ -27,11 +27,17 @@ _second = 1_000_000_000
 _fullPause = 500_000
 #: How many overdue probes are given up in one turn.
 _givenUpPerTurn = 10_000
-#: The time between two reads of the receive queue's drop counter, in ns.
-_dropsPause = _second
+#: The time between two looks at what is not looked at for each probe, and how long probes are unanswered then, in ns.
+_pause = _second
+#: How many former sockets may wait for replies.
+_mostFormer = 4
+#: A time long ago, in ns.
+_never = -(1 << 62)
 
 #: Errors of sending that mean that the peer is unreachable.
 _unreachable = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+#: Errors of sending that are of the datagram or of this machine's memory, and not of the way to the peer.
+_notOfTheWay = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
 
 #: Called with each event.
 Listener = Callable[["Flow", Event], object]
@@ -39,9 +45,17 @@ Listener = Callable[["Flow", Event], object]
 
 @implementer(IProbeReceiver)
 class Flow:
-    """The probes of one socket; L{begin} completes it. Parameters named C{now} are times of the monotonic clock, in ns.
+    """The probes from one local port to one peer; L{begin} completes it. Parameters named C{now} are times of the monotonic
+    clock, in ns.
 
-    @ivar socket: the socket, after L{begin}.
+    A connected socket keeps its local address, and the interface of a link-local peer (C{connect(2)}). While nothing is
+    answered C{unanswered} is called every second, so that another socket can be put in its place by L{use}.
+
+    @ivar target: the peer, which L{use} changes.
+    @ivar socket: the socket to send by, after L{begin}.
+    @ivar sockets: this one, and former ones to which replies may still come.
+    @ivar bindAddress: the local C{(host, port)} that the user has chosen, or C{None}.
+    @ivar problem: why no other socket can be opened while nothing is answered; or C{None}.
     @ivar lastError: what the network, or the system, last reported about an unreachable peer; or C{None}.
     """
 
@@ -55,12 +69,20 @@ class Flow:
         steps: StepWatch,
         listener: Listener | None = None,
         arrived: Callable[[], object] | None = None,
+        unanswered: Callable[[Flow], object] | None = None,
     ) -> None:
         """@param listener: called with each event; without it events are not made.
         @param arrived: called when a socket without a descriptor has received something.
+        @param unanswered: called once a second while probes are due and nothing is answered.
         """
         self.target = target
         self.lastError: EchoError | None = None
+        self.problem: str | None = None
+        self.bindAddress: tuple[str, int] | None = None
+        self.sockets: list[IProbeSocket] = []
+        self._drops: dict[IProbeSocket, int | None] = {}
+        self._closeAt: dict[IProbeSocket, int] = {}
+        self._unanswered = unanswered
         self._plan = plan
         self._clocks = clocks
         self._listener = listener
@@ -72,17 +94,61 @@ class Flow:
         self.statistics = Statistics(plan.timeout, self._window)
         self._sendTimes = SendTimes(self._window, steps)
         self._resumeAt = 0
-        self._readDropsAt = 0
+        self._lookedAt = self._answeredAt = _never
+        # Whether a probe has failed since the last look, and whether nothing is answered.
+        self._failed = self.isUnanswered = False
         self._closed = False
 
     def begin(self, socket: IProbeSocket, start: int) -> None:
         """Begin to send by a socket, with the first probe at C{start}, in ns of the monotonic clock."""
-        self.socket = socket
-        self._source = str(socket.source)
-        self._preparedSizes: list[int | None] = [None] * socket.most
+        self._adopt(socket)
         self._start = self._last = self._sendTimes.last = start
         self._schedule: Schedule | Flood = (Flood if self._plan.flood else Schedule)(self._plan, start)
-        self._drops = socket.drops()
+
+    def _adopt(self, socket: IProbeSocket) -> None:
+        self.socket = socket
+        self.sockets.append(socket)
+        self._drops[socket] = socket.drops()
+        self._source = str(socket.source)
+        self._preparedSizes: list[int | None] = [None] * socket.most
+
+    def use(self, socket: IProbeSocket, target: Target) -> None:
+        """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout:
+        replies to what it sent may be on their way.
+        """
+        self.readDrops()
+        if self.isOpen:
+            self._closeAt[self.socket] = self._clocks.monotonic() + 2 * self._timeout
+            self._closeFormer(list(self._closeAt)[:-_mostFormer])
+        self.target = target
+        self._peer = str(target.address)
+        self._adopt(socket)
+
+    def release(self) -> None:
+        """Close the socket to send by: no probe can be sent until L{use} is called. A local port that the user has chosen must
+        be free before it can be bound again.
+        """
+        self.readDrops()
+        while self.read(self.socket):
+            pass
+        self._closeFormer([self.socket])
+
+    @property
+    def isOpen(self) -> bool:
+        """Whether the socket to send by is open."""
+        return self.socket in self.sockets
+
+    @property
+    def taken(self) -> int:
+        """How many datagrams the system has taken so far: a further socket counts from there on."""
+        return self._sendTimes.taken
+
+    def isUp(self) -> bool:
+        """Whether a reply has come within the last three intervals, or the last interval and timeout if that is longer, and no
+        send has failed since.
+        """
+        interval = round(self._plan.interval * _second)
+        return self._clocks.monotonic() - self._answeredAt <= max(3 * interval, interval + self._timeout)
 
     @property
     def source(self) -> DatagramAddress:
@@ -156,7 +222,7 @@ class Flow:
             self._last = after
         if taken.error:
             self._sendFailed(first + taken.number, taken)
-        self.readErrors()
+        self.readErrors(self.socket)
 
     def _sendFailed(self, sequence: int, taken: Taken) -> None:
         if taken.full:
@@ -164,38 +230,43 @@ class Flow:
             return
         if taken.error in _unreachable:
             self.lastError = unreachable(taken.error, self._peer)
-        self._notSent(sequence, explain(taken.error))
+        if taken.error in _notOfTheWay:
+            self._notSent(sequence, explain(taken.error))
+            return
+        self._failed = True
+        self._answeredAt = _never
+        self._notSent(sequence, explain(taken.error) if self.isOpen else self.problem)
 
-    def _notSent(self, sequence: int, detail: str) -> None:
+    def _notSent(self, sequence: int, detail: str | None) -> None:
         self.statistics.probeNotSent(sequence)
         self._last = self._clocks.monotonic()
         self._notify(Outcome.NOT_SENT, sequence, detail=detail)
 
     # Receiving
 
-    def read(self) -> bool:
-        """Read one batch, and return whether there may be more."""
-        arrivals = self.socket.receive()
-        self._received(arrivals)
+    def read(self, socket: IProbeSocket) -> bool:
+        """Read one batch from one of L{sockets}, and return whether there may be more."""
+        arrivals = socket.receive()
+        self._received(arrivals, socket)
         return len(arrivals.datagrams) >= SLOTS
 
-    def readErrors(self) -> None:
-        """Read the error queue."""
-        stamps, failures = self.socket.readErrors()
+    def readErrors(self, socket: IProbeSocket) -> None:
+        """Read the error queue of one of L{sockets}."""
+        stamps, failures = socket.readErrors()
         self._sendTimes.addTimestamps(stamps)
         for failure in failures:
             self._undelivered(failure)
 
     def datagramsArrived(self, arrivals: Arrivals) -> None:
         """@see: L{IProbeReceiver.datagramsArrived}"""
-        self._received(arrivals)
+        self._received(arrivals, self.socket)
         if self._arrived is not None:
             self._arrived()
 
-    def _received(self, arrivals: Arrivals) -> None:
+    def _received(self, arrivals: Arrivals, socket: IProbeSocket) -> None:
         now = self._clocks.monotonic()
         # A timestamp is in the error queue before the reply is in the receive queue.
-        self.readErrors()
+        self.readErrors(socket)
         if not arrivals.datagrams:
             return
         parse, highest = self._codec.parse, self.statistics.highest
@@ -221,6 +292,7 @@ class Flow:
         outcome = statistics.replyReceived(sequence, nanoseconds)
         if outcome is Outcome.ANSWERED or outcome is Outcome.LATE:
             self._sendTimes.noteSource(byKernel)
+            self._answeredAt = now
         self._notify(outcome, sequence, size, nanoseconds / _second, statistics.reordering.reordered > before)
 
     def _extraDatagram(self, outcome: Outcome, size: int) -> None:
@@ -242,6 +314,7 @@ class Flow:
         if sequence is None:
             return
         self._last = self._clocks.monotonic()
+        self._failed = True
         if isinstance(reason, PortUnreachable):
             if self.statistics.refused(sequence):
                 self._notify(Outcome.REFUSED, sequence)
@@ -258,22 +331,45 @@ class Flow:
             if self._sendTimes.of(oldest) + self._timeout > now:
                 break
             self._lose(oldest)
-        if now >= self._readDropsAt:
-            self._readDropsAt = now + _dropsPause
-            self.readDrops()
+        if now - self._lookedAt >= _pause:
+            self._look(now)
+
+    def _look(self, now: int) -> None:
+        before, self._lookedAt = self._lookedAt, now
+        self.readDrops()
+        self._source = str(self.socket.source)
+        self._closeFormer([socket for socket, end in self._closeAt.items() if now >= end])
+        oldest = self.statistics.oldestOutstanding
+        if self._answeredAt >= before:
+            self.isUnanswered = False
+            self.problem = None
+        elif self._failed or (oldest is not None and now - self._sendTimes.of(oldest) >= _pause):
+            self.isUnanswered = True
+        self._failed = False
+        if self.isUnanswered and self._unanswered is not None and not self._closed:
+            self._unanswered(self)
+
+    def _closeFormer(self, sockets: Sequence[IProbeSocket]) -> None:
+        for socket in sockets:
+            self.sockets.remove(socket)
+            del self._drops[socket]
+            self._closeAt.pop(socket, None)
+            socket.close()
 
     def _lose(self, sequence: int) -> None:
+        self._failed = True
         self.statistics.timedOut(sequence)
         self._last = self._clocks.monotonic()
         self._notify(Outcome.LOST, sequence)
 
     def readDrops(self) -> None:
-        """Read how many datagrams the receive queue has dropped."""
-        drops = self.socket.drops()
-        if drops is not None and self._drops is not None:
-            # The counter has 32 bits.
-            self.statistics.ownDropped += (drops - self._drops) % (1 << 32)
-            self._drops = drops
+        """Read how many datagrams the receive queues have dropped."""
+        for socket, before in self._drops.items():
+            drops = socket.drops()
+            if drops is not None and before is not None:
+                # The counter has 32 bits.
+                self.statistics.ownDropped += (drops - before) % (1 << 32)
+                self._drops[socket] = drops
 
     def next(self, now: int) -> int | None:
         """When there is something to do next, in ns of the monotonic clock; C{None} for never."""
@@ -282,6 +378,10 @@ class Flow:
         oldest = self.statistics.oldestOutstanding
         if oldest is not None:
             times.append(self._sendTimes.of(oldest) + self._timeout)
+            if self._timeout > _pause:
+                times.append(max(self._sendTimes.of(oldest), self._lookedAt) + _pause)
+        if self.isUnanswered:
+            times.append(self._lookedAt + _pause)
         if following is None and self._plan.wait is not None:
             times.append(self._waitEnds(self._plan.wait))
         return min(times) if times else None
@@ -304,11 +404,12 @@ class Flow:
         return self._sendTimes.last + round(wait * _second)
 
     def close(self) -> None:
-        """Close the socket. May be called twice."""
+        """Close the sockets. May be called twice."""
         if not self._closed:
             self._closed = True
             self.readDrops()
-            self.socket.close()
+            for socket in self.sockets:
+                socket.close()
 
     def _notify(
         self,

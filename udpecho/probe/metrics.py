@@ -81,14 +81,14 @@ class ProbeMetrics:
     def collect(self) -> Iterator[Any]:
         """@return: the families of metrics."""
         names = ["target", "source"]
-        up = GaugeMetricFamily("udpecho_probe_up", "Whether the target is being probed.", labels=names)
+        up = GaugeMetricFamily("udpecho_probe_up", "Whether the target has answered lately.", labels=names)
         outcomes = CounterMetricFamily(
             "udpecho_probe_outcomes",
             "Outcomes of probes and of received datagrams; a lost probe with a late reply counts as both.",
             labels=[*names, "outcome"],
         )
         for labels, flow in self._flows.items():
-            up.add_metric(labels, int(flow is not None))
+            up.add_metric(labels, int(flow is not None and flow.isUp()))
             for outcome, count in self._outcomes[labels].items():
                 outcomes.add_metric([*labels, outcome.value], count)
         yield up

@@ -18,9 +18,9 @@ from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
-from udpecho.probe.prober import Prober, failureMessage
+from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import findTarget
+from udpecho.probe.target import failureMessage, findTarget
 
 if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
@@ -71,12 +71,15 @@ class ProbeService(Service):
         sources: int = 1,
         options: SocketOptions | None = None,
         metrics: ProbeMetrics | None = None,
+        resolveInterval: float = 60.0,
         open: Callable[..., Prober] = Prober,
     ) -> None:
         """@param reactor: an C{IReactorTime}, C{IReactorFDSet} and C{IReactorPluggableNameResolver} provider.
         @param targets: the servers, each as C{HOST:PORT} or C{[ADDR]:PORT}.
         @param plan: the schedule and the sizes of the probes to each target.
         @param sources: the number of local ports to probe each target from.
+        @param resolveInterval: how often the names of targets are looked up again, in seconds. While a target does not answer,
+            that is done more often.
         @param open: makes a prober; for tests.
         @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
@@ -90,6 +93,7 @@ class ProbeService(Service):
         self._sources = sources
         self._options = options
         self._metrics = metrics
+        self._resolveInterval = resolveInterval
         self._open = open
         self._targets: list[_TargetState] = []
         self.configure(targets)
@@ -107,7 +111,7 @@ class ProbeService(Service):
             if name in targets[:number]:
                 raise ValueError(f"each target must be given once, got {name!r} twice")
         known = {target.name: target for target in self._targets}
-        self._targets = [known.pop(name, None) or _TargetState(name) for name in targets]
+        self._targets = [known.pop(name) if name in known else _TargetState(name) for name in targets]
         for removed in known.values():
             removed.stop()
             if self._metrics is not None:
@@ -162,6 +166,7 @@ class ProbeService(Service):
             sources=self._sources,
             options=self._options,
             listener=None if metrics is None else metrics.event,
+            resolveInterval=self._resolveInterval,
         )
         finished = prober.start()
         if not prober.flows:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
@@ -25,9 +25,9 @@ from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Event, Outcome
-from udpecho.probe.prober import Prober, failureMessage
+from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import Target, findTarget
+from udpecho.probe.target import Target, failureMessage, findTarget
 
 #: Outcomes that give status 1 in any case.
 _bad = (Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT)
@@ -113,8 +113,8 @@ class _Ping:
         for text in options.targets:
             try:
                 targets.append(await findTarget(self._reactor, text, family=family))
-            except (ValueError, error.DNSLookupError, EchoError) as e:
-                complain(str(e.args[0]))
+            except (ValueError, OSError, EchoError) as e:
+                complain(failureMessage(e))
                 failures.append(e)
         for target in targets:
             sentence = consentNeeded(plan, options, target)
