@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from zope.interface import implementer
 
@@ -17,6 +17,8 @@ from udpecho.probe.outcomes import Event, Outcome
 from udpecho.probe.packet import Codec
 from udpecho.probe.schedule import Flood, Plan, Schedule
 from udpecho.probe.send_times import SendTimes
+from udpecho.probe.silence import PAUSE, Silence
+from udpecho.probe.sockets import FlowSockets
 from udpecho.probe.stats.summary import Statistics
 from udpecho.probe.target import Target
 
@@ -27,12 +29,6 @@ _second = 1_000_000_000
 _fullPause = 500_000
 #: How many overdue probes are given up in one turn.
 _givenUpPerTurn = 10_000
-#: The time between two looks at what is not looked at for each probe, and how long probes are unanswered then, in ns.
-_pause = _second
-#: How many former sockets may wait for replies.
-_mostFormer = 4
-#: A time long ago, in ns.
-_never = -(1 << 62)
 
 #: Errors of sending that mean that the peer is unreachable.
 _unreachable = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
@@ -52,14 +48,11 @@ class Flow:
     answered C{unanswered} is called every second, so that another socket can be put in its place by L{use}.
 
     @ivar target: the peer, which L{use} changes.
-    @ivar socket: the socket to send by, after L{begin}.
-    @ivar sockets: this one, and former ones to which replies may still come.
+    @ivar sockets: the socket to send by, and former ones to which replies may still come.
     @ivar bindAddress: the local C{(host, port)} that the user has chosen, or C{None}.
     @ivar problem: why no other socket can be opened while nothing is answered; or C{None}.
     @ivar lastError: what the network, or the system, last reported about an unreachable peer; or C{None}.
     """
-
-    socket: IProbeSocket
 
     def __init__(
         self,
@@ -79,9 +72,7 @@ class Flow:
         self.lastError: EchoError | None = None
         self.problem: str | None = None
         self.bindAddress: tuple[str, int] | None = None
-        self.sockets: list[IProbeSocket] = []
-        self._drops: dict[IProbeSocket, int | None] = {}
-        self._closeAt: dict[IProbeSocket, int] = {}
+        self.sockets = FlowSockets()
         self._unanswered = unanswered
         self._plan = plan
         self._clocks = clocks
@@ -94,49 +85,39 @@ class Flow:
         self.statistics = Statistics(plan.timeout, self._window)
         self._sendTimes = SendTimes(self._window, steps)
         self._resumeAt = 0
-        self._lookedAt = self._answeredAt = _never
-        # Whether a probe has failed since the last look, and whether nothing is answered.
-        self._failed = self.isUnanswered = False
+        self._silence = Silence()
         self._closed = False
 
     def begin(self, socket: IProbeSocket, start: int) -> None:
         """Begin to send by a socket, with the first probe at C{start}, in ns of the monotonic clock."""
-        self._adopt(socket)
+        self.use(socket, self.target)
         self._start = self._last = self._sendTimes.last = start
         self._schedule: Schedule | Flood = (Flood if self._plan.flood else Schedule)(self._plan, start)
 
-    def _adopt(self, socket: IProbeSocket) -> None:
-        self.socket = socket
-        self.sockets.append(socket)
-        self._drops[socket] = socket.drops()
-        self._source = str(socket.source)
-        self._preparedSizes: list[int | None] = [None] * socket.most
+    @property
+    def socket(self) -> IProbeSocket:
+        """The socket to send by, after L{begin}."""
+        return self.sockets.current
 
     def use(self, socket: IProbeSocket, target: Target) -> None:
         """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout:
         replies to what it sent may be on their way.
         """
         self.readDrops()
-        if self.isOpen:
-            self._closeAt[self.socket] = self._clocks.monotonic() + 2 * self._timeout
-            self._closeFormer(list(self._closeAt)[:-_mostFormer])
+        self.sockets.use(socket, self._clocks.monotonic() + 2 * self._timeout)
         self.target = target
         self._peer = str(target.address)
-        self._adopt(socket)
+        self._source = str(socket.source)
+        self._preparedSizes: list[int | None] = [None] * socket.most
 
     def release(self) -> None:
         """Close the socket to send by: no probe can be sent until L{use} is called. A local port that the user has chosen must
         be free before it can be bound again.
         """
-        self.readDrops()
         while self.read(self.socket):
             pass
-        self._closeFormer([self.socket])
-
-    @property
-    def isOpen(self) -> bool:
-        """Whether the socket to send by is open."""
-        return self.socket in self.sockets
+        self.readDrops()
+        self.sockets.release()
 
     @property
     def taken(self) -> int:
@@ -148,7 +129,7 @@ class Flow:
         send has failed since.
         """
         interval = round(self._plan.interval * _second)
-        return self._clocks.monotonic() - self._answeredAt <= max(3 * interval, interval + self._timeout)
+        return self._clocks.monotonic() - self._silence.answeredAt <= max(3 * interval, interval + self._timeout)
 
     @property
     def source(self) -> DatagramAddress:
@@ -202,18 +183,18 @@ class Flow:
         return True
 
     def _sendBatch(self, first: int, count: int) -> None:
-        sizes, clock, wall = self._plan.sizes, self._clocks.monotonic, self._clocks.wall()
+        sizes, clock, wall, socket = self._plan.sizes, self._clocks.monotonic, self._clocks.wall(), self.socket
         for index in range(count):
             sequence = first + index
             size = sizes[sequence % len(sizes)]
-            slot = self.socket.slot(index, size)
+            slot = socket.slot(index, size)
             if self._preparedSizes[index] != size:
                 self._preparedSizes[index] = size
                 self._codec.prepare(slot)
             self._codec.write(slot, sequence, wall)
         self._sendTimes.checkClock(self.statistics.highest)
         before = clock()
-        taken = self.socket.send(count)
+        taken = socket.send(count)
         after = clock()
         if taken.number:
             probeSent, at = self.statistics.probeSent, self._schedule.at
@@ -222,7 +203,7 @@ class Flow:
             self._last = after
         if taken.error:
             self._sendFailed(first + taken.number, taken)
-        self.readErrors(self.socket)
+        self.readErrors(socket)
 
     def _sendFailed(self, sequence: int, taken: Taken) -> None:
         if taken.full:
@@ -233,9 +214,8 @@ class Flow:
         if taken.error in _notOfTheWay:
             self._notSent(sequence, explain(taken.error))
             return
-        self._failed = True
-        self._answeredAt = _never
-        self._notSent(sequence, explain(taken.error) if self.isOpen else self.problem)
+        self._silence.sendFailed()
+        self._notSent(sequence, explain(taken.error) if self.sockets.isOpen else self.problem)
 
     def _notSent(self, sequence: int, detail: str | None) -> None:
         self.statistics.probeNotSent(sequence)
@@ -245,13 +225,13 @@ class Flow:
     # Receiving
 
     def read(self, socket: IProbeSocket) -> bool:
-        """Read one batch from one of L{sockets}, and return whether there may be more."""
+        """Read one batch from one of the sockets, and return whether there may be more."""
         arrivals = socket.receive()
         self._received(arrivals, socket)
         return len(arrivals.datagrams) >= SLOTS
 
     def readErrors(self, socket: IProbeSocket) -> None:
-        """Read the error queue of one of L{sockets}."""
+        """Read the error queue of one of the sockets."""
         stamps, failures = socket.readErrors()
         self._sendTimes.addTimestamps(stamps)
         for failure in failures:
@@ -292,7 +272,7 @@ class Flow:
         outcome = statistics.replyReceived(sequence, nanoseconds)
         if outcome is Outcome.ANSWERED or outcome is Outcome.LATE:
             self._sendTimes.noteSource(byKernel)
-            self._answeredAt = now
+            self._silence.answeredAt = now
         self._notify(outcome, sequence, size, nanoseconds / _second, statistics.reordering.reordered > before)
 
     def _extraDatagram(self, outcome: Outcome, size: int) -> None:
@@ -314,7 +294,7 @@ class Flow:
         if sequence is None:
             return
         self._last = self._clocks.monotonic()
-        self._failed = True
+        self._silence.failed = True
         if isinstance(reason, PortUnreachable):
             if self.statistics.refused(sequence):
                 self._notify(Outcome.REFUSED, sequence)
@@ -331,45 +311,29 @@ class Flow:
             if self._sendTimes.of(oldest) + self._timeout > now:
                 break
             self._lose(oldest)
-        if now - self._lookedAt >= _pause:
+        if now - self._silence.lookedAt >= PAUSE:
             self._look(now)
 
     def _look(self, now: int) -> None:
-        before, self._lookedAt = self._lookedAt, now
         self.readDrops()
+        self.sockets.closeFormer(now)
         self._source = str(self.socket.source)
-        self._closeFormer([socket for socket, end in self._closeAt.items() if now >= end])
         oldest = self.statistics.oldestOutstanding
-        if self._answeredAt >= before:
-            self.isUnanswered = False
+        self._silence.look(now, None if oldest is None else self._sendTimes.of(oldest))
+        if not self._silence.lasts:
             self.problem = None
-        elif self._failed or (oldest is not None and now - self._sendTimes.of(oldest) >= _pause):
-            self.isUnanswered = True
-        self._failed = False
-        if self.isUnanswered and self._unanswered is not None and not self._closed:
+        elif self._unanswered is not None and not self._closed:
             self._unanswered(self)
 
-    def _closeFormer(self, sockets: Sequence[IProbeSocket]) -> None:
-        for socket in sockets:
-            self.sockets.remove(socket)
-            del self._drops[socket]
-            self._closeAt.pop(socket, None)
-            socket.close()
-
     def _lose(self, sequence: int) -> None:
-        self._failed = True
+        self._silence.failed = True
         self.statistics.timedOut(sequence)
         self._last = self._clocks.monotonic()
         self._notify(Outcome.LOST, sequence)
 
     def readDrops(self) -> None:
         """Read how many datagrams the receive queues have dropped."""
-        for socket, before in self._drops.items():
-            drops = socket.drops()
-            if drops is not None and before is not None:
-                # The counter has 32 bits.
-                self.statistics.ownDropped += (drops - before) % (1 << 32)
-                self._drops[socket] = drops
+        self.statistics.ownDropped += self.sockets.newDrops()
 
     def next(self, now: int) -> int | None:
         """When there is something to do next, in ns of the monotonic clock; C{None} for never."""
@@ -378,10 +342,8 @@ class Flow:
         oldest = self.statistics.oldestOutstanding
         if oldest is not None:
             times.append(self._sendTimes.of(oldest) + self._timeout)
-            if self._timeout > _pause:
-                times.append(max(self._sendTimes.of(oldest), self._lookedAt) + _pause)
-        if self.isUnanswered:
-            times.append(self._lookedAt + _pause)
+        if self._silence.lasts or (oldest is not None and self._timeout > PAUSE):
+            times.append(self._silence.next(None if oldest is None else self._sendTimes.of(oldest)))
         if following is None and self._plan.wait is not None:
             times.append(self._waitEnds(self._plan.wait))
         return min(times) if times else None
@@ -408,8 +370,7 @@ class Flow:
         if not self._closed:
             self._closed = True
             self.readDrops()
-            for socket in self.sockets:
-                socket.close()
+            self.sockets.close()
 
     def _notify(
         self,

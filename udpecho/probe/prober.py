@@ -224,7 +224,7 @@ class Prober:
         return chooseSource(target.address, flow.bindAddress)
 
     def _reopen(self, flow: Flow, target: Target) -> None:
-        if flow.isOpen and flow.bindAddress is not None and flow.bindAddress[1]:
+        if flow.sockets.isOpen and flow.bindAddress is not None and flow.bindAddress[1]:
             flow.release()
         flow.use(self._openSocket(flow, target), target)
         self._byDescriptor = {number: pair for number, pair in self._byDescriptor.items() if pair[1].fileno() >= 0}
@@ -295,7 +295,7 @@ class Prober:
             # No probe expires whose reply is in the receive queue: this process may have been stopped for a while.
             for flow in self.flows:
                 if not ready and flow.socket.fileno() >= 0:
-                    for sock in flow.sockets:
+                    for sock in list(flow.sockets.all):
                         unread = self._read(flow, sock) or unread
                 flow.expire(now)
         if not self.running:

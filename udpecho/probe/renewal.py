@@ -73,7 +73,7 @@ class Renewal:
         try:
             target = target.current()
             moved = not isSame(target.address, flow.target.address)
-            if not moved and flow.isOpen:
+            if not moved and flow.sockets.isOpen:
                 chosen, source = self._choose(flow, target), flow.source
                 if (chosen.host, chosen.scopeID) == (source.host, source.scopeID):
                     flow.problem = None
