@@ -80,7 +80,7 @@ class Probing:
         await self.over
         await stop(self.server)
         checkSums(self.flow.statistics)
-        first = [event.sequence for event in self.events if event.outcome is Outcome.ANSWERED]
+        first = [event.sequence or 0 for event in self.events if event.outcome is Outcome.ANSWERED]
         assert first == sorted(set(first))
 
 
@@ -120,8 +120,8 @@ class RenewalTests:
 
     @bothFamilies
     def test_route(self, net: Network, runOnce: Run, plan: Plan) -> None:
-        """When the route moves to another link, and nothing comes back to the address on the former one, the prober goes on from
-        the address on the new link.
+        """When the route moves to another link, and nothing comes back to the address on the former one, the prober goes on
+        from the address on the new link.
         """
         near, client = ("198.18.3.254", "198.18.3.1") if plan is IPV4 else ("fd00:3::fe", "fd00:3::1")
         net.client.ip(f"link add eth1 type veth peer name eth2 netns {net.router.name}", "link set eth1 addrgenmode none up")

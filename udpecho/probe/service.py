@@ -20,13 +20,17 @@ from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import failureMessage, findTarget
+from udpecho.probe.target import EXHAUSTED, failureMessage, findTarget
 
 if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
 
 #: Seconds until a target that could not be probed is tried again.
-RETRY = 10.0
+RETRY = 4.0
+#: Seconds in which a lack of descriptors, which all targets share, is logged once.
+_quiet = 60.0
+
+_notStarted = "it is not started yet"
 
 _log = Logger()
 
@@ -41,7 +45,14 @@ class _TargetState:
     prober: Prober | None = None
     starting: defer.Deferred[None] | None = None
     nextStart: IDelayedCall | None = None
-    reason: str = "it is not started yet"
+    reason: str = _notStarted
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not probed, or C{None} if it is."""
+        if self.prober is None:
+            return self.reason
+        return next((flow.problem for flow in self.prober.flows if flow.problem is not None), None)
 
     def stop(self) -> None:
         """Stop, and log the results."""
@@ -50,7 +61,7 @@ class _TargetState:
             self.nextStart = None
         if self.starting is not None:
             self.starting.cancel()
-        prober, self.prober = self.prober, None
+        prober, self.prober, self.reason = self.prober, None, _notStarted
         if prober is not None:
             prober.stop()
             for flow in prober.flows:
@@ -59,7 +70,7 @@ class _TargetState:
 
 class ProbeService(Service):
     """Probes targets from the start to the stop of the service. A target that cannot be resolved or reached is tried again
-    every ten seconds. At the stop the log has one line for each flow.
+    every few seconds, and the log has each new reason once. At the stop it has one line for each flow.
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class ProbeService(Service):
         self._metrics = metrics
         self._resolveInterval = resolveInterval
         self._open = open
+        self._exhaustedAt: float | None = None
         self._targets: list[_TargetState] = []
         self.configure(targets)
 
@@ -123,7 +135,7 @@ class ProbeService(Service):
         """Whether each target is probed: C{None} if it is, else the reason why not, for a person. A target that does not answer
         is probed.
         """
-        return {target.name: None if target.prober is not None else target.reason for target in self._targets}
+        return {target.name: target.problem for target in self._targets}
 
     @property
     def flows(self) -> list[Flow]:
@@ -157,7 +169,9 @@ class ProbeService(Service):
         starting.addBoth(lambda _: setattr(target, "starting", None))
 
     async def _openProber(self, target: _TargetState) -> None:
-        found = await findTarget(self._reactor, target.name)
+        bound = None if self._options is None else self._options.bindAddress
+        family = None if bound is None else 6 if ":" in bound[0] else 4
+        found = await findTarget(self._reactor, target.name, family)
         metrics = self._metrics
         prober = self._open(
             self._reactor,
@@ -172,7 +186,8 @@ class ProbeService(Service):
         if not prober.flows:
             # It could not open its sockets: this raises the reason.
             await finished
-        target.prober = prober
+        finished.addErrback(self._failed, target)
+        target.prober, target.reason = prober, _notStarted
         for source, flow in enumerate(prober.flows):
             if metrics is not None:
                 metrics.add(flow, source)
@@ -183,14 +198,26 @@ class ProbeService(Service):
     def _failed(self, failure: Failure, target: _TargetState) -> None:
         if failure.check(defer.CancelledError):
             return
+        former, target.prober = target.reason, None
         if failure.check(EchoError, error.CannotListenError, OSError, ValueError) is None:
             target.reason = str(failure.value)
             _log.failure("cannot probe {target}", failure, target=target.name)
         else:
             target.reason = failureMessage(cast(Exception, failure.value))
-            _log.warn("cannot probe {target}: {reason}", target=target.name, reason=target.reason)
+            if target.reason != former and not self._isRepeated(failure.value):
+                _log.warn("cannot probe {target}: {reason}", target=target.name, reason=target.reason)
         if self.running:
             target.nextStart = self._reactor.callLater(RETRY, self._start, target)
+
+    def _isRepeated(self, reason: BaseException | None) -> bool:
+        """Whether the log has had this lately, for another target."""
+        if not isinstance(reason, OSError) or reason.errno not in EXHAUSTED:
+            return False
+        now, before = float(self._reactor.seconds()), self._exhaustedAt
+        if before is not None and now - before < _quiet:
+            return True
+        self._exhaustedAt = now
+        return False
 
 
 def _logResults(flow: Flow) -> None:

@@ -10,6 +10,7 @@ A step of less than L{STEP} is not seen: it falsifies a round trip by no more th
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections import deque
@@ -142,12 +143,17 @@ def enable(sock: socket.socket) -> bool:
 
 @lru_cache(1)
 def noTimestampsReason() -> str | None:
-    """Prove on this machine that the kernel stamps datagrams, and numbers them; C{None} if it does, else why not."""
+    """Prove on this machine that the kernel stamps datagrams, and numbers them; C{None} if it does, else why not.
+
+    @raise OSError: if there is no descriptor left, which proves nothing.
+    """
     if not sockopt.available:
         return "only Linux has them"
     try:
         return waitForTimestamping()
     except OSError as e:
+        if e.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return e.strerror or str(e)
 
 
