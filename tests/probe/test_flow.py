@@ -117,7 +117,9 @@ class FlowTests:
             (Outcome.ANSWERED, 1, 0.005),
             (Outcome.ANSWERED, 2, 0.001),
         ]
-        assert (bench.events[-1].peer, bench.events[-1].source) == ("192.0.2.8:7", "192.0.2.9:5001")
+        # Each with where it was sent to, and from where.
+        ways = [("192.0.2.2:7", "192.0.2.1:5000")] * 2 + [("192.0.2.8:7", "192.0.2.9:5001")]
+        assert [(event.peer, event.source) for event in bench.events] == ways
         former.dropped, other.dropped = 1, 2
         bench.flow.readDrops()
         assert bench.flow.statistics.ownDropped == 3

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.hosts import PORT, bothFamilies, listenOn, needsIPv6, stop, until
 from tests.support.namespaces import IPV4, IPV6, LINK_LOCAL_ROUTER, Network, Plan, network
-from tests.support.running import Run, sleep
+from tests.support.processes import Processes, eventually
+from tests.support.running import PATIENCE, Run, sleep
 from tests.support.sums import checkSums
+from tests.support.transports import Resolver
 from udpecho.addresses import formatAddress
 from udpecho.probe import schedule
 from udpecho.probe.flow import Flow
@@ -36,7 +42,7 @@ class Probing:
     @ivar events: the events so far.
     """
 
-    def __init__(self, net: Network, reactor: Any, address: str, **how: Any) -> None:
+    def __init__(self, net: Network, reactor: Any, address: str, target: str | None = None, **how: Any) -> None:
         self.reactor = reactor
         self.events: list[Event] = []
         self.server = (
@@ -46,7 +52,7 @@ class Probing:
         )
         self.prober = Prober(
             reactor,
-            [formatAddress((address, PORT))],
+            [target or formatAddress((address, PORT))],
             schedule.Plan(interval=0.05, timeout=0.5),
             listener=lambda flow, event: self.events.append(event),
             **how,
@@ -186,6 +192,26 @@ class RenewalTests:
 
         net.client.call(runOnce, test)
 
+    @needsIPv6
+    def test_otherFamily(self, net: Network, runOnce: Run) -> None:
+        """When one family has no route any more, a name that has addresses of both is probed by the other."""
+
+        async def test(reactor: Any) -> None:
+            kinds = {IPV6: IPv6Address, IPV4: IPv4Address}
+            found = [kind("UDP", plan.server, PORT) for plan, kind in kinds.items()]
+            reactor.installNameResolver(Resolver({"server": found}))
+            other = listenOn(net.server, reactor, IPV4.server, EchoServer())
+            probing = Probing(net, reactor, IPV6.server, target=f"server:{PORT}")
+            await until(reactor, lambda: probing.prober.flows, "a name that is looked up")
+            await probing.answered()
+            net.client.ip(f"route delete {IPV6.site} via {IPV6.near}")
+            event = await probing.answered()
+            assert event.peer == f"{IPV4.server}:{PORT}"
+            await stop(other)
+            await probing.end()
+
+        net.client.call(runOnce, test)
+
     @bothFamilies
     def test_linkDown(self, net: Network, runOnce: Run, plan: Plan) -> None:
         """A link that is down for a while, with its routes gone."""
@@ -240,11 +266,7 @@ class RenewalTests:
         async def test(reactor: Any) -> None:
             probing = Probing(net, reactor, plan.server, options=SocketOptions(("0.0.0.0", 5555)))
             await probing.answered()
-            net.client.ip(
-                f"address delete {plan.client}/{plan.prefix} dev eth0",
-                f"address add {plan.client}7/{plan.prefix} dev eth0",
-                f"route add {plan.site} via {plan.near}",
-            )
+            readdress(net)
             assert (await probing.answered()).source == f"{plan.client}7:5555"
             await probing.end()
 
@@ -277,6 +299,67 @@ class RenewalTests:
             await probing.end()
 
         net.client.call(runOnce, test)
+
+
+class CommandTests:
+    """What a user sees of it."""
+
+    def test_ping(self, net: Network, processes: Processes) -> None:
+        """C{udpecho ping} notifies on standard error; its lines and its summary go on."""
+        plan = IPV4
+        target = f"{plan.server}:{PORT}"
+        net.server.call(processes.server, "--interface", plan.server, port=PORT)
+        ping = net.client.call(processes.start, "udpecho", "ping", "-i", "100ms", "-W", "1s", target)
+        ping.until(r"seq=\d+ time=")
+        readdress(net)
+        way = f"at {target} from {plan.client}"
+        ping.until(f"^udpecho: probing {target} {way}7:\\d+, was {way}:\\d+$", "stderr")
+        ping.until(r"(?s)not sent: .*seq=\d+ time=")
+        ping.signal(signal.SIGINT)
+        ping.finish()
+        assert re.search(r"no reply: .*\d+ not sent", ping.stdout)
+        assert ping.stderr.count("\n") == 1
+        assert ping.status == 1
+
+    def test_daemon(self, net: Network, processes: Processes) -> None:
+        """C{twistd udpecho-probe} measures again, and its counters go on."""
+        plan = IPV4
+        target = f"{plan.server}:{PORT}"
+        net.server.call(processes.server, "--interface", plan.server, port=PORT)
+        net.client.ip("link set lo up")
+        probe = net.client.call(
+            processes.start,
+            *("twistd", "-n", "--pidfile=", "udpecho-probe", "--target", target, "-i", "100ms"),
+            *("--metrics", "tcp:9108:interface=127.0.0.1"),
+        )
+        probe.until("metrics on")
+
+        def value(name: str) -> float:
+            page = net.client.call(lambda: urlopen("http://127.0.0.1:9108/metrics", timeout=PATIENCE).read().decode())
+            return next(float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"udpecho_probe_{name} "))
+
+        labels = f'source="0",target="{target}"'
+        answered, up = f'outcomes_total{{outcome="answered",{labels}}}', f"up{{{labels}}}"
+        eventually(lambda: value(up) == 1, "an answer")
+        net.client.ip(f"address delete {plan.client}/{plan.prefix} dev eth0")
+        eventually(lambda: value(up) == 0, "a target that is lost")
+        before = value(answered)
+        net.client.ip(f"address add {plan.client}7/{plan.prefix} dev eth0", f"route add {plan.site} via {plan.near}")
+        eventually(lambda: value(up) == 1, "an answer again")
+        assert value(answered) > before
+        assert value(f'outcomes_total{{outcome="not_sent",{labels}}}') > 0
+        assert value(f"sent_total{{{labels}}}") >= value(answered)
+        probe.stop()
+
+
+def readdress(net: Network) -> None:
+    """Give the client another address."""
+    plan = IPV4
+    net.client.ip(
+        f"address delete {plan.client}/{plan.prefix} dev eth0",
+        f"address add {plan.client}7/{plan.prefix} dev eth0",
+        f"route add {plan.site} via {plan.near}",
+    )
 
 
 def remake(net: Network) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import re
+import resource
 from itertools import pairwise
 from typing import Any
 from urllib.request import Request, urlopen
@@ -347,6 +348,24 @@ class OptionTests:
 
 class CommandTests:
     """C{twistd -n udpecho-probe}."""
+
+    @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of other processes are set on Linux only")
+    def test_noDescriptors(self, processes: Processes) -> None:
+        """Without a descriptor left, the log says so once, for all targets; with more descriptors, all are probed."""
+        targets = [f"127.0.0.1:{port}" for port in range(2000, 2008)]
+        options = [option for target in targets for option in ("--target", target)]
+        probe = processes.start("twistd", "-n", "--pidfile=", "udpecho-probe", *options, "--interval", "2s")
+        probe.until("probing 127.0.0.1:2000 ")
+        _, most = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (3, most))
+        reason = r"cannot probe 127.0.0.1:\d+: no file descriptor is left: Too many open files \(ulimit -n, LimitNOFILE=\)"
+        probe.until(reason)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (most, most))
+        for target in targets:
+            probe.until(f" probing {target} ")
+        probe.stop()
+        assert len(re.findall(reason, probe.stdout)) == 1
+        assert "Traceback" not in probe.stdout
 
     def test_runs(self, processes: Processes) -> None:
         """It probes, serves the same pages as the server, and logs the results at its stop."""

@@ -73,13 +73,13 @@ class FlowSocketsTests:
         sockets = FlowSockets()
         first, second = Closable(), Closable()
         assert not sockets.isOpen
-        sockets.use(first, 100)
-        sockets.closeFormer(1000)
+        sockets.use(first, "one", 0, 100)
+        sockets.look(1000)
         assert sockets.isOpen
-        sockets.use(second, 2000)
-        sockets.closeFormer(1999)
+        sockets.use(second, "two", 5, 2000)
+        sockets.look(1999)
         assert sockets.all == [first, second]
-        sockets.closeFormer(2000)
+        sockets.look(2000)
         assert (sockets.current, sockets.all, first.closed, second.closed) == (second, [second], True, False)
         sockets.close()
         assert second.closed
@@ -90,7 +90,7 @@ class FlowSocketsTests:
         sockets = FlowSockets()
         made = [Closable() for _ in range(20)]
         for number, each in enumerate(made):
-            sockets.use(each, 1000 + number)
+            sockets.use(each, "", number, 1000 + number)
         assert sockets.all == made[-5:]
         assert all(each.closed for each in made[:-5])
 
@@ -99,10 +99,10 @@ class FlowSocketsTests:
         sockets = FlowSockets()
         first, second = Closable(), Closable()
         first.dropped = (1 << 32) - 1
-        sockets.use(first, 0)
+        sockets.use(first, "", 0, 0)
         first.dropped = 2
         assert sockets.newDrops() == 3
-        sockets.use(second, 1000)
+        sockets.use(second, "", 0, 1000)
         first.dropped, second.dropped = 6, 5
         assert sockets.newDrops() == 9
         assert sockets.newDrops() == 0
@@ -111,8 +111,8 @@ class FlowSocketsTests:
         """A socket that is closed first, to free its port, is followed by another."""
         sockets = FlowSockets()
         first, second = Closable(), Closable()
-        sockets.use(first, 0)
+        sockets.use(first, "", 0, 0)
         sockets.release()
         assert (first.closed, sockets.isOpen, sockets.current) == (True, False, first)
-        sockets.use(second, 0)
+        sockets.use(second, "", 0, 0)
         assert sockets.all == [second]

@@ -78,7 +78,6 @@ class Flow:
         self._clocks = clocks
         self._listener = listener
         self._arrived = arrived
-        self._peer = str(target.address)
         self._codec = Codec(secrets.randbits(64), frozenset(plan.sizes), plan.pattern)
         self._timeout = round(plan.timeout * _second)
         self._window = _windowOf(plan)
@@ -100,14 +99,13 @@ class Flow:
         return self.sockets.current
 
     def use(self, socket: IProbeSocket, target: Target) -> None:
-        """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout:
-        replies to what it sent may be on their way.
+        """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout, or
+        as long as replies are waited for: they may be on their way.
         """
         self.readDrops()
-        self.sockets.use(socket, self._clocks.monotonic() + 2 * self._timeout)
+        end = self._clocks.monotonic() + max(2 * self._timeout, round((self._plan.wait or 0) * _second))
+        self.sockets.use(socket, str(target.address), self.statistics.highest + 1, end)
         self.target = target
-        self._peer = str(target.address)
-        self._source = str(socket.source)
         self._preparedSizes: list[int | None] = [None] * socket.most
 
     def release(self) -> None:
@@ -210,7 +208,7 @@ class Flow:
             self._resumeAt = self._clocks.monotonic() + _fullPause
             return
         if taken.error in _unreachable:
-            self.lastError = unreachable(taken.error, self._peer)
+            self.lastError = unreachable(taken.error, str(self.target.address))
         if taken.error in _notOfTheWay:
             self._notSent(sequence, explain(taken.error))
             return
@@ -316,8 +314,7 @@ class Flow:
 
     def _look(self, now: int) -> None:
         self.readDrops()
-        self.sockets.closeFormer(now)
-        self._source = str(self.socket.source)
+        self.sockets.look(now)
         oldest = self.statistics.oldestOutstanding
         self._silence.look(now, None if oldest is None else self._sendTimes.of(oldest))
         if not self._silence.lasts:
@@ -390,9 +387,9 @@ class Flow:
             sentAt = self._sendTimes.wallTime(sequence)
         if size is None:
             size = self._plan.sizes[(sequence or 0) % len(self._plan.sizes)]
-        names = self.target.name, self._peer
-        event = Event(*names, outcome, sequence, size, roundTrip, reordered, deviation, sentAt, detail, self._source)
-        self._listener(self, event)
+        peer, source = self.sockets.wayOf(sequence)
+        names = self.target.name, peer
+        self._listener(self, Event(*names, outcome, sequence, size, roundTrip, reordered, deviation, sentAt, detail, source))
 
 
 def _windowOf(plan: Plan) -> int:

@@ -65,11 +65,12 @@ class Renewal:
         for flow in self._flows:
             if flow.target.name != name:
                 continue
-            # An address that cannot be reached from here is as good as none; the resolver has it last (RFC 6724 section 6).
+            # A family without a route is not the only one that the target may have.
             if flow.problem is not None or not any(isSame(flow.target.address, each) for each in addresses):
-                self._renew(flow, replace(flow.target, address=addresses[0]))
+                any(self._renew(flow, replace(flow.target, address=each)) for each in addresses)
 
-    def _renew(self, flow: Flow, target: Target) -> None:
+    def _renew(self, flow: Flow, target: Target) -> bool:
+        """@return: whether the flow has a socket as the system would open it now."""
         try:
             target = target.current()
             moved = not isSame(target.address, flow.target.address)
@@ -77,7 +78,7 @@ class Renewal:
                 chosen, source = self._choose(flow, target), flow.source
                 if (chosen.host, chosen.scopeID) == (source.host, source.scopeID):
                     flow.problem = None
-                    return
+                    return True
             formerPeer, formerSource = str(flow.target.address), str(flow.source)
             self._reopen(flow, target)
         except (error.CannotListenError, EchoError, OSError) as e:
@@ -85,7 +86,7 @@ class Renewal:
             if reason != flow.problem:
                 flow.problem = reason
                 _log.warn("cannot open another socket to {target}: {reason}", target=target.name, reason=reason)
-            return
+            return False
         flow.problem = None
         _log.info(
             "probing {target} at {peer} from {source}, was at {formerPeer} from {formerSource}",
@@ -95,3 +96,4 @@ class Renewal:
             formerPeer=formerPeer,
             formerSource=formerSource,
         )
+        return True
