@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from tests.support.probes import Bench
+from tests.support.probes import Bench, ScriptedSocket
 from tests.support.sums import checkSums
+from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
-from udpecho.probe.io.socket import Taken, Undelivered
+from udpecho.probe.io.socket import Arrivals, Taken, Undelivered
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.schedule import Plan
+from udpecho.probe.target import Target
 
 MS = 1_000_000
 
@@ -66,7 +70,7 @@ class FlowTests:
         bench.flow.send(bench.clocks.time)
         reason = PortUnreachable("nothing listens", 111)
         bench.socket.failures = [Undelivered(reason, bench.socket.sent[2][:28]), Undelivered(reason)]
-        bench.flow.readErrors()
+        bench.flow.readErrors(bench.socket)
         assert [event.sequence for event in bench.events] == [2, 0]
 
     @pytest.mark.parametrize(
@@ -80,13 +84,104 @@ class FlowTests:
         bench.clocks.time += 20 * MS
         bench.flow.expire(bench.clocks.time)
         bench.socket.failures = [Undelivered(reason, bench.socket.sent[0][:28])]
-        bench.flow.readErrors()
+        bench.flow.readErrors(bench.socket)
         assert [(event.outcome, event.sequence) for event in bench.events] == [(Outcome.LOST, 0), (outcome, 0)]
         assert (bench.flow.statistics.count(Outcome.LOST), bench.flow.statistics.count(outcome)) == (0, 1)
         # A second error for the same probe changes nothing.
         bench.socket.failures = [Undelivered(reason, bench.socket.sent[0][:28])]
-        bench.flow.readErrors()
+        bench.flow.readErrors(bench.socket)
         assert len(bench.events) == 2
+
+    def test_anotherSocket(self) -> None:
+        """With another socket numbers and statistics go on, and replies and timestamps of the former one still count."""
+        bench = Bench(Plan(interval=0.001, timeout=1))
+        former, other = bench.socket, ScriptedSocket()
+        bench.clocks.time += 1 * MS
+        bench.flow.send(bench.clocks.time)
+        assert bench.flow.taken == 2
+        other.source = DatagramAddress(("192.0.2.9", 5001))
+        bench.flow.use(other, Target("192.0.2.2:7", DatagramAddress(("192.0.2.8", 7))))
+        bench.clocks.time += 2 * MS
+        bench.flow.send(bench.clocks.time)
+        assert (len(former.sent), len(other.sent)) == (2, 2)
+        # What the kernel says about both, in one numbering.
+        former.stamps, other.stamps = [(1, bench.wall - 5 * MS)], [(2, bench.wall - MS)]
+        former.failures = [Undelivered(HostUnreachable("no route", 113), former.sent[0][:28])]
+        former.arrivals = [Arrivals([former.sent[1]], [bench.wall])]
+        other.arrivals = [Arrivals([other.sent[0]], [bench.wall])]
+        bench.clocks.time += 10 * MS
+        bench.flow.read(former)
+        bench.flow.read(other)
+        assert [(event.outcome, event.sequence, event.roundTrip) for event in bench.events] == [
+            (Outcome.UNREACHABLE, 0, None),
+            (Outcome.ANSWERED, 1, 0.005),
+            (Outcome.ANSWERED, 2, 0.001),
+        ]
+        # Each with where it was sent to, and from where.
+        ways = [("192.0.2.2:7", "192.0.2.1:5000")] * 2 + [("192.0.2.8:7", "192.0.2.9:5001")]
+        assert [(event.peer, event.source) for event in bench.events] == ways
+        former.dropped, other.dropped = 1, 2
+        bench.flow.readDrops()
+        assert bench.flow.statistics.ownDropped == 3
+        bench.clocks.time += 2000 * MS
+        bench.flow.expire(bench.clocks.time)
+        assert bench.flow.sockets.all == [other]
+        checkSums(bench.flow.statistics)
+
+    def test_unanswered(self) -> None:
+        """The function for a flow without replies is called once a second, also when a probe is sent only every minute, and not
+        after a reply.
+        """
+        times: list[int] = []
+        bench = Bench(Plan(interval=60, timeout=1), lambda flow: times.append(bench.clocks.time))
+        start = bench.clocks.time
+        bench.flow.send(start)
+        bench.reply(0)
+        while bench.clocks.time < start + 64_000 * MS:
+            bench.flow.send(bench.clocks.time)
+            bench.flow.expire(bench.clocks.time)
+            following = bench.flow.next(bench.clocks.time)
+            assert following is not None
+            assert following > bench.clocks.time
+            bench.clocks.time = following
+        assert [(time - start) // MS for time in times] == [61_000, 62_000, 63_000]
+        bench.reply(1)
+        bench.clocks.time += 1000 * MS
+        bench.flow.expire(bench.clocks.time)
+        assert len(times) == 3
+
+    @pytest.mark.parametrize(
+        ("interval", "timeout", "limit"), [(1, 1, 3000), (0.01, 1, 1010), (0.1, 0.1, 300), (10, 1, 30_000)]
+    )
+    def test_isUp(self, interval: float, timeout: float, limit: int) -> None:
+        """A flow is up for three intervals after a reply, or one and the timeout, and until a send fails."""
+        bench = Bench(Plan(interval=interval, timeout=timeout))
+        assert not bench.flow.isUp()
+        bench.flow.send(bench.clocks.time)
+        assert not bench.flow.isUp()
+        bench.reply(0)
+        bench.clocks.time += limit * MS
+        assert bench.flow.isUp()
+        bench.clocks.time += 1
+        assert not bench.flow.isUp()
+        bench.clocks.time += 100 * limit * MS
+        while bench.flow.send(bench.clocks.time):
+            pass
+        bench.reply(1)
+        assert bench.flow.isUp()
+        bench.clocks.time += round(interval * 1000) * MS
+        bench.socket.taken = [Taken(0, errno.ENETUNREACH)]
+        bench.flow.send(bench.clocks.time)
+        assert not bench.flow.isUp()
+
+    def test_released(self) -> None:
+        """Without a socket, probes are not sent, for the reason that there is none."""
+        bench = Bench(Plan(interval=1))
+        bench.flow.release()
+        bench.flow.problem = "cannot send from 192.0.2.1:5000: Address already in use"
+        bench.socket.taken = [Taken(0, errno.EBADF)]
+        bench.flow.send(bench.clocks.time)
+        assert [(event.outcome, event.detail) for event in bench.events] == [(Outcome.NOT_SENT, bench.flow.problem)]
 
     def test_window(self) -> None:
         """The window has 4096 probes: the reply to the oldest in it is matched, the one before it is unmatched, and its event

@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 import gzip
 import re
+import resource
 from itertools import pairwise
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 from twisted.internet import error
+from twisted.internet.address import IPv4Address
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python import usage
 
 from tests.support.processes import Processes, Server, eventually
 from tests.support.running import PATIENCE
+from tests.support.transports import Resolver
 from udpecho.daemon.probe_tap import Options
 from udpecho.errors import PortUnreachable
 from udpecho.faults.plan import FaultPlan
 from udpecho.net.open import listen
+from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
@@ -115,6 +119,105 @@ class ServiceTests:
         network.advance(100)
         assert service.flows == []
 
+    def test_up(self) -> None:
+        """A target is up while it answers: not before its first reply, nor when it refuses all, nor when it replies no more."""
+        network, service, there, registry = self.world("there:7", "there:9", "192.0.2.77:7")
+
+        def up() -> list[float | None]:
+            names = ("there:7", "there:9", "192.0.2.77:7")
+            return [registry.get_sample_value("udpecho_probe_up", {"target": name, "source": "0"}) for name in names]
+
+        service.startService()
+        assert up() == [0, 0, 0]
+        network.advance(5)
+        assert up() == [1, 0, 0]
+        network.setPlan(there, network.hosts["here"], FaultPlan(1, loss=1.0))
+        network.advance(1.0)
+        assert up() == [1, 0, 0]
+        network.advance(0.2)
+        assert up() == [0, 0, 0]
+        network.setPlan(there, network.hosts["here"], FaultPlan(1))
+        network.advance(0.2)
+        assert up() == [1, 0, 0]
+        service.stopService()
+
+    def test_resolveInterval(self) -> None:
+        """Names are looked up again every so often, and the probes go to the new address, in the same counters."""
+        network, service, _, registry = self.world("there:7")
+        elsewhere = network.host("elsewhere", "192.0.2.3")
+        listen(elsewhere, 7, EchoServer(), "192.0.2.3")
+        resolver: Any = Resolver({"there": [IPv4Address("UDP", "192.0.2.2", 7)]})
+        network.hosts["here"].installNameResolver(resolver)
+        service.startService()
+        network.advance(50)
+        flow = service.flows[0]
+        resolver.table["there"] = [IPv4Address("UDP", "192.0.2.3", 7)]
+        network.advance(60)
+        assert service.flows == [flow]
+        assert str(flow.target.address) == "192.0.2.3:7"
+        labels = {"target": "there:7", "source": "0", "outcome": "answered"}
+        assert registry.get_sample_value("udpecho_probe_outcomes_total", labels) == pytest.approx(1100, abs=2)
+        service.stopService()
+
+    def test_exhausted(self) -> None:
+        """A lack of descriptors is logged once for all targets, and probing begins when there are some."""
+        network, _, _, _ = self.world("there:7")
+        here = network.host("other", "192.0.2.9")
+        exhausted = True
+
+        def open(*arguments: Any, **options: Any) -> Prober:
+            if exhausted:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return Prober(*arguments, **options)
+
+        names = [f"there:{port}" for port in range(10, 20)]
+        service = ProbeService(here, names, open=open)
+        service.startService()
+        text = "no file descriptor is left: Too many open files (ulimit -n, LimitNOFILE=)"
+        with capturedLogs() as events:
+            network.advance(50)
+        assert [formatEvent(event) for event in events] == [f"cannot probe there:10: {text}"]
+        assert service.states() == dict.fromkeys(names, text)
+        exhausted = False
+        network.advance(RETRY)
+        assert service.states() == dict.fromkeys(names)
+        service.stopService()
+
+    def test_broken(self, caught: Any) -> None:
+        """A prober that ends by an error of its own is logged, and followed by another."""
+        network, service, _, _ = self.world("there:7")
+        service.startService()
+        network.advance(1)
+        flow = service.flows[0]
+
+        def fail(now: int) -> bool:
+            raise ZeroDivisionError("a mistake")
+
+        flow.send = fail  # type: ignore[method-assign]
+        network.advance(1)
+        assert [type(each) for each in caught.flush(ZeroDivisionError)] == [ZeroDivisionError]
+        assert service.states() == {"there:7": "a mistake"}
+        network.advance(RETRY)
+        assert service.states() == {"there:7": None}
+        assert service.flows[0] is not flow
+        service.stopService()
+
+    def test_family(self) -> None:
+        """A name is looked up for addresses of the family of C{bindAddress} only."""
+        network, _, _, _ = self.world("there:7")
+        here = network.host("both", "2001:db8::9", "192.0.2.9")
+        both = network.host("server", "2001:db8::8", "192.0.2.8")
+        listen(both, 7, EchoServer(), "192.0.2.8")
+        service = ProbeService(here, ["server:7", "[2001:db8::8]:7"], options=SocketOptions(("192.0.2.9", 0)))
+        service.startService()
+        network.advance(2)
+        assert [str(flow.target.address) for flow in service.flows] == ["192.0.2.8:7"]
+        assert service.states() == {
+            "server:7": None,
+            "[2001:db8::8]:7": "[2001:db8::8]:7 must be an IPv4 address, got 2001:db8::8",
+        }
+        service.stopService()
+
     def test_stoppedEarly(self) -> None:
         """A service that is stopped at once leaves nothing in the reactor."""
         network, service, _, _ = self.world("there:7", "nowhere:7")
@@ -122,10 +225,55 @@ class ServiceTests:
         service.stopService()
         assert not network.clock.getDelayedCalls()
 
+    def test_configure(self, caught: Any) -> None:
+        """Targets are added to a service that runs, and removed from it; the others go on undisturbed."""
+        network, service, _, registry = self.world("there:7", "there:9")
+        service.configure(["there:7", "there:9"])
+        service.startService()
+        network.advance(1)
+        kept = service.flows[0]
+        with capturedLogs() as events:
+            service.configure(["nowhere:7", "there:7"])
+            network.advance(1)
+        assert service.flows == [kept]
+        assert kept.statistics.sent == pytest.approx(20, abs=1)
+        assert "stopped probing there:9 from" in formatEvent(events[0])
+        assert service.states() == {"nowhere:7": service.states()["nowhere:7"], "there:7": None}
+        assert "no address for 'nowhere'" in str(service.states()["nowhere:7"])
+        exported = {sample.labels["target"] for metric in registry.collect() for sample in metric.samples}
+        assert exported == {"nowhere:7", "there:7"}
+        service.configure(["there:9"])
+        network.advance(1)
+        assert [flow.target.name for flow in service.flows] == ["there:9"]
+        service.stopService()
+        assert service.states() == {"there:9": "it is not started yet"}
+        assert not [call for call in network.clock.getDelayedCalls() if "Echo" not in repr(call)]
+
+    @pytest.mark.parametrize(
+        ("targets", "message"),
+        [
+            ([], "targets must have one target or more, got none"),
+            (["there:7", "there"], "address must be HOST:PORT, .* got 'there'"),
+            (["there:9", "there:9"], "each target must be given once, got 'there:9' twice"),
+        ],
+    )
+    def test_configuredWrong(self, targets: list[str], message: str) -> None:
+        """A wrong list changes nothing."""
+        network, service, _, _ = self.world("there:7")
+        service.startService()
+        with pytest.raises(ValueError, match=message):
+            service.configure(targets)
+        network.advance(1)
+        assert service.states() == {"there:7": None}
+        service.stopService()
+
     @pytest.mark.parametrize(
         ("reason", "message"),
         [
-            (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+            (
+                OSError(errno.EMFILE, "Too many open files"),
+                "no file descriptor is left: Too many open files (ulimit -n, LimitNOFILE=)",
+            ),
             (
                 error.CannotListenError("203.0.113.1", 5, OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")),
                 "cannot send from 203.0.113.1:5: Cannot assign requested address",
@@ -148,8 +296,9 @@ class ServiceTests:
         service.startService()
         with capturedLogs() as events:
             network.advance(1)
+            network.advance(RETRY)
+        # It is logged once.
         assert [formatEvent(event) for event in events] == [f"cannot probe there:7: {message}"]
-        network.advance(RETRY)
         assert [later - earlier for earlier, later in pairwise(opened)] == [RETRY]
         service.stopService()
 
@@ -199,6 +348,24 @@ class OptionTests:
 
 class CommandTests:
     """C{twistd -n udpecho-probe}."""
+
+    @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of other processes are set on Linux only")
+    def test_noDescriptors(self, processes: Processes) -> None:
+        """Without a descriptor left, the log says so once, for all targets; with more descriptors, all are probed."""
+        targets = [f"127.0.0.1:{port}" for port in range(2000, 2008)]
+        options = [option for target in targets for option in ("--target", target)]
+        probe = processes.start("twistd", "-n", "--pidfile=", "udpecho-probe", *options, "--interval", "2s")
+        probe.until("probing 127.0.0.1:2000 ")
+        _, most = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (3, most))
+        reason = r"cannot probe 127.0.0.1:\d+: no file descriptor is left: Too many open files \(ulimit -n, LimitNOFILE=\)"
+        probe.until(reason)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (most, most))
+        for target in targets:
+            probe.until(f" probing {target} ")
+        probe.stop()
+        assert len(re.findall(reason, probe.stdout)) == 1
+        assert "Traceback" not in probe.stdout
 
     def test_runs(self, processes: Processes) -> None:
         """It probes, serves the same pages as the server, and logs the results at its stop."""

@@ -92,6 +92,7 @@ class ScriptedSocket:
     @ivar taken: what the next send calls return; by default they take all.
     @ivar stamps: the timestamps in the error queue.
     @ivar failures: the errors in the error queue.
+    @ivar arrivals: what the next receive calls return.
     """
 
     stamped = True
@@ -103,6 +104,7 @@ class ScriptedSocket:
         self.taken: list[Taken] = []
         self.stamps: list[tuple[int, int]] = []
         self.failures: list[Undelivered] = []
+        self.arrivals: list[Arrivals] = []
         self.dropped = 0
         self._slots: dict[int, bytearray] = {}
         self.onSend: Callable[[], object] = lambda: None
@@ -122,7 +124,7 @@ class ScriptedSocket:
         return taken
 
     def receive(self) -> Arrivals:
-        return Arrivals((), ())
+        return self.arrivals.pop(0) if self.arrivals else Arrivals((), ())
 
     def readErrors(self) -> tuple[list[tuple[int, int]], list[Undelivered]]:
         found = self.stamps, self.failures
@@ -139,13 +141,20 @@ class ScriptedSocket:
 class Bench:
     """A flow on clocks and a socket that a test sets."""
 
-    def __init__(self, plan: Plan | None = None) -> None:
+    def __init__(self, plan: Plan | None = None, unanswered: Callable[[Flow], object] | None = None) -> None:
         self.clocks = SettableClocks()
         self.events: list[outcomes.Event] = []
         self.socket = ScriptedSocket()
         clocks = self.clocks.clocks
         self.times: list[float | None] = []
-        self.flow = Flow(Target.of("192.0.2.2:7"), plan or Plan(interval=0.001), clocks, StepWatch(clocks), self._event)
+        self.flow = Flow(
+            Target.of("192.0.2.2:7"),
+            plan or Plan(interval=0.001),
+            clocks,
+            StepWatch(clocks),
+            self._event,
+            unanswered=unanswered,
+        )
         self.flow.begin(self.socket, self.clocks.time)
 
     def _event(self, flow: Flow, event: outcomes.Event) -> None:

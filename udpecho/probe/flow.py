@@ -17,6 +17,8 @@ from udpecho.probe.outcomes import Event, Outcome
 from udpecho.probe.packet import Codec
 from udpecho.probe.schedule import Flood, Plan, Schedule
 from udpecho.probe.send_times import SendTimes
+from udpecho.probe.silence import PAUSE, Silence
+from udpecho.probe.sockets import FlowSockets
 from udpecho.probe.stats.summary import Statistics
 from udpecho.probe.target import Target
 
@@ -27,11 +29,11 @@ _second = 1_000_000_000
 _fullPause = 500_000
 #: How many overdue probes are given up in one turn.
 _givenUpPerTurn = 10_000
-#: The time between two reads of the receive queue's drop counter, in ns.
-_dropsPause = _second
 
 #: Errors of sending that mean that the peer is unreachable.
 _unreachable = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+#: Errors of sending that are of the datagram or of this machine's memory, and not of the way to the peer.
+_notOfTheWay = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
 
 #: Called with each event.
 Listener = Callable[["Flow", Event], object]
@@ -39,13 +41,18 @@ Listener = Callable[["Flow", Event], object]
 
 @implementer(IProbeReceiver)
 class Flow:
-    """The probes of one socket; L{begin} completes it. Parameters named C{now} are times of the monotonic clock, in ns.
+    """The probes from one local port to one peer; L{begin} completes it. Parameters named C{now} are times of the monotonic
+    clock, in ns.
 
-    @ivar socket: the socket, after L{begin}.
+    A connected socket keeps its local address, and the interface of a link-local peer (C{connect(2)}). While nothing is
+    answered C{unanswered} is called every second, so that another socket can be put in its place by L{use}.
+
+    @ivar target: the peer, which L{use} changes.
+    @ivar sockets: the socket to send by, and former ones to which replies may still come.
+    @ivar bindAddress: the local C{(host, port)} that the user has chosen, or C{None}.
+    @ivar problem: why no other socket can be opened while nothing is answered; or C{None}.
     @ivar lastError: what the network, or the system, last reported about an unreachable peer; or C{None}.
     """
-
-    socket: IProbeSocket
 
     def __init__(
         self,
@@ -55,34 +62,72 @@ class Flow:
         steps: StepWatch,
         listener: Listener | None = None,
         arrived: Callable[[], object] | None = None,
+        unanswered: Callable[[Flow], object] | None = None,
     ) -> None:
         """@param listener: called with each event; without it events are not made.
         @param arrived: called when a socket without a descriptor has received something.
+        @param unanswered: called once a second while probes are due and nothing is answered.
         """
         self.target = target
         self.lastError: EchoError | None = None
+        self.problem: str | None = None
+        self.bindAddress: tuple[str, int] | None = None
+        self.sockets = FlowSockets()
+        self._unanswered = unanswered
         self._plan = plan
         self._clocks = clocks
         self._listener = listener
         self._arrived = arrived
-        self._peer = str(target.address)
         self._codec = Codec(secrets.randbits(64), frozenset(plan.sizes), plan.pattern)
         self._timeout = round(plan.timeout * _second)
         self._window = _windowOf(plan)
         self.statistics = Statistics(plan.timeout, self._window)
         self._sendTimes = SendTimes(self._window, steps)
         self._resumeAt = 0
-        self._readDropsAt = 0
+        self._silence = Silence()
         self._closed = False
 
     def begin(self, socket: IProbeSocket, start: int) -> None:
         """Begin to send by a socket, with the first probe at C{start}, in ns of the monotonic clock."""
-        self.socket = socket
-        self._source = str(socket.source)
-        self._preparedSizes: list[int | None] = [None] * socket.most
+        self.use(socket, self.target)
         self._start = self._last = self._sendTimes.last = start
         self._schedule: Schedule | Flood = (Flood if self._plan.flood else Schedule)(self._plan, start)
-        self._drops = socket.drops()
+
+    @property
+    def socket(self) -> IProbeSocket:
+        """The socket to send by, after L{begin}."""
+        return self.sockets.current
+
+    def use(self, socket: IProbeSocket, target: Target) -> None:
+        """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout, or
+        as long as replies are waited for: they may be on their way.
+        """
+        self.readDrops()
+        end = self._clocks.monotonic() + max(2 * self._timeout, round((self._plan.wait or 0) * _second))
+        self.sockets.use(socket, str(target.address), self.statistics.highest + 1, end)
+        self.target = target
+        self._preparedSizes: list[int | None] = [None] * socket.most
+
+    def release(self) -> None:
+        """Close the socket to send by: no probe can be sent until L{use} is called. A local port that the user has chosen must
+        be free before it can be bound again.
+        """
+        while self.read(self.socket):
+            pass
+        self.readDrops()
+        self.sockets.release()
+
+    @property
+    def taken(self) -> int:
+        """How many datagrams the system has taken so far: a further socket counts from there on."""
+        return self._sendTimes.taken
+
+    def isUp(self) -> bool:
+        """Whether a reply has come within the last three intervals, or the last interval and timeout if that is longer, and no
+        send has failed since.
+        """
+        interval = round(self._plan.interval * _second)
+        return self._clocks.monotonic() - self._silence.answeredAt <= max(3 * interval, interval + self._timeout)
 
     @property
     def source(self) -> DatagramAddress:
@@ -136,18 +181,18 @@ class Flow:
         return True
 
     def _sendBatch(self, first: int, count: int) -> None:
-        sizes, clock, wall = self._plan.sizes, self._clocks.monotonic, self._clocks.wall()
+        sizes, clock, wall, socket = self._plan.sizes, self._clocks.monotonic, self._clocks.wall(), self.socket
         for index in range(count):
             sequence = first + index
             size = sizes[sequence % len(sizes)]
-            slot = self.socket.slot(index, size)
+            slot = socket.slot(index, size)
             if self._preparedSizes[index] != size:
                 self._preparedSizes[index] = size
                 self._codec.prepare(slot)
             self._codec.write(slot, sequence, wall)
         self._sendTimes.checkClock(self.statistics.highest)
         before = clock()
-        taken = self.socket.send(count)
+        taken = socket.send(count)
         after = clock()
         if taken.number:
             probeSent, at = self.statistics.probeSent, self._schedule.at
@@ -156,46 +201,50 @@ class Flow:
             self._last = after
         if taken.error:
             self._sendFailed(first + taken.number, taken)
-        self.readErrors()
+        self.readErrors(socket)
 
     def _sendFailed(self, sequence: int, taken: Taken) -> None:
         if taken.full:
             self._resumeAt = self._clocks.monotonic() + _fullPause
             return
         if taken.error in _unreachable:
-            self.lastError = unreachable(taken.error, self._peer)
-        self._notSent(sequence, explain(taken.error))
+            self.lastError = unreachable(taken.error, str(self.target.address))
+        if taken.error in _notOfTheWay:
+            self._notSent(sequence, explain(taken.error))
+            return
+        self._silence.sendFailed()
+        self._notSent(sequence, explain(taken.error) if self.sockets.isOpen else self.problem)
 
-    def _notSent(self, sequence: int, detail: str) -> None:
+    def _notSent(self, sequence: int, detail: str | None) -> None:
         self.statistics.probeNotSent(sequence)
         self._last = self._clocks.monotonic()
         self._notify(Outcome.NOT_SENT, sequence, detail=detail)
 
     # Receiving
 
-    def read(self) -> bool:
-        """Read one batch, and return whether there may be more."""
-        arrivals = self.socket.receive()
-        self._received(arrivals)
+    def read(self, socket: IProbeSocket) -> bool:
+        """Read one batch from one of the sockets, and return whether there may be more."""
+        arrivals = socket.receive()
+        self._received(arrivals, socket)
         return len(arrivals.datagrams) >= SLOTS
 
-    def readErrors(self) -> None:
-        """Read the error queue."""
-        stamps, failures = self.socket.readErrors()
+    def readErrors(self, socket: IProbeSocket) -> None:
+        """Read the error queue of one of the sockets."""
+        stamps, failures = socket.readErrors()
         self._sendTimes.addTimestamps(stamps)
         for failure in failures:
             self._undelivered(failure)
 
     def datagramsArrived(self, arrivals: Arrivals) -> None:
         """@see: L{IProbeReceiver.datagramsArrived}"""
-        self._received(arrivals)
+        self._received(arrivals, self.socket)
         if self._arrived is not None:
             self._arrived()
 
-    def _received(self, arrivals: Arrivals) -> None:
+    def _received(self, arrivals: Arrivals, socket: IProbeSocket) -> None:
         now = self._clocks.monotonic()
         # A timestamp is in the error queue before the reply is in the receive queue.
-        self.readErrors()
+        self.readErrors(socket)
         if not arrivals.datagrams:
             return
         parse, highest = self._codec.parse, self.statistics.highest
@@ -221,6 +270,7 @@ class Flow:
         outcome = statistics.replyReceived(sequence, nanoseconds)
         if outcome is Outcome.ANSWERED or outcome is Outcome.LATE:
             self._sendTimes.noteSource(byKernel)
+            self._silence.answeredAt = now
         self._notify(outcome, sequence, size, nanoseconds / _second, statistics.reordering.reordered > before)
 
     def _extraDatagram(self, outcome: Outcome, size: int) -> None:
@@ -242,6 +292,7 @@ class Flow:
         if sequence is None:
             return
         self._last = self._clocks.monotonic()
+        self._silence.failed = True
         if isinstance(reason, PortUnreachable):
             if self.statistics.refused(sequence):
                 self._notify(Outcome.REFUSED, sequence)
@@ -258,22 +309,28 @@ class Flow:
             if self._sendTimes.of(oldest) + self._timeout > now:
                 break
             self._lose(oldest)
-        if now >= self._readDropsAt:
-            self._readDropsAt = now + _dropsPause
-            self.readDrops()
+        if now - self._silence.lookedAt >= PAUSE:
+            self._look(now)
+
+    def _look(self, now: int) -> None:
+        self.readDrops()
+        self.sockets.look(now)
+        oldest = self.statistics.oldestOutstanding
+        self._silence.look(now, None if oldest is None else self._sendTimes.of(oldest))
+        if not self._silence.lasts:
+            self.problem = None
+        elif self._unanswered is not None and not self._closed:
+            self._unanswered(self)
 
     def _lose(self, sequence: int) -> None:
+        self._silence.failed = True
         self.statistics.timedOut(sequence)
         self._last = self._clocks.monotonic()
         self._notify(Outcome.LOST, sequence)
 
     def readDrops(self) -> None:
-        """Read how many datagrams the receive queue has dropped."""
-        drops = self.socket.drops()
-        if drops is not None and self._drops is not None:
-            # The counter has 32 bits.
-            self.statistics.ownDropped += (drops - self._drops) % (1 << 32)
-            self._drops = drops
+        """Read how many datagrams the receive queues have dropped."""
+        self.statistics.ownDropped += self.sockets.newDrops()
 
     def next(self, now: int) -> int | None:
         """When there is something to do next, in ns of the monotonic clock; C{None} for never."""
@@ -282,6 +339,8 @@ class Flow:
         oldest = self.statistics.oldestOutstanding
         if oldest is not None:
             times.append(self._sendTimes.of(oldest) + self._timeout)
+        if self._silence.lasts or (oldest is not None and self._timeout > PAUSE):
+            times.append(self._silence.next(None if oldest is None else self._sendTimes.of(oldest)))
         if following is None and self._plan.wait is not None:
             times.append(self._waitEnds(self._plan.wait))
         return min(times) if times else None
@@ -304,11 +363,11 @@ class Flow:
         return self._sendTimes.last + round(wait * _second)
 
     def close(self) -> None:
-        """Close the socket. May be called twice."""
+        """Close the sockets. May be called twice."""
         if not self._closed:
             self._closed = True
             self.readDrops()
-            self.socket.close()
+            self.sockets.close()
 
     def _notify(
         self,
@@ -328,9 +387,9 @@ class Flow:
             sentAt = self._sendTimes.wallTime(sequence)
         if size is None:
             size = self._plan.sizes[(sequence or 0) % len(self._plan.sizes)]
-        names = self.target.name, self._peer
-        event = Event(*names, outcome, sequence, size, roundTrip, reordered, deviation, sentAt, detail, self._source)
-        self._listener(self, event)
+        peer, source = self.sockets.wayOf(sequence)
+        names = self.target.name, peer
+        self._listener(self, Event(*names, outcome, sequence, size, roundTrip, reordered, deviation, sentAt, detail, source))
 
 
 def _windowOf(plan: Plan) -> int:

@@ -64,6 +64,14 @@ class ProbeMetrics:
         self._flows[labels] = flow
         self._labels[flow] = labels
 
+    def remove(self, target: str) -> None:
+        """Do not export a target any more."""
+        for labels in [labels for labels in self._flows if labels[0] == target]:
+            flow = self._flows.pop(labels)
+            del self._outcomes[labels]
+            if flow is not None:
+                del self._labels[flow]
+
     def event(self, flow: Flow, event: Event) -> None:
         """Count an event of a flow."""
         labels = self._labels.get(flow)
@@ -73,14 +81,14 @@ class ProbeMetrics:
     def collect(self) -> Iterator[Any]:
         """@return: the families of metrics."""
         names = ["target", "source"]
-        up = GaugeMetricFamily("udpecho_probe_up", "Whether the target is being probed.", labels=names)
+        up = GaugeMetricFamily("udpecho_probe_up", "Whether the target has answered lately.", labels=names)
         outcomes = CounterMetricFamily(
             "udpecho_probe_outcomes",
             "Outcomes of probes and of received datagrams; a lost probe with a late reply counts as both.",
             labels=[*names, "outcome"],
         )
         for labels, flow in self._flows.items():
-            up.add_metric(labels, int(flow is not None))
+            up.add_metric(labels, int(flow is not None and flow.isUp()))
             for outcome, count in self._outcomes[labels].items():
                 outcomes.add_metric([*labels, outcome.value], count)
         yield up

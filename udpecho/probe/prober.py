@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, cast
 
@@ -11,17 +10,18 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from udpecho.addresses import formatAddress
+from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.resolver import literal
 from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow, Listener
-from udpecho.probe.io.open import openSocket
+from udpecho.probe.io.open import chooseSource, openSocket
 from udpecho.probe.io.socket import IProbeSocket, SocketOptions
 from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch
 from udpecho.probe.io.timestamps import Clocks, StepWatch
 from udpecho.probe.outcomes import Event
+from udpecho.probe.renewal import Renewal
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target, findTarget
 
@@ -45,22 +45,15 @@ class Backend(NamedTuple):
     timestamps: bool = True
 
 
-def failureMessage(reason: BaseException) -> str:
-    """Why a target cannot be probed: the message for an exception in L{Prober.failures}, or one of L{findTarget}."""
-    if isinstance(reason, error.CannotListenError):
-        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {failureMessage(reason.socketError)}"
-    if isinstance(reason, OSError) and reason.errno == errno.ENOPROTOOPT:
-        return f"the system refuses an option: {reason.strerror}"
-    # A DNSLookupError is an OSError with a message and no strerror.
-    return getattr(reason, "strerror", None) or str(reason.args[0])
-
-
 class Prober:
     """Probes one or several targets, each from one or several local ports.
 
     Each pair of a target and a port is a L{Flow}, with its own schedule and L{Statistics
     <udpecho.probe.stats.summary.Statistics>}, which may be read at any time. The schedules of the flows are shifted against
     each other, so that their probes do not leave all at once.
+
+    While nothing is answered, the system's choices are looked at again every second: a flow goes on from another local address
+    or interface, or to another address of a name, with the same numbers and statistics. The log has a line about that.
 
     A probe leaves at its scheduled time, also if replies are missing. If this process is late, the probe is late, and its
     event has the deviation; a probe that is more than a second late is not sent.
@@ -81,6 +74,7 @@ class Prober:
         options: SocketOptions | None = None,
         listener: Listener | None = None,
         backend: Backend | None = None,
+        resolveInterval: float | None = None,
     ) -> None:
         """@param reactor: an C{IReactorFDSet} and C{IReactorTime} provider, or a reactor in memory; for names it must provide
             C{IReactorPluggableNameResolver}.
@@ -90,6 +84,7 @@ class Prober:
             by port among others (RFC 2991, RFC 6438), so that several ports cover several paths.
         @param options: the socket options. A port in C{bindAddress} is that of the first flow, the others use the next ones.
         @param listener: called with the flow and each L{Event}. Without a listener and L{events} no events are made.
+        @param resolveInterval: how often names are looked up again, in seconds; by default only while a target does not answer.
         @raise ValueError: if there is no target or no source, a text is not an address, or there are too few ports.
         """
         if isinstance(targets, str) or not targets:
@@ -113,8 +108,9 @@ class Prober:
         self._backend = backend or Backend()
         self._clocks = self._backend.clocks or _clocksOf(reactor)
         self._watch: Watch | DelayedTurns | None = None
+        self._renewal = Renewal(reactor, self._choose, self._reopen, resolveInterval)
         self._lookup: defer.Deferred[None] | None = None
-        self._byDescriptor: dict[int, Flow] = {}
+        self._byDescriptor: dict[int, tuple[Flow, IProbeSocket]] = {}
         self._started = self.running = False
         self._done: defer.Deferred[None] = defer.Deferred(lambda _: self.stop())
         self._iterators: list[_Events] = []
@@ -162,7 +158,12 @@ class Prober:
         self._begin(found)
 
     def _begin(self, targets: Sequence[Target]) -> None:
-        self._watch = openWatch(self._reactor, self._turn, self._clocks.monotonic)
+        try:
+            self._watch = openWatch(self._reactor, self._turn, self._clocks.monotonic)
+        except OSError as e:
+            self.failures += [(target.name, e) for target in targets]
+            self._end(Failure(e))
+            return
         steps = StepWatch(self._clocks)
         opened = []
         for index, target in enumerate(targets):
@@ -179,31 +180,57 @@ class Prober:
         for number, (flow, sock) in enumerate(opened):
             flow.begin(sock, start + round(number * shift))
             self.flows.append(flow)
-            if sock.fileno() >= 0:
-                self._byDescriptor[sock.fileno()] = flow
-                self._watch.watch(sock.fileno())
+            self._watchSocket(flow)
+            self._renewal.add(flow)
         self._watch.setDeadline(start)
 
     def _open(self, target: Target, first: int, steps: StepWatch) -> list[tuple[Flow, IProbeSocket]]:
         """Open the flows to a target; C{first} is the number of the first one among all."""
         found: list[tuple[Flow, IProbeSocket]] = []
-        batches = self._backend.batches and isinstance(self._watch, Watch)
-        stamps, size = self._backend.timestamps, max(self._plan.sizes)
         listener = self._notify if self._listeners else None
         try:
             for number in range(first, first + self._sources):
-                flow = Flow(target, self._plan, self._clocks, steps, listener, self._arrived)
-                options = self._options
-                if options.bindAddress is not None and options.bindAddress[1]:
-                    host, port = options.bindAddress
-                    options = options._replace(bindAddress=(host, port + number))
-                sock = openSocket(self._reactor, target.address, flow, size, options, batches=batches, stamps=stamps)
-                found.append((flow, sock))
+                flow = Flow(target, self._plan, self._clocks, steps, listener, self._arrived, self._renewal.unanswered)
+                if self._options.bindAddress is not None:
+                    host, port = self._options.bindAddress
+                    flow.bindAddress = (host, port and port + number)
+                found.append((flow, self._openSocket(flow, target)))
         except BaseException:
             for _, sock in found:
                 sock.close()
             raise
         return found
+
+    def _openSocket(self, flow: Flow, target: Target) -> IProbeSocket:
+        batches = self._backend.batches and isinstance(self._watch, Watch)
+        return openSocket(
+            self._reactor,
+            target.address,
+            flow,
+            max(self._plan.sizes),
+            self._options._replace(bindAddress=flow.bindAddress),
+            batches=batches,
+            stamps=self._backend.timestamps,
+            taken=flow.taken,
+        )
+
+    def _watchSocket(self, flow: Flow) -> None:
+        descriptor = flow.socket.fileno()
+        if descriptor >= 0 and self._watch is not None:
+            self._byDescriptor[descriptor] = flow, flow.socket
+            self._watch.watch(descriptor)
+
+    def _choose(self, flow: Flow, target: Target) -> DatagramAddress:
+        if not IReactorFDSet.providedBy(self._reactor):
+            return flow.source
+        return chooseSource(target.address, flow.bindAddress)
+
+    def _reopen(self, flow: Flow, target: Target) -> None:
+        if flow.sockets.isOpen and flow.bindAddress is not None and flow.bindAddress[1]:
+            flow.release()
+        flow.use(self._openSocket(flow, target), target)
+        self._byDescriptor = {number: pair for number, pair in self._byDescriptor.items() if pair[1].fileno() >= 0}
+        self._watchSocket(flow)
 
     def stop(self) -> None:
         """Stop at once. Outstanding probes stay so in the statistics. May be called often."""
@@ -215,6 +242,7 @@ class Prober:
         self.running = False
         if self._lookup is not None:
             self._lookup.cancel()
+        self._renewal.stop()
         if self._watch is not None:
             self._watch.close()
         for flow in self.flows:
@@ -259,9 +287,9 @@ class Prober:
         self._sendDue()
         unread = False
         for descriptor in ready:
-            flow = self._byDescriptor.get(descriptor)
-            if flow is not None:
-                unread = self._read(flow) or unread
+            pair = self._byDescriptor.get(descriptor)
+            if pair is not None:
+                unread = self._read(*pair) or unread
         if not self.running or self._watch is None:
             return
         now = self._clocks.monotonic()
@@ -269,7 +297,8 @@ class Prober:
             # No probe expires whose reply is in the receive queue: this process may have been stopped for a while.
             for flow in self.flows:
                 if not ready and flow.socket.fileno() >= 0:
-                    unread = self._read(flow) or unread
+                    for sock in list(flow.sockets.all):
+                        unread = self._read(flow, sock) or unread
                 flow.expire(now)
         if not self.running:
             return
@@ -288,10 +317,10 @@ class Prober:
                 return
             flow.send(self._clocks.monotonic())
 
-    def _read(self, flow: Flow) -> bool:
+    def _read(self, flow: Flow, sock: IProbeSocket) -> bool:
         """@return: whether there may be more."""
         for _ in range(_readsPerTurn):
-            if not self.running or not flow.read():
+            if not self.running or not flow.read(sock):
                 return False
             self._sendDue()
         return True

@@ -40,6 +40,11 @@ class SendTimes:
         self.last = after
         return [before + (after - before) * index // count for index in range(count)]
 
+    @property
+    def taken(self) -> int:
+        """How many datagrams the kernel has taken so far, by all sockets."""
+        return self._ids.taken
+
     def of(self, sequence: int) -> int:
         """When the send call of a probe in the window began, by the monotonic clock."""
         return self._monotonic[sequence % self._window]

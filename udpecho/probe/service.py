@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -17,35 +16,65 @@ from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.stopping import stopAll
+from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
-from udpecho.probe.prober import Prober, failureMessage
+from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import findTarget
+from udpecho.probe.target import EXHAUSTED, failureMessage, findTarget
 
 if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
 
 #: Seconds until a target that could not be probed is tried again.
-RETRY = 10.0
+RETRY = 4.0
+#: Seconds in which a lack of descriptors, which all targets share, is logged once.
+_quiet = 60.0
+
+_notStarted = "it is not started yet"
 
 _log = Logger()
 
 
 @dataclass
 class _TargetState:
-    """One target. The prober is C{None} until the name is resolved; C{starting} resolves it and starts the prober."""
+    """One target. The prober is C{None} until the name is resolved; C{starting} resolves it and starts the prober. C{reason} is
+    why there is no prober.
+    """
 
     name: str
     prober: Prober | None = None
     starting: defer.Deferred[None] | None = None
     nextStart: IDelayedCall | None = None
+    reason: str = _notStarted
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not probed, or C{None} if it is."""
+        if self.prober is None:
+            return self.reason
+        return next((flow.problem for flow in self.prober.flows if flow.problem is not None), None)
+
+    def stop(self) -> None:
+        """Stop, and log the results."""
+        if self.nextStart is not None:
+            self.nextStart.cancel()
+            self.nextStart = None
+        if self.starting is not None:
+            self.starting.cancel()
+        prober, self.prober, self.reason = self.prober, None, _notStarted
+        if prober is not None:
+            try:
+                prober.stop()
+            finally:
+                for flow in prober.flows:
+                    _logResults(flow)
 
 
 class ProbeService(Service):
     """Probes targets from the start to the stop of the service. A target that cannot be resolved or reached is tried again
-    every ten seconds. At the stop the log has one line for each flow.
+    every few seconds, and the log has each new reason once. At the stop it has one line for each flow.
     """
 
     def __init__(
@@ -57,18 +86,19 @@ class ProbeService(Service):
         sources: int = 1,
         options: SocketOptions | None = None,
         metrics: ProbeMetrics | None = None,
+        resolveInterval: float = 60.0,
         open: Callable[..., Prober] = Prober,
     ) -> None:
         """@param reactor: an C{IReactorTime}, C{IReactorFDSet} and C{IReactorPluggableNameResolver} provider.
         @param targets: the servers, each as C{HOST:PORT} or C{[ADDR]:PORT}.
         @param plan: the schedule and the sizes of the probes to each target.
         @param sources: the number of local ports to probe each target from.
+        @param resolveInterval: how often the names of targets are looked up again, in seconds. While a target does not answer,
+            that is done more often.
         @param open: makes a prober; for tests.
         @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
         self._plan = plan or Plan()
-        if not targets:
-            raise ValueError("targets must have one target or more, got none")
         if self._plan.count is not None or self._plan.duration is not None:
             raise ValueError(
                 "the plan of a service must have neither count nor duration,"
@@ -79,8 +109,38 @@ class ProbeService(Service):
         self._sources = sources
         self._options = options
         self._metrics = metrics
+        self._resolveInterval = resolveInterval
         self._open = open
-        self._targets = [_TargetState(name) for name in targets]
+        self._exhaustedAt: float | None = None
+        self._targets: list[_TargetState] = []
+        self.configure(targets)
+
+    def configure(self, targets: Sequence[str]) -> None:
+        """Probe these targets from now on. Those that are probed already go on undisturbed.
+
+        @param targets: all servers to probe, each as C{HOST:PORT} or C{[ADDR]:PORT}.
+        @raise ValueError: if there is no target, or one that is there twice or is not of that form. Nothing is changed then.
+        """
+        if not targets:
+            raise ValueError("targets must have one target or more, got none")
+        for number, name in enumerate(targets):
+            parseAddress(name)
+            if name in targets[:number]:
+                raise ValueError(f"each target must be given once, got {name!r} twice")
+        known = {target.name: target for target in self._targets}
+        self._targets = [known.pop(name) if name in known else _TargetState(name) for name in targets]
+        for removed in known.values():
+            removed.stop()
+            if self._metrics is not None:
+                self._metrics.remove(removed.name)
+        if self.running:
+            self._startMissing()
+
+    def states(self) -> Mapping[str, str | None]:
+        """Whether each target is probed: C{None} if it is, else the reason why not, for a person. A target that does not answer
+        is probed.
+        """
+        return {target.name: target.problem for target in self._targets}
 
     @property
     def flows(self) -> list[Flow]:
@@ -90,31 +150,20 @@ class ProbeService(Service):
     def startService(self) -> None:
         """Start to probe the targets, one after the other, all within an interval."""
         super().startService()
-        shift = self._plan.interval / len(self._targets)
-        for number, target in enumerate(self._targets):
+        self._startMissing()
+
+    def _startMissing(self) -> None:
+        missing = [target for target in self._targets if not (target.prober or target.starting or target.nextStart)]
+        for number, target in enumerate(missing):
             if self._metrics is not None:
                 for source in range(self._sources):
                     self._metrics.expect(target.name, source)
-            target.nextStart = self._reactor.callLater(number * shift, self._start, target)
+            target.nextStart = self._reactor.callLater(number * self._plan.interval / len(missing), self._start, target)
 
     def stopService(self) -> defer.Deferred[None]:
         """Stop, and log the results."""
         super().stopService()
-        return stopAll({target.name: partial(self._stop, target) for target in self._targets})
-
-    def _stop(self, target: _TargetState) -> None:
-        if target.nextStart is not None:
-            target.nextStart.cancel()
-            target.nextStart = None
-        if target.starting is not None:
-            target.starting.cancel()
-        prober, target.prober = target.prober, None
-        if prober is not None:
-            try:
-                prober.stop()
-            finally:
-                for flow in prober.flows:
-                    _logResults(flow)
+        return stopAll({target.name: target.stop for target in self._targets})
 
     def _start(self, target: _TargetState) -> None:
         target.nextStart = None
@@ -124,7 +173,9 @@ class ProbeService(Service):
         starting.addBoth(lambda _: setattr(target, "starting", None))
 
     async def _openProber(self, target: _TargetState) -> None:
-        found = await findTarget(self._reactor, target.name)
+        bound = None if self._options is None else self._options.bindAddress
+        family = None if bound is None else 6 if ":" in bound[0] else 4
+        found = await findTarget(self._reactor, target.name, family)
         metrics = self._metrics
         prober = self._open(
             self._reactor,
@@ -133,12 +184,14 @@ class ProbeService(Service):
             sources=self._sources,
             options=self._options,
             listener=None if metrics is None else metrics.event,
+            resolveInterval=self._resolveInterval,
         )
         finished = prober.start()
         if not prober.flows:
             # It could not open its sockets: this raises the reason.
             await finished
-        target.prober = prober
+        finished.addErrback(self._failed, target)
+        target.prober, target.reason = prober, _notStarted
         for source, flow in enumerate(prober.flows):
             if metrics is not None:
                 metrics.add(flow, source)
@@ -149,14 +202,26 @@ class ProbeService(Service):
     def _failed(self, failure: Failure, target: _TargetState) -> None:
         if failure.check(defer.CancelledError):
             return
+        former, target.prober = target.reason, None
         if failure.check(EchoError, error.CannotListenError, OSError, ValueError) is None:
+            target.reason = str(failure.value)
             _log.failure("cannot probe {target}", failure, target=target.name)
         else:
-            _log.warn(
-                "cannot probe {target}: {reason}", target=target.name, reason=failureMessage(cast(Exception, failure.value))
-            )
+            target.reason = failureMessage(cast(Exception, failure.value))
+            if target.reason != former and not self._isRepeated(failure.value):
+                _log.warn("cannot probe {target}: {reason}", target=target.name, reason=target.reason)
         if self.running:
             target.nextStart = self._reactor.callLater(RETRY, self._start, target)
+
+    def _isRepeated(self, reason: BaseException | None) -> bool:
+        """Whether the log has had this lately, for another target."""
+        if not isinstance(reason, OSError) or reason.errno not in EXHAUSTED:
+            return False
+        now, before = float(self._reactor.seconds()), self._exhaustedAt
+        if before is not None and now - before < _quiet:
+            return True
+        self._exhaustedAt = now
+        return False
 
 
 def _logResults(flow: Flow) -> None:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
-from udpecho.addresses import DatagramAddress
+from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.interfaces import Reactor
 from udpecho.net.resolver import literal, resolve
 from udpecho.parsing import parseAddress
 
+#: The errors of a process, or a system, that has as many descriptors as it may have.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 #: How long looking up a target may take, in seconds.
 LOOKUP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """A peer to probe. The name is the address as the user wrote it."""
+    """A peer to probe.
+
+    @ivar name: the address as the user wrote it.
+    @ivar family: 4 or 6 if the name is looked up for IPv4 or IPv6 addresses only.
+    """
 
     name: str
     address: DatagramAddress
+    family: int | None = None
 
     def __post_init__(self) -> None:
         """@raise ValueError: if the address is not an IP address and a port to send to."""
@@ -44,6 +55,63 @@ class Target:
             raise ValueError(f"host must be an IP address, got {host!r}: look the name up first")
         return cls(text, address)
 
+    @property
+    def isLiteral(self) -> bool:
+        """Whether the name needs no lookup."""
+        try:
+            return literal(*parseAddress(self.name)) is not None
+        except ValueError:
+            return True
+        except error.DNSLookupError:
+            # An interface that is not there at the moment.
+            return True
+
+    def current(self) -> Target:
+        """This target as it is reached now: an interface that was made anew has another index.
+
+        @raise error.DNSLookupError: if there is no interface with that name.
+        """
+        try:
+            address = literal(*parseAddress(self.name))
+        except ValueError:
+            return self
+        return self if address is None or isSame(address, self.address) else replace(self, address=address)
+
+
+def isSame(one: DatagramAddress, other: DatagramAddress) -> bool:
+    """Whether two addresses are equal, also in their scope."""
+    return one == other and one.scopeID == other.scopeID
+
+
+def failureMessage(reason: BaseException) -> str:
+    """Why a target cannot be probed: the message for an exception of L{findTarget}, or one in L{Prober.failures
+    <udpecho.probe.prober.Prober>}.
+    """
+    if isinstance(reason, error.CannotListenError):
+        return f"cannot send from {formatAddress((reason.interface, reason.port))}: {failureMessage(reason.socketError)}"
+    number = getattr(reason, "errno", None)
+    if number == errno.ENOPROTOOPT:
+        return f"the system refuses an option: {os.strerror(number)}"
+    if number in EXHAUSTED:
+        return f"no file descriptor is left: {os.strerror(number)} (ulimit -n, LimitNOFILE=)"
+    # A DNSLookupError is an OSError with a message and no strerror.
+    return getattr(reason, "strerror", None) or str(reason.args[0])
+
+
+async def addressesOf(reactor: Reactor, text: str, family: int | None = None) -> list[DatagramAddress]:
+    """Look up all addresses of a target. The parameters and exceptions are those of L{findTarget}."""
+    host, port = parseAddress(text)
+    found = literal(host, port)
+    if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
+        raise ValueError(f"{text} must be an IPv{family} address, got {host}")
+    types: Sequence[type[IAddress]] | None = None if family is None else [IPv6Address if family == 6 else IPv4Address]
+    try:
+        return await resolve(reactor, host, port, LOOKUP_TIMEOUT, types)
+    except error.DNSLookupError:
+        # Without descriptors every lookup fails like that of a wrong name.
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+        raise
+
 
 async def findTarget(reactor: Reactor, text: str, family: int | None = None) -> Target:
     """Look up a target.
@@ -54,11 +122,6 @@ async def findTarget(reactor: Reactor, text: str, family: int | None = None) -> 
     @raise ValueError: if the text is not an address, or one of the other family.
     @raise error.DNSLookupError: if the name has no address.
     @raise ResponseTimeout: after L{LOOKUP_TIMEOUT}.
+    @raise OSError: if there is no descriptor left.
     """
-    host, port = parseAddress(text)
-    found = literal(host, port)
-    if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
-        raise ValueError(f"{text} must be an IPv{family} address, got {host}")
-    types: Sequence[type[IAddress]] | None = None if family is None else [IPv6Address if family == 6 else IPv4Address]
-    addresses = await resolve(reactor, host, port, LOOKUP_TIMEOUT, types)
-    return Target(text, addresses[0])
+    return Target(text, (await addressesOf(reactor, text, family))[0], family)

@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet import defer, error
+from twisted.internet import defer
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from udpecho.cli.console import ANSWERED, UNANSWERED, UNREACHABLE, WRONG_INPUT, CannotPrint, Printer, argument, complain
@@ -25,9 +26,9 @@ from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Event, Outcome
-from udpecho.probe.prober import Prober, failureMessage
+from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import Target, findTarget
+from udpecho.probe.target import Target, failureMessage, findTarget
 
 #: Outcomes that give status 1 in any case.
 _bad = (Outcome.LOST_OWN, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NOT_SENT)
@@ -113,8 +114,8 @@ class _Ping:
         for text in options.targets:
             try:
                 targets.append(await findTarget(self._reactor, text, family=family))
-            except (ValueError, error.DNSLookupError, EchoError) as e:
-                complain(str(e.args[0]))
+            except (ValueError, OSError, EchoError) as e:
+                complain(failureMessage(e))
                 failures.append(e)
         for target in targets:
             sentence = consentNeeded(plan, options, target)
@@ -154,7 +155,7 @@ class _Ping:
             self._view = View(self._reactor, prober, self._nameOf, options.count, options.duration)
             self._view.start()
         try:
-            with self._summaryOnQuit(), suppress(defer.CancelledError):
+            with self._summaryOnQuit(), self._notices(), suppress(defer.CancelledError):
                 await over
         finally:
             if self._view is not None:
@@ -203,9 +204,28 @@ class _Ping:
         if self._prober is not None and self._prober.running:
             for flow in self._prober.flows:
                 flow.readDrops()
-            if self._view is not None:
-                self._view.hide()
-            complain(f"so far\n{summaries(self._prober.flows)}")
+            self._complain(f"so far\n{summaries(self._prober.flows)}")
+
+    def _complain(self, sentence: str) -> None:
+        if self._view is not None:
+            # Or the line would be written into it.
+            self._view.hide()
+        complain(sentence)
+
+    @contextmanager
+    def _notices(self) -> Iterator[None]:
+        """Print what the prober logs: that it goes on from another address, for instance."""
+
+        def observe(event: LogEvent) -> None:
+            if event["log_level"] in (LogLevel.info, LogLevel.warn) and event["log_namespace"].startswith("udpecho.probe."):
+                self._complain(formatEvent(event))
+
+        observer = cast(ILogObserver, observe)
+        globalLogPublisher.addObserver(observer)
+        try:
+            yield
+        finally:
+            globalLogPublisher.removeObserver(observer)
 
     def _print(self, method: Callable[..., None], *arguments: object) -> None:
         try:

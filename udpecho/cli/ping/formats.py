@@ -15,7 +15,7 @@ from udpecho.probe.outcomes import Event, Outcome
 
 def nameOf(flow: Flow, flows: Sequence[Flow]) -> str:
     """The name of a flow: its target, and its source if the target has several."""
-    alone = sum(other.target is flow.target for other in flows) == 1
+    alone = sum(other.target.name == flow.target.name for other in flows) == 1
     return flow.target.name if alone else f"{flow.target.name} from {flow.source}"
 
 

@@ -49,9 +49,10 @@ class BatchSocket:
     datagram is that of its call, so that each has a call of its own.
     """
 
-    def __init__(self, sock: socket.socket, size: int, stamps: bool = True) -> None:
+    def __init__(self, sock: socket.socket, size: int, stamps: bool = True, taken: int = 0) -> None:
         """@param sock: a connected socket, which is closed with this.
         @param size: the longest datagram to send, in bytes.
+        @param taken: how many datagrams were sent by other sockets before: the numbers of timestamps go on from there.
         @raise OSError: if this system has no such calls.
         """
         self._calls = mmsg.systemCalls()
@@ -67,7 +68,7 @@ class BatchSocket:
             and timestamps.waitForTimestamping() is None
         )
         self.most = SLOTS if self.stamped else 1
-        self._numbers = timestamps.StampNumbers()
+        self._numbers = timestamps.StampNumbers(taken)
         self._outgoing = Slots(size, self.most, controls=False)
         self._incoming = StampSlots(size + _surplus)
         self._errors = StampSlots(_quotedSize)

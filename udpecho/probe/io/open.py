@@ -14,7 +14,7 @@ from udpecho.errors import HostUnreachable, unreachable
 from udpecho.interfaces import IDatagramReactor, Reactor
 from udpecho.net import selftest
 from udpecho.net.open import dial
-from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket
+from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket, datagramAddress
 from udpecho.probe.io.batch_socket import BatchSocket
 from udpecho.probe.io.socket import IProbeReceiver, IProbeSocket, SocketOptions
 from udpecho.probe.io.transport_socket import TransportSocket
@@ -33,6 +33,7 @@ def openSocket(
     *,
     batches: bool = True,
     stamps: bool = True,
+    taken: int = 0,
 ) -> IProbeSocket:
     """Open the best socket to a peer that reactor and system have.
 
@@ -41,6 +42,7 @@ def openSocket(
     @param size: the longest datagram to send, in bytes.
     @param batches: send and receive in batches where that works.
     @param stamps: have the kernel make timestamps where it can.
+    @param taken: how many datagrams were sent by other sockets for the same receiver.
     @raise error.CannotListenError: if the system refuses the local address.
     @raise HostUnreachable: if it has no route to the peer.
     @raise OSError: if it refuses an option.
@@ -53,7 +55,7 @@ def openSocket(
             sock = connectedSocket(peer, options.bindAddress, RECEIVE_BUFFER)
             try:
                 options.apply(sock)
-                return BatchSocket(sock, size, stamps)
+                return BatchSocket(sock, size, stamps, taken)
             except BaseException:
                 sock.close()
                 raise
@@ -67,13 +69,32 @@ def openSocket(
     except error.CannotListenError:
         raise
     except OSError as e:
-        if e.errno in (errno.ENOPROTOOPT, errno.EMFILE, errno.ENFILE):
-            raise
-        refusal = unreachable(e.errno or 0, str(peer))
-        if e.errno == errno.EINVAL and not peer.scopeID and peer.host.lower().startswith("fe80:"):
-            refusal = HostUnreachable(f"{refusal.args[0]} (name its interface, as in {peer.host}%eth0)", e.errno)
-        raise refusal from None
+        raise _refusal(e, peer) from None
     return found
+
+
+def chooseSource(peer: DatagramAddress, bindAddress: tuple[str, int] | None) -> DatagramAddress:
+    """Find the local address that the system would choose for a socket to a peer now. Nothing is sent.
+
+    The exceptions are those of L{openSocket}.
+    """
+    try:
+        # The port is perhaps that of a socket of ours.
+        with connectedSocket(peer, bindAddress and (bindAddress[0], 0)) as trial:
+            return datagramAddress(trial.getsockname())
+    except error.CannotListenError as e:
+        raise error.CannotListenError(*(bindAddress or ("", 0)), e.socketError) from None
+    except OSError as e:
+        raise _refusal(e, peer) from None
+
+
+def _refusal(reason: OSError, peer: DatagramAddress) -> Exception:
+    if reason.errno in (errno.ENOPROTOOPT, errno.EMFILE, errno.ENFILE):
+        return reason
+    refusal = unreachable(reason.errno or 0, str(peer))
+    if reason.errno == errno.EINVAL and not peer.scopeID and peer.host.lower().startswith("fe80:"):
+        return HostUnreachable(f"{refusal.args[0]} (name its interface, as in {peer.host}%eth0)", reason.errno)
+    return refusal
 
 
 def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
@@ -91,6 +112,4 @@ def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeRecei
         with suppress(Exception):
             port.stopListening()
         raise
-    # Its address is known now.
-    found.startProtocol()
     return found

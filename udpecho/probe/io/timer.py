@@ -7,6 +7,7 @@ watches one descriptor for all: an C{epoll(7)} instance that has the sockets in 
 
 from __future__ import annotations
 
+import errno
 import select
 from collections.abc import Callable
 
@@ -127,10 +128,17 @@ class DelayedTurns:
 
 
 def openWatch(reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> Watch | DelayedTurns:
-    """Watch as well as system and reactor can."""
+    """Watch as well as system and reactor can.
+
+    @raise OSError: if there is no descriptor left.
+    """
     if sockopt.available and IReactorFDSet.providedBy(reactor):
         try:
             return Watch(reactor, turn)
-        except (OSError, AttributeError):
+        except AttributeError:
             pass
+        except OSError as e:
+            # That is of the moment; to use less would be for as long as the prober runs.
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                raise
     return DelayedTurns(reactor, turn, monotonic)

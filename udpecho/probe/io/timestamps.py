@@ -10,6 +10,7 @@ A step of less than L{STEP} is not seen: it falsifies a round trip by no more th
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections import deque
@@ -84,23 +85,25 @@ def roundTrip(sent: int, received: int, monotonic: int) -> int | None:
 class StampIds:
     """Which probe a timestamp is of. The kernel numbers the datagrams that it took; but a probe that could not be sent has a
     number, too. So the distance between both numbers grows with each of these.
+
+    @ivar taken: how many datagrams the kernel has taken so far.
     """
 
     def __init__(self) -> None:
-        self._next = 0
+        self.taken = 0
         # The last changes of the distance are enough: a timestamp comes soon.
         self._distances: deque[tuple[int, int]] = deque(maxlen=64)
 
     def sent(self, first: int, count: int = 1) -> None:
         """The kernel took the datagrams of C{count} probes, from number C{first} on."""
-        distance = first - self._next
+        distance = first - self.taken
         if not self._distances or self._distances[-1][1] != distance:
-            self._distances.append((self._next, distance))
-        self._next += count
+            self._distances.append((self.taken, distance))
+        self.taken += count
 
     def sequenceOf(self, number: int) -> int | None:
         """The probe's number for the kernel's; C{None} if no such datagram was sent, or too long ago."""
-        if number < self._next:
+        if number < self.taken:
             for first, distance in reversed(self._distances):
                 if number >= first:
                     return number + distance
@@ -113,9 +116,9 @@ class StampNumbers:
     @ivar taken: how many datagrams the kernel has taken so far.
     """
 
-    def __init__(self) -> None:
-        self.taken = 0
-        self._base = 0
+    def __init__(self, taken: int = 0) -> None:
+        self.taken = taken
+        self._base = taken
 
     def begin(self) -> None:
         """The next datagram's id is 0."""
@@ -141,12 +144,16 @@ def enable(sock: socket.socket) -> bool:
 def noTimestampsReason() -> str | None:
     """Why the kernel's timestamps cannot be used; C{None} if they can. A test that the system refuses is done again at the next
     call.
+
+    @raise OSError: if there is no descriptor left.
     """
     if not sockopt.available:
         return "only Linux has them"
     try:
         return provenFault()
     except OSError as e:
+        if e.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return e.strerror or str(e)
 
 

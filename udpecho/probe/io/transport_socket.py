@@ -25,7 +25,6 @@ class TransportSocket(DatagramProtocol):
     noisy = False
     stamped = False
     most = 1
-    source: DatagramAddress
 
     def __init__(self, receiver: IProbeReceiver, peer: DatagramAddress) -> None:
         self._receiver = receiver
@@ -33,12 +32,16 @@ class TransportSocket(DatagramProtocol):
         self._slots: dict[int, bytearray] = {}
         self._current = bytearray()
         self._closed = False
+        self._source = DatagramAddress(("", 0))
 
-    def startProtocol(self) -> None:
-        """Note the local address."""
+    @property
+    def source(self) -> DatagramAddress:
+        """@see: L{IProbeSocket.source}"""
         transport: Any = self.transport
-        host = transport.getHost()
-        self.source = DatagramAddress((host.host.partition("%")[0], host.port))
+        if transport is not None and not self._closed:
+            host = transport.getHost()
+            self._source = DatagramAddress((host.host.partition("%")[0], host.port))
+        return self._source
 
     def fileno(self) -> int:
         """@see: L{IProbeSocket.fileno}"""
@@ -52,6 +55,8 @@ class TransportSocket(DatagramProtocol):
 
     def send(self, count: int) -> Taken:
         """@see: L{IProbeSocket.send}"""
+        if self._closed:
+            return Taken(0, errno.EBADF)
         transport: Any = self.transport
         datagram = bytes(self._current)
         outcomes: list[str | None] = []
