@@ -147,6 +147,39 @@ class UnitTests:
             checkOptions(arguments[3:])
 
     @pytest.mark.parametrize("name", SERVICES)
+    def test_checked(self, name: str) -> None:
+        """What is checked before the start and before a reload is what is started: the file with all options beside it."""
+        (start,) = settings(name, "Service", "ExecStart")
+        (before,) = settings(name, "Service", "ExecStartPre")
+        reload, _ = settings(name, "Service", "ExecReload")
+        assert before == reload == start.replace(" --config ", " --check-config ")
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_startLimit(self, name: str) -> None:
+        """A service that fails for good meets systemd's limit of starts, however it fails."""
+        (interval,) = settings(name, "Unit", "StartLimitIntervalSec")
+        (most,) = settings(name, "Unit", "StartLimitBurst")
+        wait, start, watchdog, stop = (
+            float(settings(name, "Service", key)[0])
+            for key in ("RestartSec", "TimeoutStartSec", "WatchdogSec", "TimeoutStopSec")
+        )
+        assert int(most) * (max(start, watchdog) + stop + wait) < float(interval)
+
+    def test_conflicts(self) -> None:
+        """The unit that excludes the others comes after them: what stops is stopped before the other starts."""
+        name = "udpecho-privileged-port.service"
+        (conflicts,) = settings(name, "Unit", "Conflicts")
+        assert set(conflicts.split()) == {"udpecho.socket", "udpecho.service"}
+        assert set(conflicts.split()) <= set(" ".join(settings(name, "Unit", "After")).split())
+
+    @pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
+    def test_addresses(self, name: str) -> None:
+        """Addresses are restricted in the unit that makes the sockets for datagrams, where it has an effect."""
+        text = (UNITS / name).read_text()
+        makes = bool("ListenDatagram=" in text or " --interface " in text)
+        assert bool(re.search("^#?IPAddressDeny=any$", text, re.MULTILINE)) == makes
+
+    @pytest.mark.parametrize("name", SERVICES)
     def test_supervised(self, name: str) -> None:
         """systemd waits until it is ready, watches it, and restarts it."""
         for key, value in (("Type", "notify"), ("NotifyAccess", "main"), ("Restart", "on-failure"), ("DynamicUser", "yes")):
@@ -171,7 +204,7 @@ class UnitTests:
 
     def test_hardenedAlike(self) -> None:
         """The two services differ in their privileges only."""
-        differ = {"ExecStart", "CapabilityBoundingSet", "AmbientCapabilities", "PrivateUsers"}
+        differ = {"ExecStart", "ExecStartPre", "ExecReload", "CapabilityBoundingSet", "AmbientCapabilities", "PrivateUsers"}
         first, second = ({pair for pair in unit(name)["Service"] if pair[0] not in differ} for name in SERVICES)
         assert first == second
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,7 +111,9 @@ class KubernetesTests:
         ports = {port["name"]: port for port in container["ports"]}
         assert str(ports["echo"]["containerPort"]) == values["port"]
         assert ports["echo"]["protocol"] == "UDP"
-        assert values["metrics"] == f"tcp:{ports['metrics']['containerPort']}"
+        # All families that the service and the probes may use.
+        assert values["interface"] == ("0.0.0.0", "::")
+        assert values["metrics"] == f"tcp6:{ports['metrics']['containerPort']}"
         (echo,) = found["Service/udpecho"]["spec"]["ports"]
         assert (echo["protocol"], echo["port"], echo["targetPort"]) == ("UDP", 7, "echo")
         assert found["Service/udpecho"]["spec"]["externalTrafficPolicy"] == "Local"
@@ -121,6 +125,38 @@ class KubernetesTests:
             assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
 
     @overlays
+    def test_networkPolicy(self, overlay: str) -> None:
+        """The policy is for these pods, lets in datagrams from anywhere and scrapes from one namespace, and nothing out."""
+        found = resources(overlay)
+        _, container = self.pod(overlay)
+        ports = {(port["protocol"], port["containerPort"]) for port in container["ports"]}
+        policy = found["NetworkPolicy"]["spec"]
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        assert policy["egress"] == []
+        rules = {(port["protocol"], port["port"]): rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+        assert set(rules) == ports
+        assert [pair for pair, sources in rules.items() if sources is None] == [("UDP", 1234)]
+
+    @overlays
+    def test_namespace(self, overlay: str) -> None:
+        """All is in one namespace, whose own standard the pods meet."""
+        made = documents(run(tool("kubectl"), "kustomize", KUBERNETES / overlay))
+        (namespace,) = (each for each in made if each["kind"] == "Namespace")
+        assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+        others = {each["metadata"].get("namespace") for each in made if each["kind"] != "Namespace"}
+        assert others == {namespace["metadata"]["name"]}
+
+    @overlays
+    def test_linter(self, overlay: str, tmp_path: Path) -> None:
+        """Checkov finds nothing, but what the manifests give it reasons for."""
+        checkov = tool("checkov")
+        (tmp_path / "all.yaml").write_text(run(tool("kubectl"), "kustomize", KUBERNETES / overlay))
+        options = ["--framework", "kubernetes", "--skip-download", "--compact", "--output", "json"]
+        found = json.loads(run(checkov, "--file", tmp_path / "all.yaml", *options))
+        assert found["summary"]["failed"] == 0
+        assert found["summary"]["passed"] > 50
+
+    @overlays
     def test_selectors(self, overlay: str) -> None:
         """Every selector finds what it should, and the alerts' job is what the C{ServiceMonitor} makes it."""
         found = resources(overlay)
@@ -128,6 +164,7 @@ class KubernetesTests:
         labels = workload["template"]["metadata"]["labels"]
         selectors = [workload["selector"]["matchLabels"]]
         selectors += [each["spec"]["selector"] for key, each in found.items() if key.startswith("Service/")]
+        selectors.append(found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])
         if "PodDisruptionBudget" in found:
             selectors.append(found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"])
         assert all(selector.items() <= labels.items() for selector in selectors)
