@@ -90,6 +90,11 @@ WRONG: list[tuple[Callable[[str], Any], str, list[str]]] = [
     ),
     (parsing.parseInterface, "interface must be an IPv4 address as itself, 127.0.0.1", ["::ffff:127.0.0.1", "::FFFF:7f00:1"]),
     (
+        parsing.parseSocketName,
+        "name of a socket must have 1 to 255 printable ASCII characters and no colon",
+        ["", "a:b", "\x00", "\n", "\x7f", "\xe4", "x" * 256],
+    ),
+    (
         parsing.parseLocalAddress,
         "local address must be an IP address, as in 127.0.0.1",
         ["localhost", "eth0", "1.2.3", "localhost:7", "224.0.0.1", "255.255.255.255:7", "[ff02::1]:7"],
@@ -180,6 +185,9 @@ class ValueTests:
             (parsing.parseRate, "1M", 1e6),
             (parsing.parseInterface, "0.0.0.0", "0.0.0.0"),
             (parsing.parseInterface, "::", "::"),
+            (parsing.parseSocketName, "udpecho.socket", "udpecho.socket"),
+            (parsing.parseSocketName, "x" * 255, "x" * 255),
+            (parsing.parseSocketName, "0", "0"),
             (parsing.parseInterface, "fe80::1%eth0", "fe80::1%eth0"),
             (parsing.parseAddress, "localhost:7", ("localhost", 7)),
             (parsing.parseAddress, "127.0.0.1:65535", ("127.0.0.1", 65535)),

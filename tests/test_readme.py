@@ -326,7 +326,7 @@ class TableTests:
         defaults = {option[0]: option[2] for option in parameters}
         flags = {option[0] for option in cast(Any, server_tap.Options.optFlags)}
         several = ("interface", "allow", "trust", "socket-activation")
-        assert set(rows) == {*defaults, *flags, *several, "check-config"}
+        assert set(rows) == {*defaults, *flags, *several}
         assert {name: default for name, default in defaults.items() if default is not None}.items() <= rows.items()
         for name in several:
             assert f"[default: {rows[name]}]" in (getattr(server_tap.Options, f"opt_{name.replace('-', '_')}").__doc__ or "")

@@ -228,6 +228,15 @@ def parseInterface(text: str) -> str:
     return text
 
 
+def parseSocketName(text: str) -> str:
+    """Read the name, or the position, of a socket that systemd passes. C{FileDescriptorName=} in C{systemd.socket(5)} allows no
+    others.
+    """
+    if not re.fullmatch("[ -9;-~]{1,255}", text):
+        raise _error("name of a socket must have 1 to 255 printable ASCII characters and no colon", text)
+    return text
+
+
 def parseAddress(text: str) -> tuple[str, int]:
     """Read C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name."""
     host, port = _split(text)

@@ -31,6 +31,8 @@ WRONG = [
     ('interface = "::ffff:127.0.0.1"', []),
     ('socket-activation = ["echo", "echo"]', []),
     ('socket-activation = ["all", "echo"]', []),
+    ('socket-activation = "a:b"', []),
+    ("", ["--socket-activation", ""]),
     ('socket-activation = "echo"\nport = 7', []),
     ('socket-activation = "echo"\ninterface = "::1"', []),
     ("port = 7", ["--socket-activation", "echo"]),

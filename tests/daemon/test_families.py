@@ -146,6 +146,17 @@ class MissingTests:
         assert server.log().count(line) == 1
         server.stop()
 
+    @pytest.mark.parametrize("lacks", [False, True], ids=["both", "IPv4"])
+    def test_pages(self, processes: Processes, environment: dict[str, str], lacks: bool) -> None:
+        """Pages at C{tcp6:PORT} are on both families, as the shipped configurations want them, or on IPv4 with a warning."""
+        server = processes.server("--metrics", "tcp6:0", environment=environment if lacks else None)
+        port = server.process.until(r"metrics on \S+:([0-9]+)$")[1]
+        for host in ("127.0.0.1", *([] if lacks or not hasIPv6() else ["[::1]"])):
+            with urllib.request.urlopen(f"http://{host}:{port}/-/healthy", timeout=PATIENCE) as response:
+                assert response.status == 200
+        assert ("the pages are served on IPv4 only: Address family not supported by protocol" in server.log()) == lacks
+        server.stop()
+
     def test_onlyIPv6(self, processes: Processes, environment: dict[str, str]) -> None:
         """Without another address it cannot start."""
         process = processes.run("twistd", "-n", "udpecho", "--port", "1234", "--interface", "::", environment=environment)

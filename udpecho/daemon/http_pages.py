@@ -7,7 +7,9 @@ limited too: a new one replaces the oldest that waits for no response.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -124,7 +126,7 @@ class MetricsService(Service):
         if self._binding is not None:
             return
         try:
-            endpoint = serverFromString(self._reactor, self._description)
+            endpoint = serverFromString(self._reactor, _forThisSystem(self._description))
         except LookupError:
             reason = LookupError("systemd has passed no such socket")
             raise CannotServeMetrics(self._description, None, reason) from None
@@ -155,6 +157,19 @@ class MetricsService(Service):
     def _failed(self, failure: Failure) -> None:
         if not failure.check(defer.CancelledError):
             _log.failure("cannot serve metrics on {description}", failure, description=self._description)
+
+
+def _forThisSystem(description: str) -> str:
+    """Replace C{tcp6:PORT}, which is both families, by C{tcp:PORT} where the kernel has no IPv6."""
+    both = re.fullmatch("tcp6:(?:port=)?([0-9]+)", description)
+    if both is not None:
+        try:
+            socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+        except OSError as e:
+            if e.errno == errno.EAFNOSUPPORT:
+                _log.warn("the pages are served on IPv4 only: {reason}", reason=e.strerror)
+                return f"tcp:{both[1]}"
+    return description
 
 
 def removeStale(path: str) -> None:

@@ -25,6 +25,7 @@ from udpecho.parsing import (
     parsePayloadSize,
     parsePort,
     parseSeconds,
+    parseSocketName,
     parseWorkers,
 )
 from udpecho.server.datagram_log import DEFAULT_LOG_RATE
@@ -170,8 +171,9 @@ _options = (
            help="Serve Prometheus metrics and health checks at ENDPOINT, as in tcp:9107:interface=127.0.0.1."),
     Option("config", TEXT, "FILE", defaultText="none", inFile=False,
            help="A TOML file with options; those on the command line win. SIGHUP reads it again."),
-    Option("check-config", TEXT, "FILE", inFile=False, help="Print what is wrong with a configuration file, and exit."),
-    Option("socket-activation", LIST, "NAME", defaultText="none",
+    Option("check-config", TEXT, "FILE", defaultText="none", inFile=False,
+           help="Print what is wrong with a configuration file and the options beside it, and exit."),
+    Option("socket-activation", LIST, "NAME", defaultText="none", parse=parseSocketName,
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,
              help="Processes that share the port (Linux only); auto for one on each processor."),
