@@ -236,6 +236,15 @@ def parseAddress(text: str) -> tuple[str, int]:
     return host, parsePort(port)
 
 
+def parseTarget(text: str) -> str:
+    """Check C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name, to be looked up later.
+
+    @return: the text itself.
+    """
+    parseAddress(text)
+    return text
+
+
 def parseLocalAddress(text: str) -> tuple[str, int]:
     """Read a local address to send from: C{ADDR}, C{ADDR:PORT} or C{[ADDR]:PORT}; without a port, or with 0, any free one."""
     host, port = (text, None) if isIPv6Address(text) else _split(text)

@@ -22,7 +22,7 @@ from tests.support.guards import tool, without
 from tests.support.processes import Processes, command
 from tests.support.running import udpSocket, unusedPort
 from udpecho.daemon import config_file
-from udpecho.server.settings import FILE_OPTIONS
+from udpecho.server.settings import OPTIONS
 
 #: Options of C{twistd udpecho} itself, which no file has.
 COMMAND_LINE = {"config", "check-config"}
@@ -46,7 +46,7 @@ def checkOptions(arguments: list[str]) -> None:
     for name, values in options(arguments).items():
         if name in COMMAND_LINE:
             continue
-        setting = FILE_OPTIONS[name]
+        setting = OPTIONS[name]
         for value in values:
             if setting.parse is not None:
                 setting.parse(value)
@@ -60,12 +60,12 @@ class SampleTests:
     )
     def test_read(self, path: Path) -> None:
         """It can be read."""
-        assert config_file.read(str(path))
+        assert config_file.read(str(path), OPTIONS)
 
     def test_comments(self) -> None:
         """What is commented out in it can be read as well."""
         text = re.sub(r"^#(?=[a-z-]+ = )", "", (DEPLOYMENT / "udpecho.toml").read_text(), flags=re.MULTILINE)
-        assert {"interface", "port", "receive-buffer"} < set(config_file.parse(text))
+        assert {"interface", "port", "receive-buffer"} < set(config_file.parse(text, OPTIONS))
 
 
 # systemd
@@ -327,7 +327,7 @@ class PageTests:
         """It names every option that a reload applies."""
         _, _, text = self.page.partition("``SIGHUP``")
         text = text.partition("applied while serving")[0]
-        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in FILE_OPTIONS.items() if setting.reloads}
+        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in OPTIONS.items() if setting.reloads}
 
     def test_metrics(self) -> None:
         """It explains every metric of the alerts."""
@@ -339,5 +339,5 @@ class PageTests:
         block = textwrap.dedent(self.page.partition(".. code-block:: text\n\n")[2].partition("\n\n")[0])
         text = "\n\nmax-rat = 1\n\nrate = -1"
         with pytest.raises(config_file.ConfigurationError) as caught:
-            config_file.parse(text, path="/etc/udpecho/udpecho.toml")
+            config_file.parse(text, OPTIONS, path="/etc/udpecho/udpecho.toml")
         assert "\n".join(caught.value.problems) == block

@@ -167,7 +167,7 @@ class Watchdog:
             self._checking = None
             if self._failing:
                 self._failing = False
-                _log.info("self-echo succeeded: the watchdog is fed again")
+                _log.info("health check succeeded: the watchdog is fed again")
             self._notifier.watchdog()
 
     def _failed(self, failure: Failure, checking: defer.Deferred[object]) -> None:
@@ -179,4 +179,4 @@ class Watchdog:
     def _reportFailure(self, format: str, **fields: object) -> None:
         if not self._failing:
             self._failing = True
-            _log.warn(f"self-echo failed, the watchdog is not fed: {format}", **fields)
+            _log.warn(f"health check failed, the watchdog is not fed: {format}", **fields)
