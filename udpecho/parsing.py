@@ -253,6 +253,15 @@ def parseLocalAddress(text: str) -> tuple[str, int]:
     return host, 0 if port is None else parsePort(port, lowest=0)
 
 
+def checkFamily(local: str, peer: str) -> None:
+    """Check that a local address is of the family of its peer, as far as that is an address and not a name.
+
+    @raise ValueError: if it is not.
+    """
+    if (isIPAddress(peer) or isIPv6Address(peer)) and (":" in peer) != (":" in local):
+        raise _error(f"local address must be an IPv{6 if ':' in peer else 4} address to reach {peer}", local)
+
+
 _plainAddress = "address must be HOST:PORT, as in localhost:1234"
 _bracketedAddress = "IPv6 address must be [ADDR]:PORT, as in [::1]:1234"
 

@@ -27,7 +27,7 @@ from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.probe_tap import Options
 from udpecho.daemon.states import States, failures
 from udpecho.net.open import listen
-from udpecho.net.sockets import checkLocalAddress
+from udpecho.net.sockets import checkBindable
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
@@ -95,11 +95,11 @@ class OptionTests:
             (["-t", "a:7", "--sources", "0"], "--sources: number of sources must be 1 to 1024, got '0'"),
             (
                 ["-t", "192.0.2.1:7", "-b", "::1"],
-                "--bind: local address must be an IPv4 address to probe 192.0.2.1:7, got '::1'",
+                "--bind: local address must be an IPv4 address to reach 192.0.2.1, got '::1'",
             ),
             (
                 ["-t", "a:7", "-t", "[fe80::1%eth0]:7", "-b", "192.0.2.1:7"],
-                "--bind: local address must be an IPv6 address to probe [fe80::1%eth0]:7, got '192.0.2.1'",
+                "--bind: local address must be an IPv6 address to reach fe80::1%eth0, got '192.0.2.1'",
             ),
             (
                 ["-t", "a:7", "-t", "b:7", "--sources", "2", "-b", "192.0.2.1:65533"],
@@ -266,5 +266,5 @@ def consecutive(number: int) -> int:
         first = unusedPort()
         with suppress(error.CannotListenError, OverflowError):
             for port in range(first, first + number):
-                checkLocalAddress("127.0.0.1", port)
+                checkBindable("127.0.0.1", port)
             return first

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import defer, error
+from twisted.internet import defer
 
 from udpecho.daemon.base import BaseDaemon, Reloader
-from udpecho.daemon.start_errors import CannotSend
+from udpecho.daemon.start_errors import checkSender
 from udpecho.daemon.states import Remark
 from udpecho.interfaces import Reactor
 from udpecho.probe.service import ProbeService
@@ -58,10 +58,8 @@ class ProbeDaemon(BaseDaemon):
 
     def _bindSockets(self) -> None:
         # Each target has its own socket, which is opened, and opened again, at any time.
-        try:
-            self.probes.checkLocalAddresses()
-        except error.CannotListenError as e:
-            raise CannotSend(e.interface, e.port, e.socketError) from None
+        for address in self.probes.bindAddresses:
+            checkSender(*address)
 
     def _closeSockets(self) -> None:
         """There are none yet."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
-from udpecho.parsing import parseAddress
+from udpecho.parsing import checkFamily, optionValue, parseAddress
 from udpecho.probe.service import ProbeService
 from udpecho.probe.settings import OPTIONS, settingsFrom
 
@@ -45,10 +45,7 @@ class Options(DaemonOptions):
 
     def _checkBind(self, host: str, port: int) -> None:
         for target in self["target"]:
-            peer, _ = parseAddress(target)
-            if (isIPAddress(peer) or isIPv6Address(peer)) and (":" in peer) != (":" in host):
-                family = "IPv6" if ":" in peer else "IPv4"
-                raise usage.UsageError(f"--bind: local address must be an {family} address to probe {target}, got {host!r}")
+            optionValue(partial(checkFamily, host), "bind", parseAddress(target)[0])
         last = port + len(self["target"]) * self["sources"] - 1
         if port and last > 65535:
             raise usage.UsageError(f"--bind: local ports must be 1 to 65535, got {port} to {last} for all targets and sources")

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress
-from udpecho.net.sockets import TENTATIVE, duplicateDetection
+from udpecho.net.sockets import TENTATIVE, checkBindable, duplicateDetection
 
 #: How much of an exception twistd prints on the terminal when it has gone to the background, in bytes, less C{"1 udpecho: "}.
 _maxSummary = 100 - 11
@@ -64,6 +64,14 @@ class CannotSend(error.CannotListenError):
 
     def __str__(self) -> str:
         return f"cannot send from {formatAddress((self.interface, self.port))}: {self.socketError.strerror}"
+
+
+def checkSender(host: str, port: int) -> None:
+    """@raise CannotSend: if no socket can be bound to a local address."""
+    try:
+        checkBindable(host, port)
+    except error.CannotListenError as e:
+        raise CannotSend(host, port, e.socketError) from None
 
 
 class CannotStart(SystemExit, Exception):

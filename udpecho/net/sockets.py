@@ -114,7 +114,7 @@ def duplicateDetection(host: str) -> str | None:
     return None
 
 
-def checkLocalAddress(host: str, port: int) -> None:
+def checkBindable(host: str, port: int) -> None:
     """Check that a socket can be bound to a local address, which is free again after that.
 
     @raise error.CannotListenError: if the system refuses it.

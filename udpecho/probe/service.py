@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
-from udpecho.net.sockets import checkLocalAddress
 from udpecho.net.stopping import stopAll
 from udpecho.parsing import parseAddress
 from udpecho.probe.flow import Flow
@@ -157,16 +156,14 @@ class ProbeService(Service):
                 for flow in target.prober.flows:
                     _logResults(flow, "still probing")
 
-    def checkLocalAddresses(self) -> None:
-        """Check that the local addresses to send from can be bound.
-
-        @raise error.CannotListenError: if the system refuses one.
-        """
+    @property
+    def bindAddresses(self) -> list[tuple[str, int]]:
+        """The local addresses that all targets are probed from, as far as the options name them."""
         bindAddress = None if self._options is None else self._options.bindAddress
-        if bindAddress is not None:
-            host, port = bindAddress
-            for number in range(len(self._targets) * self._sources if port else 1):
-                checkLocalAddress(host, port + number)
+        if bindAddress is None:
+            return []
+        host, port = bindAddress
+        return [(host, port + number) for number in range(len(self._targets) * self._sources)] if port else [bindAddress]
 
     def _optionsOf(self, target: _TargetState) -> SocketOptions | None:
         options = self._options
