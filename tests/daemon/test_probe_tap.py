@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
 import socket
@@ -158,6 +160,18 @@ class HealthTests:
         assert failures(self.states(daemon.checkReady)) == ["prober: no target is probed"]
         daemon.stopService()
         assert not [call for call in network.clock.getDelayedCalls() if "Echo" not in repr(call)]
+
+    def test_descriptors(self) -> None:
+        """Without a file descriptor no socket can be opened."""
+        resource = pytest.importorskip("resource", reason="this system has no limits of resources")
+        assert probe_service._lacks() is None
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            found = probe_service._lacks()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert found == os.strerror(errno.EMFILE)
 
     def test_exhausted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """While this machine keeps the prober from sending any probe it is not healthy; one that sends some is."""

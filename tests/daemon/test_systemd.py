@@ -146,6 +146,16 @@ class NotifierTests:
             assert Notifier(manager.environment).ready(text)
             assert set(manager.next()) == {"READY", "MAINPID", "STATUS"}
 
+    @pytest.mark.parametrize("text", ["x" * 5000, "ä" * 5000, "🐢" * 5000])
+    def test_longStatus(self, text: str) -> None:
+        """A long status is cut short: systemd ignores notifications of more than 4096 bytes."""
+        with FakeNotifySocket("") as manager:
+            assert Notifier(manager.environment).ready(text)
+            status = manager.next()["STATUS"]
+        assert 900 < len(status.encode()) <= 1000
+        assert status.endswith("...")
+        assert text.startswith(status[:-3])
+
     @settings(deadline=None)
     @given(st.text())
     def test_anyAddress(self, address: str) -> None:

@@ -203,14 +203,15 @@ class BaseDaemon(Service, ABC):
         self._notifier.reloading()
         try:
             options, changes = self._reload()
+            self._configure(options)
         except ValueError as e:
             _log.error("cannot reload, the configuration is unchanged: {reason}", reason=str(e))
         else:
-            self._configure(options)
             _log.info("configuration reloaded: {applied}", applied=", ".join(changes.applicable) or "no changes")
             if changes.needRestart:
                 _log.warn("a restart is needed for {options}", options=", ".join(changes.needRestart))
-        self._notifier.ready(self._status())
+        finally:
+            self._notifier.ready(self._status())
 
     def _requireHealthy(self) -> defer.Deferred[object]:
         def require(reasons: dict[str, str | None]) -> None:
