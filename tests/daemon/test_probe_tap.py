@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 import re
 import signal
@@ -161,18 +162,6 @@ class HealthTests:
         daemon.stopService()
         assert not [call for call in network.clock.getDelayedCalls() if "Echo" not in repr(call)]
 
-    def test_descriptors(self) -> None:
-        """Without a file descriptor no socket can be opened."""
-        resource = pytest.importorskip("resource", reason="this system has no limits of resources")
-        assert probe_service._lacks() is None
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-        try:
-            found = probe_service._lacks()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert found == os.strerror(errno.EMFILE)
-
     def test_exhausted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """While this machine keeps the prober from sending any probe it is not healthy; one that sends some is."""
 
@@ -218,6 +207,35 @@ class CommandTests:
         assert probe.stdout.count("stopped probing") == len(targets)
         assert "Traceback" not in probe.stdout
         server.stop()
+
+    def test_descriptors(self, processes: Processes) -> None:
+        """Without file descriptors the prober is not healthy; with some again it is, although it cannot probe its target."""
+        resource = pytest.importorskip("resource", reason="this system has no limits of resources")
+        if not hasattr(resource, "prlimit"):
+            pytest.skip("only Linux limits another process")
+        probe = processes.start(
+            *("twistd", "-n", "--pidfile=", "udpecho-probe", "--target", "[fe80::1%nosuch]:7"),
+            *("--metrics", "tcp:0:interface=127.0.0.1"),
+        )
+        port = int(probe.until(r"metrics on .*:(\d+)$")[1])
+        probe.until(r"cannot probe \[fe80::1%nosuch\]:7: ")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+        def page(path: str) -> tuple[int, list[str]]:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode().splitlines()
+
+        line = "[fe80::1%nosuch]:7: this machine has no interface 'nosuch' to reach fe80::1 by"
+        assert page("/-/healthy") == (200, ["prober: ok", line])
+        assert page("/-/ready") == (503, ["prober: no target is probed", line])
+        limits = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+        assert page("/-/healthy") == (503, [f"prober: cannot send: {os.strerror(errno.EMFILE)}", line])
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, limits)
+        assert page("/-/healthy") == (200, ["prober: ok", line])
+        connection.close()
+        probe.stop()
 
     def test_targets(self, processes: Processes) -> None:
         """A reload adds targets and removes others; one that stays is probed on from the same socket."""
