@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from tests.support.manager import Manager
 from tests.support.processes import Process, Processes
 from tests.support.running import PATIENCE, udpSocket, unusedPort
 from tests.support.server import everything, usageStatus
+from udpecho.daemon.http_pages import CONNECTIONS, REQUESTS
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
 pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli", reason="nothing reads TOML here")
@@ -130,21 +131,19 @@ class PageTests:
 
     def test_limits(self, kind: Kind, port: int) -> None:
         """Both limit the requests in a second, and the connections."""
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        statuses = set()
-        while 429 not in statuses:
-            connection.request("GET", "/nothing")
-            response = connection.getresponse()
-            response.read()
-            statuses.add(response.status)
-        assert statuses == {404, 429}
-        first = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        others = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for _ in range(64)]
-        # The oldest one is reset.
-        with suppress(ConnectionResetError):
-            assert first.recv(1) == b""
-        for sock in (first, *others):
-            sock.close()
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+            sock.sendall(b"HEAD /nowhere HTTP/1.1\r\n\r\n" * (2 * REQUESTS))
+            response = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert response.count(b"HTTP/1.1 404 ") >= REQUESTS
+        assert response.count(b"HTTP/1.1 429 ") == 1
+        with ExitStack() as stack:
+            first, *_ = (
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+                for _ in range(CONNECTIONS + 1)
+            )
+            # The oldest one is reset.
+            with suppress(ConnectionResetError):
+                assert first.recv(1) == b""
 
 
 class StartTests:

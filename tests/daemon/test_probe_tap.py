@@ -28,7 +28,7 @@ from udpecho.daemon import probe_service
 from udpecho.daemon.config_file import parse
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.probe_tap import Options
-from udpecho.daemon.states import States, failures
+from udpecho.daemon.states import failures
 from udpecho.net.open import listen
 from udpecho.net.sockets import checkBindable
 from udpecho.probe.io.socket import SocketOptions
@@ -134,9 +134,9 @@ class HealthTests:
         network.advance(5)
         return network, daemon
 
-    def states(self, check: Callable[[], Any]) -> States:
+    def states(self, check: Callable[[], Any]) -> dict[str, str | None]:
         """What a check finds."""
-        found: list[States] = []
+        found: list[dict[str, str | None]] = []
         check().addCallback(found.append)
         return found[0]
 
@@ -154,11 +154,11 @@ class HealthTests:
         network, daemon = self.start("nowhere:7", "there:7")
         states = self.states(daemon.checkReady)
         assert states["prober"] is states["there:7"] is None
-        assert str(states["nowhere:7"]).startswith("no address for 'nowhere'")
-        assert failures(states) == []
+        assert str(states["nowhere:7"]).startswith("not probed: no address for 'nowhere'")
+        assert not failures(states)
         daemon.probes.configure(["nowhere:7"])
-        assert failures(self.states(daemon.check)) == []
-        assert failures(self.states(daemon.checkReady)) == ["prober: no target is probed"]
+        assert not failures(self.states(daemon.check))
+        assert failures(self.states(daemon.checkReady)) == {"prober": "no target is probed"}
         daemon.stopService()
         assert not [call for call in network.clock.getDelayedCalls() if "Echo" not in repr(call)]
 
@@ -169,15 +169,18 @@ class HealthTests:
             raise OSError(24, "Too many open files")
 
         _, daemon = self.start("there:7", open=fail)
-        assert failures(self.states(daemon.check)) == []
+        assert not failures(self.states(daemon.check))
         monkeypatch.setattr(probe_service, "_lacks", lambda: "Too many open files")
-        assert self.states(daemon.check) == {"prober": "cannot send: Too many open files", "there:7": "Too many open files"}
+        assert self.states(daemon.check) == {
+            "prober": "cannot send: Too many open files",
+            "there:7": "not probed: Too many open files",
+        }
         problems: list[Failure] = []
         daemon._requireHealthy().addErrback(problems.append)
         assert [failure.getErrorMessage() for failure in problems] == ["prober: cannot send: Too many open files"]
         daemon.stopService()
         _, daemon = self.start("there:7")
-        assert failures(self.states(daemon.check)) == []
+        assert not failures(self.states(daemon.check))
         daemon.stopService()
 
 
@@ -226,7 +229,7 @@ class CommandTests:
             response = connection.getresponse()
             return response.status, response.read().decode().splitlines()
 
-        line = "[fe80::1%nosuch]:7: this machine has no interface 'nosuch' to reach fe80::1 by"
+        line = "[fe80::1%nosuch]:7: not probed: this machine has no interface 'nosuch' to reach fe80::1 by"
         assert page("/-/healthy") == (200, ["prober: ok", line])
         assert page("/-/ready") == (503, ["prober: no target is probed", line])
         limits = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)

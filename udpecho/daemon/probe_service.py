@@ -11,7 +11,7 @@ from twisted.internet import defer
 
 from udpecho.daemon.base import BaseDaemon, Reloader
 from udpecho.daemon.start_errors import checkSender
-from udpecho.daemon.states import Remark
+from udpecho.daemon.states import Works
 from udpecho.interfaces import Reactor
 from udpecho.probe.service import ProbeService
 
@@ -28,7 +28,7 @@ class ProbeDaemon(BaseDaemon):
     """A L{ProbeService} as a daemon. C{SIGUSR1} logs the results so far.
 
     It is healthy unless it can send no probe because this process or this machine lacks something: a restart may help then. It
-    is ready while one target or more is probed. Why a target is not probed is a remark on both pages.
+    is ready while one target or more is probed. Both pages have each target, and why one is not probed.
     """
 
     name = "prober"
@@ -86,21 +86,22 @@ class ProbeDaemon(BaseDaemon):
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """Check whether probes can be sent, as far as this machine is concerned.
 
-        @return: fires with the state of the prober, and with remarks on targets that are not probed.
+        @return: fires with the state of the prober, and with the targets, which do not decide.
         """
         states = self.probes.states()
         lacks = None if None in states.values() else _lacks()
-        return self._withRemarks(None if lacks is None else f"cannot send: {lacks}")
+        return self._withTargets(None if lacks is None else f"cannot send: {lacks}")
 
     def checkReady(self) -> defer.Deferred[dict[str, str | None]]:
         """Check whether any target is probed.
 
         @return: fires as L{check}.
         """
-        return self._withRemarks(None if None in self.probes.states().values() else "no target is probed")
+        return self._withTargets(None if None in self.probes.states().values() else "no target is probed")
 
-    def _withRemarks(self, state: str | None) -> defer.Deferred[dict[str, str | None]]:
-        targets = {name: None if reason is None else Remark(reason) for name, reason in self.probes.states().items()}
+    def _withTargets(self, state: str | None) -> defer.Deferred[dict[str, str | None]]:
+        states = self.probes.states().items()
+        targets = {name: None if reason is None else Works(f"not probed: {reason}") for name, reason in states}
         return defer.succeed({self.name: state, **targets})
 
 
