@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import os
 import re
 import signal
 import socket
@@ -24,7 +23,7 @@ from tests.support.processes import Processes, eventually
 from tests.support.running import PATIENCE, udpSocket, unusedPort
 from tests.support.source import ROOT
 from udpecho.addresses import formatAddress
-from udpecho.daemon import probe_service
+from udpecho.daemon import probe_service, probe_tap
 from udpecho.daemon.config_file import parse
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.probe_tap import Options
@@ -36,6 +35,7 @@ from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
 from udpecho.probe.service import ProbeService
 from udpecho.probe.settings import OPTIONS, settingsFrom
+from udpecho.probe.target import failureMessage
 from udpecho.server.protocol import EchoServer
 from udpecho.testing.memory_network import MemoryNetwork
 
@@ -70,6 +70,19 @@ class OptionTests:
         assert options["target"] == ["[::1]:7", "a:1"]
         assert settingsFrom(options) == (Plan(interval=0.01, timeout=2, sizes=(64, 80)), SocketOptions(("::1", 0), 184))
 
+    @pytest.mark.parametrize(("arguments", "interval"), [([], 60), (["--resolve-interval", "5m"], 300)])
+    def test_resolveInterval(self, arguments: list[str], interval: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The service gets the interval of the look-ups, by default a minute."""
+        made: list[dict[str, Any]] = []
+
+        def service(*_: Any, **options: Any) -> ProbeService:
+            made.append(options)
+            return ProbeService(*_, **options)
+
+        monkeypatch.setattr(probe_tap, "ProbeService", service)
+        probe_tap.makeService(parsed("-t", "a:7", *arguments))
+        assert made[0]["resolveInterval"] == interval
+
     def test_file(self) -> None:
         """All options may be in the file, and have the values that the command line would give them."""
         text = """
@@ -80,6 +93,7 @@ class OptionTests:
             sources = 2
             bind = "192.0.2.2:4000"
             tos = "EF"
+            resolve-interval = "5m"
             metrics = "tcp:9108"
         """
         found = parse(text, OPTIONS)
@@ -173,7 +187,7 @@ class HealthTests:
         monkeypatch.setattr(probe_service, "_lacks", lambda: "Too many open files")
         assert self.states(daemon.check) == {
             "prober": "cannot send: Too many open files",
-            "there:7": "not probed: Too many open files",
+            "there:7": "not probed: no file descriptor is left: Too many open files (ulimit -n, LimitNOFILE=)",
         }
         problems: list[Failure] = []
         daemon._requireHealthy().addErrback(problems.append)
@@ -213,9 +227,7 @@ class CommandTests:
 
     def test_descriptors(self, processes: Processes) -> None:
         """Without file descriptors the prober is not healthy; with some again it is, although it cannot probe its target."""
-        resource = pytest.importorskip("resource", reason="this system has no limits of resources")
-        if not hasattr(resource, "prlimit"):
-            pytest.skip("only Linux limits another process")
+        resource = limits()
         probe = processes.start(
             *("twistd", "-n", "--pidfile=", "udpecho-probe", "--target", "[fe80::1%nosuch]:7"),
             *("--metrics", "tcp:0:interface=127.0.0.1"),
@@ -232,13 +244,31 @@ class CommandTests:
         line = "[fe80::1%nosuch]:7: not probed: this machine has no interface 'nosuch' to reach fe80::1 by"
         assert page("/-/healthy") == (200, ["prober: ok", line])
         assert page("/-/ready") == (503, ["prober: no target is probed", line])
-        limits = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
-        assert page("/-/healthy") == (503, [f"prober: cannot send: {os.strerror(errno.EMFILE)}", line])
-        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, limits)
+        before = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (0, before[1]))
+        assert page("/-/healthy") == (503, [f"prober: cannot send: {failureMessage(OSError(errno.EMFILE, ''))}", line])
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, before)
         assert page("/-/healthy") == (200, ["prober: ok", line])
         connection.close()
         probe.stop()
+
+    def test_noDescriptors(self, processes: Processes) -> None:
+        """Without a descriptor left, the log says so once, for all targets; with more descriptors, all are probed."""
+        resource = limits()
+        targets = [f"127.0.0.1:{port}" for port in range(2000, 2008)]
+        options = [option for target in targets for option in ("--target", target)]
+        probe = processes.start("twistd", "-n", "--pidfile=", "udpecho-probe", *options, "--interval", "2s")
+        probe.until("probing 127.0.0.1:2000 ")
+        _, most = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (3, most))
+        reason = r"cannot probe 127.0.0.1:\d+: no file descriptor is left: Too many open files \(ulimit -n, LimitNOFILE=\)"
+        probe.until(reason)
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (most, most))
+        for target in targets:
+            probe.until(f" probing {target} ")
+        probe.stop()
+        assert len(re.findall(reason, probe.stdout)) == 1
+        assert "Traceback" not in probe.stdout
 
     def test_targets(self, processes: Processes) -> None:
         """A reload adds targets and removes others; one that stays is probed on from the same socket."""
@@ -285,6 +315,14 @@ class CommandTests:
             )
             assert sock.recvfrom(100)[1][0] == "127.0.0.1"
             probe.stop()
+
+
+def limits() -> Any:
+    """The module with which other processes are limited."""
+    resource = pytest.importorskip("resource", reason="this system has no limits of resources")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("only Linux limits other processes")
+    return resource
 
 
 def ports(sock: socket.socket) -> set[int]:

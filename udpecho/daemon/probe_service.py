@@ -14,6 +14,7 @@ from udpecho.daemon.start_errors import checkSender
 from udpecho.daemon.states import Works
 from udpecho.interfaces import Reactor
 from udpecho.probe.service import ProbeService
+from udpecho.probe.target import EXHAUSTED, failureMessage
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
 
 #: What this machine has run out of: file descriptors of this process or of all, or memory.
-_exhausted = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_exhausted = EXHAUSTED | {errno.ENOMEM, errno.ENOBUFS}
 
 
 class ProbeDaemon(BaseDaemon):
@@ -110,5 +111,5 @@ def _lacks() -> str | None:
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except OSError as e:
-        return e.strerror if e.errno in _exhausted else None
+        return failureMessage(e) if e.errno in _exhausted else None
     return None

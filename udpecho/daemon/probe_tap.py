@@ -67,6 +67,14 @@ def makeService(options: Options) -> IService:
 
         metrics = ProbeMetrics()
     plan, socketOptions = settingsFrom(options)
-    probes = ProbeService(running, options["target"], plan, sources=options["sources"], options=socketOptions, metrics=metrics)
+    probes = ProbeService(
+        running,
+        options["target"],
+        plan,
+        sources=options["sources"],
+        options=socketOptions,
+        metrics=metrics,
+        resolveInterval=options["resolve-interval"],
+    )
     reload = None if options["config"] is None else Reload(options)
     return _CommandLineDaemon(running, probes, options.passed, metrics=options["metrics"], probeMetrics=metrics, reload=reload)
