@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -128,6 +129,31 @@ class OptionTests:
         """A wrong value, or one that excludes another, is a usage error."""
         with pytest.raises(usage.UsageError, match=re.escape(message)):
             parsed(*arguments)
+
+    @pytest.mark.parametrize(
+        ("text", "options"),
+        [
+            ("", []),
+            ("target = 'a'", []),
+            ("target = ['a:7', 'a:7']", []),
+            ("target = '192.0.2.1:7'", ["--bind", "::1"]),
+            ("target = ['a:7', 'b:7']\nbind = '192.0.2.1:65535'", []),
+            ("target = 'a:7'\nsize = 0\ninterval = 0.1", []),
+            ("target = 'a:7'", ["--interval", "0"]),
+            ("target = 'a:7'\nrate = 5", []),
+        ],
+    )
+    def test_checked(self, text: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What the start refuses C{--check-config} refuses, with the same words."""
+        path = tmp_path / "probe.toml"
+        path.write_text(text)
+        with pytest.raises(usage.UsageError) as refused:
+            parsed("--config", str(path), *options)
+        with pytest.raises(SystemExit) as ended:
+            parsed("--check-config", str(path), *options)
+        reason = str(refused.value)
+        assert ended.value.code == 1
+        assert capsys.readouterr().out == (reason if reason.startswith(str(path)) else f"{path}: {reason}") + "\n"
 
     def test_documentation(self) -> None:
         """The table of options in the documentation is the one table."""
