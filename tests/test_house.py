@@ -17,6 +17,7 @@ LAYERS = {
     "addresses": 1,
     "errors": 1,
     "interfaces": 2,
+    "options": 2,
     "parsing": 2,
     "guard": 3,
     "net": 3,

@@ -245,12 +245,30 @@ def parseAddress(text: str) -> tuple[str, int]:
     return host, parsePort(port)
 
 
+def parseTarget(text: str) -> str:
+    """Check C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name, to be looked up later.
+
+    @return: the text itself.
+    """
+    parseAddress(text)
+    return text
+
+
 def parseLocalAddress(text: str) -> tuple[str, int]:
     """Read a local address to send from: C{ADDR}, C{ADDR:PORT} or C{[ADDR]:PORT}; without a port, or with 0, any free one."""
     host, port = (text, None) if isIPv6Address(text) else _split(text)
     if not (isIPv6Address(host) or isIPAddress(host)) or isGroup(host):
         raise _error("local address must be an IP address, as in 127.0.0.1", text)
     return host, 0 if port is None else parsePort(port, lowest=0)
+
+
+def checkFamily(local: str, peer: str) -> None:
+    """Check that a local address is of the family of its peer, as far as that is an address and not a name.
+
+    @raise ValueError: if it is not.
+    """
+    if (isIPAddress(peer) or isIPv6Address(peer)) and (":" in peer) != (":" in local):
+        raise _error(f"local address must be an IPv{6 if ':' in peer else 4} address to reach {peer}", local)
 
 
 _plainAddress = "address must be HOST:PORT, as in localhost:1234"

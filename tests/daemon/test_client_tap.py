@@ -115,12 +115,14 @@ class ClientTests:
         assert "no address for 'nosuch.invalid'" in line
 
     def test_bindTaken(self, processes: Processes, plain: socket.socket) -> None:
-        """Without its local address, so it is; the sentence names that address."""
+        """Without its local address it does not start; the sentence names that address, and the exit status is 1."""
         with udpSocket() as taken:
-            process = self.start(processes, plain, "--bind", written(taken), feed=b"hello")
-            (line,) = self.finished(process)
-            assert written(taken) in line
-            assert os.strerror(errno.EADDRINUSE) in line
+            address = written(taken)
+            process = self.start(processes, plain, "--bind", address, feed=b"hello").finish()
+        assert process.status == 1
+        line = f"udpecho: cannot send from {address}: {os.strerror(errno.EADDRINUSE)}; leave the port of --bind out\n"
+        assert everything(process).count(line) == 1
+        assert "Traceback" not in everything(process)
 
     def test_tooLong(self, processes: Processes, plain: socket.socket) -> None:
         """So it is with an input that no datagram can carry."""
@@ -225,6 +227,7 @@ class ClientTests:
             (["--host", "h", "--port", "0"], "--port: "),
             (["--host", "h", "--timeout", "nan"], "--timeout: "),
             (["--host", "h", "--bind", "nowhere"], "--bind: "),
+            (["--host", "::1", "--bind", "127.0.0.1"], "--bind: local address must be an IPv6 address to reach ::1, got "),
             (["--host", "h", "--chunk", "0"], "--chunk: "),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",

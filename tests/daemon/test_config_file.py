@@ -15,7 +15,10 @@ from twisted.python import usage
 from udpecho.daemon import command_line
 from udpecho.daemon.command_line import CommandLine, check, compare, expand, merge
 from udpecho.daemon.config_file import MAX_SIZE, ConfigurationError, parse, read
-from udpecho.server.settings import FILE_OPTIONS, Value
+from udpecho.options import Value, makeTable
+from udpecho.server.settings import OPTIONS
+
+FILE_OPTIONS = makeTable(option for option in OPTIONS.values() if option.inFile)
 
 pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli", reason="nothing reads TOML here")
 
@@ -23,7 +26,7 @@ pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli", reaso
 def problems(text: str | bytes) -> tuple[str, ...]:
     """What is wrong with a text."""
     with pytest.raises(ConfigurationError) as caught:
-        parse(text, path="udpecho.toml")
+        parse(text, OPTIONS, path="udpecho.toml")
     assert all(problem.isprintable() for problem in caught.value.problems)
     return caught.value.problems
 
@@ -58,7 +61,7 @@ class ParseTests:
             metrics = "tcp:9107:interface=127.0.0.1"
             socket-activation = "all"
         """
-        found = parse(text)
+        found = parse(text, OPTIONS)
         assert set(found) == set(FILE_OPTIONS)
         assert found == {
             "port": "7",
@@ -82,14 +85,14 @@ class ParseTests:
 
     def test_empty(self) -> None:
         """An empty file changes nothing; a byte order mark is no matter."""
-        assert parse("") == parse(b"\xef\xbb\xbf# nothing\r\n") == {}
+        assert parse("", OPTIONS) == parse(b"\xef\xbb\xbf# nothing\r\n", OPTIONS) == {}
 
     @pytest.mark.parametrize(
         ("written", "text"), [("1e-7", "0.0000001"), ("5.0", "5"), ("0.1", "0.1"), ("1e6", "1000000"), ("0.0", "0.0")]
     )
     def test_numbers(self, written: str, text: str) -> None:
         """Numbers are written as options read them, without exponents."""
-        assert parse(f"write-timeout = {written}") == {"write-timeout": text}
+        assert parse(f"write-timeout = {written}", OPTIONS) == {"write-timeout": text}
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -131,8 +134,8 @@ class ParseTests:
             ("port = 7\nMax_Rate = 1", "2: Max_Rate: unknown option: did you mean max-rate?"),
             ("config = 'x'", "1: config: unknown option"),
             ('"a\\nb" = 1', " 'a\\nb': unknown option"),
-            ("\n[guard]\nrate = 1", "2: guard: options must not be in a table: write rate = 100"),
-            ("[[x]]\n", "1: x: options must not be in a table: write rate = 100"),
+            ("\n[guard]\nrate = 1", "2: guard: options must not be in a table: write name = value"),
+            ("[[x]]\n", "1: x: options must not be in a table: write name = value"),
             ("rate.x = 1", "1: rate: must be a number or a string, got a table"),
         ],
     )
@@ -163,7 +166,7 @@ class ParseTests:
         found = problems(text)
         assert [line.split(":")[1] for line in found] == ["1", "3", "4"]
         with pytest.raises(ConfigurationError) as caught:
-            parse(text, path="udpecho.toml")
+            parse(text, OPTIONS, path="udpecho.toml")
         assert str(caught.value) == f"{found[0]} (and 2 more: --check-config prints all)"
 
     def test_many(self) -> None:
@@ -173,7 +176,7 @@ class ParseTests:
     def test_lineInString(self) -> None:
         """What looks like the option inside of a string is not taken for it."""
         with pytest.raises(ConfigurationError) as caught:
-            parse('metrics = """\nrate = 5\n"""\nrate = true', path="udpecho.toml")
+            parse('metrics = """\nrate = 5\n"""\nrate = true', OPTIONS, path="udpecho.toml")
         assert [line.partition(": ")[0] for line in caught.value.problems] == ["udpecho.toml:1", "udpecho.toml:4"]
 
     def test_spaces(self) -> None:
@@ -183,7 +186,7 @@ class ParseTests:
     def test_oddPath(self) -> None:
         """A path with a line end in it leaves a problem in one line."""
         with pytest.raises(ConfigurationError) as caught:
-            parse("x = 1", path="a\nb")
+            parse("x = 1", OPTIONS, path="a\nb")
         assert str(caught.value).isprintable()
 
     def test_missingLibrary(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +229,7 @@ def _read(data: str | bytes) -> None:
     message: tuple[str, ...] = ()
     values: dict[str, Value] = {}
     try:
-        values = parse(data)
+        values = parse(data, OPTIONS)
     except ConfigurationError as e:
         message = e.problems
     assert all(line.isprintable() and line.startswith("configuration:") for line in message)
@@ -241,7 +244,7 @@ class ReadTests:
         """A file is read."""
         path = tmp_path / "udpecho.toml"
         path.write_text("rate = 1")
-        assert read(str(path)) == {"rate": "1"}
+        assert read(str(path), OPTIONS) == {"rate": "1"}
 
     def test_unreadable(self, tmp_path: Path) -> None:
         """A file that is missing, is none, or is too long, is reported with its path; a pipe does not block."""
@@ -255,7 +258,7 @@ class ReadTests:
             (tmp_path / "long", f"must have at most {MAX_SIZE} bytes, got more"),
         ):
             with pytest.raises(ConfigurationError) as caught:
-                read(str(path))
+                read(str(path), OPTIONS)
             assert str(caught.value) == f"{path}: {message}"
 
     @settings(deadline=None)
@@ -263,7 +266,7 @@ class ReadTests:
     def test_anyPath(self, path: str) -> None:
         """No path makes it raise anything else."""
         with pytest.raises(ConfigurationError) as caught:
-            read("/no/such/" + path)
+            read("/no/such/" + path, OPTIONS)
         assert str(caught.value).isprintable()
 
 
@@ -304,7 +307,7 @@ class MergeTests:
         """Read a command line with a file behind it."""
         self.path.write_text(text)
         options = FakeOptions()
-        options.parseOptions(list(expand(options, ["--config", str(self.path), *arguments]).arguments))
+        options.parseOptions(list(expand(options, ["--config", str(self.path), *arguments], OPTIONS).arguments))
         assert options.pop("config") == str(self.path)
         return options
 
@@ -328,24 +331,24 @@ class MergeTests:
 
     def test_methods(self) -> None:
         """An option that is a method with a name of several words is known by its own."""
-        assert expand(FakeOptions(), ["--no-loop-guard", "-i", "::1"]).given == {"no-loop-guard", "interface"}
+        assert expand(FakeOptions(), ["--no-loop-guard", "-i", "::1"], OPTIONS).given == {"no-loop-guard", "interface"}
 
     def test_noFile(self) -> None:
         """Without a file a command line is as it was."""
-        found = expand(FakeOptions(), ["-p", "7"])
+        found = expand(FakeOptions(), ["-p", "7"], OPTIONS)
         assert found == CommandLine(("-p", "7"), {}, frozenset(["port"]))
 
     def test_lastFile(self, tmp_path: Path) -> None:
         """Of several files the last one counts, as of several values."""
         self.path.write_text("port = 7")
-        found = expand(FakeOptions(), ["--config", "/no/such/file", f"--conf={self.path}"])
+        found = expand(FakeOptions(), ["--config", "/no/such/file", f"--conf={self.path}"], OPTIONS)
         assert found.values == {"port": "7"}
         assert found.arguments[0] == "--port=7"
 
     def test_wrongFile(self) -> None:
         """A file that cannot be read is reported."""
         with pytest.raises(ConfigurationError, match=r"^/no/such/file: No such file or directory$"):
-            expand(FakeOptions(), ["--config", "/no/such/file"])
+            expand(FakeOptions(), ["--config", "/no/such/file"], OPTIONS)
 
     @pytest.mark.parametrize("arguments", [["--nonsense"], ["--port"], ["--dry-run=1"]])
     def test_wrongCommandLine(self, arguments: list[str]) -> None:
@@ -361,9 +364,9 @@ class CompareTests:
         """What can be applied while serving is separate from what needs a restart; what stays, or is the command line's, is not
         named.
         """
-        before = parse("port = 7\nrate = 5\nburst = 5\ntrust = 'any'\nmax-rate = 9\ndry-run = false")
-        after = parse("port = 8\nrate = 6\nburst = 5\nallow = 'any'\nmax-rate = 10\nworkers = 2")
-        changes = compare(before, after, given=["max-rate"])
+        before = parse("port = 7\nrate = 5\nburst = 5\ntrust = 'any'\nmax-rate = 9\ndry-run = false", OPTIONS)
+        after = parse("port = 8\nrate = 6\nburst = 5\nallow = 'any'\nmax-rate = 10\nworkers = 2", OPTIONS)
+        changes = compare(before, after, OPTIONS, given=["max-rate"])
         assert changes.applicable == ("allow", "trust", "rate")
         assert changes.needRestart == ("port", "workers")
 
@@ -381,7 +384,8 @@ class CompareTests:
 
     def test_nothing(self) -> None:
         """A file with the same values, written differently, changes nothing."""
-        changes = compare(parse("rate = 1\nallow = 'any'\ndry-run = false"), parse("allow = ['any']\nrate = '1'"))
+        before = parse("rate = 1\nallow = 'any'\ndry-run = false", OPTIONS)
+        changes = compare(before, parse("allow = ['any']\nrate = '1'", OPTIONS), OPTIONS)
         assert changes == command_line.Changes((), ())
 
 
@@ -408,7 +412,7 @@ class CheckTests:
         """All problems are reported."""
         path = tmp_path / "x.toml"
         path.write_text("port = -1\nx = 1")
-        status, lines = self.check(path, lambda: read(str(path)))
+        status, lines = self.check(path, lambda: read(str(path), OPTIONS))
         assert status == 1
         assert [line[:16] for line in lines] == ["x.toml:1: port: ", "x.toml:2: x: unk"]
 

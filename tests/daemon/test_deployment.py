@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -19,13 +20,15 @@ import pytest
 
 from tests.support.deployment import DEPLOYMENT, KUBERNETES, SERVICES, UNITS, instruction, instructions, run, settings, unit
 from tests.support.guards import tool, without
-from tests.support.processes import Processes, command
+from tests.support.processes import Process, Processes, command
 from tests.support.running import udpSocket, unusedPort
 from udpecho.daemon import config_file
-from udpecho.server.settings import FILE_OPTIONS
+from udpecho.options import Table
+from udpecho.probe import settings as probeSettings
+from udpecho.server import settings as serverSettings
 
-#: Options of C{twistd udpecho} itself, which no file has.
-COMMAND_LINE = {"config", "check-config"}
+#: The options of each daemon, by its name for C{twistd}.
+TABLES = {"udpecho": serverSettings.OPTIONS, "udpecho-probe": probeSettings.OPTIONS}
 
 
 def options(arguments: list[str]) -> dict[str, list[str]]:
@@ -41,31 +44,35 @@ def options(arguments: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def checkOptions(arguments: list[str]) -> None:
-    """Check that all options are ones of udpecho, and that their values can be read."""
+def checkOptions(arguments: list[str], table: Table = serverSettings.OPTIONS) -> None:
+    """Check that all options are ones of a daemon, and that their values can be read."""
     for name, values in options(arguments).items():
-        if name in COMMAND_LINE:
-            continue
-        setting = FILE_OPTIONS[name]
+        setting = table[name]
         for value in values:
             if setting.parse is not None:
                 setting.parse(value)
 
 
 class SampleTests:
-    """The sample of a configuration."""
+    """The samples of configurations."""
 
     @pytest.mark.parametrize(
-        "path", [DEPLOYMENT / "udpecho.toml", KUBERNETES / "base" / "udpecho.toml"], ids=["any", "kubernetes"]
+        "path",
+        [DEPLOYMENT / "udpecho.toml", DEPLOYMENT / "udpecho-probe.toml", KUBERNETES / "base" / "udpecho.toml"],
+        ids=["server", "prober", "kubernetes"],
     )
     def test_read(self, path: Path) -> None:
-        """It can be read."""
-        assert config_file.read(str(path))
+        """They can be read."""
+        assert config_file.read(str(path), TABLES[path.stem])
 
-    def test_comments(self) -> None:
-        """What is commented out in it can be read as well."""
-        text = re.sub(r"^#(?=[a-z-]+ = )", "", (DEPLOYMENT / "udpecho.toml").read_text(), flags=re.MULTILINE)
-        assert {"interface", "port", "receive-buffer"} < set(config_file.parse(text))
+    @pytest.mark.parametrize(
+        ("name", "comments"),
+        [("udpecho", {"interface", "port", "receive-buffer"}), ("udpecho-probe", {"sources", "bind", "tos"})],
+    )
+    def test_comments(self, name: str, comments: set[str]) -> None:
+        """What is commented out in them can be read as well."""
+        text = re.sub(r"^#(?=[a-z-]+ = )", "", (DEPLOYMENT / f"{name}.toml").read_text(), flags=re.MULTILINE)
+        assert comments < set(config_file.parse(text, TABLES[name]))
 
 
 # systemd
@@ -114,6 +121,41 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+#: Runs a daemon, has it do its work, and stops it.
+Work = Callable[[Processes, list[str]], None]
+
+
+def echoes(processes: Processes, twistd: list[str]) -> None:
+    """The server's work: a datagram is echoed."""
+    server = processes.server("--interface", "127.0.0.1", twistd=twistd)
+    with udpSocket() as sock:
+        sock.sendto(b"hello", server.addresses[0])
+        assert sock.recv(100) == b"hello"
+    end(server.process)
+
+
+def probes(processes: Processes, twistd: list[str]) -> None:
+    """The prober's work: a name is looked up, probes are sent and replies received."""
+    with udpSocket() as sock:
+        target = f"localhost:{sock.getsockname()[1]}"
+        prober = processes.start(*twistd, "udpecho-probe", "--target", target, "--bind", "127.0.0.1", "--interval", "10ms")
+        for _ in range(5):
+            sock.sendto(*sock.recvfrom(100))
+        end(prober)
+    assert "answered=" in prober.stdout
+
+
+def end(process: Process) -> None:
+    """Stop a daemon, perhaps under C{strace}, which keeps its own signals to itself."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]) if "strace" in process.arguments[0] else process.pid, signal.SIGTERM)
+    process.finish()
+    assert "Traceback" not in process.stdout + process.stderr
+
+
+daemons = pytest.mark.parametrize("work", [echoes, probes])
+
+
 class UnitTests:
     """The units."""
 
@@ -143,8 +185,8 @@ class UnitTests:
         for line in lines:
             program, *arguments = shlex.split(line)
             assert program == "/opt/udpecho/bin/twistd"
-            assert arguments[:3] == ["--nodaemon", "--pidfile=", "udpecho"]
-            checkOptions(arguments[3:])
+            assert arguments[:2] == ["--nodaemon", "--pidfile="]
+            checkOptions(arguments[3:], TABLES[arguments[2]])
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_checked(self, name: str) -> None:
@@ -176,7 +218,7 @@ class UnitTests:
     def test_addresses(self, name: str) -> None:
         """Addresses are restricted in the unit that makes the sockets for datagrams, where it has an effect."""
         text = (UNITS / name).read_text()
-        makes = bool("ListenDatagram=" in text or " --interface " in text)
+        makes = bool(re.search("ListenDatagram=| --interface | udpecho-probe ", text))
         assert bool(re.search("^#?IPAddressDeny=any$", text, re.MULTILINE)) == makes
 
     @pytest.mark.parametrize("name", SERVICES)
@@ -197,19 +239,21 @@ class UnitTests:
     def test_privileges(self) -> None:
         """With passed sockets there is no capability; without, the one for the port."""
         for key in ("CapabilityBoundingSet", "AmbientCapabilities"):
-            assert settings("udpecho.service", "Service", key) == [""]
+            assert settings("udpecho.service", "Service", key) == settings("udpecho-probe.service", "Service", key) == [""]
             assert settings("udpecho-privileged-port.service", "Service", key) == ["CAP_NET_BIND_SERVICE"]
         (line,) = settings("udpecho-privileged-port.service", "Service", "ExecStart")
         assert options(shlex.split(line)[4:])["port"] == ["7"]
 
     def test_hardenedAlike(self) -> None:
-        """The two services differ in their privileges only."""
-        differ = {"ExecStart", "ExecStartPre", "ExecReload", "CapabilityBoundingSet", "AmbientCapabilities", "PrivateUsers"}
-        first, second = ({pair for pair in unit(name)["Service"] if pair[0] not in differ} for name in SERVICES)
-        assert first == second
+        """The services differ in their commands and their privileges only."""
+        differ = {"ExecStartPre", "ExecStart", "ExecReload", "CapabilityBoundingSet", "AmbientCapabilities", "PrivateUsers"}
+        found = [{pair for pair in unit(name)["Service"] if pair[0] not in differ} for name in SERVICES]
+        assert len(found) == 3
+        assert all(each == found[0] for each in found)
 
-    def test_noWriteExecute(self, processes: Processes) -> None:
-        """Under C{MemoryDenyWriteExecute=} the server starts and echoes, and its system calls for batches work."""
+    @daemons
+    def test_noWriteExecute(self, work: Work, processes: Processes) -> None:
+        """Under C{MemoryDenyWriteExecute=} the daemons work, and the system calls for batches do."""
         python = processes.run(
             sys.executable,
             "-c",
@@ -225,39 +269,27 @@ class UnitTests:
         )
         assert python.status == 0, python
         assert python.stdout == unrestricted.stdout
-        echoes(processes, [sys.executable, "-c", _noWriteExecute, *command("twistd"), "-n", "--pidfile="])
+        work(processes, [sys.executable, "-c", _noWriteExecute, *command("twistd"), "-n", "--pidfile="])
 
-    def test_systemCalls(self, processes: Processes) -> None:
+    @daemons
+    def test_systemCalls(self, work: Work, processes: Processes) -> None:
         """No system call is outside of the units' filters, from the start to the stop."""
         strace = tool("strace")
         trace = processes.directory / "trace"
-        echoes(processes, [strace, "-f", "-qq", "-o", str(trace), *command("twistd"), "-n", "--pidfile="])
+        work(processes, [strace, "-f", "-qq", "-o", str(trace), *command("twistd"), "-n", "--pidfile="])
         called = set(re.findall(r"^[0-9]+ +([a-z0-9_]+)\(", trace.read_text(), re.MULTILINE))
         assert {"recvmsg", "sendmsg", "recvmmsg", "sendmmsg"} & called
         assert called <= allowedCalls()
 
-    def test_families(self, processes: Processes) -> None:
+    @daemons
+    def test_families(self, work: Work, processes: Processes) -> None:
         """No socket is of another family than the units allow."""
         strace = tool("strace")
         trace = processes.directory / "trace"
-        echoes(processes, [strace, "-f", "-qq", "-e", "trace=socket,socketpair", "-o", str(trace), *command("twistd"), "-n"])
+        work(processes, [strace, "-f", "-qq", "-e", "trace=socket,socketpair", "-o", str(trace), *command("twistd"), "-n"])
         families = set(re.findall(r"\((AF_[A-Z0-9_]+)", trace.read_text()))
-        assert families <= set(settings("udpecho.service", "Service", "RestrictAddressFamilies")[0].split())
-
-
-def echoes(processes: Processes, twistd: list[str], *arguments: str) -> None:
-    """Run a server, have a datagram echoed, and stop it."""
-    server = processes.server("--interface", "127.0.0.1", *arguments, twistd=twistd)
-    with udpSocket() as sock:
-        sock.sendto(b"hello", server.addresses[0])
-        assert sock.recv(100) == b"hello"
-    if "strace" in twistd[0]:
-        # strace keeps its own signals to itself.
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGTERM)
-        server.process.finish()
-    else:
-        server.stop()
+        # getaddrinfo(3) asks the kernel which families have addresses, and does without the answer.
+        assert families - {"AF_NETLINK"} <= set(settings("udpecho.service", "Service", "RestrictAddressFamilies")[0].split())
 
 
 class ContainerTests:
@@ -327,11 +359,13 @@ class PageTests:
         """It names every option that a reload applies."""
         _, _, text = self.page.partition("``SIGHUP``")
         text = text.partition("applied while serving")[0]
-        assert set(re.findall(r"``([a-z-]+)``", text)) == {name for name, setting in FILE_OPTIONS.items() if setting.reloads}
+        reloads = {name for name, setting in serverSettings.OPTIONS.items() if setting.reloads}
+        assert set(re.findall(r"``([a-z-]+)``", text)) == reloads
 
-    def test_metrics(self) -> None:
+    @pytest.mark.parametrize("name", ["alerts.yml", "probe-alerts.yml"])
+    def test_metrics(self, name: str) -> None:
         """It explains every metric of the alerts."""
-        names = set(re.findall(r"udpecho_[a-z_]+[a-z]", (DEPLOYMENT / "prometheus" / "alerts.yml").read_text()))
+        names = set(re.findall(r"udpecho_[a-z_]+[a-z]", (DEPLOYMENT / "prometheus" / name).read_text()))
         assert not [name for name in names if name not in self.page]
 
     def test_problems(self) -> None:
@@ -339,5 +373,5 @@ class PageTests:
         block = textwrap.dedent(self.page.partition(".. code-block:: text\n\n")[2].partition("\n\n")[0])
         text = "\n\nmax-rat = 1\n\nrate = -1"
         with pytest.raises(config_file.ConfigurationError) as caught:
-            config_file.parse(text, path="/etc/udpecho/udpecho.toml")
+            config_file.parse(text, serverSettings.OPTIONS, path="/etc/udpecho/udpecho.toml")
         assert "\n".join(caught.value.problems) == block

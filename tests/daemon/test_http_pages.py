@@ -29,6 +29,7 @@ from udpecho.daemon import http_pages
 from udpecho.daemon.health import SelfEcho
 from udpecho.daemon.http_pages import CONNECTIONS, REQUEST_TIMEOUT, REQUESTS, MetricsService
 from udpecho.daemon.start_errors import CannotServeMetrics
+from udpecho.daemon.states import Health
 from udpecho.net.open import listen
 from udpecho.parsing import parseEndpoint
 from udpecho.server.counters import Counters
@@ -63,7 +64,7 @@ class Pages:
     @ivar service: the service.
     """
 
-    def __init__(self, reactor: Any, health: http_pages.Health | None = None, description: str = ENDPOINT) -> None:
+    def __init__(self, reactor: Any, health: Health | None = None, description: str = ENDPOINT) -> None:
         self.reactor = reactor
         self.counters = Counters()
         # Without the metrics of the process, which differ from one request to the next.
@@ -123,7 +124,7 @@ async def until(reactor: Any, condition: Callable[[], bool]) -> None:
 def serving(
     run: Run,
     work: Callable[[Pages], Coroutine[Any, Any, None]],
-    health: http_pages.Health | None = None,
+    health: Health | None = None,
     description: str = ENDPOINT,
 ) -> None:
     """Run a coroutine function with the pages, and stop these."""

@@ -11,6 +11,7 @@ import pytest
 from tests.support.deployment import KUBERNETES, documents, instruction, run
 from tests.support.guards import tool
 from udpecho.daemon import config_file
+from udpecho.server.settings import OPTIONS
 
 
 def resources(overlay: str) -> dict[str, dict[str, Any]]:
@@ -107,7 +108,7 @@ class KubernetesTests:
         """The ports of the configuration, the container, the services, the probes and the scrapes are the same ones."""
         found = resources(overlay)
         _, container = self.pod(overlay)
-        values = config_file.read(str(KUBERNETES / "base" / "udpecho.toml"))
+        values = config_file.read(str(KUBERNETES / "base" / "udpecho.toml"), OPTIONS)
         ports = {port["name"]: port for port in container["ports"]}
         assert str(ports["echo"]["containerPort"]) == values["port"]
         assert ports["echo"]["protocol"] == "UDP"

@@ -38,22 +38,27 @@ def checkNames(expression: str) -> None:
         assert set(labels) <= own, expression
 
 
+#: The files of alert rules, the server's and the prober's.
+RULES = ["alerts", "probe-alerts"]
+
+
+@pytest.mark.parametrize("name", RULES)
 class PrometheusTests:
     """The alert rules."""
 
-    def test_check(self) -> None:
+    def test_check(self, name: str) -> None:
         """C{promtool} accepts them."""
-        assert "SUCCESS" in run(tool("promtool"), "check", "rules", DEPLOYMENT / "prometheus" / "alerts.yml")
+        assert "SUCCESS" in run(tool("promtool"), "check", "rules", DEPLOYMENT / "prometheus" / f"{name}.yml")
 
-    def test_rules(self) -> None:
+    def test_rules(self, name: str) -> None:
         """They fire when they should, and only then."""
-        output = run(tool("promtool"), "test", "rules", "alerts.test.yml", directory=DEPLOYMENT / "prometheus")
+        output = run(tool("promtool"), "test", "rules", f"{name}.test.yml", directory=DEPLOYMENT / "prometheus")
         assert "SUCCESS" in output
 
-    def test_everyAlert(self) -> None:
+    def test_everyAlert(self, name: str) -> None:
         """Each alert is tested to fire and not to fire, uses metrics of udpecho, and has a description of what to do."""
-        (rules,) = documents((DEPLOYMENT / "prometheus" / "alerts.yml").read_text())
-        (tests,) = documents((DEPLOYMENT / "prometheus" / "alerts.test.yml").read_text())
+        (rules,) = documents((DEPLOYMENT / "prometheus" / f"{name}.yml").read_text())
+        (tests,) = documents((DEPLOYMENT / "prometheus" / f"{name}.test.yml").read_text())
         alerts = [rule for group in rules["groups"] for rule in group["rules"]]
         tested = [(each["alertname"], bool(each["exp_alerts"])) for test in tests["tests"] for each in test["alert_rule_test"]]
         assert alerts

@@ -26,11 +26,11 @@ from tests.support.pages import fetch, unusedTCPPort, values
 from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.running import Run, hasIPv6, udpSocket, unusedPort
 from tests.support.server import usageStatus
-from udpecho.daemon.health import failures
+from udpecho.daemon.command_line import Changes
 from udpecho.daemon.probe_tap import Options as ProbeOptions
 from udpecho.daemon.server_tap import Options as ServerOptions
-from udpecho.daemon.service import Daemon, NewSettings
-from udpecho.guard.policy import GuardPolicy
+from udpecho.daemon.service import Daemon
+from udpecho.daemon.states import failures
 from udpecho.server.service import EchoService
 from udpecho.testing.memory_network import MemoryNetwork
 
@@ -484,13 +484,14 @@ class DaemonTests:
 
         async def test(reactor: Any) -> None:
             echo = EchoService(reactor, 0, ["127.0.0.1"])
-            policy = GuardPolicy(rate=7)
-            daemon = Daemon(reactor, echo, {}, reload=lambda: NewSettings(policy, 3, ("rate",), ()))
+            options = ServerOptions()
+            options.parseOptions(["--rate", "7", "--log-datagrams", "3"])
+            daemon = Daemon(reactor, echo, {}, reload=lambda: (options, Changes(("rate",), ())))
             before = signal.getsignal(signal.SIGHUP)
             daemon.startService()
             await echo.whenServing()
             daemon.reload()
-            assert echo._listeners.guardStats.policy == policy  # type: ignore[union-attr]
+            assert echo._listeners.guardStats.policy.rate == 7  # type: ignore[union-attr]
             assert echo._listeners.log._rate == 3  # type: ignore[attr-defined]
             await daemon.stopService()
             assert signal.getsignal(signal.SIGHUP) == before

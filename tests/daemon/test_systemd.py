@@ -146,6 +146,16 @@ class NotifierTests:
             assert Notifier(manager.environment).ready(text)
             assert set(manager.next()) == {"READY", "MAINPID", "STATUS"}
 
+    @pytest.mark.parametrize("text", ["x" * 5000, "ä" * 5000, "🐢" * 5000])
+    def test_longStatus(self, text: str) -> None:
+        """A long status is cut short: systemd ignores notifications of more than 4096 bytes."""
+        with FakeNotifySocket("") as manager:
+            assert Notifier(manager.environment).ready(text)
+            status = manager.next()["STATUS"]
+        assert 900 < len(status.encode()) <= 1000
+        assert status.endswith("...")
+        assert text.startswith(status[:-3])
+
     @settings(deadline=None)
     @given(st.text())
     def test_anyAddress(self, address: str) -> None:
@@ -245,10 +255,10 @@ class WatchdogTests:
             self.checks[-1].errback(OSError("no route"))
             self.clock.advance(10)
         assert self.notifier.fed == 0
-        assert log.lines == ["self-echo failed, the watchdog is not fed: no route"]
+        assert log.lines == ["health check failed, the watchdog is not fed: no route"]
         self.checks[-1].callback(None)
         assert self.notifier.fed == 1
-        assert log.lines[1:] == ["self-echo succeeded: the watchdog is fed again"]
+        assert log.lines[1:] == ["health check succeeded: the watchdog is fed again"]
 
     def test_raises(self, log: Log) -> None:
         """A check that raises is one that failed."""
@@ -260,7 +270,7 @@ class WatchdogTests:
         watchdog.start()
         self.clock.advance(10)
         assert self.notifier.fed == 0
-        assert log.lines == ["self-echo failed, the watchdog is not fed: {no} socket"]
+        assert log.lines == ["health check failed, the watchdog is not fed: {no} socket"]
 
     def test_late(self, log: Log) -> None:
         """A check that has not finished when the next one is due is cancelled and logged, and feeds nothing."""
@@ -269,7 +279,7 @@ class WatchdogTests:
         self.clock.advance(10)
         assert self.cancelled == [late]
         assert self.notifier.fed == 0
-        assert log.lines == ["self-echo failed, the watchdog is not fed: the check has not finished within 10 s"]
+        assert log.lines == ["health check failed, the watchdog is not fed: the check has not finished within 10 s"]
         assert len(self.checks) == 2
         self.checks[1].callback(None)
         assert self.notifier.fed == 1

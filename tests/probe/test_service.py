@@ -1,25 +1,17 @@
-"""Tests of L{udpecho.probe.service} and L{udpecho.probe.metrics}, and of C{twistd udpecho-probe}."""
+"""Tests of L{udpecho.probe.service} and L{udpecho.probe.metrics}."""
 
 from __future__ import annotations
 
 import errno
-import gzip
-import re
-import resource
 from itertools import pairwise
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.logger import capturedLogs, formatEvent
-from twisted.python import usage
 
-from tests.support.processes import Processes, Server, eventually
-from tests.support.running import PATIENCE
 from tests.support.transports import Resolver
-from udpecho.daemon.probe_tap import Options
 from udpecho.errors import PortUnreachable
 from udpecho.faults.plan import FaultPlan
 from udpecho.net.open import listen
@@ -318,81 +310,3 @@ class ServiceTests:
         """A service has targets, and a plan without an end."""
         with pytest.raises(ValueError, match=f"{message}$"):
             ProbeService(None, targets, plan)
-
-
-class OptionTests:
-    """The command line."""
-
-    def test_values(self) -> None:
-        """Values are parsed."""
-        options = Options()
-        options.parseOptions(["--target", "[::1]:7", "-t", "a:1", "--interval", "10ms", "--size", "64,80", "--tos", "EF"])
-        assert options.targets == ["[::1]:7", "a:1"]
-        assert (options.plan.interval, options.plan.sizes, options["tos"]) == (0.01, (64, 80), 184)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ([], "--target: one target or more must be given, as HOST:PORT, got none"),
-            (["-t", "a"], "--target: address must be HOST:PORT, as in localhost:1234, got 'a'"),
-            (["-t", "a:7", "-t", "a:7"], "--target: each target must be given once, got 'a:7' twice"),
-            (["-t", "a:7", "--interval", "0"], "--interval: duration must be 1us to 366 days, as in 0.5s or 500ms, got '0'"),
-            (["-t", "a:7", "--size", "0", "--interval", "0.1"], "outstanding probes of 0 bytes must be 1 or fewer"),
-        ],
-    )
-    def test_wrong(self, arguments: list[str], message: str) -> None:
-        """A wrong value is a usage error."""
-        with pytest.raises(usage.UsageError, match=re.escape(message)):
-            Options().parseOptions(arguments)
-
-
-class CommandTests:
-    """C{twistd -n udpecho-probe}."""
-
-    @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of other processes are set on Linux only")
-    def test_noDescriptors(self, processes: Processes) -> None:
-        """Without a descriptor left, the log says so once, for all targets; with more descriptors, all are probed."""
-        targets = [f"127.0.0.1:{port}" for port in range(2000, 2008)]
-        options = [option for target in targets for option in ("--target", target)]
-        probe = processes.start("twistd", "-n", "--pidfile=", "udpecho-probe", *options, "--interval", "2s")
-        probe.until("probing 127.0.0.1:2000 ")
-        _, most = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (3, most))
-        reason = r"cannot probe 127.0.0.1:\d+: no file descriptor is left: Too many open files \(ulimit -n, LimitNOFILE=\)"
-        probe.until(reason)
-        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (most, most))
-        for target in targets:
-            probe.until(f" probing {target} ")
-        probe.stop()
-        assert len(re.findall(reason, probe.stdout)) == 1
-        assert "Traceback" not in probe.stdout
-
-    def test_runs(self, processes: Processes) -> None:
-        """It probes, serves the same pages as the server, and logs the results at its stop."""
-        server: Server = processes.server("--log-datagrams", "0")
-        targets = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in server.addresses]
-        options = [option for target in targets for option in ("--target", target)]
-        probe = processes.start(
-            *("twistd", "-n", "--pidfile=", "udpecho-probe", *options, "--interval", "10ms"),
-            *("--metrics", "tcp:0:interface=127.0.0.1"),
-        )
-        pages = f"http://{probe.until(r'metrics on (.+)$')[1]}"
-
-        def page() -> str:
-            with urlopen(f"{pages}/metrics", timeout=PATIENCE) as response:
-                return str(response.read().decode())
-
-        name = 'udpecho_probe_outcomes_total{outcome="answered",source="0",target="%s"}'
-        eventually(lambda: all(re.search(re.escape(name % target) + r" [1-9]", page()) for target in targets), "an answer")
-        assert "process_resident_memory_bytes" in page()
-        for path in ("/-/healthy", "/-/ready"):
-            with urlopen(pages + path, timeout=PATIENCE) as response:
-                assert (response.status, response.read()) == (200, b"prober: ok\n")
-        compressed = Request(f"{pages}/metrics?name[]=udpecho_probe_sent_total", headers={"Accept-Encoding": "gzip"})
-        with urlopen(compressed, timeout=PATIENCE) as response:
-            lines = gzip.decompress(response.read()).decode().splitlines()
-        assert {line.partition("{")[0] for line in lines if line[0] != "#"} == {"udpecho_probe_sent_total"}
-        probe.stop()
-        assert probe.stdout.count("stopped probing") == len(targets)
-        assert "Traceback" not in probe.stdout
-        server.stop()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.documentation import optionTable
 from tests.support.source import ROOT
 from udpecho.daemon.server_tap import Options
 from udpecho.guard.networks import PRIVATE
@@ -85,29 +86,13 @@ class TableTests:
         assert fromWorkerSettings(carried) == (options, policy)
 
 
-def documentation(markup: str) -> list[str]:
-    """The table of options for the documentation: the option, its default, and its help.
-
-    @param markup: C{"markdown"} or C{"rst"}.
-    @return: the lines.
-    """
-    rows = [
-        (f"--{option.name} {option.metavar}".rstrip(), option.default or option.defaultText, option.description)
-        for option in OPTIONS.values()
-    ]
-    if markup == "markdown":
-        head = ["| option | default | |", "|---|---|---|"]
-        return head + [f"| `{name}` | {default} | {text} |" for name, default, text in rows]
-    return [line.rstrip() for name, *cells in rows for line in (f"* - ``{name}``", *(f"  - {cell}" for cell in cells))]
-
-
 class DocumentationTests:
     """The tables of options in the documentation are the one table."""
 
     @pytest.mark.parametrize(("path", "markup", "indent"), [("README.md", "markdown", ""), ("docs/server.rst", "rst", "   ")])
     def test_tables(self, path: str, markup: str, indent: str) -> None:
-        """They have what L{documentation} makes."""
-        wanted = "\n".join(indent + line for line in documentation(markup))
+        """They have what L{optionTable} makes."""
+        wanted = "\n".join(indent + line for line in optionTable(OPTIONS, markup))
         assert wanted in (ROOT / path).read_text(), f"the table of options in {path} must be:\n{wanted}"
 
     def test_help(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 
 from twisted.application.service import IService, Service
 from twisted.internet import defer, error
@@ -16,10 +17,11 @@ from twisted.python.failure import Failure
 from udpecho.addresses import formatAddress
 from udpecho.client.protocol import TIMEOUT
 from udpecho.client.transfer import Transfer, failureMessage
+from udpecho.daemon.start_errors import ExitOnStartError, checkSender
 from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
-from udpecho.parsing import optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
+from udpecho.parsing import checkFamily, optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
 from udpecho.server.settings import DEFAULT_PORT
 
 _log = Logger()
@@ -57,6 +59,8 @@ class Options(usage.Options):
         ):
             if self[name] is not None:
                 self[name] = optionValue(parse, name, self[name])
+        if self["bind"] is not None:
+            optionValue(partial(checkFamily, self["bind"][0]), "bind", self["host"])
         if sys.stdin is None:
             raise usage.UsageError("standard input must be open: it is what is sent")
         if self.parent is not None and not self.parent.get("nodaemon", True):
@@ -70,7 +74,7 @@ def makeService(options: Options) -> IService:
     transfer = Transfer(
         options["host"], options["port"], options["timeout"], not options["no-verify"], options["bind"], options["chunk"]
     )
-    return ClientService(reactor, transfer)
+    return _CommandLineClient(reactor, transfer)
 
 
 class ClientService(Service):
@@ -86,7 +90,12 @@ class ClientService(Service):
         self._running: defer.Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Start the transfer when the reactor runs."""
+        """Start the transfer when the reactor runs.
+
+        @raise CannotListenError: if the system refuses the local address to send from.
+        """
+        if self._transfer.bindAddress is not None:
+            checkSender(*self._transfer.bindAddress)
         super().startService()
         self._reactor.callWhenRunning(self._begin)
 
@@ -131,3 +140,7 @@ class ClientService(Service):
         self._running = None
         with suppress(error.ReactorNotRunning):
             self._reactor.stop()
+
+
+class _CommandLineClient(ExitOnStartError, ClientService):
+    pass

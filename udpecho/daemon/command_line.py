@@ -9,12 +9,12 @@ from getopt import GetoptError, getopt
 from twisted.python import usage
 
 from udpecho.daemon.config_file import ConfigurationError, printable, read
-from udpecho.server.settings import FILE_OPTIONS, Values
+from udpecho.options import Table, Values
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The names of the options that differ between two versions of a file, by whether they can be applied while serving."""
+    """The names of the options that differ between two versions of a file, by whether they can be applied without a restart."""
 
     applicable: tuple[str, ...]
     needRestart: tuple[str, ...]
@@ -34,16 +34,17 @@ class CommandLine:
     given: frozenset[str]
 
 
-def expand(options: usage.Options, arguments: Sequence[str]) -> CommandLine:
+def expand(options: usage.Options, arguments: Sequence[str], table: Table) -> CommandLine:
     """Read the file that a command line names with C{--check-config} or C{--config}, if it does. Errors in the command line
     itself are left for C{options} to report.
 
+    @param table: the options of the daemon.
     @raise ConfigurationError: if the file cannot be used.
     """
     pairs = _pairs(options, arguments)
     given = frozenset(name for name, _ in pairs)
     paths = _valuesOf("check-config", pairs) or _valuesOf("config", pairs)
-    values = read(paths[-1]) if paths else {}
+    values = read(paths[-1], table) if paths else {}
     return CommandLine((*merge(values, given), *arguments), values, given)
 
 
@@ -69,11 +70,11 @@ def merge(values: Values, given: Collection[str] = ()) -> list[str]:
     return arguments
 
 
-def compare(before: Values, after: Values, given: Collection[str] = ()) -> Changes:
+def compare(before: Values, after: Values, table: Table, given: Collection[str] = ()) -> Changes:
     """Compare two versions of a file. No file changes the options that the command line has given."""
     # A switch that is off is as one that is left out.
-    changed = [name for name in FILE_OPTIONS if name not in given and (before.get(name) or None) != (after.get(name) or None)]
-    applicable = tuple(name for name in changed if FILE_OPTIONS[name].reloads)
+    changed = [name for name in table if name not in given and (before.get(name) or None) != (after.get(name) or None)]
+    applicable = tuple(name for name in changed if table[name].reloads)
     return Changes(applicable, tuple(name for name in changed if name not in applicable))
 
 

@@ -1,4 +1,4 @@
-"""The configuration file: one file in TOML, whose names are the options of C{twistd udpecho}.
+"""The configuration file of a daemon: one file in TOML, whose names are the options of its command line.
 
 It becomes the arguments of an equivalent command line, so that an option is read in one place. Each problem is reported with
 the file's name and its line.
@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from udpecho.server.settings import FILE_OPTIONS, LIST, NUMBER, SWITCH, TEXT, Option, Value
+from udpecho.options import LIST, NUMBER, SWITCH, TEXT, Option, Table, Value
 
 #: The longest file that is read, in bytes.
 MAX_SIZE = 2**20
@@ -48,22 +48,24 @@ class ConfigurationError(ValueError):
         super().__init__(self.problems[0] + (f" (and {more} more: --check-config prints all)" if more else ""))
 
 
-def read(path: str) -> dict[str, Value]:
+def read(path: str, table: Table) -> dict[str, Value]:
     """Read the options of a configuration file, in its order.
 
+    @param table: the options of the daemon.
     @raise ConfigurationError: if it cannot be used.
     """
     try:
         data = _contents(path)
     except (OSError, ValueError) as e:
         raise ConfigurationError([f"{printable(path)}: {getattr(e, 'strerror', None) or e}"]) from None
-    return parse(data, path)
+    return parse(data, table, path)
 
 
-def parse(data: bytes | str, path: str = "configuration") -> dict[str, Value]:
+def parse(data: bytes | str, table: Table, path: str = "configuration") -> dict[str, Value]:
     """Read the text of a configuration file, without access to any file.
 
     @param data: the text, in UTF-8.
+    @param table: the options of the daemon.
     @param path: the name of the file in the problems.
     @raise ConfigurationError: if it cannot be used.
     """
@@ -78,9 +80,9 @@ def parse(data: bytes | str, path: str = "configuration") -> dict[str, Value]:
     problems: list[str] = []
     for name, value in found.items():
         try:
-            if name not in FILE_OPTIONS:
-                raise ValueError(_unknown(name, value))
-            values[name] = _optionValue(value, FILE_OPTIONS[name])
+            if name not in table or not table[name].inFile:
+                raise ValueError(_unknown(name, value, table))
+            values[name] = _optionValue(value, table[name])
         except ValueError as e:
             line = _lineOf(name, text)
             problems.append(f"{where}{'' if line is None else f':{line}'}: {_key(name)}: {e}")
@@ -108,7 +110,7 @@ def _load(text: str, where: str) -> dict[str, Any]:
         loaded: dict[str, Any] = toml.loads(text)
         return loaded
     except RecursionError:
-        raise ConfigurationError([f"{where}: options must not be nested: write rate = 100"]) from None
+        raise ConfigurationError([f"{where}: options must not be nested: write name = value"]) from None
     except ValueError as e:
         message = " ".join(str(e).split())
         place = _place.search(message)
@@ -176,10 +178,11 @@ def _typeOf(value: Any) -> str:
     return _types.get(type(value), "a date or a time")
 
 
-def _unknown(name: str, value: Any) -> str:
+def _unknown(name: str, value: Any, table: Table) -> str:
     if isinstance(value, (dict, list)) and any(isinstance(item, dict) for item in (value, *value)):
-        return "options must not be in a table: write rate = 100"
-    near = get_close_matches(name[:80].lower().replace("_", "-"), FILE_OPTIONS, 1)
+        return "options must not be in a table: write name = value"
+    known = [option.name for option in table.values() if option.inFile]
+    near = get_close_matches(name[:80].lower().replace("_", "-"), known, 1)
     return "unknown option" + (f": did you mean {near[0]}?" if near else "")
 
 

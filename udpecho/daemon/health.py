@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -15,6 +15,7 @@ from twisted.internet.task import LoopingCall
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.client.connect import connect
 from udpecho.client.protocol import EchoClient
+from udpecho.daemon.states import Works
 from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.server.drop_watch import DropWatch
@@ -44,10 +45,6 @@ _decisions = {
 }
 _noDescriptor = frozenset({errno.EMFILE, errno.ENFILE})
 _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-class Works(str):
-    """What there is to say about a part that works, as in C{"ok (rate limited)"}: no reason why it does not."""
 
 
 class SelfEcho:
@@ -176,11 +173,6 @@ class SelfEcho:
         if checking is not None and not self._waiting:
             self._checking = None
             checking.cancel()
-
-
-def failures(reasons: Mapping[str, str | None]) -> dict[str, str]:
-    """The parts that do not work, with the reasons, of what a check found."""
-    return {part: reason for part, reason in reasons.items() if reason is not None and not isinstance(reason, Works)}
 
 
 def target(address: DatagramAddress) -> str:

@@ -28,18 +28,14 @@ from twisted.web import http, resource, server
 
 from udpecho.addresses import formatAddress
 from udpecho.daemon.careful_accept import CarefulAccept, fileLimit
-from udpecho.daemon.health import failures
 from udpecho.daemon.start_errors import CannotServeMetrics
+from udpecho.daemon.states import Health, failures
 from udpecho.guard.limiter import Ceiling, Elapsed
 from udpecho.interfaces import Reactor
 from udpecho.parsing import parseEndpoint
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-
-#: Checks a daemon. Fires with a mapping of each part of it (an address) to C{None}, or a L{Works}, if it works, else to the
-#: reason why not.
-Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 
 #: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
 #: connection lasts from one scrape to the next.

@@ -4,91 +4,35 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from ipaddress import ip_address
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
 
-from udpecho.daemon.environment import readPassed, removePassed
-from udpecho.daemon.service import Daemon, NewSettings
+from udpecho.daemon.environment import removePassed
+from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.service import Daemon
 from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
-from udpecho.daemon.start_errors import CannotStart, checkLibrary, exitOnStartError
+from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
 from udpecho.net.reuseport import canShare
-from udpecho.parsing import optionValue
 from udpecho.server.service import EchoService
-from udpecho.server.settings import LIST, OPTIONS, SWITCH, Option, settingsFrom
-
-if TYPE_CHECKING:
-    from udpecho.daemon.command_line import CommandLine
+from udpecho.server.settings import OPTIONS, settingsFrom
 
 
-def _usage(option: Option) -> str:
-    return option.description + (f" [default: {option.defaultText}]" if option.defaultText else "")
-
-
-class Options(usage.Options):
-    """The options of C{twistd udpecho}, which are those of L{OPTIONS}.
-
-    @ivar commandLine: the file behind the command line, if it has one or if it matters what the command line itself has.
-    @ivar passed: what systemd has passed in the environment.
-    """
+class Options(DaemonOptions):
+    """The options of C{twistd udpecho}, which are those of L{OPTIONS}."""
 
     synopsis = "[options]"
     longdesc = "A UDP echo server (RFC 862): every datagram goes back to where it came from."
-    commandLine: CommandLine | None = None
+    table = OPTIONS
 
-    optParameters = [
-        [option.name, option.short, option.default, _usage(option)]
-        for option in OPTIONS.values()
-        if option.kind not in (LIST, SWITCH)
-    ]
-    optFlags = [[option.name, option.short, _usage(option)] for option in OPTIONS.values() if option.kind == SWITCH]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.passed = readPassed(os.environ)
-        self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read a command line, and the file that it names.
-
-        @raise SystemExit: after C{--check-config}.
-        """
-        self.arguments = list(sys.argv[1:] if options is None else options)
-        # A server without a file starts sooner without the modules that read one.
-        if not any(argument.startswith(("--c", "--s")) for argument in self.arguments):
-            super().parseOptions(self.arguments)
-            return
-        from udpecho.daemon.command_line import check, fileToCheck
-        from udpecho.daemon.config_file import ConfigurationError
-
-        path = fileToCheck(self, self.arguments)
-        if path is not None:
-            raise SystemExit(check(path, self._parseWithFile))
-        try:
-            self._parseWithFile()
-        except ConfigurationError as e:
-            raise usage.UsageError(str(e)) from None
-
-    def _parseWithFile(self) -> None:
-        from udpecho.daemon.command_line import expand
-
-        self.commandLine = expand(self, self.arguments)
-        super().parseOptions(list(self.commandLine.arguments))
-
-    def postOptions(self) -> None:
-        """@raise usage.UsageError: if a value is wrong, or excludes another."""
-        for option in OPTIONS.values():
-            if option.parse is not None and isinstance(self[option.name], str):
-                self[option.name] = optionValue(option.parse, option.name, self[option.name])
+    def checkTogether(self) -> None:
+        """@raise usage.UsageError: if a value excludes another."""
         if self["workers"] > 1 and not canShare:
             raise usage.UsageError("--workers: must be 1 on this system, which cannot share a port among processes")
-        if self["metrics"] is not None:
-            checkLibrary()
         self._checkInterfaces()
         self._checkActivation()
 
@@ -114,37 +58,8 @@ class Options(usage.Options):
                 raise usage.UsageError(f"--interface: {address} has {another} in it: give one of them")
 
 
-def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
-    """The method that Twisted calls with each value of an option that may be given several times."""
-
-    def add(self: usage.Options, text: str) -> None:
-        found = text if option.parse is None else optionValue(option.parse, option.name, text)
-        # The name of a network may stand for several.
-        self[option.name] += [found] if isinstance(found, str) else found
-
-    add.__doc__ = _usage(option)
-    return add
-
-
-def _addMethods() -> None:
-    """Twisted calls methods for the options that it does not store itself."""
-    for option in OPTIONS.values():
-        if option.kind == LIST:
-            method = _listMethod(option)
-            setattr(Options, f"opt_{option.name.replace('-', '_')}", method)
-            if option.short is not None:
-                setattr(Options, f"opt_{option.short}", method)
-
-
-_addMethods()
-
-
-class _CommandLineDaemon(Daemon):
-    def privilegedStartService(self) -> None:
-        exitOnStartError(super().privilegedStartService)
-
-    def startService(self) -> None:
-        exitOnStartError(super().startService)
+class _CommandLineDaemon(ExitOnStartError, Daemon):
+    pass
 
 
 def makeService(options: Options) -> IService:
@@ -162,7 +77,7 @@ def makeService(options: Options) -> IService:
         sockets=_activatedSockets(options.passed, options["socket-activation"]),
         options=serviceOptions,
     )
-    reload = None if options["config"] is None else _Reload(options)
+    reload = None if options["config"] is None else Reload(options)
     return _CommandLineDaemon(
         running, echo, options.passed, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
     )
@@ -173,30 +88,3 @@ def _activatedSockets(passed: MutableMapping[str, str], selection: Sequence[str]
         return activatedSockets(passed, selection) if selection else None
     except ActivationError as e:
         raise CannotStart(str(e)) from None
-
-
-class _Reload:
-    """Reads a command line and its file again."""
-
-    def __init__(self, options: Options) -> None:
-        assert options.commandLine is not None
-        self._arguments = options.arguments
-        self._inUse = options.commandLine.values
-
-    def __call__(self) -> NewSettings:
-        """@raise ValueError: if the file cannot be used."""
-        from udpecho.daemon.command_line import compare
-
-        options = Options()
-        try:
-            options.parseOptions(self._arguments)
-        except usage.UsageError as e:
-            raise ValueError(str(e)) from None
-        found = options.commandLine
-        assert found is not None
-        changes = compare(self._inUse, found.values, found.given)
-        # What needs a restart is reported each time until there was one.
-        kept = {name: value for name, value in self._inUse.items() if name in changes.needRestart}
-        self._inUse = {**{name: value for name, value in found.values.items() if name not in changes.needRestart}, **kept}
-        serviceOptions, policy = settingsFrom(options)
-        return NewSettings(policy, serviceOptions.logDatagrams, changes.applicable, changes.needRestart)

@@ -1,50 +1,33 @@
-"""The server as a daemon: the echo service with HTTP pages, a log of drops, signals and systemd's protocol."""
+"""The server as a daemon: the echo service with a log of drops, and what all daemons have."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import Service
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.logger import Logger
 
+from udpecho.daemon.base import BaseDaemon, Reloader
 from udpecho.daemon.drop_log import DropLog
-from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
-from udpecho.guard.policy import GuardPolicy
+from udpecho.daemon.states import Works
 from udpecho.interfaces import Reactor
 from udpecho.net.stopping import stopAll
 from udpecho.server.service import EchoService
+from udpecho.server.settings import settingsFrom
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from udpecho.daemon.health import SelfEcho
-    from udpecho.daemon.http_pages import MetricsService
 
 _log = Logger()
 
 
-class NewSettings(NamedTuple):
-    """The outcome of a reload.
+class Daemon(BaseDaemon):
+    """An L{EchoService} as a daemon. C{SIGUSR1} logs the counters."""
 
-    @ivar logDatagrams: how many datagrams to log in a second; C{None} for all.
-    @ivar applied: the names of the options that changed and are applied.
-    @ivar needRestart: the names of those that changed and need a restart.
-    """
-
-    policy: GuardPolicy
-    logDatagrams: int | None
-    applied: tuple[str, ...]
-    needRestart: tuple[str, ...]
-
-
-class Daemon(Service):
-    """An L{EchoService} as a daemon.
-
-    C{SIGUSR1} logs the counters. C{SIGHUP} reloads the configuration. Without one it changes nothing, except at a terminal: a
-    hangup of that ends the process, as usual.
-    """
+    name = "server"
 
     def __init__(
         self,
@@ -53,97 +36,54 @@ class Daemon(Service):
         environment: MutableMapping[str, str],
         *,
         metrics: str | None = None,
-        reload: Callable[[], NewSettings] | None = None,
+        reload: Reloader | None = None,
         payloadSize: int | None = None,
     ) -> None:
-        """@param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider that C{echo} can run on too.
-        @param environment: what systemd has passed; what is used is removed from it.
-        @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
-        @param reload: reads the configuration again; raises C{ValueError} if it is wrong.
+        """@param reactor: one that C{echo} can run on too; for it and the other parameters see L{BaseDaemon}.
         @param payloadSize: the longest payload that the service answers, in bytes; C{None} for any.
         """
         self.echo = echo
-        self._reactor = reactor
-        self._reload = reload
-        self._notifier = Notifier(environment)
         self._payloadSize = payloadSize
         self._health: SelfEcho | None = None
         self._drops = DropLog(reactor, echo.counters, echo.busiest, echo.kernelDrops, echo.wouldDrop)
-        self._pages = None if metrics is None else self._makePages(metrics)
-        interval = watchdogInterval(environment)
-        self._watchdog = None if interval is None else Watchdog(reactor, interval, self._requireHealthy, self._notifier)
-        self._handlers: dict[int, Any] = {}
+        super().__init__(reactor, environment, metrics, reload)
 
-    def _makePages(self, metrics: str) -> MetricsService:
-        from udpecho.daemon.http_pages import MetricsService
+    def _makeRegistry(self) -> CollectorRegistry:
         from udpecho.server.metrics import makeRegistry
 
         echo = self.echo
-        registry = makeRegistry(echo.counters, echo.kernelDrops, echo.limiterFill, echo.workersAlive, echo.wouldDrop)
-        return MetricsService(self._reactor, metrics, registry, self.check, self.checkReady)
+        return makeRegistry(echo.counters, echo.kernelDrops, echo.limiterFill, echo.workersAlive, echo.wouldDrop)
 
-    def privilegedStartService(self) -> None:
-        """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
-        super().privilegedStartService()
-        self._bind()
-
-    def _bind(self) -> None:
+    def _bindSockets(self) -> None:
         self.echo.privilegedStartService()
-        if self._pages is not None:
-            try:
-                self._pages.privilegedStartService()
-            except error.CannotListenError:
-                self.echo.abort()
-                raise
 
-    def startService(self) -> None:
-        """@raise CannotListenError: as L{privilegedStartService}, if that was not called."""
-        self._bind()
-        super().startService()
-        # Before the server is announced: a supervisor may send a signal at once.
-        self._handleSignal("SIGUSR1", self._drops.logCounters)
-        if self._reload is not None or not os.isatty(0):
-            self._handleSignal("SIGHUP", self.reload)
-        self.echo.startService()
-        if self._pages is not None:
-            self._pages.startService()
-        self._reactor.callWhenRunning(self._begin)
+    def _closeSockets(self) -> None:
+        self.echo.abort()
 
     def _begin(self) -> None:
-        if not self.running:
-            return
-        self._drops.start()
-        self.echo.whenServing().addCallback(self._notifyReady)
+        self.echo.startService()
 
-    def _notifyReady(self, _: object) -> None:
-        if self.running:
-            self._notifier.ready(self._status())
-            if self._watchdog is not None:
-                self._watchdog.start()
+    def _whenWorking(self) -> defer.Deferred[None]:
+        self._drops.start()
+        return self.echo.whenServing()
 
     def _status(self) -> str:
         return "answering on " + ", ".join(map(str, self.echo.addresses))
 
-    def stopService(self) -> defer.Deferred[None]:
-        """@return: fires when the queued datagrams are answered and all ports are closed."""
-        super().stopService()
-        self._notifier.stopping()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
-        parts: dict[str, Callable[[], object]] = {}
-        if self._watchdog is not None:
-            parts["the watchdog"] = self._watchdog.stop
-        parts["the log of drops"] = self._stopDropLog
-        parts["the server"] = self.echo.stopService
-        if self._pages is not None:
-            parts["the pages"] = self._pages.stopService
-        return stopAll(parts).addCallback(lambda _: stopAll({"the dry run": self._logWouldDrop}))
+    def _parts(self) -> dict[str, Callable[[], object]]:
+        return {"the log of drops": self._stopDropLog, "the server": self.echo.stopService}
 
     def _stopDropLog(self) -> None:
         self._drops.stop()
         # The last line of the server is about the rest.
         self.echo.kernelDropsReported = self.echo.kernelDrops() or 0
+
+    def stopService(self) -> defer.Deferred[None]:
+        """@return: fires when the queued datagrams are answered and all ports are closed."""
+        return super().stopService().addCallback(lambda _: stopAll({"the dry run": self._logWouldDrop}))
+
+    def _logResults(self) -> None:
+        self._drops.logCounters()
 
     def _logWouldDrop(self) -> None:
         wouldDrop = self.echo.wouldDrop()
@@ -152,41 +92,9 @@ class Daemon(Service):
             number = sum(wouldDrop.values())
             _log.info("dry run: {datagrams} datagrams would have been dropped ({reasons})", datagrams=number, reasons=reasons)
 
-    def _handleSignal(self, name: str, callback: Callable[[], object]) -> None:
-        """Call something in the reactor at a signal, after the handler that the signal has already."""
-        number = getattr(signal, name, None)
-        if number is None:
-            return
-        before = signal.getsignal(number)
-
-        def handler(received: int, frame: Any) -> None:
-            if callable(before):
-                before(received, frame)
-            self._reactor.callFromThread(callback)
-
-        try:
-            signal.signal(number, handler)
-        except ValueError:
-            # Only the main thread may have handlers.
-            return
-        self._handlers[number] = before
-
-    def reload(self) -> None:
-        """Reload the configuration, and apply what can be applied while serving. A wrong one changes nothing."""
-        if self._reload is None:
-            _log.warn("cannot reload: the server was started without --config FILE")
-            return
-        self._notifier.reloading()
-        try:
-            settings = self._reload()
-        except ValueError as e:
-            _log.error("cannot reload, the configuration is unchanged: {reason}", reason=str(e))
-        else:
-            self.echo.configure(settings.policy, settings.logDatagrams)
-            _log.info("configuration reloaded: {applied}", applied=", ".join(settings.applied) or "no changes")
-            if settings.needRestart:
-                _log.warn("a restart is needed for {options}", options=", ".join(settings.needRestart))
-        self._notifier.ready(self._status())
+    def _configure(self, options: Mapping[str, Any]) -> None:
+        serviceOptions, policy = settingsFrom(options)
+        self.echo.configure(policy, serviceOptions.logDatagrams)
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """Check whether the service works: each of its addresses echoes a datagram, or drops it by decision, and each worker
@@ -203,7 +111,7 @@ class Daemon(Service):
 
     async def _check(self, ready: bool) -> dict[str, str | None]:
         # Imported late: most servers are never checked.
-        from udpecho.daemon.health import SIZE, SelfEcho, Works
+        from udpecho.daemon.health import SIZE, SelfEcho
 
         def starting(text: str) -> str:
             return text if ready else Works(f"ok ({text})")
@@ -218,13 +126,3 @@ class Daemon(Service):
         for number, reason, isStarting in self.echo.silentWorkers() if reasons else ():
             reasons[f"worker {number}"] = starting(reason) if isStarting else reason
         return reasons
-
-    def _requireHealthy(self) -> defer.Deferred[object]:
-        from udpecho.daemon.health import failures
-
-        def require(reasons: dict[str, str | None]) -> None:
-            failed = failures(reasons)
-            if failed or not reasons:
-                raise RuntimeError("; ".join(f"{part}: {reason}" for part, reason in failed.items()) or "not listening")
-
-        return self.check().addCallback(require)

@@ -7,12 +7,13 @@ import re
 import time
 from collections.abc import Callable
 
+from twisted.application.service import Service
 from twisted.internet import error
 from twisted.logger import Logger
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress
-from udpecho.net.sockets import TENTATIVE, duplicateDetection
+from udpecho.net.sockets import TENTATIVE, checkBindable, duplicateDetection
 
 #: How much of an exception twistd prints on the terminal when it has gone to the background, in bytes, less C{"1 udpecho: "}.
 _maxSummary = 100 - 11
@@ -25,10 +26,17 @@ _hints = {
     errno.EACCES: "; ports below 1024 are for root",
     errno.EADDRNOTAVAIL: "; --interface is an address of this machine",
 }
+_sendHints = {
+    errno.EADDRINUSE: "leave the port of --bind out",
+    errno.EACCES: "ports below 1024 are for root",
+    errno.EADDRNOTAVAIL: "--bind is an address of this machine",
+}
 
 
 class CannotServeMetrics(error.CannotListenError):
     """The HTTP pages cannot be served on their endpoint. C{interface} is that, as the user wrote it."""
+
+    hint = "choose another --metrics"
 
     @property
     def host(self) -> str:
@@ -39,6 +47,31 @@ class CannotServeMetrics(error.CannotListenError):
     def __str__(self) -> str:
         reason = getattr(self.socketError, "strerror", None) or self.socketError
         return f"cannot serve metrics on {self.interface}: {reason}"
+
+
+class CannotSend(error.CannotListenError):
+    """The system refuses the local address of C{--bind}."""
+
+    @property
+    def host(self) -> str:
+        """The IP address."""
+        return str(self.interface)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return _sendHints.get(self.socketError.errno, "choose another --bind")
+
+    def __str__(self) -> str:
+        return f"cannot send from {formatAddress((self.interface, self.port))}: {self.socketError.strerror}"
+
+
+def checkSender(host: str, port: int) -> None:
+    """@raise CannotSend: if no socket can be bound to a local address."""
+    try:
+        checkBindable(host, port)
+    except error.CannotListenError as e:
+        raise CannotSend(host, port, e.socketError) from None
 
 
 class CannotStart(SystemExit, Exception):
@@ -73,6 +106,18 @@ def checkLibrary() -> None:
         raise usage.UsageError(f"--metrics: {e}") from None
 
 
+class ExitOnStartError(Service):
+    """Put before a daemon's class in a list of bases, makes its start errors L{CannotStart}."""
+
+    def privilegedStartService(self) -> None:
+        """@raise CannotStart: if the system refuses an address of the daemon."""
+        exitOnStartError(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """@raise CannotStart: if the system refuses an address of the daemon."""
+        exitOnStartError(super().startService)
+
+
 def exitOnStartError(start: Callable[[], None]) -> None:
     """Bind the addresses of the daemon. At the boot one may be tentative for a while: that is waited for.
 
@@ -82,9 +127,9 @@ def exitOnStartError(start: Callable[[], None]) -> None:
         _startWhenUsable(start)
     except KeyboardInterrupt:
         raise CannotStart("interrupted") from None
-    except CannotServeMetrics as e:
+    except (CannotServeMetrics, CannotSend) as e:
         state = duplicateDetection(e.host)
-        raise CannotStart(f"{e}; {f'the address is {state}' if state else 'choose another --metrics'}", str(e)) from None
+        raise CannotStart(f"{e}; {f'the address is {state}' if state else e.hint}", str(e)) from None
     except error.CannotListenError as e:
         address = formatAddress((e.interface, e.port))
         reason = e.socketError
@@ -103,7 +148,7 @@ def _startWhenUsable(start: Callable[[], None]) -> None:
             start()
             return
         except error.CannotListenError as e:
-            host = e.host if isinstance(e, CannotServeMetrics) else e.interface
+            host = getattr(e, "host", e.interface)
             if getattr(e.socketError, "errno", None) != errno.EADDRNOTAVAIL or duplicateDetection(host) != TENTATIVE:
                 raise
         if not tries:

@@ -23,6 +23,8 @@ _log = Logger()
 # Notifications of a state are kept until systemd takes them; another status or WATCHDOG=1 follows anyway.
 _stateVariables = ("READY=", "RELOADING=", "STOPPING=")
 _maxPending = 16
+#: The longest status, in bytes: systemd ignores a notification of more than 4096 bytes (C{NOTIFY_BUFFER_MAX}).
+_maxStatus = 1000
 #: The longest watchdog interval, in seconds.
 _maxInterval = 86400.0
 
@@ -46,6 +48,8 @@ class Notifier:
         """The daemon serves, for the first time or after L{reloading}. C{status} is one line for C{systemctl status}."""
         # A second line would be another variable, and a surrogate cannot be encoded.
         line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]+", " ", status).strip()
+        if len(line.encode()) > _maxStatus:
+            line = line.encode()[: _maxStatus - 3].decode(errors="ignore") + "..."
         # The identifier changes when the process goes to the background.
         return self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={line}")
 
@@ -167,7 +171,7 @@ class Watchdog:
             self._checking = None
             if self._failing:
                 self._failing = False
-                _log.info("self-echo succeeded: the watchdog is fed again")
+                _log.info("health check succeeded: the watchdog is fed again")
             self._notifier.watchdog()
 
     def _failed(self, failure: Failure, checking: defer.Deferred[object]) -> None:
@@ -179,4 +183,4 @@ class Watchdog:
     def _reportFailure(self, format: str, **fields: object) -> None:
         if not self._failing:
             self._failing = True
-            _log.warn(f"self-echo failed, the watchdog is not fed: {format}", **fields)
+            _log.warn(f"health check failed, the watchdog is not fed: {format}", **fields)

@@ -114,6 +114,18 @@ def duplicateDetection(host: str) -> str | None:
     return None
 
 
+def checkBindable(host: str, port: int) -> None:
+    """Check that a socket can be bound to a local address, which is free again after that.
+
+    @raise error.CannotListenError: if the system refuses it.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(socketAddress(host, port))
+    except OSError as e:
+        raise error.CannotListenError(host, port, e) from None
+
+
 def connectedSocket(
     peer: DatagramAddress, bindAddress: tuple[str, int] | None = None, receiveBuffer: int | None = None
 ) -> socket.socket:

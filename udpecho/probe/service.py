@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import Service
@@ -40,10 +41,11 @@ _log = Logger()
 @dataclass
 class _TargetState:
     """One target. The prober is C{None} until the name is resolved; C{starting} resolves it and starts the prober. C{reason} is
-    why there is no prober.
+    why there is no prober. C{place} is its number among those that send from fixed ports.
     """
 
     name: str
+    place: int
     prober: Prober | None = None
     starting: defer.Deferred[None] | None = None
     nextStart: IDelayedCall | None = None
@@ -95,6 +97,7 @@ class ProbeService(Service):
         @param sources: the number of local ports to probe each target from.
         @param resolveInterval: how often the names of targets are looked up again, in seconds. While a target does not answer,
             that is done more often.
+        @param options: the socket options. A port in C{bindAddress} is that of the first flow, the others use the next ones.
         @param open: makes a prober; for tests.
         @raise ValueError: if there is no target, or the plan has a count or a duration.
         """
@@ -128,9 +131,11 @@ class ProbeService(Service):
             if name in targets[:number]:
                 raise ValueError(f"each target must be given once, got {name!r} twice")
         known = {target.name: target for target in self._targets}
-        self._targets = [known.pop(name) if name in known else _TargetState(name) for name in targets]
+        taken = {target.place for target in self._targets if target.name in targets}
+        free = (place for place in count() if place not in taken)
+        self._targets = [known.pop(name) if name in known else _TargetState(name, next(free)) for name in targets]
+        stopAll({name: target.stop for name, target in known.items()})
         for removed in known.values():
-            removed.stop()
             if self._metrics is not None:
                 self._metrics.remove(removed.name)
         if self.running:
@@ -141,6 +146,36 @@ class ProbeService(Service):
         is probed.
         """
         return {target.name: target.problem for target in self._targets}
+
+    def logResults(self) -> None:
+        """Log the results so far, with one line for each flow, and why the other targets are not probed."""
+        for target in self._targets:
+            if target.prober is None:
+                _log.info("not probing {target}: {reason}", target=target.name, reason=target.reason)
+            else:
+                for flow in target.prober.flows:
+                    _logResults(flow, "still probing")
+
+    @property
+    def bindAddresses(self) -> list[tuple[str, int]]:
+        """The local addresses that all targets are probed from, as far as the options name them."""
+        bindAddress = None if self._options is None else self._options.bindAddress
+        if bindAddress is None:
+            return []
+        host, port = bindAddress
+        return [(host, port + number) for number in range(len(self._targets) * self._sources)] if port else [bindAddress]
+
+    def _optionsOf(self, target: _TargetState) -> SocketOptions | None:
+        options = self._options
+        if options is None or options.bindAddress is None or not options.bindAddress[1]:
+            return options
+        host, port = options.bindAddress
+        return options._replace(bindAddress=(host, port + target.place * self._sources))
+
+    @property
+    def _family(self) -> int | None:
+        bindAddress = None if self._options is None else self._options.bindAddress
+        return None if bindAddress is None else 6 if ":" in bindAddress[0] else 4
 
     @property
     def flows(self) -> list[Flow]:
@@ -173,16 +208,14 @@ class ProbeService(Service):
         starting.addBoth(lambda _: setattr(target, "starting", None))
 
     async def _openProber(self, target: _TargetState) -> None:
-        bound = None if self._options is None else self._options.bindAddress
-        family = None if bound is None else 6 if ":" in bound[0] else 4
-        found = await findTarget(self._reactor, target.name, family)
+        found = await findTarget(self._reactor, target.name, self._family)
         metrics = self._metrics
         prober = self._open(
             self._reactor,
             [found],
             self._plan,
             sources=self._sources,
-            options=self._options,
+            options=self._optionsOf(target),
             listener=None if metrics is None else metrics.event,
             resolveInterval=self._resolveInterval,
         )
@@ -224,12 +257,13 @@ class ProbeService(Service):
         return False
 
 
-def _logResults(flow: Flow) -> None:
+def _logResults(flow: Flow, doing: str = "stopped probing") -> None:
     statistics = flow.statistics
     counts = {outcome.value: statistics.count(outcome) for outcome in Outcome if statistics.count(outcome)}
     median = statistics.roundTrips.median()
     _log.info(
-        "stopped probing {target} from {source}: sent={sent} {counts} median={median}",
+        "{doing} {target} from {source}: sent={sent} {counts} median={median}",
+        doing=doing,
         target=flow.target.name,
         source=str(flow.source),
         sent=statistics.sent,

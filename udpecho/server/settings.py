@@ -5,7 +5,7 @@ the documentation have the same. What an option sets is a field of L{ServiceOpti
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
 from udpecho.net.options import PortOptions
 from udpecho.net.sockets import MAX_DATAGRAM
+from udpecho.options import CONFIG, LIST, NUMBER, SWITCH, TEXT, Option, fieldsOf, makeTable
 from udpecho.parsing import (
     MAX_WORKERS,
     checkTimeout,
@@ -32,14 +33,6 @@ from udpecho.server.datagram_log import DEFAULT_LOG_RATE
 
 #: The port that the server listens on by default.
 DEFAULT_PORT = 1234
-
-#: An option's value as the command line would have it: its text, those of an option that may be given several times, or whether
-#: a switch is on.
-Value = str | tuple[str, ...] | bool
-#: Values by the names of their options.
-Values = Mapping[str, Value]
-
-TEXT, NUMBER, LIST, SWITCH = "text", "number", "list", "switch"
 
 
 def checkInteger(name: str, value: int, lowest: int, highest: int) -> None:
@@ -84,54 +77,6 @@ class ServiceOptions:
         checkInteger("workers", self.workers, 1, MAX_WORKERS)
 
 
-@dataclass(frozen=True)
-class Option:
-    """An option of C{twistd udpecho}.
-
-    @ivar name: on the command line and in the configuration file.
-    @ivar kind: L{TEXT}, a string; L{NUMBER}, a number, or a string such as C{"4M"} or C{"all"}; L{LIST}, a string or an array
-        of strings; L{SWITCH}, C{true} or C{false}.
-    @ivar metavar: what the documentation calls the value.
-    @ivar default: the default as the command line would have it; C{None} if no text stands for it.
-    @ivar parse: reads the text, and raises C{ValueError} if it is wrong; C{None} if any text will do.
-    @ivar defaultText: what applies without the option, where there is no C{default}.
-    @ivar owner: the class with a field for the value, if there is one. The field has the option's name, without C{no-},
-        unless C{attribute} names it.
-    @ivar reloads: whether a reload applies it while the server answers.
-    @ivar inFile: whether the configuration file may have it.
-    """
-
-    name: str
-    kind: str
-    metavar: str = ""
-    default: str | None = None
-    help: str = ""
-    parse: Callable[[str], object] | None = None
-    defaultText: str = ""
-    owner: type[ServiceOptions] | type[GuardPolicy] | None = None
-    attribute: str = ""
-    reloads: bool = False
-    inFile: bool = True
-    short: str | None = None
-
-    @property
-    def description(self) -> str:
-        """The whole help."""
-        return f"{self.help} May be given several times." if self.kind == LIST else self.help
-
-    @property
-    def field(self) -> str:
-        """The name of the field."""
-        first, *others = self.name.removeprefix("no-").split("-")
-        return self.attribute or first + "".join(map(str.capitalize, others))
-
-    def fieldValue(self, value: Any) -> Any:
-        """The value for the field, from the parsed value."""
-        if self.kind == LIST:
-            return tuple(value)
-        return bool(value) != self.name.startswith("no-") if self.kind == SWITCH else value
-
-
 _port = partial(parsePort, lowest=0)
 _limit = partial(parseLimit, lowest=0)
 _burst = partial(parseLimit, lowest=1)
@@ -169,10 +114,7 @@ _options = (
     _service("no-offload", SWITCH, help="Receive and send each datagram separately: no GRO, no GSO."),
     Option("metrics", TEXT, "ENDPOINT", defaultText="nowhere", parse=parseEndpoint,
            help="Serve Prometheus metrics and health checks at ENDPOINT, as in tcp:9107:interface=127.0.0.1."),
-    Option("config", TEXT, "FILE", defaultText="none", inFile=False,
-           help="A TOML file with options; those on the command line win. SIGHUP reads it again."),
-    Option("check-config", TEXT, "FILE", defaultText="none", inFile=False,
-           help="Print what is wrong with a configuration file and the options beside it, and exit."),
+    *CONFIG,
     Option("socket-activation", LIST, "NAME", defaultText="none", parse=parseSocketName,
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,
@@ -180,19 +122,13 @@ _options = (
 )
 # fmt: on
 #: All options by name, in the order of the documentation.
-OPTIONS: Mapping[str, Option] = {option.name: option for option in _options}
-#: The options that a configuration file may have.
-FILE_OPTIONS: Mapping[str, Option] = {name: option for name, option in OPTIONS.items() if option.inFile}
+OPTIONS = makeTable(_options)
 
 
 def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
     """Make the settings objects of the parsed values, by the names of their options. An empty list stands for the default."""
-
-    def fields(owner: type) -> dict[str, Any]:
-        chosen = (option for option in _options if option.owner is owner and values[option.name] != [])
-        return {option.field: option.fieldValue(values[option.name]) for option in chosen}
-
-    return ServiceOptions(**fields(ServiceOptions)), GuardPolicy(**fields(GuardPolicy))
+    service, guard = (fieldsOf(OPTIONS, owner, values) for owner in (ServiceOptions, GuardPolicy))
+    return ServiceOptions(**service), GuardPolicy(**guard)
 
 
 def toWorkerSettings(options: ServiceOptions, policy: GuardPolicy) -> dict[str, Any]:

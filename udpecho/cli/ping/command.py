@@ -18,11 +18,12 @@ from udpecho.cli.ping.consent import consentNeeded
 from udpecho.cli.ping.display import MAX_PLOTTED, Picture, View, canBeLive
 from udpecho.cli.ping.formats import FpingLines, Lines, Output, Quiet, nameOf, summaries
 from udpecho.cli.ping.live import LiveUnavailable
-from udpecho.cli.ping.options import addDatagrams, addLimits, addOutput, addSchedule, planOf, targetText
+from udpecho.cli.ping.options import addDatagrams, addLimits, addOutput, addSchedule, planOf
 from udpecho.cli.ping.plot import PlotUnavailable
 from udpecho.cli.ping.thresholds import Limit, LossLimit, exceeded
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
 from udpecho.interfaces import Reactor
+from udpecho.parsing import parseTarget
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Event, Outcome
@@ -49,7 +50,7 @@ def addPing(commands: Any) -> None:
         " these.",
     )
     ping.add_argument(
-        "targets", metavar="HOST:PORT", nargs="+", type=argument(targetText), help="the servers; [ADDR]:PORT for IPv6"
+        "targets", metavar="HOST:PORT", nargs="+", type=argument(parseTarget), help="the servers; [ADDR]:PORT for IPv6"
     )
     addSchedule(ping)
     addDatagrams(ping)

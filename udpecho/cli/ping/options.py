@@ -11,7 +11,6 @@ from udpecho.cli.ping.formats import Document, FpingLines, JSONLines, Rows
 from udpecho.cli.ping.plot import parsePlotFile
 from udpecho.cli.ping.thresholds import RTT_FIGURES, parseLossLimit, parseRttLimit
 from udpecho.parsing import (
-    parseAddress,
     parseInterval,
     parseLocalAddress,
     parseNumber,
@@ -94,12 +93,6 @@ def addLimits(ping: argparse.ArgumentParser) -> None:
         help="exit status 1 if a figure of any target's round trips is larger, as in p99=20ms, or cannot be computed;"
         f" may be repeated ({', '.join(RTT_FIGURES)})",
     )
-
-
-def targetText(text: str) -> str:
-    """Check a target, and return it unchanged."""
-    parseAddress(text)
-    return text
 
 
 def planOf(options: argparse.Namespace) -> Plan:

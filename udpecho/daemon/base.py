@@ -1,0 +1,222 @@
+"""A service as a daemon: HTTP pages, signals, a configuration that is read again, and systemd's protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet import defer, error
+from twisted.logger import Logger
+
+from udpecho.daemon.states import failures
+from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
+from udpecho.interfaces import Reactor
+from udpecho.net.stopping import stopAll
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from udpecho.daemon.command_line import Changes
+    from udpecho.daemon.http_pages import MetricsService
+
+#: Reads the options again; raises C{ValueError} if they are wrong.
+Reloader = Callable[[], "tuple[Mapping[str, Any], Changes]"]
+
+_log = Logger()
+
+
+class BaseDaemon(Service, ABC):
+    """What all daemons have; a subclass has what is special about one.
+
+    C{SIGUSR1} logs the results so far. C{SIGHUP} reloads the configuration. Without one it changes nothing, except at a
+    terminal: a hangup of that ends the process, as usual.
+
+    @cvar name: what messages call it.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        environment: MutableMapping[str, str],
+        metrics: str | None = None,
+        reload: Reloader | None = None,
+    ) -> None:
+        """@param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider.
+        @param environment: what systemd has passed; what is used is removed from it.
+        @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
+        @param reload: reads the configuration again.
+        """
+        self._reactor = reactor
+        self._reload = reload
+        self._notifier = Notifier(environment)
+        self._pages = None if metrics is None else self._makePages(metrics)
+        interval = watchdogInterval(environment)
+        self._watchdog = None if interval is None else Watchdog(reactor, interval, self._requireHealthy, self._notifier)
+        self._handlers: dict[int, Any] = {}
+
+    def _makePages(self, metrics: str) -> MetricsService:
+        from udpecho.daemon.http_pages import MetricsService
+
+        return MetricsService(self._reactor, metrics, self._makeRegistry(), self.check, self.checkReady)
+
+    # What a subclass has
+
+    @abstractmethod
+    def _makeRegistry(self) -> CollectorRegistry:
+        """The metrics for the pages."""
+
+    @abstractmethod
+    def _bindSockets(self) -> None:
+        """Bind what must be bound at the start, unless it is; called with the privileges, and without them.
+
+        @raise CannotListenError: if the system refuses an address.
+        """
+
+    @abstractmethod
+    def _closeSockets(self) -> None:
+        """Close what was bound, at a start that failed."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Start."""
+
+    @abstractmethod
+    def _whenWorking(self) -> defer.Deferred[None]:
+        """@return: fires when it works; called when the reactor runs."""
+
+    @abstractmethod
+    def _parts(self) -> dict[str, Callable[[], object]]:
+        """@return: what stops its parts, as for L{stopAll}."""
+
+    @abstractmethod
+    def _status(self) -> str:
+        """What it does, in one line."""
+
+    @abstractmethod
+    def _logResults(self) -> None:
+        """Log the results so far."""
+
+    @abstractmethod
+    def _configure(self, options: Mapping[str, Any]) -> None:
+        """Apply the options that can be applied without a restart."""
+
+    @abstractmethod
+    def check(self) -> defer.Deferred[dict[str, str | None]]:
+        """Check whether it works.
+
+        @return: fires as L{Health <udpecho.daemon.states.Health>}.
+        """
+
+    def checkReady(self) -> defer.Deferred[dict[str, str | None]]:
+        """Check whether it does its work now.
+
+        @return: fires as L{check}.
+        """
+        return self.check()
+
+    # The life of a daemon
+
+    def privilegedStartService(self) -> None:
+        """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
+        super().privilegedStartService()
+        self._bind()
+
+    def startService(self) -> None:
+        """@raise CannotListenError: as L{privilegedStartService}."""
+        self._bind()
+        super().startService()
+        # Before it is announced: a supervisor may send a signal at once.
+        self._handleSignal("SIGUSR1", self._logResults)
+        if self._reload is not None or not os.isatty(0):
+            self._handleSignal("SIGHUP", self.reload)
+        self._begin()
+        if self._pages is not None:
+            self._pages.startService()
+        self._reactor.callWhenRunning(self._reactorRuns)
+
+    def _bind(self) -> None:
+        try:
+            self._bindSockets()
+            if self._pages is not None:
+                self._pages.privilegedStartService()
+        except error.CannotListenError:
+            self._closeSockets()
+            if self._pages is not None:
+                self._pages.stopService()
+            raise
+
+    def _reactorRuns(self) -> None:
+        if self.running:
+            self._whenWorking().addCallback(self._notifyReady)
+
+    def _notifyReady(self, _: object) -> None:
+        if self.running:
+            self._notifier.ready(self._status())
+            if self._watchdog is not None:
+                self._watchdog.start()
+
+    def stopService(self) -> defer.Deferred[None]:
+        """@return: fires when all has stopped and is closed."""
+        super().stopService()
+        self._notifier.stopping()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        parts: dict[str, Callable[[], object]] = {}
+        if self._watchdog is not None:
+            parts["the watchdog"] = self._watchdog.stop
+        parts.update(self._parts())
+        if self._pages is not None:
+            parts["the pages"] = self._pages.stopService
+        return stopAll(parts)
+
+    def _handleSignal(self, name: str, callback: Callable[[], object]) -> None:
+        """Call something in the reactor at a signal, after the handler that the signal has already."""
+        number = getattr(signal, name, None)
+        if number is None:
+            return
+        before = signal.getsignal(number)
+
+        def handler(received: int, frame: Any) -> None:
+            if callable(before):
+                before(received, frame)
+            self._reactor.callFromThread(callback)
+
+        try:
+            signal.signal(number, handler)
+        except ValueError:
+            # Only the main thread may have handlers.
+            return
+        self._handlers[number] = before
+
+    def reload(self) -> None:
+        """Reload the configuration, and apply what can be applied without a restart. A wrong one changes nothing."""
+        if self._reload is None:
+            _log.warn("cannot reload: the {daemon} was started without --config FILE", daemon=self.name)
+            return
+        self._notifier.reloading()
+        try:
+            options, changes = self._reload()
+            self._configure(options)
+        except ValueError as e:
+            _log.error("cannot reload, the configuration is unchanged: {reason}", reason=str(e))
+        else:
+            _log.info("configuration reloaded: {applied}", applied=", ".join(changes.applicable) or "no changes")
+            if changes.needRestart:
+                _log.warn("a restart is needed for {options}", options=", ".join(changes.needRestart))
+        finally:
+            self._notifier.ready(self._status())
+
+    def _requireHealthy(self) -> defer.Deferred[object]:
+        def require(reasons: dict[str, str | None]) -> None:
+            failed = failures(reasons)
+            if failed or not reasons:
+                raise RuntimeError("; ".join(f"{part}: {reason}" for part, reason in failed.items()) or "not listening")
+
+        return self.check().addCallback(require)

@@ -1,0 +1,135 @@
+"""The command line of a daemon, made from its table of options, and its configuration file, which a reload reads again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.python import usage
+
+from udpecho.daemon.environment import readPassed
+from udpecho.daemon.start_errors import checkLibrary
+from udpecho.options import LIST, SWITCH, Option, Table
+from udpecho.parsing import optionValue
+
+if TYPE_CHECKING:
+    from udpecho.daemon.command_line import Changes, CommandLine
+
+
+class DaemonOptions(usage.Options):
+    """The options of a daemon. A subclass has its table.
+
+    @cvar table: the options.
+    @ivar arguments: the command line as it was given.
+    @ivar commandLine: the file behind the command line, if it has one or if it matters what the command line itself has.
+    @ivar passed: what systemd has passed in the environment.
+    """
+
+    table: ClassVar[Table] = {}
+    optParameters: ClassVar[list[list[Any]]] = []
+    optFlags: ClassVar[list[list[Any]]] = []
+    commandLine: CommandLine | None = None
+
+    def __init_subclass__(cls) -> None:
+        options = cls.table.values()
+        cls.optParameters = [
+            [option.name, option.short, option.default, option.usage] for option in options if option.kind not in (LIST, SWITCH)
+        ]
+        cls.optFlags = [[option.name, option.short, option.usage] for option in options if option.kind == SWITCH]
+        # Twisted calls methods for the options that it does not store itself.
+        for option in options:
+            if option.kind == LIST:
+                for name in filter(None, (option.name.replace("-", "_"), option.short)):
+                    setattr(cls, f"opt_{name}", _listMethod(option))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed = readPassed(os.environ)
+        self.update({option.name: [] for option in self.table.values() if option.kind == LIST})
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read a command line, and the file that it names.
+
+        @raise SystemExit: after C{--check-config}.
+        """
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        # A daemon without a file starts sooner without the modules that read one.
+        if not any(argument.startswith(("--c", "--s")) for argument in self.arguments):
+            super().parseOptions(self.arguments)
+            return
+        from udpecho.daemon.command_line import check, fileToCheck
+        from udpecho.daemon.config_file import ConfigurationError
+
+        path = fileToCheck(self, self.arguments)
+        if path is not None:
+            raise SystemExit(check(path, self._parseWithFile))
+        try:
+            self._parseWithFile()
+        except ConfigurationError as e:
+            raise usage.UsageError(str(e)) from None
+
+    def _parseWithFile(self) -> None:
+        from udpecho.daemon.command_line import expand
+
+        self.commandLine = expand(self, self.arguments, self.table)
+        super().parseOptions(list(self.commandLine.arguments))
+
+    def postOptions(self) -> None:
+        """@raise usage.UsageError: if a value is wrong, or excludes another."""
+        for option in self.table.values():
+            if option.parse is not None and isinstance(self[option.name], str):
+                self[option.name] = optionValue(option.parse, option.name, self[option.name])
+        if self["metrics"] is not None:
+            checkLibrary()
+        self.checkTogether()
+
+    def checkTogether(self) -> None:
+        """Check the values, which are parsed, against each other.
+
+        @raise usage.UsageError: if one excludes another.
+        """
+
+
+def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
+    """The method that Twisted calls with each value of an option that may be given several times."""
+
+    def add(self: usage.Options, text: str) -> None:
+        found = text if option.parse is None else optionValue(option.parse, option.name, text)
+        # The name of a network may stand for several.
+        self[option.name] += [found] if isinstance(found, str) else found
+
+    add.__doc__ = option.usage
+    return add
+
+
+class Reload:
+    """Reads a command line and its file again."""
+
+    def __init__(self, options: DaemonOptions) -> None:
+        """@param options: those that the daemon was started with; they name a file."""
+        assert options.commandLine is not None
+        # Of several files the last one counts. The daemon may have another working directory now.
+        self._arguments = [*options.arguments, "--config=" + os.path.abspath(options["config"])]
+        self._make = type(options)
+        self._inUse = options.commandLine.values
+
+    def __call__(self) -> tuple[DaemonOptions, Changes]:
+        """@return: the options, and which of them have changed.
+        @raise ValueError: if the file cannot be used.
+        """
+        from udpecho.daemon.command_line import compare
+
+        options = self._make()
+        try:
+            options.parseOptions(self._arguments)
+        except usage.UsageError as e:
+            raise ValueError(str(e)) from None
+        found = options.commandLine
+        assert found is not None
+        changes = compare(self._inUse, found.values, options.table, found.given)
+        # What needs a restart is reported each time until there was one.
+        kept = {name: value for name, value in self._inUse.items() if name in changes.needRestart}
+        self._inUse = {**{name: value for name, value in found.values.items() if name not in changes.needRestart}, **kept}
+        return options, changes
