@@ -173,9 +173,7 @@ class ProbeService(Service):
         starting.addBoth(lambda _: setattr(target, "starting", None))
 
     async def _openProber(self, target: _TargetState) -> None:
-        bound = None if self._options is None else self._options.bindAddress
-        family = None if bound is None else 6 if ":" in bound[0] else 4
-        found = await findTarget(self._reactor, target.name, family)
+        found = await findTarget(self._reactor, target.name, None if self._options is None else self._options.family)
         metrics = self._metrics
         prober = self._open(
             self._reactor,
