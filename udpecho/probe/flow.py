@@ -45,7 +45,7 @@ class Flow:
     clock, in ns.
 
     A connected socket keeps its local address, and the interface of a link-local peer (C{connect(2)}). While nothing is
-    answered C{unanswered} is called every second, so that another socket can be put in its place by L{use}.
+    answered C{unanswered} is called about every second, so that another socket can be put in its place by L{use}.
 
     @ivar target: the peer, which L{use} changes.
     @ivar sockets: the socket to send by, and former ones to which replies may still come.
@@ -66,7 +66,7 @@ class Flow:
     ) -> None:
         """@param listener: called with each event; without it events are not made.
         @param arrived: called when a socket without a descriptor has received something.
-        @param unanswered: called once a second while probes are due and nothing is answered.
+        @param unanswered: called about once a second while probes are due and nothing is answered.
         """
         self.target = target
         self.lastError: EchoError | None = None
@@ -85,6 +85,8 @@ class Flow:
         self._sendTimes = SendTimes(self._window, steps)
         self._resumeAt = 0
         self._silence = Silence()
+        # Whether there may be no other reason to look in time.
+        self._isSlow = self._timeout > PAUSE and plan.interval * _second > PAUSE / 2 and not plan.flood
         self._closed = False
 
     def begin(self, socket: IProbeSocket, start: int) -> None:
@@ -339,7 +341,7 @@ class Flow:
         oldest = self.statistics.oldestOutstanding
         if oldest is not None:
             times.append(self._sendTimes.of(oldest) + self._timeout)
-        if self._silence.lasts or (oldest is not None and self._timeout > PAUSE):
+        if self._silence.lasts or (oldest is not None and self._isSlow):
             times.append(self._silence.next(None if oldest is None else self._sendTimes.of(oldest)))
         if following is None and self._plan.wait is not None:
             times.append(self._waitEnds(self._plan.wait))

@@ -52,8 +52,8 @@ class Prober:
     <udpecho.probe.stats.summary.Statistics>}, which may be read at any time. The schedules of the flows are shifted against
     each other, so that their probes do not leave all at once.
 
-    While nothing is answered, the system's choices are looked at again every second: a flow goes on from another local address
-    or interface, or to another address of a name, with the same numbers and statistics. The log has a line about that.
+    While nothing is answered, the system's choices are looked at again about every second: a flow goes on from another local
+    address or interface, or to another address of a name, with the same numbers and statistics. The log has a line about that.
 
     A probe leaves at its scheduled time, also if replies are missing. If this process is late, the probe is late, and its
     event has the deviation; a probe that is more than a second late is not sent.
@@ -91,6 +91,8 @@ class Prober:
             raise ValueError(f"targets must be a list of one target or more, got {targets!r}")
         if not isinstance(sources, int) or sources < 1:
             raise ValueError(f"sources must be 1 port or more, got {sources!r}")
+        if resolveInterval is not None and not 0 < resolveInterval < float("inf"):
+            raise ValueError(f"resolveInterval must be a number of seconds above 0, got {resolveInterval!r}")
         self._targets = [_known(target) for target in targets]
         self._options = options or SocketOptions()
         port = self._options.bindAddress[1] if self._options.bindAddress is not None else 0
@@ -142,7 +144,7 @@ class Prober:
         lookups: list[defer.Deferred[Target]] = [
             defer.succeed(target)
             if isinstance(target, Target)
-            else defer.Deferred.fromCoroutine(findTarget(self._reactor, target))
+            else defer.Deferred.fromCoroutine(findTarget(self._reactor, target, self._options.family))
             for target in self._targets
         ]
         found = []

@@ -55,7 +55,7 @@ class Renewal:
             lookup.stop()
 
     def unanswered(self, flow: Flow) -> None:
-        """A flow is not answered. To be called every second for as long."""
+        """A flow is not answered. To be called about every second for as long."""
         self._renew(flow, flow.target)
         lookup = self._lookups.get(flow.target.name)
         if lookup is not None:

@@ -173,11 +173,6 @@ class ProbeService(Service):
         return options._replace(bindAddress=(host, port + target.place * self._sources))
 
     @property
-    def _family(self) -> int | None:
-        bindAddress = None if self._options is None else self._options.bindAddress
-        return None if bindAddress is None else 6 if ":" in bindAddress[0] else 4
-
-    @property
     def flows(self) -> list[Flow]:
         """The flows of the targets that are probed now."""
         return [flow for target in self._targets if target.prober is not None for flow in target.prober.flows]
@@ -208,7 +203,7 @@ class ProbeService(Service):
         starting.addBoth(lambda _: setattr(target, "starting", None))
 
     async def _openProber(self, target: _TargetState) -> None:
-        found = await findTarget(self._reactor, target.name, self._family)
+        found = await findTarget(self._reactor, target.name, None if self._options is None else self._options.family)
         metrics = self._metrics
         prober = self._open(
             self._reactor,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-#: The time from one look to the next, and how long a probe is without a reply to count, in ns.
-PAUSE = 1_000_000_000
+#: The time from one look to the next, and how long a probe is without a reply to count, in ns: less than the usual interval, so
+#: that the next probe goes another way already.
+PAUSE = 750_000_000
 _never = -(1 << 62)
 
 
 class Silence:
-    """A flow is silent after a second in which no probe was answered, and one has failed or waited for all of it. The next
+    """A flow is silent if from one look to the next no probe was answered, and one has failed or waited for L{PAUSE}. The next
     reply ends that. What fails with replies in between is loss, and no reason to look for another way.
 
     @ivar answeredAt: when the latest reply came.

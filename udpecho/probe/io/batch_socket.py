@@ -61,12 +61,7 @@ class BatchSocket:
         self.source = datagramAddress(sock.getsockname())
         self._peer = str(datagramAddress(sock.getpeername()))
         sockopt.enableRecvErr(sock)
-        self.stamped = (
-            stamps
-            and timestamps.noTimestampsReason() is None
-            and timestamps.enable(sock)
-            and timestamps.waitForTimestamping() is None
-        )
+        self.stamped = stamps and timestamps.begin(sock)
         self.most = SLOTS if self.stamped else 1
         self._numbers = timestamps.StampNumbers(taken)
         self._outgoing = Slots(size, self.most, controls=False)

@@ -22,6 +22,8 @@ from udpecho.probe.io.transport_socket import TransportSocket
 #: The receive buffer to request, in bytes. Replies wait in it together with the timestamps of sending, each of which takes
 #: about 1 KiB.
 RECEIVE_BUFFER = 64 * 1024 * 1024
+#: Errors that are this machine's own, whatever the peer.
+_notOfThePeer = frozenset({errno.ENOPROTOOPT, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def openSocket(
@@ -89,7 +91,7 @@ def chooseSource(peer: DatagramAddress, bindAddress: tuple[str, int] | None) -> 
 
 
 def _refusal(reason: OSError, peer: DatagramAddress) -> Exception:
-    if reason.errno in (errno.ENOPROTOOPT, errno.EMFILE, errno.ENFILE):
+    if reason.errno in _notOfThePeer:
         return reason
     refusal = unreachable(reason.errno or 0, str(peer))
     if reason.errno == errno.EINVAL and not peer.scopeID and peer.host.lower().startswith("fe80:"):

@@ -31,6 +31,11 @@ class SocketOptions(NamedTuple):
     hopLimit: int | None = None
     dontFragment: bool = False
 
+    @property
+    def family(self) -> int | None:
+        """4 or 6 if only peers of that family can be reached from the local address."""
+        return None if self.bindAddress is None else 6 if ":" in self.bindAddress[0] else 4
+
     def apply(self, sock: socket.socket) -> None:
         """Set the options on a socket.
 

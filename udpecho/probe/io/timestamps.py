@@ -166,6 +166,20 @@ def provenFault() -> str | None:
     return waitForTimestamping()
 
 
+def begin(sock: socket.socket) -> bool:
+    """Have all that a socket sends and receives from now on stamped, if that works.
+
+    @raise OSError: if there is no descriptor left to find out.
+    """
+    try:
+        return noTimestampsReason() is None and enable(sock) and waitForTimestamping() is None
+    except OSError as e:
+        if e.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        # As without the loopback interface, over which it is found out.
+        return False
+
+
 def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
     """Send datagrams through a pair of sockets until one that comes has its timestamp. The kernel begins a moment after
     L{enable} was called for the first socket, and ends when the last one is closed: a socket that was enabled before this is
