@@ -144,8 +144,7 @@ def _rehearse(options: argparse.Namespace, directory: Path) -> int:
         except KeyboardInterrupt:
             print("interrupted")
         faults = rehearsal.growth()
-        killed = stage.server.text().count("another takes its place")
-        faults += Balance(stage, requests, rehearsal.restarted, killed).faults()
+        faults += Balance(stage, requests, rehearsal.restarted).faults()
         return _report(rehearsal.happened, rehearsal.restarted, faults)
 
 

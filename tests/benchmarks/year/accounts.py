@@ -6,10 +6,10 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.benchmarks.chaos import IN_HAND
 from tests.benchmarks.running import Broken
-from tests.benchmarks.soak import Accounts
 from tests.benchmarks.year.events import Stage
 from tests.benchmarks.year.processes import TARGETS
 from tests.benchmarks.year.world import PORT, World
@@ -36,22 +36,34 @@ class Requests:
             world.server.call(run, ["nft", "-f", "-"], _rules)
 
     def number(self) -> int:
-        """@return: how many there were."""
+        """@return: how many there were, without those that came while no socket was open."""
         shown = self._world.server.call(run, ["nft", "list", "table", "inet", "counting"])
-        return int(shown.partition("packets ")[2].split()[0])
+        without = sum(map(self._world.server.call, (_noPorts, _noPorts6)))
+        return int(shown.partition("packets ")[2].split()[0]) - without
+
+
+def _noPorts() -> int:
+    # As the thread that asks: /proc/net is that of its process.
+    names, numbers = (
+        line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines() if line.startswith("Udp:")
+    )
+    return int(numbers[names.index("NoPorts")])
+
+
+def _noPorts6() -> int:
+    text = Path("/proc/thread-self/net/snmp6").read_text()
+    found = re.search(r"^Udp6NoPorts\s+(\d+)$", text, re.MULTILINE)
+    return 0 if found is None else int(found[1])
 
 
 class Balance:
     """Stops the processes and compares what they have counted."""
 
-    def __init__(self, stage: Stage, requests: Requests, restarted: set[str], killed: int) -> None:
-        """@param restarted: the names of those whose sums are not of the whole time.
-        @param killed: how many workers have ended: each may have received a batch that is in no account.
-        """
+    def __init__(self, stage: Stage, requests: Requests, restarted: set[str]) -> None:
+        """@param restarted: the names of those whose sums are not of the whole time."""
         self._stage = stage
         self._requests = requests
         self._restarted = restarted
-        self._killed = killed
 
     def faults(self) -> Iterator[str]:
         """@return: what does not balance."""
@@ -88,7 +100,7 @@ class Balance:
                 yield f"the application has had {outcomes['wrong']} wrong replies from {target}"
 
     def _ofProbe(self) -> Iterator[str]:
-        lines = re.findall(r"stopped probing (\S+) from \S+: (.*)$", self._stage.probe.text(), re.MULTILINE)
+        lines = re.findall(r"stopped probing (\S+) from \S+: (.*)$", self._stage.probe.history(), re.MULTILINE)
         if sorted(target for target, _ in lines) != sorted(TARGETS):
             yield f"the probe service has logged the sums of {[target for target, _ in lines]}"
         for target, text in lines:
@@ -100,7 +112,7 @@ class Balance:
     def _ofProxy(self) -> Iterator[str]:
         clients = self._stage.checks.newClient, self._stage.checks.oldClient
         sent, received = sum(client.sent for client in clients), sum(client.received for client in clients)
-        found = dict(re.findall(r"^(up|down): (.*)$", self._stage.proxy.text(), re.MULTILINE))
+        found = dict(re.findall(r"^(up|down): (.*)$", self._stage.proxy.history(), re.MULTILINE))
         if set(found) != {"up", "down"}:
             yield f"the proxy has printed the sums {found}"
             return
@@ -112,19 +124,25 @@ class Balance:
             yield f"the proxy has sent {received} replies at least, and has counted {found['down']}"
 
     def _ofServer(self) -> Iterator[str]:
-        accounts = Accounts.read(self._stage.server.text())
-        if accounts.received != accounts.echoed + accounts.dropped:
-            yield f"received {accounts.received} is not echoed {accounts.echoed} + dropped {accounts.dropped}"
+        text = self._stage.server.history()
+        stops = [_sums(line) for line in re.findall(r"stopped: (.*)$", text, re.MULTILINE)]
+        if len(stops) != self._stage.server.starts:
+            yield f"the server was started {self._stage.server.starts} times, and has logged its sums {len(stops)} times"
+        received, echoed, dropped = (sum(stop[name] for stop in stops) for name in ("received", "echoed", "dropped"))
+        if received != echoed + dropped:
+            yield f"received {received} is not echoed {echoed} + dropped {dropped}"
         answered = self.answered + self._stage.checks.direct.received
-        if answered > accounts.echoed:
-            yield f"{answered} replies came to {accounts.echoed} echoes"
+        if answered > echoed:
+            yield f"{answered} replies came to {echoed} echoes"
         if self._requests.counts:
             number = self._requests.number()
-            missing = number - accounts.received - accounts.kernel
-            if not 0 <= missing <= IN_HAND * self._killed:
+            kernel = sum(map(int, re.findall(r"the kernel dropped ([0-9]+) datagrams", text)))
+            # A worker that ends may have received a batch that is in no account, and a port that closes a queue.
+            ended = text.count("another takes its place") + len(stops)
+            if not 0 <= number - received - kernel <= IN_HAND * ended:
                 yield (
-                    f"the kernel has handed {number} datagrams to the server, which has received {accounts.received}; it"
-                    f" dropped {accounts.kernel}, and {self._killed} workers have ended"
+                    f"the kernel has handed {number} datagrams to the server, which has received {received}; it has"
+                    f" dropped {kernel} before, and {ended} processes have ended"
                 )
 
 

@@ -228,11 +228,13 @@ class ServerAddressGoes(Event):
     def happen(self) -> None:
         """See L{Event.happen}."""
         self.world.drop(self.address)
+        self.world.routeServer()
         self.cut = self.ill = [self.address]
 
     def undo(self) -> None:
         """See L{Event.undo}."""
         self.world.take(self.address)
+        self.world.routeServer()
 
 
 class NameMoves(ServerAddressGoes):
@@ -377,8 +379,7 @@ class ClockSet(Event):
 
     def happen(self) -> None:
         """See L{Event.happen}."""
-        self.world.ahead += self.by
-        self.world.clock.shift(self.world.ahead)
+        self.world.setClock(self.by)
 
 
 EVENTS: tuple[type[Event], ...] = (

@@ -16,8 +16,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tests.benchmarks import chaos
 from tests.benchmarks.chaos import Page
 from tests.benchmarks.running import PATIENCE, Broken
 from tests.benchmarks.workshop import Workshop
@@ -33,6 +34,19 @@ TARGETS = (f"{NAME}:{PORT}", f"{SERVER[0]}:{PORT}", f"[{SERVER[2]}]:{PORT}")
 _pageTimeout = 3.0
 #: Seconds without a keep-alive after which systemd would end the server.
 _watchdog = 4.0
+
+
+class Has(NamedTuple):
+    """What a process has, without its children.
+
+    @ivar seconds: processor time until now.
+    @ivar descriptors: how many files and sockets it has open.
+    @ivar resident: VmRSS, in bytes.
+    """
+
+    seconds: float
+    descriptors: int
+    resident: int
 
 
 class Process:
@@ -110,17 +124,22 @@ class Process:
         logged = self.log.read_bytes() if self.log.exists() else b""
         return (logged[start:] if len(logged) >= start else logged).decode(errors="replace")
 
+    def history(self) -> str:
+        """All that it has ever logged."""
+        files = self.log.parent.glob(f"{self.log.name}*")
+        return "".join(file.read_text(errors="replace") for file in files)
+
     def tree(self) -> list[int]:
         """It and its children."""
         with suppress(OSError):
             return [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
         return [self.pid]
 
-    def has(self) -> tuple[float, int]:
-        """@return: the seconds of processor time that it has had, and how many descriptors it has; without its children."""
+    def has(self) -> Has:
+        """Look at it."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = os.sysconf("SC_CLK_TCK")
-        return (int(fields[11]) + int(fields[12])) / ticks, len(os.listdir(f"/proc/{self.pid}/fd"))
+        seen = chaos.Process.look(self.pid)
+        return Has((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), seen.descriptors, seen.resident)
 
     def hasEnded(self) -> bool:
         """Whether it is there no more."""

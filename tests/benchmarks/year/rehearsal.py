@@ -10,7 +10,7 @@ from statistics import median
 from tests.benchmarks.running import Broken
 from tests.benchmarks.year.checks import Check, Truths
 from tests.benchmarks.year.events import Event, Stage
-from tests.benchmarks.year.processes import Process
+from tests.benchmarks.year.processes import Has, Process
 
 #: Seconds after an event in which everything must work again.
 RECOVERY = 10.0
@@ -22,6 +22,8 @@ _pause = 0.1
 _mostLines = 200
 #: What of one processor a process may use while an event lasts, and the seconds that it must last to know.
 _mostBusy, _longEnough = 0.7, 3.0
+#: How many bytes of memory more it may have in the last third of the time than in the first.
+_mostMemory = 4 * 2**20
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Rehearsal:
         self.restarted: set[str] = set()
         self._stage = stage
         self._truths = Truths(stage.checks, stage.server, stage.probe)
-        self._descriptors: dict[str, list[int]] = {process.name: [] for process in stage.processes}
+        self._has: dict[str, list[Has]] = {process.name: [] for process in stage.processes}
 
     def begin(self) -> None:
         """Wait until everything works.
@@ -119,7 +121,7 @@ class Rehearsal:
         self.happened.append(found)
         processes = self._stage.processes
         logged = {process.name: process.logged() for process in processes}
-        began, used = time.monotonic(), {process.name: process.has()[0] for process in processes}
+        began, used = time.monotonic(), {process.name: process.has().seconds for process in processes}
         event.happen()
         if event.lasts:
             try:
@@ -175,21 +177,23 @@ class Rehearsal:
             found.faults.append(f"the {process.name} has logged a traceback: {lines[-1]}")
         if len(lines) > _mostLines:
             found.faults.append(f"the {process.name} has logged {len(lines)} lines, such as: {lines[-1]}")
-        busy, descriptors = process.has()
-        if seconds > _longEnough and busy - used > _mostBusy * seconds:
-            found.faults.append(f"the {process.name} has used {busy - used:.1f} s of the processor in {seconds:.1f} s")
-        self._descriptors[process.name].append(descriptors)
+        has = process.has()
+        if seconds > _longEnough and has.seconds - used > _mostBusy * seconds:
+            found.faults.append(f"the {process.name} has used {has.seconds - used:.1f} s of the processor in {seconds:.1f} s")
+        self._has[process.name].append(has)
 
     def growth(self) -> list[str]:
-        """@return: the processes that have ever more descriptors."""
+        """@return: the processes that have ever more descriptors or memory."""
         found = []
         for process in self._stage.processes:
-            numbers = self._descriptors[process.name]
-            third = len(numbers) // 3
-            if third >= 3 and process.name not in self.restarted:
-                first, last = median(numbers[:third]), median(numbers[-third:])
-                if last > first + process.spread:
-                    found.append(f"the {process.name} had {first:g} descriptors in the first third, {last:g} in the last")
+            seen = self._has[process.name]
+            third = len(seen) // 3
+            if third < 3 or process.name in self.restarted:
+                continue
+            for what, most in (("descriptors", process.spread), ("resident", _mostMemory)):
+                first, last = (median(getattr(has, what) for has in part) for part in (seen[:third], seen[-third:]))
+                if last > first + most:
+                    found.append(f"the {process.name} had {first:.10g} {what} in the first third, {last:.10g} in the last")
         return found
 
 

@@ -159,9 +159,14 @@ class StopServer(_Pause):
 
 
 class Suspend(_Pause):
-    """All processes stand still, as on a laptop that is closed."""
+    """All processes stand still, as on a laptop that is closed; the wall clock may be another afterwards."""
 
     name = "suspend"
+
+    def undo(self) -> None:
+        """See L{Event.undo}."""
+        self.world.setClock(self.random.choice([0, 3600]))
+        super().undo()
 
     def pids(self) -> list[int]:
         """See L{_Pause.pids}."""
@@ -247,6 +252,7 @@ class DiskFull(KillWorker):
     def happen(self) -> None:
         """See L{Event.happen}."""
         self.world.disk.fill()
+        self.stage.server.configure(self.stage.server.usual.replace("log-datagrams = 0", "log-datagrams = 20"))
         self.stage.server.send(signal.SIGHUP)
         super().happen()
 
@@ -258,6 +264,7 @@ class DiskFull(KillWorker):
         """See L{Event.undo}."""
         self.world.disk.free()
         self.mark = self.stage.server.logged()
+        self.stage.server.configure(self.stage.server.usual)
         self.stage.server.send(signal.SIGHUP)
 
     def afterwards(self) -> Sequence[Check]:
@@ -268,6 +275,22 @@ class DiskFull(KillWorker):
             return None if "configuration reloaded" in server.text(self.mark) else "the log has no line since there is room"
 
         return [Check("log", _nothing, server, fault)]
+
+
+class ServerRestarts(Event):
+    """The server is restarted, as for a new version: its port is closed for a time."""
+
+    name = "server-restarts"
+
+    def happen(self) -> None:
+        """See L{Event.happen}."""
+        self.stage.server.stop()
+        self.stopped = frozenset({"server", "worker"})
+        self.cut = SERVER
+
+    def undo(self) -> None:
+        """See L{Event.undo}."""
+        self.stage.server.start()
 
 
 UPSETS: tuple[type[Event], ...] = (
@@ -282,4 +305,5 @@ UPSETS: tuple[type[Event], ...] = (
     StopClient,
     Descriptors,
     DiskFull,
+    ServerRestarts,
 )

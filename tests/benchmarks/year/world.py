@@ -18,8 +18,8 @@ NAME, PORT = "echo.test", 1234
 #: The addresses of the server.
 SERVER = ("198.18.3.1", "198.18.3.2", "fd00:3::1", "fd00:3::2")
 FAMILIES = (4, 6)
-#: Bytes of the disk with the logs.
-_diskSize = 4 * 2**20
+#: Bytes of the disk with the logs: more than those of a day.
+_diskSize = 32 * 2**20
 
 
 def family(address: str) -> int:
@@ -115,7 +115,7 @@ class Disk:
     def fill(self) -> None:
         """Leave no room on it."""
         with suppress(OSError), open(self._ballast, "ab", buffering=0) as file:
-            while file.write(bytes(4096)):
+            while file.write(bytes(65536)):
                 pass
 
     def free(self) -> None:
@@ -134,6 +134,8 @@ class World:
         """@raise Missing: if this machine cannot have it."""
         self._hosts = ExitStack()
         self.client, self.router, self.server = (self._host(role) for role in ("client", "router", "server"))
+        # The first address of a network takes the others with it otherwise.
+        self.server.configure("net.ipv4.conf.all.promote_secondaries=1")
         self.router.configure("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         for host in (self.client, self.router, self.server):
             host.ip("link set lo up")
@@ -180,6 +182,11 @@ class World:
             # More specific than the route of the link.
             network = f"{link.address(version, 0)}/{25 if version == 4 else 65}"
             self.router.ip(f"route delete {network}" if kind is None else f"route add {kind} {network}")
+
+    def setClock(self, by: int) -> None:
+        """Set the wall clock of the processes, by so many seconds."""
+        self.ahead += by
+        self.clock.shift(self.ahead)
 
     def makeServerLink(self) -> None:
         """Connect the server and the router."""
