@@ -154,6 +154,7 @@ class RehearsalTests:
         monkeypatch.setattr(rehearsal, "_pause", 0)
         monkeypatch.setattr(rehearsal, "NEVER", 0.2)
         monkeypatch.setattr(Event, "patience", 0.05)
+        monkeypatch.setattr(Event, "longest", 0)
 
     def test_nothing(self) -> None:
         """Nothing is found where nothing is wrong."""

@@ -42,6 +42,7 @@ class Event:
     @cvar name: what it is called.
     @cvar patience: the seconds in which everything must work when it is over.
     @cvar lasts: whether it lasts for a time; else it is over when it has happened.
+    @cvar longest: the seconds that it may last at the most, after all is known that must be.
     @ivar cut: the server's addresses that the client cannot reach.
     @ivar ill: those of them that do not work at the server itself.
     @ivar stopped: the processes that do not work.
@@ -50,6 +51,7 @@ class Event:
     name: ClassVar[str]
     patience: ClassVar[float] = 10.0
     lasts: ClassVar[bool] = True
+    longest: ClassVar[float] = 2.0
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage

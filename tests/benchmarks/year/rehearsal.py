@@ -139,13 +139,18 @@ class Rehearsal:
         breaks = event.cut, event.ill, event.stopped
         checks = [check for check in self._stage.checks.all if not check.isAffected(*breaks)]
         checks += [*self._truths.of(*breaks), *event.proofs()]
+        chance = self._stage.random
         # It may also be over before anybody notices.
-        if self._stage.random.random() < 0.2:
-            time.sleep(self._stage.random.random())
+        if chance.random() < 0.2:
+            time.sleep(chance.random())
             return
         waiting = Waiting(checks, event.meanwhile)
         if not waiting.until(event.patience):
             found.faults += [f"meanwhile, {line}" for line in _lines(waiting)]
+        over = time.monotonic() + chance.uniform(0, event.longest)
+        while time.monotonic() < over:
+            event.meanwhile()
+            time.sleep(_pause)
 
     def _after(self, event: Event, found: Happened) -> None:
         waiting = Waiting([*self._stage.checks.all, *event.afterwards()], lambda: None)
