@@ -37,6 +37,7 @@ class Uplink:
 
     @ivar number: its number in the addresses.
     @ivar hosts: by family, the number of the client in its address there.
+    @ivar discarded: how the router discards what is for the client there: see L{World.discard}.
     """
 
     client: Host
@@ -44,6 +45,7 @@ class Uplink:
     name: str
     number: int
     hosts: dict[int, int] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1))
+    discarded: str | None = None
 
     def address(self, version: int, host: int | None = None) -> str:
         """@return: the client's address, or that of another host on this link."""
@@ -178,6 +180,9 @@ class World:
 
         @param kind: C{blackhole} to be silent about it, C{unreachable} to report it; C{None} to deliver it again.
         """
+        if link.discarded == kind:
+            return
+        link.discarded = kind
         for version in FAMILIES:
             # More specific than the route of the link.
             network = f"{link.address(version, 0)}/{25 if version == 4 else 65}"
