@@ -21,7 +21,7 @@ from typing import NoReturn
 from tests.benchmarks.running import Broken
 from tests.benchmarks.workshop import ROOT, Missing, Workshop
 from tests.benchmarks.year.accounts import Balance, Requests
-from tests.benchmarks.year.events import EVENTS, Event, Stage
+from tests.benchmarks.year.events import EVENTS, Event, Stage, Two
 from tests.benchmarks.year.processes import Application, Probe, Proxy, Server
 from tests.benchmarks.year.rehearsal import Happened, Rehearsal
 from tests.benchmarks.year.upsets import UPSETS
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--duration", type=_seconds, default=None, metavar="TIME", help="end after a time, as in 5m or 24h")
     parser.add_argument("--seed", type=int, default=None, help="decides what happens when [a random one, which is printed]")
     parser.add_argument("--only", metavar="A,B", type=_events, default=list(_all.values()), help=f"only {', '.join(_all)}")
+    parser.add_argument("--two", type=float, default=0.25, metavar="SHARE", help="how many are two at once [0.25]")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="copy all logs there at the end")
     options = parser.parse_args(arguments)
     if options.events is None and options.duration is None:
@@ -151,7 +152,7 @@ def _rehearse(options: argparse.Namespace, directory: Path) -> int:
 def _run(options: argparse.Namespace, stage: Stage, rehearsal: Rehearsal, kinds: Sequence[type[Event]]) -> None:
     began = time.monotonic()
     left: list[type[Event]] = []
-    print(f"{'':>5}{'after':>9}  {'event':<44}{'lasted':>8}{'recovery':>10}", flush=True)
+    print(f"{'':>5}{'after':>9}  {'event':<64}{'lasted':>9}{'recovery':>10}", flush=True)
     while True:
         seconds = time.monotonic() - began
         if options.duration is not None and seconds >= options.duration:
@@ -161,14 +162,19 @@ def _run(options: argparse.Namespace, stage: Stage, rehearsal: Rehearsal, kinds:
         if not left:
             # Each kind as often as the others, in any order.
             left = stage.random.sample(kinds, len(kinds))
-        found = rehearsal.perform(left.pop()(stage))
-        line = f"{len(rehearsal.happened):>5}{seconds:>8.0f}s  {found.event:<44}{found.lasted:>7.1f}s{found.recovery:>9.1f}s"
+        kind = left.pop()
+        event, others = kind(stage), [other for other in kinds if not other.touches & kind.touches]
+        if others and stage.random.random() < options.two:
+            event = Two(stage, event, stage.random.choice(others)(stage))
+        found = rehearsal.perform(event)
+        times = f"{found.lasted:>8.1f}s{found.recovery:>9.1f}s"
+        line = f"{len(rehearsal.happened):>5}{seconds:>8.0f}s  {found.event:<64}{times}"
         print(line, *(f"       {fault}" for fault in found.faults), sep="\n", flush=True)
 
 
 def _report(happened: Sequence[Happened], restarted: set[str], faults: Sequence[str]) -> int:
     print(f"\n{'event':<24}{'number':>8}{'faults':>8}{'recovery':>10}{'slowest':>9}")
-    for name in _all:
+    for name in (*_all, Two.name):
         those = [one for one in happened if one.kind == name]
         if those:
             wrong = sum(bool(one.faults) for one in those)

@@ -7,12 +7,16 @@ import shutil
 import socket
 import threading
 from collections.abc import Sequence
-from typing import ClassVar
 
 from tests.benchmarks.year.checks import Check, Checks
 from tests.benchmarks.year.processes import Application, Probe, Process, Proxy, Server
 from tests.benchmarks.year.world import FAMILIES, PORT, SERVER, Uplink, World, family
 from tests.support.namespaces import run
+
+#: What an event acts on.
+CLIENT, SERVERS_HOST, NAMES, CLOCK, SERVER_PROCESSES, CLIENT_PROCESSES = (
+    frozenset({what}) for what in ("client's host", "server's host", "names", "clock", "server's processes", "other processes")
+)
 
 
 class Stage:
@@ -39,19 +43,21 @@ class Stage:
 class Event:
     """Something that happens, and what it breaks until it is undone. Everything else must work meanwhile.
 
-    @cvar name: what it is called.
-    @cvar patience: the seconds in which everything must work when it is over.
-    @cvar lasts: whether it lasts for a time; else it is over when it has happened.
-    @cvar longest: the seconds that it may last at the most, after all is known that must be.
+    @ivar name: what it is called.
+    @ivar touches: what it acts on; two events that touch different things may happen at once.
+    @ivar patience: the seconds in which everything must work when it is over.
+    @ivar lasts: whether it lasts for a time; else it is over when it has happened.
+    @ivar longest: the seconds that it may last at the most, after all is known that must be.
     @ivar cut: the server's addresses that the client cannot reach.
     @ivar ill: those of them that do not work at the server itself.
     @ivar stopped: the processes that do not work.
     """
 
-    name: ClassVar[str]
-    patience: ClassVar[float] = 10.0
-    lasts: ClassVar[bool] = True
-    longest: ClassVar[float] = 2.0
+    name: str
+    touches: frozenset[str]
+    patience = 10.0
+    lasts = True
+    longest = 2.0
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -96,6 +102,49 @@ class Event:
         return [address for address in SERVER if version in (None, family(address))]
 
 
+class Two(Event):
+    """Two events at once."""
+
+    name = "two-at-once"
+
+    def __init__(self, stage: Stage, first: Event, second: Event) -> None:
+        super().__init__(stage)
+        self.both = (first, second)
+        # Of the two, for this one.
+        self.lasts = first.lasts or second.lasts
+        self.patience = max(first.patience, second.patience)
+        self.longest = max(first.longest, second.longest)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.both))
+
+    def happen(self) -> None:
+        """See L{Event.happen}."""
+        for event in self.both:
+            event.happen()
+            self.cut = [*self.cut, *event.cut]
+            self.ill = [*self.ill, *event.ill]
+            self.stopped |= event.stopped
+
+    def meanwhile(self) -> None:
+        """See L{Event.meanwhile}."""
+        for event in self.both:
+            event.meanwhile()
+
+    def proofs(self) -> Sequence[Check]:
+        """See L{Event.proofs}."""
+        return [check for event in self.both for check in event.proofs()]
+
+    def undo(self) -> None:
+        """See L{Event.undo}."""
+        for event in reversed(self.both):
+            event.undo()
+
+    def afterwards(self) -> Sequence[Check]:
+        """See L{Event.afterwards}."""
+        return [check for event in self.both for check in event.afterwards()]
+
+
 class _OfFamily(Event):
     """Something that happens to one family."""
 
@@ -116,6 +165,7 @@ class AddressChanges(_OfFamily):
     """The client has another address from now on."""
 
     name, lasts = "address-changes", False
+    touches = CLIENT
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -129,6 +179,7 @@ class AddressGoes(_OfFamily):
     """The client has no address for a time, and perhaps another one then."""
 
     name = "address-goes"
+    touches = CLIENT
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -147,6 +198,7 @@ class RouteMoves(Event):
     """The client's default routes take the other uplink, and what is for the one before is lost."""
 
     name, lasts = "route-moves", False
+    touches = CLIENT
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -162,6 +214,7 @@ class LinkGoesDown(Event):
     """The client's interface is down for a time."""
 
     name = "link-down"
+    touches = CLIENT
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -179,6 +232,7 @@ class InterfaceAnew(Event):
     """The client's interface goes, and another one of its name comes."""
 
     name = "interface-anew"
+    touches = CLIENT
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -195,6 +249,7 @@ class PathLost(Event):
     """A router does not deliver what is for the client, and says so or does not."""
 
     name = "path-lost"
+    touches = CLIENT
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -218,6 +273,7 @@ class ServerAddressGoes(Event):
     """The server's host loses one of its addresses for a time."""
 
     name = "server-address-goes"
+    touches = SERVERS_HOST
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -243,6 +299,7 @@ class NameMoves(ServerAddressGoes):
     """The server's name has another address from now on, and the one before works no more for a time."""
 
     name = "name-moves"
+    touches = SERVERS_HOST | NAMES
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -264,11 +321,20 @@ class NameMoves(ServerAddressGoes):
 class NameFails(Event):
     """The server's name cannot be resolved for a time. All that are there keep its address."""
 
-    name = "name-fails"
+    name, longest = "name-fails", 10.0
+    touches = NAMES
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self.silent = self.random.random() < 0.5
+
+    def detail(self) -> str:
+        """See L{Event.detail}."""
+        return " (after a long time)" if self.silent else " (at once)"
 
     def happen(self) -> None:
         """See L{Event.happen}."""
-        self.world.names.set(None)
+        self.world.names.set(None, self.silent)
 
     def undo(self) -> None:
         """See L{Event.undo}."""
@@ -279,6 +345,7 @@ class ServerInterfaceAnew(Event):
     """The server's interface goes, and another one of its name comes."""
 
     name = "server-interface-anew"
+    touches = SERVERS_HOST
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -294,6 +361,7 @@ class IPv6Goes(Event):
     """A host has no IPv6 for a time."""
 
     name = "ipv6-goes"
+    touches = CLIENT | SERVERS_HOST
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -370,6 +438,7 @@ class ClockSet(Event):
     """The wall clock is set, by an hour at the most."""
 
     name, lasts = "clock-set", False
+    touches = CLOCK
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)

@@ -208,7 +208,10 @@ class Process:
 
 
 class Server(Process):
-    """C{twistd udpecho}, with workers, metrics, a configuration file, and a watchdog."""
+    """C{twistd udpecho}, with workers, metrics, a configuration file, and a watchdog.
+
+    @ivar missed: how many datagrams came while it was not there.
+    """
 
     name, ready, pages = "server", "answering on", SERVER_PAGES
     #: The configuration, as it usually is.
@@ -218,6 +221,7 @@ class Server(Process):
         super().__init__(world.server, workshop, world)
         self.file = workshop.directory / "udpecho.toml"
         self.configure(self.usual)
+        self.missed = 0
         self._keepAlives = 0
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(workshop.directory / "notify"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from tests.benchmarks.year.checks import Check, Needs
-from tests.benchmarks.year.events import Event, Stage
+from tests.benchmarks.year.events import CLIENT_PROCESSES, CLOCK, SERVER_PROCESSES, SERVERS_HOST, Event, Stage
 from tests.benchmarks.year.processes import PROXY_PORT, WORKERS, Process
 from tests.benchmarks.year.world import SERVER
 
@@ -19,6 +19,7 @@ _nothing = Needs(frozenset())
 class _Reload(Event):
     """SIGHUP, after a change of the server's configuration file."""
 
+    touches = SERVER_PROCESSES
     #: The new file; C{None} if there is none.
     file: str | None
     #: What the server logs about it.
@@ -83,6 +84,7 @@ class KillWorker(Event):
     """A worker is killed."""
 
     name, lasts = "kill-worker", False
+    touches = SERVER_PROCESSES
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -154,6 +156,7 @@ class StopServer(_Pause):
     """The parent of the workers stands still: they answer."""
 
     name = "stop-server"
+    touches = SERVER_PROCESSES
 
     def pids(self) -> list[int]:
         """See L{_Pause.pids}."""
@@ -165,6 +168,7 @@ class Suspend(_Pause):
     """All processes stand still, as on a laptop that is closed; the wall clock may be another afterwards."""
 
     name = "suspend"
+    touches = SERVER_PROCESSES | CLIENT_PROCESSES | CLOCK
 
     def undo(self) -> None:
         """See L{Event.undo}."""
@@ -193,6 +197,7 @@ class StopClient(_Pause):
     """The probe, the proxy or the application stands still."""
 
     name = "stop-client"
+    touches = CLIENT_PROCESSES
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -212,6 +217,7 @@ class Descriptors(_OfProcess):
     """A process can open no file and no socket for a time."""
 
     name = "descriptors"
+    touches = SERVER_PROCESSES | CLIENT_PROCESSES
 
     def happen(self) -> None:
         """See L{Event.happen}."""
@@ -285,16 +291,19 @@ class ServerRestarts(Event):
     """The server is restarted, as for a new version: its port is closed for a time."""
 
     name = "server-restarts"
+    touches = SERVER_PROCESSES | SERVERS_HOST
 
     def happen(self) -> None:
         """See L{Event.happen}."""
         self.stage.server.stop()
+        self.before = self.world.withoutSocket()
         self.stopped = frozenset({"server", "worker"})
         self.cut = SERVER
 
     def undo(self) -> None:
         """See L{Event.undo}."""
         self.stage.server.start()
+        self.stage.server.missed += self.world.withoutSocket() - self.before
 
 
 UPSETS: tuple[type[Event], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from tests.support.wall_clock import WallClock
 NAME, PORT = "echo.test", 1234
 #: The addresses of the server.
 SERVER = ("198.18.3.1", "198.18.3.2", "fd00:3::1", "fd00:3::2")
+#: An address that nothing comes back from.
+SILENT = "198.18.9.9"
 FAMILIES = (4, 6)
 #: Bytes of the disk with the logs: more than those of a day.
 _diskSize = 32 * 2**20
@@ -79,7 +82,8 @@ class Uplink:
 
 
 class Names:
-    """The names that there are, in C{/etc/hosts} as the processes see it; no name server answers.
+    """The names that there are, in C{/etc/hosts} as the processes see it. What is not there is asked of a name server that does
+    not exist: its host says so at once, or is silent.
 
     @ivar last: the address that L{NAME} has, or had before it had none.
     """
@@ -88,20 +92,27 @@ class Names:
         """@raise Missing: if this cannot be."""
         self._file = directory / "hosts"
         self._file.write_text("")
-        servers = directory / "resolv.conf"
-        servers.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        for file, path in ((self._file, "/etc/hosts"), (servers, "/etc/resolv.conf")):
+        self._servers = directory / "resolv.conf"
+        self._servers.write_text("")
+        for file, path in ((self._file, "/etc/hosts"), (self._servers, "/etc/resolv.conf")):
             if os.path.exists(path):
                 mount("--bind", str(file), path)
         self.last = SERVER[1]
 
-    def set(self, address: str | None) -> None:
-        """Give L{NAME} an address, or none."""
+    def set(self, address: str | None, silent: bool = False) -> None:
+        """Give L{NAME} an address, or none.
+
+        @param silent: whether who asks for what there is not waits for long.
+        """
         self.last = address or self.last
         line = "" if address is None else f"{address} {NAME}"
-        # At once and of one length: whoever reads it meanwhile finds the one or the other.
-        with open(self._file, "r+b", buffering=0) as file:
-            file.write(f"127.0.0.1 localhost\n::1 localhost\n{line:<60}\n".encode())
+        for path, text in (
+            (self._servers, f"nameserver {SILENT if silent else '127.0.0.1'}"),
+            (self._file, f"127.0.0.1 localhost\n::1 localhost\n{line}"),
+        ):
+            # At once and of one length: whoever reads it meanwhile finds the one or the other.
+            with open(path, "r+b", buffering=0) as file:
+                file.write(f"{text:<100}\n".encode())
 
 
 class Disk:
@@ -139,6 +150,7 @@ class World:
         # The first address of a network takes the others with it otherwise.
         self.server.configure("net.ipv4.conf.all.promote_secondaries=1")
         self.router.configure("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        self.router.ip(f"route add blackhole {SILENT}")
         for host in (self.client, self.router, self.server):
             host.ip("link set lo up")
         self.uplinks = [Uplink(self.client, self.router, f"eth{i}", i + 1) for i in range(2)]
@@ -215,6 +227,19 @@ class World:
     def drop(self, address: str) -> None:
         """Take it away."""
         self.server.ip(f"address delete {_withPrefix(address)} dev eth0")
+
+    def withoutSocket(self) -> int:
+        """@return: how many datagrams came to ports of the server's host at which there was no socket."""
+
+        def read() -> int:
+            # Of the thread that asks: the process may be in another network.
+            directory = Path("/proc/thread-self/net")
+            lines = (directory / "snmp").read_text().splitlines()
+            names, numbers = (line.split() for line in lines if line.startswith("Udp:"))
+            six = re.search(r"^Udp6NoPorts\s+(\d+)$", (directory / "snmp6").read_text(), re.MULTILINE)
+            return int(numbers[names.index("NoPorts")]) + (0 if six is None else int(six[1]))
+
+        return self.server.call(read)
 
 
 def mount(*arguments: str) -> None:
