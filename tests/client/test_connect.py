@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import resource
 import socket
 from typing import Any
 
@@ -37,6 +38,21 @@ PEER = ("192.0.2.7", 7)
 
 class ResolutionTests:
     """Names are resolved inside the deadline."""
+
+    def test_noDescriptorsLeft(self, runOnce: Run) -> None:
+        """A look-up for which no descriptor is left fails at once, with that reason, and nothing is logged."""
+
+        async def test(reactor: Any) -> None:
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            try:
+                with pytest.raises(EchoError, match=r"^cannot look up localhost: Too many open files$") as caught:
+                    await connect(reactor, "localhost", 7)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert (type(caught.value), caught.value.errno) == (EchoError, errno.EMFILE)
+
+        runOnce(test)
 
     def test_timeout(self) -> None:
         """A resolver that never answers fails the call at its deadline; a later answer is ignored."""

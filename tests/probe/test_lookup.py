@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,7 +93,7 @@ class LookupTests:
         work = defer.Deferred.fromCoroutine(addressesOf(clock, "there:7"))
         assert isinstance(work.result.value, error.DNSLookupError)  # type: ignore[attr-defined]
         work.addErrback(lambda _: None)
-        monkeypatch.setattr(socket, "socket", refuse)
+        monkeypatch.setattr(os, "pipe", refuse)
         work = defer.Deferred.fromCoroutine(addressesOf(clock, "there:7"))
         reason = work.result.value  # type: ignore[attr-defined]
         work.addErrback(lambda _: None)

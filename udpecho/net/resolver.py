@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
-from udpecho.errors import ResponseTimeout
+from udpecho.errors import EchoError, ResponseTimeout
 from udpecho.net.monotonic import useMonotonicTime
 
 
@@ -77,7 +78,8 @@ def resolve(
     @param timeout: the deadline, in seconds from now.
     @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
     @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
-        C{ValueError} for an IP address of another type, or with L{ResponseTimeout} at the deadline. May be cancelled.
+        C{ValueError} for an IP address of another type, with L{EchoError} if no descriptor is left for the look-up, or with
+        L{ResponseTimeout} at the deadline. May be cancelled.
     """
     useMonotonicTime(reactor)
     try:
@@ -86,8 +88,10 @@ def resolve(
             if addressTypes is not None and (IPv6Address if ":" in host else IPv4Address) not in addressTypes:
                 raise ValueError(f"{host} cannot be reached from the local address: it is not of the same family")
             return defer.succeed([address])
+        # First: what comes next may import a codec.
+        _checkDescriptors(host)
         _checkName(host)
-    except (error.DNSLookupError, ValueError):
+    except (error.DNSLookupError, EchoError, ValueError):
         return defer.fail()
 
     resolver = IReactorPluggableNameResolver(reactor).nameResolver
@@ -120,3 +124,16 @@ def _checkName(host: str) -> None:
             raise UnicodeError("empty, or with a NUL in it")
     except UnicodeError as e:
         raise error.DNSLookupError(f"{host!r} cannot be the name of a host: {e}") from None
+
+
+def _checkDescriptors(host: str) -> None:
+    """Refuse a look-up for which no descriptor is left: for C{getaddrinfo} the name does not exist then, or it fails in a way
+    that Twisted's resolver does not report.
+
+    @raise EchoError: with the reason.
+    """
+    try:
+        for descriptor in os.pipe():
+            os.close(descriptor)
+    except OSError as e:
+        raise EchoError(f"cannot look up {host}: {os.strerror(e.errno or 0)}", e.errno) from None

@@ -243,7 +243,7 @@ class ProbeService(Service):
 
     def _isRepeated(self, reason: BaseException | None) -> bool:
         """Whether the log has had this lately, for another target."""
-        if not isinstance(reason, OSError) or reason.errno not in EXHAUSTED:
+        if getattr(reason, "errno", None) not in EXHAUSTED:
             return False
         now, before = float(self._reactor.seconds()), self._exhaustedAt
         if before is not None and now - before < _quiet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -105,12 +104,7 @@ async def addressesOf(reactor: Reactor, text: str, family: int | None = None) ->
     if found is not None and family is not None and (6 if ":" in found.host else 4) != family:
         raise ValueError(f"{text} must be an IPv{family} address, got {host}")
     types: Sequence[type[IAddress]] | None = None if family is None else [IPv6Address if family == 6 else IPv4Address]
-    try:
-        return await resolve(reactor, host, port, LOOKUP_TIMEOUT, types)
-    except error.DNSLookupError:
-        # Without descriptors every lookup fails like that of a wrong name.
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
-        raise
+    return await resolve(reactor, host, port, LOOKUP_TIMEOUT, types)
 
 
 async def findTarget(reactor: Reactor, text: str, family: int | None = None) -> Target:
@@ -122,6 +116,6 @@ async def findTarget(reactor: Reactor, text: str, family: int | None = None) -> 
     @raise ValueError: if the text is not an address, or one of the other family.
     @raise error.DNSLookupError: if the name has no address.
     @raise ResponseTimeout: after L{LOOKUP_TIMEOUT}.
-    @raise OSError: if there is no descriptor left.
+    @raise EchoError: if there is no descriptor left.
     """
     return Target(text, (await addressesOf(reactor, text, family))[0], family)
