@@ -34,8 +34,6 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.server.service import EchoService
 from udpecho.testing.memory_network import MemoryNetwork
 
-pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
-
 
 def echoed(address: tuple[str, int], payload: bytes = b"hello", times: int = 1) -> None:
     """Send a datagram some times, and wait for as many replies."""
