@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
 
-from tests.support.running import Recorder, Run, hasIPv6, sleep, unusedPort
+from tests.support.running import PATIENCE, Recorder, Run, hasIPv6, sleep, unusedPort
 from udpecho.addresses import DatagramAddress
 from udpecho.daemon.health import AGE, SelfEcho, target
+from udpecho.daemon.states import failures
 from udpecho.guard.guard import Guard
 from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
@@ -103,6 +105,55 @@ class SelfEchoTests:
             (reason,) = (await SelfEcho(reactor, lambda: service.addresses, timeout=0.5).check()).values()
             assert reason is not None
             assert service.counters.dropped == {"not_allowed": service.counters.received}
+            await service.stopService()
+
+        runOnce(check)
+
+    def test_lost(self, runOnce: Run) -> None:
+        """A datagram that is lost is sent again before the timeout."""
+
+        class Second(Echoing):
+            def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+                if self.datagrams:
+                    super().datagramReceived(datagram, addr)
+                else:
+                    self.datagrams.append((datagram, addr))
+
+        async def check(reactor: Any) -> None:
+            server = Second()
+            port: Any = listen(reactor, 0, server)
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", port.getHost().port)], timeout=PATIENCE)
+            assert list((await health.check()).values()) == [None]
+            assert len({payload for payload, _ in server.datagrams}) == 1
+            await port.stopListening()
+
+        runOnce(check)
+
+    def test_late(self, run: Run) -> None:
+        """If this process itself was kept waiting for longer than the timeout, that is not taken for the server's fault."""
+
+        async def check(reactor: Any) -> None:
+            port: Any = listen(reactor, 0, EchoServer())
+            health = SelfEcho(reactor, lambda: [at("127.0.0.1", port.getHost().port)], timeout=0.2)
+            checking = health.check()
+            # The reactor is busy, and finds the timeout before it reads.
+            time.sleep(0.6)
+            assert list((await checking).values()) == [None]
+            await port.stopListening()
+
+        run(check)
+
+    def test_refused(self, runOnce: Run) -> None:
+        """With the service's watches, a drop by decision is told apart, and for the address alone at which it happens."""
+
+        async def check(reactor: Any) -> None:
+            guard = Guard(GuardPolicy(allow=parseNetwork("127.0.0.1")))
+            service = EchoService(reactor, 0, ["127.0.0.1", "127.0.0.2"], guard=guard)
+            service.startService()
+            health = SelfEcho(reactor, lambda: service.addresses, watches=lambda: service.watches)
+            found = await health.check()
+            assert list(found.values()) == [None, "ok (refused by --allow)"]
+            assert failures(found) == {}
             await service.stopService()
 
         runOnce(check)

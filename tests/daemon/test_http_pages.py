@@ -7,136 +7,26 @@ import gc
 import gzip
 import os
 import re
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet import defer, error
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet import defer
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
-from twisted.python.failure import Failure
-from twisted.web.resource import Resource
 
 from tests.conftest import CaughtErrors
+from tests.support.pages import ENDPOINT, Pages, serving, until
 from tests.support.running import Recorder, Run, sleep
 from udpecho.addresses import DatagramAddress
-from udpecho.daemon import http_pages
 from udpecho.daemon.health import SelfEcho
-from udpecho.daemon.http_pages import CONNECTIONS, REQUEST_TIMEOUT, REQUESTS, MetricsService
+from udpecho.daemon.http_pages import MetricsService
 from udpecho.daemon.start_errors import CannotServeMetrics
-from udpecho.daemon.states import Health
 from udpecho.net.open import listen
 from udpecho.parsing import parseEndpoint
 from udpecho.server.counters import Counters
-from udpecho.server.metrics import EchoCollector, makeRegistry
+from udpecho.server.metrics import makeRegistry
 from udpecho.server.service import EchoService
-
-ENDPOINT = "tcp:0:interface=127.0.0.1"
-
-
-class Client(Protocol):
-    """Keeps the received data.
-
-    @ivar received: all of it.
-    @ivar lost: fires when the connection is closed, with all of it.
-    """
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.lost: defer.Deferred[bytes] = defer.Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback(self.received)
-
-
-class Pages:
-    """The pages on a reactor.
-
-    @ivar counters: the counters on the page.
-    @ivar service: the service.
-    """
-
-    def __init__(self, reactor: Any, health: Health | None = None, description: str = ENDPOINT) -> None:
-        self.reactor = reactor
-        self.counters = Counters()
-        # Without the metrics of the process, which differ from one request to the next.
-        registry = CollectorRegistry(auto_describe=True)
-        registry.register(EchoCollector(self.counters))
-        self.service = MetricsService(reactor, description, registry, health or (lambda: defer.succeed({"here": None})))
-        self.service.startService()
-
-    async def client(self) -> Any:
-        """Connect a client."""
-        address: Any = self.service.address
-        if hasattr(address, "port"):
-            endpoint: Any = TCP4ClientEndpoint(self.reactor, address.host, address.port)
-        else:
-            endpoint = UNIXClientEndpoint(self.reactor, os.fsdecode(address.name))
-        return await connectProtocol(endpoint, Client())
-
-    async def exchange(self, request: bytes) -> bytes:
-        """Connect, write, and wait until the server has closed the connection.
-
-        @return: all that it wrote.
-        """
-        client = await self.client()
-        client.transport.write(request)
-        response: bytes = await client.lost
-        return response
-
-    async def get(self, path: str, method: str = "GET", *headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Request a page.
-
-        @return: status, headers with names in lower case, and body.
-        """
-        lines = [f"{method} {path} HTTP/1.1", "Host: here", "Connection: close", *headers, "", ""]
-        return parsed(await self.exchange("\r\n".join(lines).encode()))
-
-
-def parsed(response: bytes) -> tuple[int, dict[str, str], bytes]:
-    """@return: status, headers and body of a response."""
-    head, _, body = response.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    if headers.get("transfer-encoding") == "chunked":
-        chunks = b""
-        while body:
-            size, _, rest = body.partition(b"\r\n")
-            chunks, body = chunks + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-        body = chunks
-    return int(status.split()[1]), headers, body
-
-
-async def until(reactor: Any, condition: Callable[[], bool]) -> None:
-    """Run the reactor until a condition holds; the timeout of the run ends it."""
-    while not condition():
-        await sleep(reactor, 0.005)
-
-
-def serving(
-    run: Run,
-    work: Callable[[Pages], Coroutine[Any, Any, None]],
-    health: Health | None = None,
-    description: str = ENDPOINT,
-) -> None:
-    """Run a coroutine function with the pages, and stop these."""
-
-    async def serve(reactor: Any) -> None:
-        pages = Pages(reactor, health, description)
-        try:
-            await work(pages)
-        finally:
-            await pages.service.stopService()
-
-    run(serve)
 
 
 class ParseEndpointTests:
@@ -428,92 +318,3 @@ class ServiceTests:
             assert len(reactor.getDelayedCalls()) == 1
 
         runOnce(check)
-
-
-class HostileTests:
-    """Hostile clients cost little."""
-
-    @pytest.mark.parametrize(
-        ("request_", "status"),
-        [
-            (b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n" + b"x" * 1000, 413),
-            (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 413),
-            (b"GET /metrics HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 413),
-            (b"GET /metrics HTTP/1.1\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(100)) + b"\r\n", 400),
-            (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 400),
-            (b"GET /metrics HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-            (b"nonsense\r\n\r\n", 400),
-        ],
-    )
-    def test_refused(self, request_: bytes, status: int, runOnce: Run) -> None:
-        """A request that is too long, has a body, or is not HTTP is refused, and the connection closed."""
-
-        async def work(pages: Pages) -> None:
-            response = await pages.exchange(request_)
-            assert [line.split()[1] for line in response.split(b"\r\n") if line.startswith(b"HTTP/")] == [b"%d" % status]
-
-        serving(runOnce, work)
-
-    def test_tooMany(self, runOnce: Run) -> None:
-        """The first request over the limit in a second has 429, and its connection is closed."""
-
-        async def work(pages: Pages) -> None:
-            response = await pages.exchange(b"HEAD /nowhere HTTP/1.1\r\n\r\n" * (2 * REQUESTS))
-            assert response.count(b"HTTP/1.1 404 ") >= REQUESTS
-            assert response.count(b"HTTP/1.1 429 ") == 1
-            assert response.endswith(b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-
-        serving(runOnce, work)
-
-    def test_tooManyConnections(self, runOnce: Run) -> None:
-        """A connection over the limit is served: it replaces the oldest."""
-
-        async def work(pages: Pages) -> None:
-            idle = [await pages.client() for _ in range(CONNECTIONS + 5)]
-            status, _, _ = await pages.get("/-/healthy")
-            assert status == 200
-            for client in idle[:5]:
-                await client.lost
-            assert len(pages.service._site._open) <= CONNECTIONS
-            assert [client.lost.called for client in idle[-CONNECTIONS + 1 :]] == [False] * (CONNECTIONS - 1)
-            for client in idle[-CONNECTIONS + 1 :]:
-                client.transport.abortConnection()
-
-        serving(runOnce, work)
-
-    def test_slow(self) -> None:
-        """A request that arrives byte by byte must be complete in time; an idle connection is closed too."""
-        clock = Clock()
-        site = http_pages._Site(Resource(), clock)
-        transports = []
-        for request in (b"GET /metrics HTTP/1.1\r\nHeader: " + b"x" * 1000, b""):
-            transport = Transport()
-            transports.append((transport, request))
-            channel = site.buildProtocol(None)
-            channel.makeConnection(transport)
-            transport.channel = channel
-        for second in range(REQUEST_TIMEOUT - 1):
-            clock.advance(1)
-            for transport, request in transports:
-                transport.channel.dataReceived(request[second : second + 1])
-        assert [transport.aborting for transport, _ in transports] == [False, False]
-        clock.advance(1)
-        assert [transport.aborting for transport, _ in transports] == [True, True]
-        for transport, _ in transports:
-            transport.channel.connectionLost(Failure(error.ConnectionAborted()))
-        assert not clock.getDelayedCalls()
-        assert not site._open
-
-
-class Transport(StringTransport):
-    """A connection that can be aborted.
-
-    @ivar aborting: whether it was.
-    @ivar channel: its protocol.
-    """
-
-    aborting = False
-    channel: Any = None
-
-    def abortConnection(self) -> None:
-        self.aborting = True

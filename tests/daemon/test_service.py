@@ -31,10 +31,9 @@ from udpecho.daemon.probe_tap import Options as ProbeOptions
 from udpecho.daemon.server_tap import Options as ServerOptions
 from udpecho.daemon.service import Daemon
 from udpecho.daemon.states import failures
+from udpecho.server.listeners import SilentWorker
 from udpecho.server.service import EchoService
 from udpecho.testing.memory_network import MemoryNetwork
-
-pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
 
 
 def echoed(address: tuple[str, int], payload: bytes = b"hello", times: int = 1) -> None:
@@ -430,6 +429,52 @@ class HealthTests:
         daemon.check().addCallback(found.append)
         network.advance(2)
         assert found == [{"192.0.2.1:7": "the server drops the datagram: send_failed"}]
+        daemon.stopService()
+
+    @pytest.mark.parametrize(
+        ("serving", "silent", "healthy", "ready"),
+        [
+            (True, [], {"192.0.2.1:7": None}, {"192.0.2.1:7": None}),
+            (False, [], {"192.0.2.1:7": "ok (starting)"}, {"192.0.2.1:7": "starting"}),
+            (
+                False,
+                [SilentWorker(1, "starting", True)],
+                {"192.0.2.1:7": "ok (starting)", "worker 1": "ok (starting)"},
+                {"192.0.2.1:7": "starting", "worker 1": "starting"},
+            ),
+            (
+                True,
+                [SilentWorker(2, "starting", True)],
+                {"192.0.2.1:7": None, "worker 2": "ok (starting)"},
+                {"192.0.2.1:7": None, "worker 2": "starting"},
+            ),
+            (
+                True,
+                [SilentWorker(2, "has not answered for 4 s", False)],
+                {"192.0.2.1:7": None, "worker 2": "has not answered for 4 s"},
+                {"192.0.2.1:7": None, "worker 2": "has not answered for 4 s"},
+            ),
+        ],
+    )
+    def test_states(
+        self,
+        serving: bool,
+        silent: list[SilentWorker],
+        healthy: dict[str, str | None],
+        ready: dict[str, str | None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What is being started is healthy, and not ready; in all else the two are the same."""
+        network, daemon = self.start(Silent(None), {})
+        monkeypatch.setattr(daemon.echo, "_isServing", serving)
+        monkeypatch.setattr(daemon.echo, "silentWorkers", lambda: silent)
+        for check, wanted in ((daemon.check, healthy), (daemon.checkReady, ready)):
+            found: list[dict[str, str | None]] = []
+            check().addCallback(found.append)
+            network.advance(2)
+            assert found == [wanted]
+            fails = any(reason is not None and not reason.startswith("ok") for reason in wanted.values())
+            assert bool(failures(found[0])) == fails
         daemon.stopService()
 
     def test_notListening(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -19,9 +22,7 @@ import pytest
 from tests.support.guards import needsSharing, tool
 from tests.support.pages import fetch, unusedTCPPort, values
 from tests.support.processes import Processes, Server, children, eventually, isRunning
-from tests.support.running import PATIENCE, unusedPort
-
-pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
+from tests.support.running import PATIENCE, udpSocket, unusedPort
 
 #: As one process, and as several.
 _workers = pytest.mark.parametrize(
@@ -236,3 +237,68 @@ class HungWorkerTests:
         assert children(server.process.pid) == before
         server.stop()
         assert "has not answered" not in server.process.stdout
+
+
+class Connection:
+    """A connection to the pages that stays open."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self.get("/metrics")
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Request a page, and return its status and its text."""
+        self._connection.request("GET", path)
+        response = self._connection.getresponse()
+        return response.status, response.read().decode()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux changes the limits of another process")
+class DescriptorTests:
+    """A server that runs out of file descriptors."""
+
+    def test_exhausted(self, processes: Processes) -> None:
+        """The pages say so, and the log does, once; the server echoes meanwhile. When there are some again, all is well."""
+        server, pages = start(processes, "--interface", "127.0.0.1")
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        with contextlib.closing(Connection(pages)) as connection, udpSocket() as sock:
+            assert connection.get("/-/healthy")[0] == 200
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (5, limits[1]))
+            waiting = [socket.create_connection(("127.0.0.1", pages)) for _ in range(20)]
+            server.process.until("this process has no file descriptor left: ")
+            for path in ("/-/healthy", "/-/ready"):
+                wanted = 503, lines(server, "not checked: this process has no file descriptor left")
+                eventually(lambda path=path, wanted=wanted: connection.get(path) == wanted, "it is not checked")  # type: ignore[misc]
+            assert connection.get("/metrics")[0] == 200
+            sock.sendto(b"hello", server.addresses[0])
+            assert sock.recv(100) == b"hello"
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+            for one in waiting:
+                one.close()
+            eventually(lambda: fetch(pages, "/-/healthy")[0] == 200, "it works again")
+        server.process.until("there are file descriptors again: the pages are served$")
+        assert [line.partition(": ")[0] for line in server.log() if "descriptor" in line] == [
+            "this process has no file descriptor left",
+            "there are file descriptors again",
+        ]
+        server.stop()
+
+    def test_last(self, processes: Processes) -> None:
+        """With the last descriptor a new client gets to know what is wrong."""
+        server, pages = start(processes, "--interface", "127.0.0.1")
+        assert fetch(pages, "/-/healthy")[0] == 200
+        pid = server.process.pid
+        _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = [int(number) for number in os.listdir(f"/proc/{pid}/fd")]
+        # All that are free now stay free.
+        free = max(used) + 1 - len(used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(used) + 1, most))
+        with contextlib.ExitStack() as stack:
+            for _ in range(free):
+                stack.enter_context(contextlib.closing(Connection(pages)))
+            wanted = 503, lines(server, "not checked: this process has no file descriptor left")
+            eventually(lambda: fetch(pages, "/-/healthy") == wanted, "it is not checked")
+        server.stop()

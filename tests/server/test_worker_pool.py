@@ -5,127 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet import error
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from tests.support.guards import needsSharing
 from tests.support.running import udpSocket
 from tests.support.server import Lines
+from tests.support.workers import FakeProcess, Pool, ProcessClock
 from udpecho.guard.policy import GuardPolicy
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.worker_listeners import WorkerListeners
-from udpecho.server.worker_messages import SentDatagramLog, decode, encode
-from udpecho.server.worker_pool import WorkerPool
+from udpecho.server.worker_messages import SentDatagramLog, decode
 
 pytestmark = needsSharing
 
 PEER = ["192.0.2.7", 4321, 0]
-
-
-class FakeProcess:
-    """A fake process, from the parent's side.
-
-    @ivar received: what the parent has written to it.
-    @ivar inputEnded: whether its input is closed.
-    @ivar killed: whether it was killed.
-    """
-
-    pid = 1
-
-    def __init__(self, protocol: Any, arguments: list[str], childFDs: dict[int, Any]) -> None:
-        self.protocol = protocol
-        self.arguments = arguments
-        self.childFDs = childFDs
-        self.received = b""
-        self.inputEnded = False
-        self.killed = False
-
-    def writeToChild(self, descriptor: int, data: bytes) -> None:
-        assert descriptor == 0
-        self.received += data
-
-    def closeStdin(self) -> None:
-        self.inputEnded = True
-
-    def signalProcess(self, name: str) -> None:
-        assert name == "KILL"
-        self.killed = True
-
-    def send(self, kind: str, value: object = True) -> None:
-        """Send the parent a message."""
-        self.protocol.childDataReceived(1, encode(kind, value))
-
-    def end(self, status: int | None = 0, number: int | None = None) -> None:
-        """Be over, with an exit status or by a signal."""
-        reason = error.ProcessTerminated(status, number) if status or number else error.ProcessDone(0)
-        self.protocol.processEnded(Failure(reason))
-
-
-@implementer(IReactorProcess)
-class ProcessClock(Clock):
-    """A clock that starts fake processes.
-
-    @ivar started: the processes.
-    @ivar refusals: what the next attempts to start one raise.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[FakeProcess] = []
-        self.refusals: list[OSError] = []
-
-    def spawnProcess(
-        self,
-        processProtocol: Any,
-        executable: Any,
-        args: Any,
-        env: Any = None,
-        path: Any = None,
-        uid: Any = None,
-        gid: Any = None,
-        usePTY: bool = False,
-        childFDs: Any = None,
-    ) -> Any:
-        """Start one."""
-        if self.refusals:
-            raise self.refusals.pop(0)
-        process = FakeProcess(processProtocol, args, childFDs)
-        self.started.append(process)
-        processProtocol.makeConnection(process)
-        return process
-
-
-class Pool:
-    """A pool of workers with fake processes."""
-
-    def __init__(self, sockets: list[list[socket.socket]], rate: int | None = 10) -> None:
-        self.clock = ProcessClock()
-        self.sockets = [sock for own in sockets for sock in own]
-        for sock in self.sockets:
-            sock.setblocking(False)
-        self.log = DatagramLog(rate, self.clock)
-        options = ServiceOptions(maxPayload=5, logDatagrams=rate)
-        settings = toWorkerSettings(options, GuardPolicy())
-        self.pool = WorkerPool(self.clock, sockets, self.log, settings)
-        self.ready: list[None] = []
-        self.pool.start().addCallback(self.ready.append)
-
-    @property
-    def newest(self) -> FakeProcess:
-        """The process that was started last."""
-        return self.clock.started[-1]
 
 
 @pytest.fixture

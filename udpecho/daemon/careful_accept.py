@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
@@ -29,14 +28,12 @@ class CarefulAccept:
     connection with it, so that somebody can ask what is wrong.
     """
 
-    def __init__(self, reactor: Reactor, port: Any, makeRoom: Callable[[], object]) -> None:
+    def __init__(self, reactor: Reactor, port: Any) -> None:
         """@param reactor: an C{IReactorTime} provider.
         @param port: a stock port for streams; any other is left as it is.
-        @param makeRoom: closes the connection that can be spared, if there is one.
         """
         self._reactor = reactor
         self._port = port
-        self._makeRoom = makeRoom
         self._reserve: socket.socket | None = None
         self._warned: float | None = None
         self._exhausted = False
@@ -47,38 +44,39 @@ class CarefulAccept:
             self._reserve = self._open()
 
     def close(self) -> None:
-        """The port is closed."""
+        """The port is not read any more."""
+        self._accept = None
         self._resuming.cancel()
         self._release()
 
     def refill(self) -> None:
         """A connection was closed: its descriptor may take the place of the reserve."""
-        if self._reserve is None and self._accept is not None and self._port.connected:
+        if self._reserve is None and self._accept is not None:
             self._reserve = self._open()
 
     def _doRead(self) -> None:
-        for _ in range(_atOnce):
-            accepted = self._port.sessionno
-            self._acceptOne()
-            if self._port.sessionno == accepted:
-                return
-
-    def _acceptOne(self) -> None:
+        port = self._port
+        # There may be no descriptor for a second one.
+        port.numberAccepts = 1
         self.refill()
-        left = self._isOneLeft()
-        if left and self._exhausted:
+        if not self._isOneLeft():
+            self._useLast()
+            return
+        if self._exhausted:
             self._exhausted = False
             _log.info("there are file descriptors again: the pages are served")
-        elif not left:
-            self._warn()
-            self._release()
-            left = self._isOneLeft()
-        if left:
-            # There may be no descriptor for a second one.
-            self._port.numberAccepts = 1
+        for _ in range(_atOnce):
+            accepted = port.sessionno
+            self._accept()
+            if port.sessionno == accepted or not self._isOneLeft():
+                return
+
+    def _useLast(self) -> None:
+        self._warn()
+        self._release()
+        if self._isOneLeft():
             self._accept()
         else:
-            self._makeRoom()
             self._port.stopReading()
             self._resuming.schedule(_pause)
 
@@ -105,10 +103,10 @@ class CarefulAccept:
             reserve.close()
 
     def _warn(self) -> None:
-        self._exhausted = True
         now = self._reactor.seconds()
         if self._warned is None or not 0 <= now - self._warned < _warningInterval:
             self._warned = now
+            self._exhausted = True
             _log.warn(
                 "this process has no file descriptor left: the pages are served to one client at a time, or to none;"
                 " raise its limit (ulimit -n, or LimitNOFILE= in systemd's unit)"

@@ -44,6 +44,8 @@ _decisions = {
     "too_large": "longer than --max-payload",
 }
 _noDescriptor = frozenset({errno.EMFILE, errno.ENFILE})
+# The address is gone, or the interface of its scope is.
+_addressMissing = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV})
 _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -115,8 +117,8 @@ class SelfEcho:
             # From the address itself: else a datagram to an address that this machine has lost goes to another.
             client = await connect(self._reactor, host, address.port, self._timeout, bindAddress=(host, 0))
         except error.CannotListenError as e:
-            if getattr(e.socketError, "errno", None) != errno.EADDRNOTAVAIL:
-                return str(e)
+            if getattr(e.socketError, "errno", None) not in _addressMissing:
+                return f"not checked: cannot send from {host}: {e.socketError}"
             if address.host in _loopbackOf:
                 # A wildcard address can be bound before the machine has an address of its family.
                 return Works(f"ok (not checked: this machine has no {host})")

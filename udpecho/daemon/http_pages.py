@@ -146,7 +146,7 @@ class MetricsService(Service):
 
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
-        self._accepting = CarefulAccept(self._reactor, port, self._site.abortOldest)
+        self._accepting = CarefulAccept(self._reactor, port)
         self._site.onClosed = self._accepting.refill
         _log.info("metrics on {address}", address=_addressText(port.getHost()))
 
@@ -275,8 +275,8 @@ class _Site(server.Site):
         return not limit.refuse((1,), self._now())
 
     def connectionOpened(self, channel: _Channel) -> None:
-        while len(self._open) >= min(CONNECTIONS, fileLimit() // 4 or 1):
-            self.abortOldest()
+        while len(self._open) >= max(1, min(CONNECTIONS, fileLimit() // 4)):
+            self._abortOldest()
         self._open[channel] = None
 
     def connectionClosed(self, channel: _Channel) -> None:
@@ -287,15 +287,13 @@ class _Site(server.Site):
     def abortAll(self) -> defer.Deferred[None]:
         """@return: fires when all connections are aborted and closed."""
         while self._open:
-            self.abortOldest()
+            self._abortOldest()
         return defer.gatherResults([channel.closed for channel in self._aborting]).addCallback(lambda _: None)
 
-    def abortOldest(self) -> None:
+    def _abortOldest(self) -> None:
         """Abort the oldest connection, of those that wait for no response if there are any."""
         waitsForNothing = (channel for channel in self._open if not channel._handlingRequest)
-        oldest = next(waitsForNothing, None) or next(iter(self._open), None)
-        if oldest is None:
-            return
+        oldest = next(waitsForNothing, None) or next(iter(self._open))
         del self._open[oldest]
         self._aborting.add(oldest)
         oldest.transport.abortConnection()

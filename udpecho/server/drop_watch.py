@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 # The source port, 0 if nothing is to be found; the size; the index of the reason from 1, 0 if it was not found; the source's
 # host; the first bytes of the payload.
-_layout = struct.Struct("=HHB3x16s8s")
+_format = "=HHB3x16s8s"
 _portAt, _reasonAt = 0, 4
 
 #: Bytes of memory of one L{DropWatch}.
-WATCH_SIZE = _layout.size
+WATCH_SIZE = struct.calcsize(_format)
 
 
 class DropWatch:
@@ -35,7 +35,7 @@ class DropWatch:
 
     def expect(self, host: str, port: int, payload: bytes) -> None:
         """Look for a datagram from now on, in place of the one before."""
-        self._cells[:] = _layout.pack(0, len(payload), 0, _hostBytes(_hostNumber(host)), payload)
+        self._cells[:] = struct.pack(_format, 0, len(payload), 0, _hostBytes(_hostNumber(host)), payload)
         # The port comes last: who reads it finds the rest complete.
         struct.pack_into("=H", self._cells, _portAt, port)
 
@@ -79,7 +79,7 @@ class DropWatch:
         return port
 
     def _compare(self, payload: bytes, host: int, reason: str) -> None:
-        _, size, _, wantedHost, wanted = _layout.unpack(self._cells)
+        _, size, _, wantedHost, wanted = struct.unpack(_format, self._cells)
         if len(payload) == size and payload[:8].ljust(8, b"\0") == wanted and _hostBytes(host) == wantedHost:
             self._cells[_reasonAt] = 1 + DROP_REASONS.index(reason)
 
