@@ -11,6 +11,7 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
 from udpecho.parsing import checkFamily, optionValue, parseAddress
@@ -59,6 +60,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     from twisted.internet import reactor
 
+    preload(options)
     running: Any = reactor
     removePassed(os.environ)
     metrics = None

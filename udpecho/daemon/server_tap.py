@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.preload import preload
 from udpecho.daemon.service import Daemon
 from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
@@ -66,6 +67,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     from twisted.internet import reactor
 
+    preload(options)
     running: Any = reactor
     removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
