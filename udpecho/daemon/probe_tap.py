@@ -11,6 +11,7 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.paths import endpointLater
 from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
@@ -78,5 +79,6 @@ def makeService(options: Options) -> IService:
         metrics=metrics,
         resolveInterval=options["resolve-interval"],
     )
+    pages = endpointLater(options["metrics"], options)
     reload = None if options["config"] is None else Reload(options)
-    return _CommandLineDaemon(running, probes, options.passed, metrics=options["metrics"], probeMetrics=metrics, reload=reload)
+    return _CommandLineDaemon(running, probes, options.passed, metrics=pages, probeMetrics=metrics, reload=reload)

@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.paths import endpointLater
 from udpecho.daemon.preload import preload
 from udpecho.daemon.service import Daemon
 from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
@@ -79,9 +80,10 @@ def makeService(options: Options) -> IService:
         sockets=_activatedSockets(options.passed, options["socket-activation"]),
         options=serviceOptions,
     )
+    pages = endpointLater(options["metrics"], options)
     reload = None if options["config"] is None else Reload(options)
     return _CommandLineDaemon(
-        running, echo, options.passed, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
+        running, echo, options.passed, metrics=pages, reload=reload, payloadSize=serviceOptions.maxPayload
     )
 
 
