@@ -131,7 +131,7 @@ class MetricsService(Service):
             removeStale(os.fsdecode(endpoint._address))
         # Twisted's own endpoints have bound when listen() returns; one of a plug-in may fail later.
         failures: list[Failure] = []
-        binding = endpoint.listen(self._site)
+        binding: defer.Deferred[Any] = endpoint.listen(self._site)
         binding.addCallback(self._bound)
         binding.addErrback(lambda failure: failures.append(failure) if self._binding is None else self._failed(failure))
         if not failures:
