@@ -17,7 +17,7 @@ pytest.importorskip("prometheus_client", reason="prometheus-client is not instal
 from prometheus_client import CollectorRegistry
 from twisted.internet import defer
 
-from tests.support.pages import Pages, serving
+from tests.daemon.test_http_pages import Pages, serving
 from udpecho.daemon.http_pages import MetricsService
 from udpecho.daemon.start_errors import CannotServeMetrics
 

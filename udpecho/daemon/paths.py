@@ -53,4 +53,5 @@ def endpointLater(description: str | None, options: usage.Options) -> str | None
     if found == path or "\0" in path:
         return description
     more = f"mode={endpoint._mode:o}:backlog={endpoint._backlog}:lockfile={int(endpoint._wantPID)}"
-    return f"unix:{quoteStringArgument(found)}:{more}"
+    # Without a name, what stands before an equals sign would be one.
+    return f"unix:address={quoteStringArgument(found)}:{more}"
