@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -20,10 +21,9 @@ from tests.support.late_imports import found, watch
 from tests.support.processes import Process, Processes, Server, eventually, sums
 from tests.support.running import PATIENCE, REACTORS, udpSocket
 from tests.support.server import everything
+from tests.support.source import ROOT, imports, loadedBy, outsideFunctions, sources
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
-
-pytestmark = needsRoot
 
 _nobody = ["--uid", "65534", "--gid", "65534"]
 
@@ -90,11 +90,23 @@ def workers(server: Server) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()]
 
 
+def importedInFunctions() -> set[str]:
+    """What functions of the package import, but for its commands and its test kit."""
+    found = set()
+    for path in sources():
+        if path.relative_to(ROOT).parts[1] not in ("cli", "testing", "__init__.py"):
+            tree = ast.parse(path.read_text())
+            atOnce = {name for statement in outsideFunctions(tree) for name in imports(statement, "udpecho")}
+            found |= set(imports(tree, "udpecho")) - atOnce
+    return found
+
+
 def ways(place: Path, jail: Path) -> dict[str, list[str]]:
     """The ways to lose something, by a name."""
     return {"uid": _nobody, "chroot": ["--chroot", str(jail)], "both": [*_nobody, "--chroot", str(jail)]}
 
 
+@needsRoot
 class LateTests:
     """Nothing is imported, opened or loaded late."""
 
@@ -184,6 +196,31 @@ class LateTests:
         assert not [line for line in late if "EventLoop" not in line]
 
 
+class ImportTests:
+    """The imports in functions, which come late."""
+
+    @pytest.mark.parametrize(
+        ("command", "unused"),
+        [
+            ("udpecho --metrics tcp:0 --workers 2", ["udpecho.probe."]),
+            ("udpecho-probe --metrics tcp:0 --target localhost:7", ["udpecho.server.worker"]),
+        ],
+    )
+    def test_preloaded(self, command: str, unused: list[str]) -> None:
+        """When a daemon that will lose privileges is made, all that functions of the package import has been imported, but for
+        what is of another daemon.
+        """
+        statement = (
+            "from twisted.scripts.twistd import ServerOptions; from twisted.internet import reactor; config = ServerOptions();"
+            f" config.parseOptions({['-n', '--gid', '65534', *command.split()]!r});"
+            " config.loadedPlugins[config.subCommand].makeService(config.subOptions)"
+        )
+        loaded = loadedBy(statement)
+        missing = [name for name in importedInFunctions() if not {name, name.rpartition(".")[0]} & loaded]
+        assert not [name for name in missing if not name.startswith(tuple(unused))]
+
+
+@needsRoot
 class UnreadableTests:
     """Modules that the user of C{--uid} cannot read, as in a home of mode 0700."""
 
@@ -205,6 +242,7 @@ class UnreadableTests:
         server.stop()
 
 
+@needsRoot
 class StopTests:
     """The stop of a server whose UNIX socket is in a directory of root."""
 
@@ -228,6 +266,7 @@ class StopTests:
             assert warned == (place / "metrics").exists() == ("--uid" in twistd)
 
 
+@needsRoot
 class ChrootTests:
     """C{--chroot}."""
 
