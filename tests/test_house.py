@@ -16,6 +16,7 @@ LAYERS = {
     "_version": 1,
     "addresses": 1,
     "errors": 1,
+    "processors": 1,
     "interfaces": 2,
     "options": 2,
     "parsing": 2,

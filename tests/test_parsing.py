@@ -209,6 +209,7 @@ class ValueTests:
 
     def test_autoWorkers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """C{auto} is the number of processors that this process may use, within the limit."""
+        monkeypatch.setattr("udpecho.processors._quotas", lambda root: [])
         monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
         assert parsing.parseWorkers("auto") == 3
         monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(300)), raising=False)

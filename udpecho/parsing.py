@@ -18,6 +18,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from udpecho.addresses import MAX_PAYLOAD_IPV6, isGroup
+from udpecho.processors import availableProcessors
 
 _T = TypeVar("_T")
 
@@ -169,8 +170,7 @@ def parseLimit(text: str, lowest: int = 0) -> int:
 def parseWorkers(text: str) -> int:
     """Read how many processes serve: a number, or C{auto} for as many as this process may use processors."""
     if text == "auto":
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(available, MAX_WORKERS)
+        return min(availableProcessors(), MAX_WORKERS)
     return _whole(text, f"workers must be 1 to {MAX_WORKERS}, or auto", 1, MAX_WORKERS)
 
 

@@ -184,7 +184,7 @@ class TentativeTests:
         """The server waits, and says for what; the pages wait too."""
         with machine() as host:
             options = ["--interface", "fd00::5", "--metrics", r"tcp6:9107:interface=fd00\:\:5"]
-            process = self.start(processes, host, 2, *options)
+            process = self.start(processes, host, 8, *options)
             process.until(r"waiting for fd00::5: the address is tentative \(duplicate address detection has not finished\)$")
             process.until(r"metrics on \[fd00::5\]:9107$")
             process.until(r"answering on \[fd00::5\]:1234$")
@@ -195,7 +195,7 @@ class TentativeTests:
         """It waits also where only the pages need the address."""
         with machine() as host:
             options = ["--interface", "127.0.0.1", "--metrics", r"tcp6:port=9107:interface=fd00\:0\:\:5:backlog=9"]
-            process = self.start(processes, host, 2, *options)
+            process = self.start(processes, host, 8, *options)
             process.until("waiting for fd00:0::5: ")
             process.until(r"metrics on \[fd00::5\]:9107$")
             process.stop()

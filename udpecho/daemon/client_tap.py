@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from udpecho.addresses import formatAddress
 from udpecho.client.protocol import TIMEOUT
 from udpecho.client.transfer import Transfer, failureMessage
+from udpecho.daemon.preload import preload
 from udpecho.daemon.start_errors import ExitOnStartError, checkSender
 from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
@@ -71,6 +72,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     from twisted.internet import reactor
 
+    preload(options)
     transfer = Transfer(
         options["host"], options["port"], options["timeout"], not options["no-verify"], options["bind"], options["chunk"]
     )

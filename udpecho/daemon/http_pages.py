@@ -20,7 +20,7 @@ from twisted.application.service import Service
 from twisted.internet import defer, error, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -78,6 +78,10 @@ class MetricsService(Service):
         """
         self._reactor = reactor
         self._description = parseEndpoint(description)
+        # Made before privileges are gone: a plug-in's code, and a certificate, are read from files.
+        self._endpoint: IStreamServerEndpoint | None = None
+        with suppress(LookupError):
+            self._endpoint = serverFromString(reactor, _forThisSystem(description))
         pages = _Pages(registry, health, ready or health, Elapsed(reactor.seconds).now)
         self._site = _Site(pages, reactor)
         self._accepting: CarefulAccept | None = None
@@ -121,16 +125,15 @@ class MetricsService(Service):
     def _bind(self) -> None:
         if self._binding is not None:
             return
-        try:
-            endpoint = serverFromString(self._reactor, _forThisSystem(self._description))
-        except LookupError:
+        endpoint = self._endpoint
+        if endpoint is None:
             reason = LookupError("systemd has passed no such socket")
-            raise CannotServeMetrics(self._description, None, reason) from None
+            raise CannotServeMetrics(self._description, None, reason)
         if isinstance(endpoint, UNIXServerEndpoint):
             removeStale(os.fsdecode(endpoint._address))
         # Twisted's own endpoints have bound when listen() returns; one of a plug-in may fail later.
         failures: list[Failure] = []
-        binding = endpoint.listen(self._site)
+        binding: defer.Deferred[Any] = endpoint.listen(self._site)
         binding.addCallback(self._bound)
         binding.addErrback(lambda failure: failures.append(failure) if self._binding is None else self._failed(failure))
         if not failures:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.python import usage
 
 from udpecho.daemon.environment import readPassed
+from udpecho.daemon.paths import fileLater
 from udpecho.daemon.start_errors import checkLibrary
 from udpecho.options import LIST, SWITCH, Option, Table
 from udpecho.parsing import optionValue
@@ -110,8 +111,8 @@ class Reload:
     def __init__(self, options: DaemonOptions) -> None:
         """@param options: those that the daemon was started with; they name a file."""
         assert options.commandLine is not None
-        # Of several files the last one counts. The daemon may have another working directory now.
-        self._arguments = [*options.arguments, "--config=" + os.path.abspath(options["config"])]
+        # Of several files the last one counts. The daemon may have another working directory then.
+        self._arguments = [*options.arguments, "--config=" + fileLater(options["config"], options)]
         self._make = type(options)
         self._inUse = options.commandLine.values
 

@@ -11,6 +11,8 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.paths import endpointLater
+from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
 from udpecho.parsing import checkFamily, optionValue, parseAddress
@@ -59,6 +61,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     from twisted.internet import reactor
 
+    preload(options)
     running: Any = reactor
     removePassed(os.environ)
     metrics = None
@@ -76,5 +79,6 @@ def makeService(options: Options) -> IService:
         metrics=metrics,
         resolveInterval=options["resolve-interval"],
     )
+    pages = endpointLater(options["metrics"], options)
     reload = None if options["config"] is None else Reload(options)
-    return _CommandLineDaemon(running, probes, options.passed, metrics=options["metrics"], probeMetrics=metrics, reload=reload)
+    return _CommandLineDaemon(running, probes, options.passed, metrics=pages, probeMetrics=metrics, reload=reload)

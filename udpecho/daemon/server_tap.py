@@ -14,6 +14,8 @@ from twisted.python import usage
 
 from udpecho.daemon.environment import removePassed
 from udpecho.daemon.options import DaemonOptions, Reload
+from udpecho.daemon.paths import endpointLater
+from udpecho.daemon.preload import preload
 from udpecho.daemon.service import Daemon
 from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
@@ -66,6 +68,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     from twisted.internet import reactor
 
+    preload(options)
     running: Any = reactor
     removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
@@ -77,9 +80,10 @@ def makeService(options: Options) -> IService:
         sockets=_activatedSockets(options.passed, options["socket-activation"]),
         options=serviceOptions,
     )
+    pages = endpointLater(options["metrics"], options)
     reload = None if options["config"] is None else Reload(options)
     return _CommandLineDaemon(
-        running, echo, options.passed, metrics=options["metrics"], reload=reload, payloadSize=serviceOptions.maxPayload
+        running, echo, options.passed, metrics=pages, reload=reload, payloadSize=serviceOptions.maxPayload
     )
 
 

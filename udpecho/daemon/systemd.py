@@ -9,7 +9,9 @@ import os
 import re
 import socket
 import time
+import weakref
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 
 from twisted.internet import defer, task
 from twisted.logger import Logger
@@ -43,6 +45,12 @@ class Notifier:
         self._address = None if address is None else _notifyAddress(address)
         if address is not None and self._address is None:
             _log.warn("NOTIFY_SOCKET must be a path or @name, got {address!a}: systemd is not notified", address=address)
+        # In a new root directory the path is another one.
+        self._early: socket.socket | None = None
+        if self._address is not None:
+            with suppress(OSError, ValueError):
+                self._early = _connect(self._address)
+                weakref.finalize(self, self._early.close)
 
     def ready(self, status: str) -> bool:
         """The daemon serves, for the first time or after L{reloading}. C{status} is one line for C{systemctl status}."""
@@ -69,13 +77,12 @@ class Notifier:
         if self._address is None:
             return False
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
+            with self._open(self._address) as sock:
                 # Pending notifications go first, one by one: a notification has each variable once.
                 while self._pending:
-                    sock.sendto(self._pending[0].encode(), self._address)
+                    sock.send(self._pending[0].encode())
                     del self._pending[0]
-                sock.sendto("\n".join(assignments).encode(), self._address)
+                sock.send("\n".join(assignments).encode())
         except (OSError, ValueError) as e:
             if isinstance(e, BlockingIOError) and assignments[0].startswith(_stateVariables):
                 self._pending = [*self._pending, "\n".join(assignments)][-_maxPending:]
@@ -84,6 +91,25 @@ class Notifier:
                 _log.warn("cannot notify systemd at NOTIFY_SOCKET: {reason}", reason=str(e))
             return False
         return True
+
+    def _open(self, address: str | bytes) -> socket.socket:
+        try:
+            return _connect(address)
+        except OSError:
+            if self._early is None:
+                raise
+            return self._early.dup()
+
+
+def _connect(address: str | bytes) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _notifyAddress(text: str) -> str | bytes | None:

@@ -118,7 +118,7 @@ _options = (
     Option("socket-activation", LIST, "NAME", defaultText="none", parse=parseSocketName,
            help="Serve on a socket that systemd has passed: its name, its position from 0, or all."),
     _service("workers", NUMBER, "N", str(ServiceOptions.workers), parse=parseWorkers,
-             help="Processes that share the port (Linux only); auto for one on each processor."),
+             help="Processes that share the port (Linux only); auto for one on each processor, within the CPU quota."),
 )
 # fmt: on
 #: All options by name, in the order of the documentation.

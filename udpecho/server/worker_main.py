@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.process import ProcessReader
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import LogBeginner, Logger, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
@@ -125,7 +126,8 @@ def main(module: str, *loop: str) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    globalLogBeginner.beginLoggingTo([SentLog(write)], redirectStandardIO=False)
+    beginner = LogBeginner(globalLogPublisher, sys.stderr, sys, warnings)
+    beginner.beginLoggingTo([SentLog(write)], redirectStandardIO=False)
     worker = Worker(reactor, write)
     # The reactor installs its own handler when it starts; a second stop would be an error there.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, lambda *_: reactor.callFromThread(worker.stop))

@@ -15,6 +15,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
+from udpecho.server.worker_fork import ForkedWorker, mustFork
 from udpecho.server.worker_messages import MessageReceiver, encode
 
 _log = Logger()
@@ -71,14 +72,13 @@ class WorkerProcess(ProcessProtocol):
         """Start the process with descriptors, of the counters' memory and of the sockets, and settings that JSON can carry."""
         # After standard input, output and error.
         numbers = range(3, 3 + len(descriptors))
+        childFDs: dict[int, int | str] = {0: "w", 1: "r", 2: "r", **dict(zip(numbers, descriptors))}
         try:
-            self._reactor.spawnProcess(
-                self,
-                sys.executable,
-                _commandLine(self._reactor),
-                env=None,
-                childFDs={0: "w", 1: "r", 2: "r", **dict(zip(numbers, descriptors))},
-            )
+            if mustFork():
+                ForkedWorker(self._reactor, self, _names(self._reactor), childFDs)
+            else:
+                commandLine = [sys.executable, "-c", _program, str(len(sys.path)), *sys.path, *_names(self._reactor)]
+                self._reactor.spawnProcess(self, sys.executable, commandLine, env=None, childFDs=childFDs)
         except OSError as e:
             self._ended(e)
             return
@@ -158,12 +158,10 @@ def cancel(call: IDelayedCall | None) -> None:
         call.cancel()
 
 
-def _commandLine(reactor: object) -> list[str]:
-    """Run a worker with the kind of reactor that runs this process."""
-    kind = type(reactor)
+def _names(reactor: object) -> list[str]:
+    """The kind of reactor that runs this process, as the arguments of a worker's L{main <udpecho.server.worker_main.main>}."""
     loop = getattr(reactor, "_asyncioEventloop", None)
-    names = [kind.__module__, *([] if loop is None else [qual(type(loop))])]
-    return [sys.executable, "-c", _program, str(len(sys.path)), *sys.path, *names]
+    return [type(reactor).__module__, *([] if loop is None else [qual(type(loop))])]
 
 
 def describeEnd(reason: BaseException) -> str:
