@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -115,13 +116,19 @@ def duplicateDetection(host: str) -> str | None:
 
 
 def connectedSocket(
-    peer: DatagramAddress, bindAddress: tuple[str, int] | None = None, receiveBuffer: int | None = None
+    peer: DatagramAddress,
+    bindAddress: tuple[str, int] | None = None,
+    receiveBuffer: int | None = None,
+    configure: Callable[[socket.socket], object] | None = None,
+    shared: bool = False,
 ) -> socket.socket:
     """Open a socket that is connected to one peer, and does not block.
 
     @param peer: the peer, with its scope where it is link-local.
     @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
     @param receiveBuffer: the receive buffer to request, in bytes.
+    @param configure: sets more options.
+    @param shared: bind an address that another socket of ours has (C{SO_REUSEADDR} is set on that one).
     @raise error.CannotListenError: if the system refuses the local address.
     @raise OSError: if it refuses the peer's, for example without a route.
     """
@@ -131,11 +138,18 @@ def connectedSocket(
         sock.setblocking(False)
         if receiveBuffer is not None:
             growReceiveBuffer(sock, receiveBuffer)
+        if configure is not None:
+            configure(sock)
         if bindAddress is not None:
             try:
+                if shared:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(socketAddress(*bindAddress))
             except OSError as e:
                 raise error.CannotListenError(*bindAddress, e) from None
+            if shared:
+                # Nobody else is to share it.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
     except BaseException:
         sock.close()

@@ -27,6 +27,7 @@ MSG_ERRQUEUE = 0x2000
 SO_RCVBUFFORCE = 33
 SO_TIMESTAMPING = 37
 SO_MEMINFO = 55
+SO_NETNS_COOKIE = 71
 
 IP_TTL = 2
 IP_RECVTTL = 12
@@ -116,6 +117,15 @@ def isNonUnicast(host: str) -> bool:
         except OSError:
             pass
     return ip_address(host).is_multicast
+
+
+def sameNetwork(first: socket.socket, second: socket.socket) -> bool:
+    """Whether two sockets are in one network namespace (C{network_namespaces(7)}), as far as the kernel reports it (from 5.14)."""
+    cookies = set()
+    for sock in (first, second):
+        with suppress(OSError):
+            cookies.add(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) if available else b"")
+    return len(cookies) < 2
 
 
 def kernelDrops(sock: socket.socket) -> int | None:
