@@ -18,6 +18,7 @@ LAYERS = {
     "errors": 1,
     "interfaces": 2,
     "parsing": 2,
+    "printing": 2,
     "guard": 3,
     "net": 3,
     "client": 4,

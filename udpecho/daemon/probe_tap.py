@@ -17,6 +17,7 @@ from udpecho.parsing import (
     parseSizes,
     parseTOS,
 )
+from udpecho.printing import escapeWhatDoesNotFit
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.schedule import Plan
 from udpecho.probe.service import ProbeService
@@ -43,6 +44,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        escapeWhatDoesNotFit()
         self.targets: list[str] = []
 
     def opt_target(self, target: str) -> None:

@@ -19,6 +19,7 @@ from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSock
 from udpecho.daemon.start_errors import CannotStart, checkLibrary, exitOnStartError
 from udpecho.net.reuseport import canShare
 from udpecho.parsing import optionValue
+from udpecho.printing import escapeWhatDoesNotFit
 from udpecho.server.service import EchoService
 from udpecho.server.settings import LIST, OPTIONS, SWITCH, Option, settingsFrom
 
@@ -50,6 +51,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        escapeWhatDoesNotFit()
         self.passed = readPassed(os.environ)
         self.update({option.name: [] for option in OPTIONS.values() if option.kind == LIST})
 
