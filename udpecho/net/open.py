@@ -49,8 +49,8 @@ def dial(
     replaced: DatagramPort | None = None,
 ) -> DatagramPort:
     """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: only the peer's
-    datagrams reach the protocol. No datagram is sent for the connecting. When the addresses, routes or interfaces of this machine
-    change, the port opens its socket again and logs it.
+    datagrams reach the protocol. No datagram is sent for the connecting. The port opens its socket again, and logs it, when the
+    addresses, routes or interfaces of this machine change.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
     @param replaced: a port that is to be closed, and whose C{bindAddress} this one may have.

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import error
@@ -72,6 +73,26 @@ def receiveBuffer(sock: socket.socket) -> int:
     """The receive buffer of a socket, in bytes, as it was requested: Linux doubles that, for its own use (C{socket(7)})."""
     granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     return granted // 2 if sockopt.available else granted
+
+
+def isOwnAddress(host: str, scopeID: int = 0) -> bool:
+    """Whether an IP address is one of this machine's: of an interface, loopback, or routed to it (C{ip-route(8)})."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((host, 9, 0, scopeID)[: 4 if family == socket.AF_INET6 else 2])
+        if ip_address(host).is_loopback or sock.getsockname()[0] == host:
+            return True
+    # An address that nobody has can be bound only if the system allows any (ip_nonlocal_bind), and then this proves nothing.
+    return _canBind(family, host, scopeID) and not _canBind(family, "2001:db8::1" if ":" in host else "192.0.2.1")
+
+
+def _canBind(family: int, host: str, scopeID: int = 0) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0, 0, scopeID)[: 4 if family == socket.AF_INET6 else 2])
+    except OSError:
+        return False
+    return True
 
 
 def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:

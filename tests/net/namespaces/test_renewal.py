@@ -6,8 +6,9 @@ import errno
 from typing import Any
 
 import pytest
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from tests.support.hosts import PORT, bothFamilies, listenOn, needsIPv6, stop, until
 from tests.support.namespaces import IPV4, LINK_LOCAL_HOST, LINK_LOCAL_ROUTER, Network, Plan
@@ -33,6 +34,7 @@ class Sources(EchoServer):
         super().datagramsReceived(batch)
 
 
+@implementer(ILogObserver)
 class Log:
     """The lines about sockets that were opened again."""
 
@@ -40,13 +42,13 @@ class Log:
         self.lines: list[str] = []
 
     def __enter__(self) -> Log:
-        globalLogPublisher.addObserver(self._observe)
+        globalLogPublisher.addObserver(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        globalLogPublisher.removeObserver(self._observe)
+        globalLogPublisher.removeObserver(self)
 
-    def _observe(self, event: Any) -> None:
+    def __call__(self, event: Any) -> None:
         if event.get("log_namespace") == "udpecho.net.connection":
             self.lines.append(event["log_format"].format(**event))
 

@@ -119,8 +119,15 @@ def isNonUnicast(host: str) -> bool:
     return ip_address(host).is_multicast
 
 
+def setHopLimit(sock: socket.socket, hops: int) -> None:
+    """Set the IPv4 time to live or IPv6 hop limit of what is sent."""
+    isIPv6 = sock.family == socket.AF_INET6
+    option = socket.IPV6_UNICAST_HOPS if isIPv6 else socket.IP_TTL
+    sock.setsockopt(socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP, option, hops)
+
+
 def sameNetwork(first: socket.socket, second: socket.socket) -> bool:
-    """Whether two sockets are in one network namespace (C{network_namespaces(7)}), as far as the kernel reports it (from 5.14)."""
+    """Whether two sockets are in one network namespace (C{network_namespaces(7)}), where the kernel reports it (from 5.14)."""
     cookies = set()
     for sock in (first, second):
         with suppress(OSError):
