@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
+from contextlib import ExitStack
 
 import pytest
 
 from tests.support.commands import usageError
 from tests.support.guards import needsIPv6, tool
-from tests.support.processes import Processes, Server, eventually
+from tests.support.processes import Processes, Server, command, eventually
 from tests.support.proxy import ProxyProcess
 from tests.support.running import udpSocket, unusedPort
 from udpecho.addresses import formatAddress
@@ -216,6 +218,20 @@ class ProxyCommandTests:
             done = processes.run("udpecho", "proxy", address, "127.0.0.1:9")
         assert (done.status, done.stdout) == (2, ""), done
         assert done.stderr == f"udpecho: cannot listen on {address}: Address already in use\n"
+
+    def test_descriptors(self, processes: Processes, server: Server) -> None:
+        """When no descriptor is left for new clients, one line on standard error says so, and the sums have the drops."""
+        words = [*command("udpecho"), "proxy", "127.0.0.1:0", formatAddress(server.addresses[0])]
+        proxy = processes.start("sh", "-c", f"ulimit -n 24; exec {shlex.join(words)}")
+        line = proxy.until(r"^udpecho: passing datagrams from 127\.0\.0\.1:(\d+) to ", "stderr")
+        with ExitStack() as clients:
+            for _ in range(40):
+                clients.enter_context(udpSocket()).sendto(b"hello", ("127.0.0.1", int(line[1])))
+            proxy.until(r"^udpecho: cannot open a socket for 127\.0\.0\.1:\d+: Too many open files$", "stderr")
+        proxy.signal(signal.SIGINT)
+        proxy.finish()
+        assert len(proxy.stderr.splitlines()) == 2
+        assert " no_socket=" in proxy.stdout
 
 
 def _isBound(port: int) -> bool:

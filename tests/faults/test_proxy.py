@@ -436,7 +436,7 @@ class FaultProxyTests:
         """A link-local upstream keeps its scope."""
         upstream = DatagramAddress(("fe80::1", 7))
         upstream.scopeID = 4
-        assert FaultProxy(Clock(), upstream)._upstream.scopeID == 4
+        assert FaultProxy(Clock(), upstream).upstream.addresses[0].scopeID == 4
 
     def test_wildcard(self, runOnce: Run) -> None:
         """On a wildcard address a reply leaves from the address that the client sent to last."""

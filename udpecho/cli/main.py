@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import defer
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
+from zope.interface import provider
 
 from udpecho._version import __version__
-from udpecho.cli.console import SIGNALLED, UNANSWERED, Parser
+from udpecho.cli.console import SIGNALLED, UNANSWERED, Parser, complain
 from udpecho.cli.ping.command import addPing
 from udpecho.cli.proxy import addProxy
 from udpecho.cli.send import addSend
+from udpecho.printing import escapeWhatDoesNotFit
 
 #: Each adds a subcommand to the parser.
 _commands = (addSend, addProxy, addPing)
@@ -76,9 +79,20 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
             work.cancel()
 
     catchSignals()
+    globalLogBeginner.beginLoggingTo([_print], redirectStandardIO=False)
     reactor.callWhenRunning(begin)
     reactor.run()
     return status
+
+
+@provider(ILogObserver)
+def _print(event: LogEvent) -> None:
+    """Print the warnings of the log, as the messages of a command."""
+    level = event.get("log_level", LogLevel.info)
+    if event.get("log_failure") is not None or level is LogLevel.critical:
+        complain(eventAsText(event, includeTimestamp=False, includeSystem=False))
+    elif level >= LogLevel.warn and event["log_namespace"].startswith("udpecho."):
+        complain(formatEvent(event))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     @param arguments: the command line after C{udpecho}; by default that of this process.
     """
+    escapeWhatDoesNotFit()
     parser = _makeParser()
     # argparse takes an optional operand next to the first one only, but FILE may come after an option too.
     options, others = parser.parse_known_args(arguments)

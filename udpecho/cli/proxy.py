@@ -10,14 +10,12 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.cli.console import ANSWERED, UNANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
-from udpecho.client.protocol import TIMEOUT
 from udpecho.errors import ResponseTimeout
 from udpecho.faults.decision import Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import IDLE_TIMEOUT, FaultProxy
 from udpecho.interfaces import Reactor
-from udpecho.net.resolver import resolve
 from udpecho.parsing import parseAddress, parseBytes, parseLocalAddress, parsePayloadSize, parseSeconds, parseShare
 
 #: The options that are arguments of L{FaultPlan} as they are.
@@ -104,13 +102,12 @@ def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]
                 broken.errback(e)
 
     async def run() -> int:
-        host, port = options.upstream
-        address = (await resolve(reactor, host, port, TIMEOUT))[0]
         watcher = watch if options.verbose else None
         up, down = _plan(options, "up"), _plan(options, "down")
-        proxy = FaultProxy(reactor, address, up, down, options.idle_timeout, watcher=watcher)
+        proxy = FaultProxy(reactor, options.upstream, up, down, options.idle_timeout, watcher=watcher)
+        await proxy.upstream.lookUp()
         proxy.start(options.listen[1], options.listen[0])
-        complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(address)}")
+        complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(proxy.upstream.addresses[0])}")
         try:
             await broken
         finally:

@@ -23,6 +23,7 @@ from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
 from udpecho.parsing import checkFamily, optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
+from udpecho.printing import escapeWhatDoesNotFit
 from udpecho.server.settings import DEFAULT_PORT
 
 _log = Logger()
@@ -45,6 +46,10 @@ class Options(usage.Options):
         ["chunk", "c", None, "Bytes in each datagram. [default: the whole input in one datagram]"],
     ]
     optFlags = [["no-verify", None, "Accept the first datagram from the server as the reply, whatever its payload."]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        escapeWhatDoesNotFit()
 
     def postOptions(self) -> None:
         """@raise usage.UsageError: if a value is wrong."""

@@ -14,6 +14,7 @@ from udpecho.daemon.paths import fileLater
 from udpecho.daemon.start_errors import checkLibrary
 from udpecho.options import LIST, SWITCH, Option, Table
 from udpecho.parsing import optionValue
+from udpecho.printing import escapeWhatDoesNotFit
 
 if TYPE_CHECKING:
     from udpecho.daemon.command_line import Changes, CommandLine
@@ -47,6 +48,7 @@ class DaemonOptions(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        escapeWhatDoesNotFit()
         self.passed = readPassed(os.environ)
         self.update({option.name: [] for option in self.table.values() if option.kind == LIST})
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
-from ipaddress import ip_address
 from itertools import count
 from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import EchoError
 from udpecho.faults.decision import Decider, Decision
 from udpecho.faults.plan import FaultPlan
-from udpecho.interfaces import INetworkErrorReceiver, Reactor
-from udpecho.net.linux import icmp
+from udpecho.faults.upstream import Upstream
+from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver, Reactor
+from udpecho.net.linux import icmp, sockopt
 from udpecho.net.open import dial, listen
 from udpecho.net.port import DatagramPort
 
@@ -35,6 +39,18 @@ MAX_CLIENTS = 1024
 _RECEIVE_BUFFER = 2**22
 #: How many delayed datagrams may wait.
 _MAX_HELD = 100_000
+#: How many datagrams of a client may wait for the look-up of the upstream's name.
+_MAX_WAITING = 64
+#: Seconds with datagrams up and none down after which the name of the upstream is looked up again for a client.
+_QUIET = 5.0
+#: A client that has been idle for so many seconds may be forgotten when descriptors are needed.
+_DISPENSABLE = 1.0
+#: Seconds between two warnings of a kind.
+_WARN_INTERVAL = 10.0
+
+_exhausted = frozenset({errno.EMFILE, errno.ENFILE})
+
+_log = Logger()
 
 #: Called for each datagram, with the direction, the client, the size in bytes and the decision.
 Watcher = Callable[[str, DatagramAddress, int, Decision], None]
@@ -101,7 +117,12 @@ class _Direction:
 @implementer(INetworkErrorReceiver)
 @dataclass(eq=False, repr=False)
 class _Client(DatagramProtocol):
-    """One client of the proxy: the protocol of its own socket to the upstream."""
+    """One client of the proxy: the protocol of its own socket to the upstream.
+
+    @ivar lastHeard: when the upstream was last heard, or the client opened its socket.
+    @ivar waiting: what waits for a look-up, C{None} if there is none.
+    @ivar lost: what its datagrams count as while there is no socket.
+    """
 
     noisy = False
 
@@ -109,9 +130,15 @@ class _Client(DatagramProtocol):
     address: DatagramAddress
     lastSize: int = 0
     lastSeen: float = 0.0
+    lastHeard: float = 0.0
     port: DatagramPort | None = None
+    peer: DatagramAddress | None = None
+    hops: int | None = None
+    waiting: list[bytes] | None = None
+    lost: str = "own_loss"
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        self.lastHeard = self.proxy._now()
         self.proxy._touch(self)
         self.proxy._pass(self.proxy.down, self, datagram)
 
@@ -122,15 +149,24 @@ class _Client(DatagramProtocol):
         # No port unreachable for the client: it sees no reply, as it would without the proxy.
         self.proxy.up.outcomes["unreachable"] += 1
 
+    def limitHops(self, sock: socket.socket) -> None:
+        """Send with one hop less than the client did, as a router does: what goes round through several proxies ends."""
+        if self.hops is not None:
+            sockopt.setHopLimit(sock, self.hops - 1)
 
+
+@implementer(IDropReceiver)
 class FaultProxy(DatagramProtocol):
     """Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
 
     Each client has a socket of its own to the upstream, so that the upstream sees different clients. The plans may be changed
     (L{FaultPlan.change}) or replaced at any time.
 
+    @ivar upstream: the upstream's addresses, and the look-ups of its name.
     @ivar up: the direction from the clients: its C{plan}, and its C{outcomes}, counted. In addition to those of the plan,
-        C{own_loss} counts what the proxy could not send, and what the kernel dropped from the receive queues of closed sockets.
+        C{own_loss} counts what the proxy could not send, and what the kernel dropped from the receive queues of closed sockets;
+        C{no_socket} what had no socket because there was no descriptor left; C{loop_guard} what would have gone to the proxy
+        itself, or had no hop left (RFC 791 section 3.2).
     @ivar down: the direction to the clients.
     @ivar refusals: how often the upstream refused a client, several at once being one; C{refusalsPassed} of these were passed
         back by ICMP, for which the process must be allowed to open raw sockets.
@@ -149,7 +185,7 @@ class FaultProxy(DatagramProtocol):
         watcher: Watcher | None = None,
     ) -> None:
         """@param reactor: an C{IReactorFDSet} and C{IReactorTime}.
-        @param upstream: the IP address and port that the clients' datagrams go to.
+        @param upstream: the host and port that the clients' datagrams go to; a name is looked up again for new clients.
         @param up: the faults of the direction from the clients; by default none.
         @param down: the faults of the direction to the clients; by default none.
         @param idleTimeout: seconds without a datagram after which a client is forgotten.
@@ -162,7 +198,7 @@ class FaultProxy(DatagramProtocol):
         self.refusalsPassed = 0
         self._reactor = reactor
         self._clock = IReactorTime(reactor)
-        self._upstream = upstream if isinstance(upstream, DatagramAddress) else DatagramAddress(upstream)
+        self.upstream = Upstream(reactor, upstream)
         self._idleTimeout = idleTimeout
         self._maxClients = maxClients
         self._watcher = watcher
@@ -172,6 +208,7 @@ class FaultProxy(DatagramProtocol):
         self._clients: OrderedDict[DatagramAddress, _Client] = OrderedDict()
         self._sweep: IDelayedCall | None = None
         self._port: IListeningPort | None = None
+        self._warned: dict[str, float] = {}
 
     @property
     def address(self) -> tuple[str, int]:
@@ -190,19 +227,18 @@ class FaultProxy(DatagramProtocol):
         @raise error.CannotListenError: if the system refuses the address.
         @raise ValueError: if the upstream is the proxy itself, which would send each datagram to itself without end.
         """
-        self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER)
-        host, number = self.address
-        own = ip_address(host)
-        upstream = ip_address(self._upstream.host)
-        if number == self._upstream.port and (own == upstream or (own.is_unspecified and upstream.is_loopback)):
-            self.stop()
-            raise ValueError(f"upstream must not be the proxy itself, got {formatAddress(self._upstream)}")
+        self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER, decrementHopLimit=True)
+        for upstream in self.upstream.addresses[:1]:
+            if self.upstream.isProxy(upstream, self.address):
+                self.stop()
+                raise ValueError(f"upstream must not be the proxy itself, got {formatAddress(upstream)}")
 
     def stop(self) -> None:
         """Stop at once. Delayed datagrams are lost, and counted as C{own_loss}. May be called twice."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        self.upstream.close()
         for client in list(self._clients.values()):
             self._forget(client)
         port, self._port = self._port, None
@@ -222,15 +258,85 @@ class FaultProxy(DatagramProtocol):
             while len(self._clients) >= self._maxClients:
                 self._forget(next(iter(self._clients.values())))
             client = self._clients[address] = _Client(self, address)
-        if client.port is None:
-            # If it fails, the datagram is counted when it is sent, and the next one tries again.
-            with suppress(OSError):
-                client.port = dial(self._reactor, client, self._upstream, receiveBuffer=_RECEIVE_BUFFER)
         # Replies leave from the address that the client sent to last.
         client.address = address
         self._touch(client)
+        if client.port is None:
+            self._open(client)
+        elif self._now() - client.lastHeard >= _QUIET and not self.upstream.current:
+            client.lastHeard = self._now()
+            self.upstream.lookUp().addCallbacks(lambda _: self._leave(client, client.peer in self.upstream.addresses), _ignore)
+        if client.port is not None and client.hops != address.hopLimit:
+            client.hops = address.hopLimit
+            client.limitHops(client.port.socket)
         client.lastSize = len(datagram)
         self._pass(self.up, client, datagram)
+
+    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
+        """A datagram from a client had no hop left."""
+        self.up.datagrams += 1
+        self.up.outcomes[reason] += 1
+
+    def _open(self, client: _Client) -> None:
+        """Open a client's socket. If that fails, its datagrams are counted when they are sent, and the next one tries again."""
+        if client.waiting is not None:
+            return
+        if self.upstream.current:
+            self._dial(client)
+            return
+        waiting = client.waiting = []
+
+        def lookedUp(result: Failure | None) -> None:
+            client.waiting = None
+            if result is not None:
+                self._warn("name", str(result.value))
+            elif self._clients.get(client.address) is client:
+                self._dial(client)
+            for datagram in waiting:
+                self._send(self.up, client, datagram)
+
+        self.upstream.lookUp().addBoth(lookedUp)
+
+    def _dial(self, client: _Client) -> None:
+        peer = self.upstream.address
+        client.lost = "own_loss"
+        if peer is None:
+            return
+        if self.upstream.isProxy(peer, self.address):
+            # An address may become this machine's own at any time.
+            client.lost = "loop_guard"
+            self._warn("loop", f"upstream must not be the proxy itself, got {formatAddress(peer)}")
+            return
+        client.hops = client.address.hopLimit
+        try:
+            try:
+                client.port = dial(self._reactor, client, peer, None, _RECEIVE_BUFFER, client.limitHops)
+            except OSError as e:
+                oldest = next(iter(self._clients.values()))
+                if e.errno not in _exhausted or oldest.port is None or self._now() - oldest.lastSeen < _DISPENSABLE:
+                    raise
+                self._forget(oldest)
+                client.port = dial(self._reactor, client, peer, None, _RECEIVE_BUFFER, client.limitHops)
+        except OSError as e:
+            if e.errno in _exhausted:
+                client.lost = "no_socket"
+            self._warn("socket", f"cannot open a socket for {client.address}: {os.strerror(e.errno or 0)}")
+            return
+        client.peer = peer
+        client.lastHeard = self._now()
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        """Log a warning, each kind at most so often."""
+        now = self._now()
+        if now - self._warned.get(kind, -_WARN_INTERVAL) >= _WARN_INTERVAL:
+            self._warned[kind] = now
+            _log.warn("{sentence}", sentence=sentence)
+
+    def _leave(self, client: _Client, stays: bool) -> None:
+        """Close a client's socket, so that its next datagram opens one to the upstream's present address."""
+        if not stays and client.port is not None:
+            _close(client.port, self.down)
+            client.port = None
 
     def _touch(self, client: _Client) -> None:
         client.lastSeen = max(client.lastSeen, self._now())
@@ -251,9 +357,7 @@ class FaultProxy(DatagramProtocol):
 
     def _forget(self, client: _Client) -> None:
         del self._clients[client.address]
-        if client.port is not None:
-            _close(client.port, self.down)
-            client.port = None
+        self._leave(client, False)
 
     # From the upstream
 
@@ -263,6 +367,8 @@ class FaultProxy(DatagramProtocol):
         local = client.address.localHost or host
         if icmp.refuse(client.address, (local, port), client.lastSize):
             self.refusalsPassed += 1
+        if client.peer is not None and self.upstream.refused(client.peer):
+            self._leave(client, False)
 
     # Either way
 
@@ -298,10 +404,12 @@ class FaultProxy(DatagramProtocol):
                 sent("stopped")
             else:
                 cast(Any, self._port).send(datagram, client.address, sent)
-        elif client.port is None:
-            sent("no socket")
-        else:
+        elif client.port is not None:
             client.port.send(datagram, None, sent)
+        elif client.waiting is not None and len(client.waiting) < _MAX_WAITING:
+            client.waiting.append(datagram)
+        else:
+            direction.outcomes[client.lost] += 1
 
     def __str__(self) -> str:
         lines = []
@@ -316,3 +424,7 @@ def _close(port: DatagramPort, direction: _Direction) -> None:
     """Close a socket, and count what the kernel dropped from its receive queue."""
     direction.outcomes["own_loss"] += port.getKernelDrops() or 0
     port.abort()
+
+
+def _ignore(failure: Failure) -> None:
+    """A look-up has failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
 
 from udpecho.interfaces import Reactor
@@ -36,3 +37,30 @@ class SingleCall:
     def _run(self) -> None:
         self._call = None
         self._function()
+
+
+def poll(
+    reactor: Reactor, condition: Callable[[], bool], timeout: float, pause: Callable[[], float] = lambda: 0
+) -> defer.Deferred[bool]:
+    """Look at a condition from the next turn on, until it holds.
+
+    @param timeout: seconds until it is given up.
+    @param pause: seconds from one look to the next.
+    @return: fires with whether it holds. Fails with the C{OSError} that C{condition} raises.
+    """
+    done: defer.Deferred[bool] = defer.Deferred()
+    deadline = reactor.seconds() + timeout
+
+    def turn() -> None:
+        try:
+            holds = condition()
+        except OSError:
+            done.errback()
+            return
+        if holds or reactor.seconds() >= deadline:
+            done.callback(holds)
+        else:
+            reactor.callLater(pause(), turn)
+
+    reactor.callLater(0, turn)
+    return done

@@ -14,6 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.interfaces import Reactor
+from udpecho.net.connection import Renewal
 from udpecho.net.linux import cmsg
 from udpecho.net.options import PortOptions
 from udpecho.net.sockets import datagramAddress, socketAddress
@@ -100,6 +101,7 @@ class PortContext:
 
     @ivar maxPacketSize: the longest datagram to hand over, in bytes.
     @ivar dropped: how many datagrams were dropped, by reason.
+    @ivar renewal: keeps the choices of C{connect(2)} up to date, on a port that L{dial <udpecho.net.open.dial>} has opened.
     @ivar socket: the socket, set when it is open.
     """
 
@@ -109,4 +111,5 @@ class PortContext:
     maxPacketSize: int
     options: PortOptions
     dropped: Counter[str] = field(default_factory=Counter)
+    renewal: Renewal | None = None
     socket: socket.socket = field(init=False)

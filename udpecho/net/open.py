@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.interfaces import IReactorFDSet
@@ -10,9 +11,10 @@ from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDatagramReactor, Reactor
+from udpecho.net.connection import Connection
 from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
-from udpecho.net.sockets import MAX_DATAGRAM, checkAdoptable, connectedSocket
+from udpecho.net.sockets import MAX_DATAGRAM, checkAdoptable
 
 
 def adopt(
@@ -43,14 +45,21 @@ def dial(
     peer: DatagramAddress,
     bindAddress: tuple[str, int] | None = None,
     receiveBuffer: int | None = None,
+    configure: Callable[[socket.socket], object] | None = None,
+    replaced: DatagramPort | None = None,
 ) -> DatagramPort:
     """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: only the peer's
-    datagrams reach the protocol. No datagram is sent for the connecting.
+    datagrams reach the protocol. No datagram is sent for the connecting. The port opens its socket again, and logs it, when the
+    addresses, routes or interfaces of this machine change.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
-    @see: L{connectedSocket} for the other parameters, and what is raised.
+    @param replaced: a port that is to be closed, and whose C{bindAddress} this one may have.
+    @see: L{connectedSocket <udpecho.net.sockets.connectedSocket>} for the other parameters, and what is raised.
     """
-    return _open(reactor, connectedSocket(peer, bindAddress, receiveBuffer), protocol, PortOptions())
+    connection = Connection(peer, bindAddress, receiveBuffer, configure)
+    port = _open(reactor, connection.open(None if replaced is None else replaced.socket), protocol, PortOptions())
+    port.keepConnected(connection)
+    return port
 
 
 def _open(reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, options: PortOptions) -> DatagramPort:

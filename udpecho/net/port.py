@@ -56,7 +56,8 @@ from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
-from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.connection import Connection, Renewal
+from udpecho.net.delayed_calls import SingleCall, poll
 from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
@@ -122,9 +123,9 @@ class DatagramPort(udp.Port):
         self._errors = NetworkErrors(context)
         self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty)
         self._delivery = Delivery(context, self.maxThroughput, self._sender.waiting)
-        self._sawError = False
-        self._readingFailed = False
-        self._readingPause = SingleCall(self.reactor, self._resumeReading)
+        self._sawError = self._readingFailed = False
+        self._closedDrops = 0
+        self._readingPause = SingleCall(self.reactor, self._resume)
         self._closing = SingleCall(self.reactor, self.connectionLost)
         self._stopped: list[defer.Deferred[None]] = []
 
@@ -197,7 +198,7 @@ class DatagramPort(udp.Port):
         self._endpoints.checkHost(host)
         reader, self._reader = self._reader, PlainReader(self._context, self._delivery, self.maxDatagrams)
         reader.portConnected()
-        self._resumeReading()
+        self._resume()
         self.socket.connect(socketAddress(host, port))
         self._becameConnected((host, port))
 
@@ -205,6 +206,24 @@ class DatagramPort(udp.Port):
         self._endpoints.connected(self.socket, address)
         if sockopt.available:
             sockopt.enableRecvErr(self.socket)
+
+    def keepConnected(self, connection: Connection) -> None:
+        """Open the socket again, as C{connection} does, when the system would choose another local address or interface."""
+        self._context.renewal = Renewal(self.reactor, connection, self.socket, self._replaceSocket)
+
+    def _replaceSocket(self, sock: socket.socket) -> None:
+        # All that the old one has, it has about the same peer.
+        self._errors.collect()
+        self._reader.socketReplaced()
+        super().stopReading()
+        self.stopWriting()
+        self._closedDrops = self.getKernelDrops() or 0
+        self.socket.close()
+        self.socket = self._context.socket = sock
+        self.fileno = sock.fileno  # type: ignore[method-assign]
+        self._realPortNumber = sock.getsockname()[1]
+        self._becameConnected(None)
+        self._resume()
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """The local address; for link-local IPv6 with its scope."""
@@ -216,14 +235,15 @@ class DatagramPort(udp.Port):
 
     def getKernelDrops(self) -> int | None:
         """How many datagrams the system dropped because the receive buffer was full; C{None} where it does not report it."""
-        return sockopt.kernelDrops(self.socket)
+        drops = sockopt.kernelDrops(self.socket)
+        return None if drops is None else drops + self._closedDrops
 
     # Reading
 
     def startReading(self) -> None:
         """Read from now on, or as soon as no datagram waits for the send queue."""
         self._delivery.wanted = True
-        self._resumeReading()
+        self._resume()
 
     def stopReading(self) -> None:
         """Do not read until L{startReading}."""
@@ -238,7 +258,7 @@ class DatagramPort(udp.Port):
             if self._delivery.wanted and self.connected:
                 # libuv, and so uvloop, stops watching a socket that has reported an error.
                 super().stopReading()
-                self._resumeReading()
+                self._resume()
 
     def _readTurn(self) -> bool:
         """@return: whether the queue was found empty."""
@@ -291,9 +311,11 @@ class DatagramPort(udp.Port):
         self._readingPause.schedule(_readPause)
         return False
 
-    def _resumeReading(self) -> None:
-        """Have the reactor watch for datagrams, if the conditions hold."""
-        if self.connected and self._delivery.wanted and not self._sender.waiting and not self._readingPause.scheduled:
+    def _resume(self) -> None:
+        """Have the reactor watch for what the state needs."""
+        if self.connected and self._sender.waiting:
+            self.startWriting()
+        elif self.connected and self._delivery.wanted and not self._readingPause.scheduled:
             super().startReading()
             self._delivery.flushSoon()
 
@@ -330,7 +352,7 @@ class DatagramPort(udp.Port):
 
     def _sendQueueEmpty(self) -> None:
         self.stopWriting()
-        self._resumeReading()
+        self._resume()
 
     # Stopping
 
@@ -339,23 +361,8 @@ class DatagramPort(udp.Port):
 
         @return: fires with whether that happened within C{timeout} seconds. Fails with C{OSError} if the socket is broken.
         """
-        done: defer.Deferred[bool] = defer.Deferred()
-        deadline = self.reactor.seconds() + timeout
-
-        def turn() -> None:
-            try:
-                drained = self._isDrained()
-            except OSError:
-                done.errback()
-                return
-            if drained or self.reactor.seconds() >= deadline:
-                done.callback(drained)
-            else:
-                # A flood leaves the queue empty for a moment only, which means nothing: look again in the next turn.
-                self.reactor.callLater(_drainPause if self._sender.waiting else 0, turn)
-
-        self.reactor.callLater(0, turn)
-        return done
+        # A flood leaves the queue empty for a moment only, which means nothing: look again in the next turn.
+        return poll(self.reactor, self._isDrained, timeout, lambda: _drainPause if self._sender.waiting else 0)
 
     def _isDrained(self) -> bool:
         waiting = self._sender.waiting
@@ -421,10 +428,7 @@ class DatagramPort(udp.Port):
         if self._closing.scheduled or not self.reactor.running or not reason.check(error.ConnectionDone, error.ConnectionLost):
             return False
         self._errors.notify()
-        if self.connected:
-            if self._sender.waiting:
-                self.startWriting()
-            self._resumeReading()
+        self._resume()
         return True
 
 

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections import deque
 from collections.abc import Sized
+from contextlib import suppress
 
 from twisted.logger import Logger
 
@@ -19,6 +20,9 @@ from udpecho.net.sockets import datagramAddress
 #: Windows reports a datagram that is longer than the buffer as an error of reading.
 _truncatedOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
 
+#: How many datagrams to take from a socket that is replaced: they may come as fast as they are read.
+_maxBacklog = 4096
+
 _log = Logger()
 
 
@@ -31,6 +35,7 @@ class Delivery:
 
     def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
         """@param maxThroughput: how many bytes of the backlog to hand over in one turn."""
+        self._context = context
         self._protocol = context.protocol
         self._endpoints = context.endpoints
         self._maxPacketSize = context.maxPacketSize
@@ -43,6 +48,8 @@ class Delivery:
 
     def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
         """Hand a datagram to the protocol, if it is for it."""
+        if self._context.renewal is not None:
+            self._context.renewal.heard()
         peer = self._endpoints.peer
         if peer is not None and (address, address.scopeID) != (peer, peer.scopeID):
             # From another address, queued before the port was connected.
@@ -118,6 +125,9 @@ class Reader:
     def portConnected(self) -> None:
         """The port becomes connected: add to the backlog what only this reader can receive."""
 
+    def socketReplaced(self) -> None:
+        """The port will have another socket: add to the backlog what this one has."""
+
     def close(self) -> None:
         """The socket is closed."""
 
@@ -155,3 +165,10 @@ class PlainReader(Reader):
     def handle(self) -> None:
         """Hand it over."""
         self._delivery.deliver(self._datagram, self._address)
+
+    def socketReplaced(self) -> None:
+        """Add to the backlog what is queued."""
+        with suppress(OSError):
+            for _ in range(_maxBacklog):
+                self.receive()
+                self._delivery.backlog.append((self._datagram, self._address))

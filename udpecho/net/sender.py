@@ -94,7 +94,11 @@ class Sender:
 
     def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary) -> int:
         """@return: 0, or the system's error number."""
-        number = 0
+        renewal = self._context.renewal
+        number = 0 if renewal is None else renewal.beforeSending()
+        if number:
+            self._errors.addError(number)
+            return number
         for _ in range(SEND_TRIES):
             try:
                 if destination is None:
@@ -111,11 +115,15 @@ class Sender:
                 return number
             if number not in PEER_ERRORS and number not in _datagramErrors:
                 # Not from the network but from this machine, about this datagram: from a firewall, for example.
+                if renewal is not None and renewal.renew():
+                    continue
                 self._errors.addError(number)
                 self._errors.collect()
                 return number
             # A connected socket returns the error of an earlier datagram instead of sending this one.
             if not self._errors.collect():
+                if renewal is not None and number not in _datagramErrors and renewal.renew():
+                    continue
                 if number not in _datagramErrors:
                     self._errors.addError(number)
                 # No send is refused by its own peer, so that was an earlier one.

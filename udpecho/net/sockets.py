@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import error
@@ -73,6 +75,26 @@ def receiveBuffer(sock: socket.socket) -> int:
     return granted // 2 if sockopt.available else granted
 
 
+def isOwnAddress(host: str, scopeID: int = 0) -> bool:
+    """Whether an IP address is one of this machine's: of an interface, loopback, or routed to it (C{ip-route(8)})."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((host, 9, 0, scopeID)[: 4 if family == socket.AF_INET6 else 2])
+        if ip_address(host).is_loopback or sock.getsockname()[0] == host:
+            return True
+    # An address that nobody has can be bound only if the system allows any (ip_nonlocal_bind), and then this proves nothing.
+    return _canBind(family, host, scopeID) and not _canBind(family, "2001:db8::1" if ":" in host else "192.0.2.1")
+
+
+def _canBind(family: int, host: str, scopeID: int = 0) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0, 0, scopeID)[: 4 if family == socket.AF_INET6 else 2])
+    except OSError:
+        return False
+    return True
+
+
 def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:
     """Read a socket address of Python's C{socket} module."""
     address = DatagramAddress(name[:2])
@@ -127,13 +149,19 @@ def checkBindable(host: str, port: int) -> None:
 
 
 def connectedSocket(
-    peer: DatagramAddress, bindAddress: tuple[str, int] | None = None, receiveBuffer: int | None = None
+    peer: DatagramAddress,
+    bindAddress: tuple[str, int] | None = None,
+    receiveBuffer: int | None = None,
+    configure: Callable[[socket.socket], object] | None = None,
+    shared: bool = False,
 ) -> socket.socket:
     """Open a socket that is connected to one peer, and does not block.
 
     @param peer: the peer, with its scope where it is link-local.
     @param bindAddress: the local C{(host, port)} to send from; by default the system chooses.
     @param receiveBuffer: the receive buffer to request, in bytes.
+    @param configure: sets more options.
+    @param shared: bind an address that another socket of ours has (C{SO_REUSEADDR} is set on that one).
     @raise error.CannotListenError: if the system refuses the local address.
     @raise OSError: if it refuses the peer's, for example without a route.
     """
@@ -143,11 +171,18 @@ def connectedSocket(
         sock.setblocking(False)
         if receiveBuffer is not None:
             growReceiveBuffer(sock, receiveBuffer)
+        if configure is not None:
+            configure(sock)
         if bindAddress is not None:
             try:
+                if shared:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(socketAddress(*bindAddress))
             except OSError as e:
                 raise error.CannotListenError(*bindAddress, e) from None
+            if shared:
+                # Nobody else is to share it.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         sock.connect(tuple(peer) if family == socket.AF_INET else (*peer, 0, peer.scopeID))
     except BaseException:
         sock.close()

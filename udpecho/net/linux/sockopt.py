@@ -27,6 +27,7 @@ MSG_ERRQUEUE = 0x2000
 SO_RCVBUFFORCE = 33
 SO_TIMESTAMPING = 37
 SO_MEMINFO = 55
+SO_NETNS_COOKIE = 71
 
 IP_TTL = 2
 IP_RECVTTL = 12
@@ -116,6 +117,22 @@ def isNonUnicast(host: str) -> bool:
         except OSError:
             pass
     return ip_address(host).is_multicast
+
+
+def setHopLimit(sock: socket.socket, hops: int) -> None:
+    """Set the IPv4 time to live or IPv6 hop limit of what is sent."""
+    isIPv6 = sock.family == socket.AF_INET6
+    option = socket.IPV6_UNICAST_HOPS if isIPv6 else socket.IP_TTL
+    sock.setsockopt(socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP, option, hops)
+
+
+def sameNetwork(first: socket.socket, second: socket.socket) -> bool:
+    """Whether two sockets are in one network namespace (C{network_namespaces(7)}), where the kernel reports it (from 5.14)."""
+    cookies = set()
+    for sock in (first, second):
+        with suppress(OSError):
+            cookies.add(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) if available else b"")
+    return len(cookies) < 2
 
 
 def kernelDrops(sock: socket.socket) -> int | None:
