@@ -422,9 +422,8 @@ class DatagramPort(udp.Port):
             self.__dict__.pop(name, None)
 
     def _survives(self, reason: Failure) -> bool:
-        """On poll and epoll an error of a socket looks to the reactor like the end of a connection. It may even be the error of
-        another socket that was closed in this turn, if this one has got its descriptor.
-        """
+        """On poll and epoll a socket's error looks like the end of a connection. It may be that of a socket that was closed in
+        this turn, if this one has got its descriptor."""
         if self._closing.scheduled or not self.reactor.running or not reason.check(error.ConnectionDone, error.ConnectionLost):
             return False
         self._errors.notify()

@@ -45,9 +45,8 @@ class Flow:
     clock, in ns.
 
     A connected socket keeps its local address, and the interface of a link-local peer (C{connect(2)}). While nothing is
-    answered C{unanswered} is called about every second, so that another socket can be put in its place by L{use}.
+    answered C{unanswered} is called about every second, so that L{use} can give it another socket or another C{target}.
 
-    @ivar target: the peer, which L{use} changes.
     @ivar sockets: the socket to send by, and former ones to which replies may still come.
     @ivar bindAddress: the local C{(host, port)} that the user has chosen, or C{None}.
     @ivar problem: why no other socket can be opened while nothing is answered; or C{None}.
@@ -66,7 +65,6 @@ class Flow:
     ) -> None:
         """@param listener: called with each event; without it events are not made.
         @param arrived: called when a socket without a descriptor has received something.
-        @param unanswered: called about once a second while probes are due and nothing is answered.
         """
         self.target = target
         self.lastError: EchoError | None = None
