@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.guards import needsRoot
 from tests.support.manager import Manager
-from tests.support.processes import Process, Processes
+from tests.support.processes import Process, Processes, eventually
 from tests.support.running import PATIENCE, udpSocket, unusedPort
 from tests.support.server import everything, usageStatus
 from udpecho.daemon.http_pages import CONNECTIONS, REQUESTS
@@ -186,7 +186,8 @@ class StartTests:
             )
         assert process.status == 1, process
         assert f"cannot serve metrics on {endpoint}: {os.strerror(errno.EADDRINUSE)}" in everything(process), process
-        assert not pidFile.exists()
+        # The process in the background removes its file after it has reported the reason.
+        eventually(lambda: not pidFile.exists(), "the end of the daemon")
 
     @pytest.mark.parametrize("line", ["nonsense = 1", "metrics = 5", "metrics = 'tcp:99999'", "x ="])
     def test_file(self, processes: Processes, kind: Kind, path: Path, line: str) -> None:

@@ -15,7 +15,7 @@ from tests.support.running import PATIENCE
 
 pytestmark = pytest.mark.slow
 
-SOCKET, PRIVILEGED = "udpecho.service", "udpecho-privileged-port.service"
+SOCKET, PRIVILEGED, PROBER = "udpecho.service", "udpecho-privileged-port.service", "udpecho-probe.service"
 services = pytest.mark.parametrize("service", [SOCKET, PRIVILEGED])
 
 # Sends so many numbers to port 7, at a rate, and receives until all have come back or none has for some seconds. Prints which
@@ -53,10 +53,11 @@ def machine(booted: Machine) -> Iterator[Machine]:
     """The machine, with the units as they are shipped and none of them started."""
     for path in UNITS.iterdir():
         booted.write(f"/etc/systemd/system/{path.name}", path.read_text())
-    booted.write("/etc/udpecho/udpecho.toml", (DEPLOYMENT / "udpecho.toml").read_text())
+    for name in ("udpecho.toml", "udpecho-probe.toml"):
+        booted.write(f"/etc/udpecho/{name}", (DEPLOYMENT / name).read_text())
     booted.run("systemctl", "daemon-reload")
     yield booted
-    booted.run("systemctl", "stop", "udpecho.socket", SOCKET, PRIVILEGED)
+    booted.run("systemctl", "stop", "udpecho.socket", SOCKET, PRIVILEGED, PROBER)
     booted.run("systemctl", "reset-failed")
 
 
@@ -210,3 +211,49 @@ class TogetherTests:
         assert mainPID(machine, SOCKET) == 0
         assert answered(machine)
         assert mainPID(machine, SOCKET) != 0
+
+
+class ProberTests:
+    """The service of the prober."""
+
+    def test_life(self, machine: Machine) -> None:
+        """It probes the server, and has no privilege. A reload changes the targets, or fails and changes nothing; at the stop
+        the log has the results.
+        """
+        started(machine, SOCKET)
+        machine.run("systemctl", "start", PROBER)
+        pid = mainPID(machine, PROBER)
+        assert show(machine, PROBER, "ActiveState", "StatusText") == ["active", "probing 2 targets: 127.0.0.1:7, [::1]:7"]
+        page = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9108/%s').read().decode())"
+        up = 'udpecho_probe_up{source="0",target="127.0.0.1:7"} 1.0'
+        eventually(lambda: up in machine.python(page % "metrics"), "the server does not answer")
+        assert machine.python(page % "-/ready").split() == ["prober:", "ok", "127.0.0.1:7:", "ok", "[::1]:7:", "ok"]
+        status = machine.shell(f"cat /proc/{pid}/status")
+        assert {int(found, 16) for found in re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):\s*(\S+)$", status, re.MULTILINE)} == {0}
+        good = (DEPLOYMENT / "udpecho-probe.toml").read_text()
+        machine.write("/etc/udpecho/udpecho-probe.toml", good.replace('"[::1]:7"', '"192.0.2.1:7"'))
+        machine.run("systemctl", "reload", PROBER)
+        new = ["probing 2 targets: 127.0.0.1:7, 192.0.2.1:7"]
+        eventually(lambda: show(machine, PROBER, "StatusText") == new, "it does not reload")
+        machine.write("/etc/udpecho/udpecho-probe.toml", "nonsense = 1\n")
+        assert "failed" in machine.run("systemctl", "reload", PROBER, check=False)
+        assert show(machine, PROBER, "ActiveState", "MainPID", "StatusText") == ["active", str(pid), *new]
+        machine.run("systemctl", "stop", PROBER)
+        log = machine.run("journalctl", "--no-pager", f"_PID={pid}")
+        assert re.search(r"stopped probing 127\.0\.0\.1:7 .* answered=[1-9]", log)
+        assert "Traceback" not in log
+
+    def test_permanent(self, machine: Machine) -> None:
+        """If the endpoint of its pages is not to be had it stays down, and its log says why."""
+        text = (DEPLOYMENT / "udpecho-probe.toml").read_text()
+        machine.write("/etc/udpecho/udpecho-probe.toml", text.replace("interface=127.0.0.1", "interface=203.0.113.9"))
+        machine.run("systemctl", "start", "--no-block", PROBER)
+        for _ in range(30):
+            if show(machine, PROBER, "ActiveState") == ["failed"]:
+                break
+            machine.shell("sleep 3")
+        assert show(machine, PROBER, "ActiveState") == ["failed"]
+        log = machine.shell(f"journalctl --no-pager --unit {PROBER}")
+        assert "Start request repeated too quickly" in log
+        assert "cannot serve metrics on " in log
+        assert "Traceback" not in log
