@@ -15,7 +15,7 @@ from tests.support.running import PATIENCE
 
 pytestmark = pytest.mark.slow
 
-SOCKET, PRIVILEGED = "udpecho.service", "udpecho-privileged-port.service"
+SOCKET, PRIVILEGED, PROBER = "udpecho.service", "udpecho-privileged-port.service", "udpecho-probe.service"
 services = pytest.mark.parametrize("service", [SOCKET, PRIVILEGED])
 
 # Sends so many numbers to port 7, at a rate, and receives until all have come back or none has for some seconds. Prints which
@@ -53,10 +53,11 @@ def machine(booted: Machine) -> Iterator[Machine]:
     """The machine, with the units as they are shipped and none of them started."""
     for path in UNITS.iterdir():
         booted.write(f"/etc/systemd/system/{path.name}", path.read_text())
-    booted.write("/etc/udpecho/udpecho.toml", (DEPLOYMENT / "udpecho.toml").read_text())
+    for path in DEPLOYMENT.glob("*.toml"):
+        booted.write(f"/etc/udpecho/{path.name}", path.read_text())
     booted.run("systemctl", "daemon-reload")
     yield booted
-    booted.run("systemctl", "stop", "udpecho.socket", SOCKET, PRIVILEGED)
+    booted.run("systemctl", "stop", "udpecho.socket", SOCKET, PRIVILEGED, PROBER)
     booted.run("systemctl", "reset-failed")
 
 
@@ -75,6 +76,12 @@ def show(machine: Machine, unit: str, *names: str) -> list[str]:
     lines = machine.run("systemctl", "show", unit, *(f"--property={name}" for name in names)).splitlines()
     found = dict(line.split("=", 1) for line in lines)
     return [found[name] for name in names]
+
+
+def page(machine: Machine, port: int, path: str) -> str:
+    """The text of a page."""
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
+    return machine.python(script, f"http://127.0.0.1:{port}{path}")
 
 
 def mainPID(machine: Machine, service: str) -> int:
@@ -108,8 +115,7 @@ class ServiceTests:
         pid = started(machine, service)
         assert answered(machine)
         assert answered(machine, "::1")
-        page = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9107/-/healthy').read().decode())"
-        assert machine.python(page).split("\n")[:2] == ["0.0.0.0:7: ok", "[::]:7: ok"]
+        assert page(machine, 9107, "/-/healthy").split("\n")[:2] == ["0.0.0.0:7: ok", "[::]:7: ok"]
         status = machine.shell(f"cat /proc/{pid}/status")
         capabilities = re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):\s*(\S+)$", status, re.MULTILINE)
         # CAP_NET_BIND_SERVICE is 10.
@@ -210,3 +216,19 @@ class TogetherTests:
         assert mainPID(machine, SOCKET) == 0
         assert answered(machine)
         assert mainPID(machine, SOCKET) != 0
+
+    def test_prober(self, machine: Machine) -> None:
+        """The prober measures this server, reloads, refuses a file with errors, and is back after C{kill -9}."""
+        started(machine, SOCKET)
+        machine.run("systemctl", "start", PROBER)
+        up = ['udpecho_probe_up{source="0",target="127.0.0.1:7"} 1.0', 'udpecho_probe_up{source="0",target="[::1]:7"} 1.0']
+        eventually(lambda: all(line in page(machine, 9108, "/metrics") for line in up), "it measures nothing")
+        machine.run("systemctl", "reload", PROBER)
+        good = (DEPLOYMENT / "udpecho-probe.toml").read_text()
+        machine.write("/etc/udpecho/udpecho-probe.toml", f"nonsense = 1\n{good}")
+        assert "failed" in machine.run("systemctl", "reload", PROBER, check=False)
+        machine.write("/etc/udpecho/udpecho-probe.toml", good)
+        pid = mainPID(machine, PROBER)
+        machine.run("systemctl", "kill", "--signal=KILL", PROBER)
+        eventually(lambda: mainPID(machine, PROBER) not in (0, pid), "it is not restarted")
+        eventually(lambda: show(machine, PROBER, "ActiveState") == ["active"], "it is not ready")
