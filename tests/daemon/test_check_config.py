@@ -101,6 +101,17 @@ class CheckConfigTests:
         assert self.checked(capsys, "--check-config", str(path), *options) == (1, f"{prefix}{reason}\n")
         assert self.checked(capsys, *options, f"--check={path}")[0] == 1
 
+    @pytest.mark.parametrize("options", [["-n", "--uid", "65534"], []], ids=["uid", "background"])
+    def test_root(self, options: list[str], path: Path, processes: Processes) -> None:
+        """So is a root directory without what C{twistd} needs there."""
+        path.write_text("port = 7")
+        twistd = ["twistd", *options, "--pidfile=", "--chroot", str(path.parent), "udpecho"]
+        started = processes.run(*twistd, "--config", str(path))
+        checked = processes.run(*twistd, "--check-config", str(path))
+        reason = started.stderr.removeprefix("udpecho: ")
+        assert reason.startswith("--chroot must have ")
+        assert (started.status, checked.status, checked.stdout) == (1, 1, f"{path}: {reason}")
+
     @pytest.mark.parametrize(("text", "options"), RIGHT)
     def test_right(self, text: str, options: list[str], path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """What only the state of the machine can refuse is right: addresses, ports and passed sockets are the start's."""

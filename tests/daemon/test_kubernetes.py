@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.deployment import KUBERNETES, documents, instruction, run
 from tests.support.guards import tool
+from tests.support.running import PATIENCE
 from udpecho.daemon import config_file
 from udpecho.server.settings import OPTIONS
 
@@ -147,13 +148,14 @@ class KubernetesTests:
         others = {each["metadata"].get("namespace") for each in made if each["kind"] != "Namespace"}
         assert others == {namespace["metadata"]["name"]}
 
+    @pytest.mark.slow
     @overlays
     def test_linter(self, overlay: str, tmp_path: Path) -> None:
         """Checkov finds nothing, but what the manifests give it reasons for."""
         checkov = tool("checkov")
         (tmp_path / "all.yaml").write_text(run(tool("kubectl"), "kustomize", KUBERNETES / overlay))
         options = ["--framework", "kubernetes", "--skip-download", "--compact", "--output", "json"]
-        found = json.loads(run(checkov, "--file", tmp_path / "all.yaml", *options))
+        found = json.loads(run(checkov, "--file", tmp_path / "all.yaml", *options, patience=10 * PATIENCE))
         assert found["summary"]["failed"] == 0
         assert found["summary"]["passed"] > 50
 

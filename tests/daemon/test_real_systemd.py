@@ -53,8 +53,8 @@ def machine(booted: Machine) -> Iterator[Machine]:
     """The machine, with the units as they are shipped and none of them started."""
     for path in UNITS.iterdir():
         booted.write(f"/etc/systemd/system/{path.name}", path.read_text())
-    for name in ("udpecho.toml", "udpecho-probe.toml"):
-        booted.write(f"/etc/udpecho/{name}", (DEPLOYMENT / name).read_text())
+    for path in DEPLOYMENT.glob("*.toml"):
+        booted.write(f"/etc/udpecho/{path.name}", path.read_text())
     booted.run("systemctl", "daemon-reload")
     yield booted
     booted.run("systemctl", "stop", "udpecho.socket", SOCKET, PRIVILEGED, PROBER)
@@ -76,6 +76,12 @@ def show(machine: Machine, unit: str, *names: str) -> list[str]:
     lines = machine.run("systemctl", "show", unit, *(f"--property={name}" for name in names)).splitlines()
     found = dict(line.split("=", 1) for line in lines)
     return [found[name] for name in names]
+
+
+def page(machine: Machine, port: int, path: str) -> str:
+    """The text of a page."""
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
+    return machine.python(script, f"http://127.0.0.1:{port}{path}")
 
 
 def mainPID(machine: Machine, service: str) -> int:
@@ -109,8 +115,7 @@ class ServiceTests:
         pid = started(machine, service)
         assert answered(machine)
         assert answered(machine, "::1")
-        page = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9107/-/healthy').read().decode())"
-        assert machine.python(page).split("\n")[:2] == ["0.0.0.0:7: ok", "[::]:7: ok"]
+        assert page(machine, 9107, "/-/healthy").split("\n")[:2] == ["0.0.0.0:7: ok", "[::]:7: ok"]
         status = machine.shell(f"cat /proc/{pid}/status")
         capabilities = re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):\s*(\S+)$", status, re.MULTILINE)
         # CAP_NET_BIND_SERVICE is 10.
@@ -224,10 +229,9 @@ class ProberTests:
         machine.run("systemctl", "start", PROBER)
         pid = mainPID(machine, PROBER)
         assert show(machine, PROBER, "ActiveState", "StatusText") == ["active", "probing 2 targets: 127.0.0.1:7, [::1]:7"]
-        page = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9108/%s').read().decode())"
         up = 'udpecho_probe_up{source="0",target="127.0.0.1:7"} 1.0'
-        eventually(lambda: up in machine.python(page % "metrics"), "the server does not answer")
-        assert machine.python(page % "-/ready").split() == ["prober:", "ok", "127.0.0.1:7:", "ok", "[::1]:7:", "ok"]
+        eventually(lambda: up in page(machine, 9108, "/metrics"), "the server does not answer")
+        assert page(machine, 9108, "/-/ready").split() == ["prober:", "ok", "127.0.0.1:7:", "ok", "[::1]:7:", "ok"]
         status = machine.shell(f"cat /proc/{pid}/status")
         assert {int(found, 16) for found in re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):\s*(\S+)$", status, re.MULTILINE)} == {0}
         good = (DEPLOYMENT / "udpecho-probe.toml").read_text()
@@ -257,3 +261,12 @@ class ProberTests:
         assert "Start request repeated too quickly" in log
         assert "cannot serve metrics on " in log
         assert "Traceback" not in log
+
+    def test_killed(self, machine: Machine) -> None:
+        """It is back after C{kill -9}."""
+        started(machine, SOCKET)
+        machine.run("systemctl", "start", PROBER)
+        pid = mainPID(machine, PROBER)
+        machine.run("systemctl", "kill", "--signal=KILL", PROBER)
+        eventually(lambda: mainPID(machine, PROBER) not in (0, pid), "it is not restarted")
+        eventually(lambda: show(machine, PROBER, "ActiveState") == ["active"], "it is not ready")

@@ -46,9 +46,10 @@ PROBE_METRICS = {
 }
 
 
-def run(*arguments: str | Path, directory: Path | None = None) -> str:
+def run(*arguments: str | Path, directory: Path | None = None, patience: float = PATIENCE) -> str:
     """Run a tool that must succeed.
 
+    @param patience: seconds after which it has failed.
     @return: its standard output and standard error.
     """
     done = subprocess.run(
@@ -58,7 +59,7 @@ def run(*arguments: str | Path, directory: Path | None = None) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         check=False,
     )
     assert done.returncode == 0, f"{done.args}:\n{done.stdout}"

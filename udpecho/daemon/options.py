@@ -67,7 +67,7 @@ class DaemonOptions(usage.Options):
 
         path = fileToCheck(self, self.arguments)
         if path is not None:
-            raise SystemExit(check(path, self._parseWithFile))
+            raise SystemExit(check(path, self._checkAll))
         try:
             self._parseWithFile()
         except ConfigurationError as e:
@@ -78,6 +78,14 @@ class DaemonOptions(usage.Options):
 
         self.commandLine = expand(self, self.arguments, self.table)
         super().parseOptions(list(self.commandLine.arguments))
+
+    def _checkAll(self) -> None:
+        from udpecho.daemon.preload import rootProblem
+
+        self._parseWithFile()
+        problem = rootProblem(self)
+        if problem is not None:
+            raise usage.UsageError(problem)
 
     def postOptions(self) -> None:
         """@raise usage.UsageError: if a value is wrong, or excludes another."""

@@ -39,14 +39,14 @@ def fileLater(path: str, options: usage.Options) -> str:
 
 def endpointLater(description: str | None, options: usage.Options) -> str | None:
     """The description of an endpoint, for C{serverFromString}, with the L{later} path of a UNIX socket."""
-    if description is None:
-        return None
+    # Making another endpoint may need a socket that systemd has not passed, which is the start's to report.
+    if description is None or not description.startswith("unix:"):
+        return description
     # Twisted's endpoints take a while to import.
     from twisted.internet.endpoints import UNIXServerEndpoint, quoteStringArgument, serverFromString
 
     endpoint = serverFromString(object(), description)
-    if not isinstance(endpoint, UNIXServerEndpoint):
-        return description
+    assert isinstance(endpoint, UNIXServerEndpoint)
     path = os.fsdecode(endpoint._address)
     found = later(path, options)
     # A name in Linux's abstract namespace has a NUL.

@@ -40,7 +40,9 @@ def preload(options: usage.Options) -> None:
     """
     if not isRestricted(options):
         return
-    _checkRoot(options)
+    problem = rootProblem(options)
+    if problem is not None:
+        raise CannotStart(problem)
     for name in _modules:
         import_module(name)
     # Twisted keeps a file open, to close it when it has no descriptor left.
@@ -51,17 +53,19 @@ def preload(options: usage.Options) -> None:
         socket.getaddrinfo("localhost", None)
 
 
-def _checkRoot(options: usage.Options) -> None:
+def rootProblem(options: usage.Options) -> str | None:
+    """What C{twistd} will need and the new root directory does not have, if there is such a thing."""
     root, twistd = newRoot(options), options.parent
     if root is None or twistd is None:
-        return
+        return None
     uid, inBackground = twistd["uid"], not twistd["nodaemon"]
     if inBackground and not os.path.exists(f"{root}/dev/null"):
-        raise CannotStart(f"--chroot must have /dev/null for a daemon in the background, got {root} without it")
+        return f"--chroot must have /dev/null for a daemon in the background, got {root} without it"
     if uid is not None:
         # twistd looks up the groups of the user.
         known: list[str] = []
         with suppress(OSError), open(f"{root}/etc/passwd") as file:
             known = [line.split(":")[2] for line in file if line.count(":") == 6]
         if str(uid) not in known:
-            raise CannotStart(f"--chroot must have /etc/passwd with the user of --uid, {uid}, got {root} without it")
+            return f"--chroot must have /etc/passwd with the user of --uid, {uid}, got {root} without it"
+    return None
