@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tracemalloc
 from collections import Counter
@@ -334,6 +335,26 @@ class ArgumentTests:
         with pytest.raises(ValueError, match=r"must be .*, got"):
             Prober(World().here, [TARGET, text])
 
+    @pytest.mark.parametrize("interval", [0, -1, float("inf"), float("nan")])
+    def test_wrongInterval(self, interval: float) -> None:
+        """Names can be looked up again at an interval that is a time."""
+        with pytest.raises(ValueError, match="resolveInterval must be a number of seconds above 0, got"):
+            Prober(World().here, [TARGET], resolveInterval=interval)
+
+    def test_noDescriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a descriptor for what all flows share, no target can be probed, and that is the reason."""
+
+        def refuse(*_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr("udpecho.probe.prober.openWatch", refuse)
+        prober = Prober(World().here, [TARGET, TARGET])
+        over: Any = prober.start()
+        reason = over.result.value
+        over.addErrback(lambda _: None)
+        assert (type(reason), reason.errno) == (OSError, errno.EMFILE)
+        assert [name for name, _ in prober.failures] == [TARGET.name] * 2
+
     def test_lastPorts(self) -> None:
         """The highest ports may be used."""
         prober = Prober(World().here, [TARGET], sources=2, options=SocketOptions(("192.0.2.1", 65534)))
@@ -367,6 +388,16 @@ class LookUpTests:
         assert name == "nobody.invalid:7"
         assert isinstance(reason, error.DNSLookupError)
         world.leavesNothing()
+
+    def test_family(self) -> None:
+        """A name is looked up for addresses of the family that probes are sent from."""
+        world = World()
+        for bound, peer in (("192.0.2.1", "192.0.2.2:7"), ("2001:db8::1", "[2001:db8::2]:7")):
+            prober = Prober(world.here, ["there:7"], options=SocketOptions((bound, 0)))
+            prober.start()
+            world.network.advance(1)
+            assert [str(flow.target.address) for flow in prober.flows] == [peer]
+            prober.stop()
 
     def test_unknown(self) -> None:
         """If no name is known, the Deferred fails with the reason."""

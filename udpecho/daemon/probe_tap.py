@@ -15,6 +15,7 @@ from udpecho.daemon.paths import endpointLater
 from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
+from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseAddress
 from udpecho.probe.service import ProbeService
 from udpecho.probe.settings import OPTIONS, settingsFrom
@@ -64,6 +65,7 @@ def makeService(options: Options) -> IService:
     preload(options)
     running: Any = reactor
     removePassed(os.environ)
+    abandonThreads(reactor)
     metrics = None
     if options["metrics"] is not None:
         from udpecho.probe.metrics import ProbeMetrics

@@ -47,18 +47,21 @@ def dial(
     receiveBuffer: int | None = None,
     configure: Callable[[socket.socket], object] | None = None,
     replaced: DatagramPort | None = None,
+    renewed: bool = True,
 ) -> DatagramPort:
     """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: only the peer's
-    datagrams reach the protocol. No datagram is sent for the connecting. The port opens its socket again, and logs it, when the
-    addresses, routes or interfaces of this machine change.
+    datagrams reach the protocol. No datagram is sent for the connecting.
 
     @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
     @param replaced: a port that is to be closed, and whose C{bindAddress} this one may have.
+    @param renewed: whether the port opens its socket again, and logs it, when the addresses, routes or interfaces of this
+        machine change.
     @see: L{connectedSocket <udpecho.net.sockets.connectedSocket>} for the other parameters, and what is raised.
     """
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
     port = _open(reactor, connection.open(None if replaced is None else replaced.socket), protocol, PortOptions())
-    port.keepConnected(connection)
+    if renewed:
+        port.keepConnected(connection)
     return port
 
 

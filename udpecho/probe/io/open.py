@@ -62,12 +62,8 @@ def openSocket(
                 sock.close()
                 raise
         found = TransportSocket(receiver, peer)
-        port = dial(reactor, found, peer, options.bindAddress, RECEIVE_BUFFER)
-        try:
-            options.apply(port.socket)
-        except BaseException:
-            port.abort()
-            raise
+        # The prober notices itself when it has to open another one.
+        dial(reactor, found, peer, options.bindAddress, RECEIVE_BUFFER, options.apply, renewed=False)
     except error.CannotListenError:
         raise
     except OSError as e:
