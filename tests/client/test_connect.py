@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.support.client import Outcome, outstandingClient, serve
+from tests.support.descriptors import noDescriptors
 from tests.support.guards import needsIPv6
 from tests.support.running import Recorder, Run, leftovers, openSockets, sleep, udpSocket, unusedPort
 from tests.support.transports import Resolver, ResolvingClock, StockTransport
@@ -84,6 +85,15 @@ class ResolutionTests:
         assert isinstance(failure, error.DNSLookupError)
         assert "nobody.example" in str(failure)
         assert clock.getDelayedCalls() == []
+
+    @pytest.mark.isolated
+    def test_noDescriptor(self) -> None:
+        """That this machine has no descriptor to look a name up with is not the fault of the name."""
+        clock = ResolvingClock({"nobody.example": []})
+        with noDescriptors():
+            failure = Outcome(echo(clock, "nobody.example", 7, b"hello")).failure
+        assert type(failure) is EchoError
+        assert str(failure) == "cannot look up nobody.example: Too many open files"
 
     @pytest.mark.parametrize(
         "host",
@@ -470,7 +480,7 @@ class ConnectTests:
     def test_noDescriptorsLeft(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """That this machine has no socket to give is not reported as unreachable."""
 
-        def refuse(*arguments: Any) -> None:
+        def refuse(*arguments: Any, **options: Any) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
 
         monkeypatch.setattr("udpecho.client.connect.dial", refuse)

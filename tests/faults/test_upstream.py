@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
 
 from tests.support.client import Outcome
+from tests.support.descriptors import noDescriptors
 from tests.support.guards import needsIPv6
 from tests.support.namespaces import Network, network
 from tests.support.running import PATIENCE, Run, sleep, udpSocket, unusedPort
@@ -289,19 +287,6 @@ class NameTests:
         runOnce(test)
 
 
-@contextmanager
-def fewDescriptors() -> Iterator[None]:
-    """Leave no descriptor."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 @pytest.mark.isolated
 class DescriptorTests:
     """No descriptor is left."""
@@ -316,7 +301,7 @@ class DescriptorTests:
             known = await connect(reactor, *proxy.address)
             new = await connect(reactor, *proxy.address)
             assert await known.echo(b"hello") == 5
-            with fewDescriptors():
+            with noDescriptors():
                 lost = Outcome(new.echo(b"lost", 60))
                 await until(reactor, lambda: proxy.up.outcomes["no_socket"] == 1, "the drop")
                 assert await known.echo(b"hello") == 5
@@ -340,7 +325,7 @@ class DescriptorTests:
             proxy.start()
             clients = [await connect(reactor, *proxy.address) for _ in range(2)]
             assert await clients[0].echo(b"hello") == 5
-            with fewDescriptors():
+            with noDescriptors():
                 assert await clients[1].echo(b"hello") == 5
             assert proxy.clients == 1
             assert proxy.up.outcomes == {"delivered": 2}

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.cli.console import ANSWERED, UNANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
-from udpecho.errors import ResponseTimeout
+from udpecho.errors import EchoError
 from udpecho.faults.decision import Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
@@ -125,7 +125,7 @@ def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]
         if isinstance(reason, error.CannotListenError):
             complain(f"cannot listen on {formatAddress(options.listen)}: {reason.socketError.strerror}")
             return WRONG_INPUT
-        if isinstance(reason, (error.DNSLookupError, ResponseTimeout, ValueError)):
+        if isinstance(reason, (error.DNSLookupError, EchoError, ValueError)):
             complain(str(reason.args[0]))
             return WRONG_INPUT
         return failure

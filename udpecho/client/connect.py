@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from typing import Any
 
-from twisted.internet import defer, error
+from twisted.internet import defer
 from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 
-from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.addresses import DatagramAddress
 from udpecho.client.checks import checkLocalAddress, checkPayload, checkPeer
 from udpecho.client.protocol import TIMEOUT, EchoClient, elapsedSince
-from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, unreachable
-from udpecho.interfaces import Reactor
+from udpecho.client.route import Route
+from udpecho.errors import MessageTooLong
+from udpecho.interfaces import IDatagramTransport, Reactor
 from udpecho.net.open import dial
 from udpecho.net.resolver import resolve
 from udpecho.net.sockets import MAX_DATAGRAM
 from udpecho.parsing import checkTimeout
-
-#: This machine has no socket left: the peer is not the reason.
-_exhausted = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def connect(
@@ -34,7 +30,8 @@ def connect(
     bindAddress: tuple[str, int] | None = None,
 ) -> defer.Deferred[EchoClient]:
     """Open a client: resolve the host, open a socket and C{connect(2)} it before a datagram can be queued on it. If the system
-    refuses an address, the next one is tried.
+    or the peer refuses an address before the first reply, the next one is tried. When calls keep failing, the host is resolved
+    again.
 
     @param reactor: an C{IReactorTime} that is C{IReactorFDSet} or C{IReactorUDP} too.
     @param host: a name or an IP address.
@@ -53,41 +50,48 @@ def connect(
     except (TypeError, ValueError):
         return defer.fail()
 
-    def openFirst(addresses: list[DatagramAddress]) -> EchoClient:
-        for address in addresses:
-            try:
-                return _open(reactor, address, timeout, verify, bindAddress)
-            except error.CannotListenError:
-                raise
-            except OSError as e:
-                if e.errno in _exhausted:
-                    raise EchoError(f"cannot open a socket: {os.strerror(e.errno)}", e.errno) from None
-                refusal = unreachable(e.errno or 0, formatAddress(address))
-                if e.errno == errno.EINVAL and not address.scopeID and address.host.lower().startswith("fe80:"):
-                    refusal = HostUnreachable(f"{refusal.args[0]} (name its interface, as in {address.host}%eth0)", e.errno)
-        raise refusal
-
-    return resolve(reactor, host, port, timeout, families).addCallback(openFirst)
-
-
-def _open(
-    reactor: Reactor, peer: DatagramAddress, timeout: float, verify: bool, bindAddress: tuple[str, int] | None
-) -> EchoClient:
-    hasDescriptors = IReactorFDSet.providedBy(reactor)
     # The clock of a reactor with descriptors may be the wall clock, which can be set.
-    client = EchoClient(reactor, timeout, verify, time.monotonic if hasDescriptors else None)
-    client.connectedTo(peer)
-    if hasDescriptors:
-        dial(reactor, client, peer, bindAddress)
+    client = EchoClient(reactor, timeout, verify, time.monotonic if IReactorFDSet.providedBy(reactor) else None)
+    route = Route(
+        reactor,
+        lambda: resolve(reactor, host, port, timeout, families),
+        lambda address: _open(reactor, client, address, bindAddress),
+    )
+
+    def start(addresses: list[DatagramAddress]) -> EchoClient:
+        route.start(addresses)
+        client.route = route
         return client
-    host, port = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
-    transport: Any = IReactorUDP(reactor).listenUDP(port, client, host, MAX_DATAGRAM)
+
+    return resolve(reactor, host, port, timeout, families).addCallback(start)
+
+
+def _open(reactor: Reactor, client: EchoClient, peer: DatagramAddress, bindAddress: tuple[str, int] | None) -> None:
+    """Open a socket for a client, and close the one that it has."""
+    old: Any
+    transport: Any
+    old, client.transport = client.transport, None
     try:
-        transport.connect(*peer)
+        if IReactorFDSet.providedBy(reactor):
+            dial(reactor, client, peer, bindAddress, replaced=old)
+        else:
+            host, port = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
+            transport = IReactorUDP(reactor).listenUDP(port, client, host, MAX_DATAGRAM)
+            transport.connect(*peer)
     except BaseException:
-        transport.stopListening()
+        transport, client.transport = client.transport, old
+        _close(transport)
         raise
-    return client
+    client.connectedTo(peer)
+    _close(old)
+
+
+def _close(transport: Any) -> None:
+    """Close a transport that is not the client's any more."""
+    if IDatagramTransport.providedBy(transport):
+        transport.abort()
+    elif transport is not None:
+        transport.stopListening()
 
 
 def echo(

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
 from udpecho.client.checks import checkPayload, tooLong
+from udpecho.client.route import Route
 from udpecho.errors import ClientClosed, EchoError, HostUnreachable, MessageTooLong, ResponseTimeout, unreachable
 from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, Reactor
 from udpecho.parsing import checkTimeout
@@ -58,6 +59,7 @@ class EchoClient(DatagramProtocol):
     L{connect} makes a client. As a protocol it runs on any connected C{IUDPTransport}.
 
     @ivar ignored: how many datagrams from the peer matched no outstanding payload.
+    @ivar route: the addresses of the peer, C{None} if it has the one of the transport only.
     """
 
     noisy = False
@@ -79,6 +81,7 @@ class EchoClient(DatagramProtocol):
         self._verify = verify
         self._now = reactor.seconds if now is None else now
         self._peer = "the peer"
+        self.route: Route | None = None
         self._closed = False
         self._closing: list[defer.Deferred[None]] = []
         self._limit = MAX_PAYLOAD_IPV4
@@ -117,22 +120,29 @@ class EchoClient(DatagramProtocol):
 
         payload = bytes(payload)
         done: defer.Deferred[Reply] = defer.Deferred(lambda _: self._forget(exchange))
-        exchange = _Exchange(payload, timeout, self._now(), self.ignored, done)
+        exchange = _Exchange(payload, timeout, 0.0, self.ignored, done)
         exchange.deadline = self._reactor.callLater(left, self._expire, exchange)
         self._outstanding[exchange] = None
         self._byPayload.setdefault(payload, deque()).append(exchange)
         try:
+            self._send(exchange)
+        except Exception:
+            # The transport is not connected, for example.
+            self._forget(exchange)
+            return defer.fail()
+        return done
+
+    def _send(self, exchange: _Exchange) -> None:
+        payload = exchange.payload
+        exchange.sent = self._now()
+        try:
+            assert self.transport is not None
             self.transport.write(payload, None)
         except error.MessageLengthError:
             self._fail(exchange, tooLong(self._peer, len(payload), self._limit))
         except OSError as e:
             # Twisted's own port raises what ours reports by networkError.
             self._fail(exchange, unreachable(e.errno or 0, self._peer))
-        except Exception:
-            # The transport is not connected, for example.
-            self._forget(exchange)
-            return defer.fail()
-        return done
 
     def close(self) -> defer.Deferred[None]:
         """Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called twice.
@@ -140,6 +150,8 @@ class EchoClient(DatagramProtocol):
         @return: fires when the socket is closed.
         """
         self._closed = True
+        if self.route is not None:
+            self.route.close()
         transport = self.transport
         closed: defer.Deferred[None] = defer.Deferred()
         self._closing.append(closed)
@@ -168,6 +180,8 @@ class EchoClient(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from the peer."""
+        if self.route is not None:
+            self.route.heard()
         same = self._byPayload.get(datagram)
         if same:
             exchange = same[0]
@@ -181,26 +195,52 @@ class EchoClient(DatagramProtocol):
         exchange.done.callback(reply)
 
     def connectionRefused(self) -> None:
-        """Nothing listens at the peer: all outstanding calls fail."""
-        for exchange in list(self._outstanding):
-            self._fail(exchange, unreachable(errno.ECONNREFUSED, self._peer))
+        """Nothing listens at the peer: all outstanding calls fail, unless there is another address to send them to."""
+        self._unreachable(unreachable(errno.ECONNREFUSED, self._peer))
 
     def networkError(self, reason: EchoError) -> None:
         """The network did not deliver a datagram: the calls that it concerns fail."""
+        if isinstance(reason, HostUnreachable):
+            self._unreachable(reason)
+            return
         for exchange in list(self._outstanding):
-            if isinstance(reason, HostUnreachable):
-                self._fail(exchange, type(reason)(str(reason), reason.errno))
-            elif isinstance(reason, MessageTooLong) and len(exchange.payload) > (reason.limit or 0):
+            if isinstance(reason, MessageTooLong) and len(exchange.payload) > (reason.limit or 0):
                 self._fail(exchange, MessageTooLong(str(reason), reason.errno, reason.limit))
+
+    def _unreachable(self, reason: EchoError) -> None:
+        if self._closed:
+            return
+        found = reason if self.route is None else self.route.refused(reason)
+        for exchange in list(self._outstanding):
+            if found is not None:
+                self._fail(exchange, type(found)(str(found), found.errno))
+            elif exchange in self._outstanding:
+                self._send(exchange)
+
+    def startProtocol(self) -> None:
+        """There is a transport."""
+        self._closed = False
+
+    def doStop(self) -> None:
+        """One of the transports is gone. Twisted takes the transport away then, although there is another one."""
+        transport = self.transport
+        super().doStop()
+        if self.numPorts:
+            self.transport = transport
 
     def stopProtocol(self) -> None:
         """The transport is gone."""
         self._closed = True
+        if self.route is not None:
+            self.route.close()
         self._failAll("the socket was closed before the reply came")
 
     # Endings
 
     def _expire(self, exchange: _Exchange) -> None:
+        if self.route is not None:
+            # First, so that a caller who tries again at once does so by the new socket.
+            self.route.failed()
         ignored = self.ignored - exchange.ignored
         others = f"; {ignored} other datagram{'s' * (ignored != 1)} from it ignored" if ignored else ""
         self._fail(exchange, ResponseTimeout(f"no reply from {self._peer} within {exchange.timeout:g} s{others}"))
