@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guards import needsRoot, needsSharing
+from tests.support.guards import needsRoot, needsSharing, tool
 from tests.support.late_imports import found, watch
-from tests.support.processes import Process, Processes, Server, eventually, sums
+from tests.support.processes import Process, Processes, Server, command, eventually, sums
 from tests.support.running import PATIENCE, REACTORS, udpSocket
 from tests.support.server import everything
 from tests.support.source import ROOT, imports, loadedBy, outsideFunctions, sources
@@ -296,6 +296,22 @@ class ChrootTests:
         server.process.signal(signal.SIGHUP)
         server.process.until("configuration reloaded: no changes$")
         server.stop()
+
+    @pytest.mark.skipif(not os.path.exists("/etc/nsswitch.conf"), reason="this C library has no nsswitch.conf")
+    def test_resolver(self, processes: Processes, place: Path, jail: Path) -> None:
+        """How names are looked up is read outside: without C{nsswitch.conf} the hosts file comes after DNS, if at all."""
+        calls = place / "calls"
+        (jail / "etc/hosts").write_text("127.0.0.1 somewhere.invalid\n")
+        process = processes.start(
+            *[tool("strace"), "-f", "-e", "trace=open,openat,chroot", "-o", str(calls), *command("twistd"), "-n", "--pidfile="],
+            *["--chroot", str(jail), "udpecho-probe", "--target", "somewhere.invalid:9", "--interval", "20ms"],
+        )
+        process.until("probing somewhere.invalid:9 at 127.0.0.1:9 ")
+        os.kill(int(calls.read_text().split()[0]), signal.SIGTERM)
+        process.finish()
+        outside, _, inside = calls.read_text().partition("chroot(")
+        assert "/etc/hosts" in inside
+        assert ("nsswitch.conf" in outside, "nsswitch.conf" in inside) == (True, False)
 
     def test_pagesAndSystemd(self, processes: Processes, place: Path, jail: Path) -> None:
         """A UNIX socket in the new root is named as it is outside; systemd's socket is outside."""

@@ -195,7 +195,7 @@ def removeStale(path: str) -> None:
 def _addressText(address: IAddress) -> str:
     if isinstance(address, (IPv4Address, IPv6Address)):
         return formatAddress((address.host, address.port))
-    return str(getattr(address, "name", address))
+    return os.fsdecode(getattr(address, "name", str(address)))
 
 
 class _Channel(http.HTTPChannel):

@@ -68,7 +68,8 @@ class ForkedWorker(process.Process):
 
     def _execChild(self, *_: object) -> NoReturn:
         # The parent's objects must not be collected: they would close descriptors that are the child's.
-        gc.freeze()
+        # PyPy cannot freeze them.
+        getattr(gc, "freeze", gc.disable)()
         observers = list(globalLogPublisher._observers)
         _forgetParent(observers)
         try:
