@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tests.benchmarks.workshop import Missing
-from tests.support.namespaces import Host
+from tests.support.namespaces import Host, run
 from tests.support.wall_clock import WallClock
 
 #: The name of the server, and its port.
@@ -205,6 +205,10 @@ class World:
         link = self.uplink
         for version in FAMILIES:
             self.client.ip(f"route replace default via {link.address(version, 254)} dev {link.name}")
+
+    def unroute(self, version: int) -> None:
+        """Take the client's default route of a family away."""
+        run(["ip", "-n", self.client.name, f"-{version}", "route", "flush", "exact", "default"])
 
     def discard(self, link: Uplink, kind: str | None) -> None:
         """Have the router discard what is for the client at a link.
