@@ -78,10 +78,9 @@ class FakeStage:
         self.random = random.Random(0)
         self.checks = self
         self.all = [check(self.works, self.server)]
-        self.world = None
-
-    def remote(self, target: str) -> str:
-        return HERE
+        self.world = self
+        self.names = self
+        self.possible = frozenset({HERE})
 
 
 def check(fault: Callable[[], str | None], culprit: Any = None, **needs: Any) -> Check:
@@ -110,7 +109,7 @@ class CheckTests:
 
     def test_isAffected(self) -> None:
         """A check need not work while an address or a process that it needs does not."""
-        far = check(lambda: None, processes=frozenset({SERVER}), remote=lambda: HERE)
+        far = check(lambda: None, processes=frozenset({SERVER}), remote=lambda: frozenset({HERE}))
         near = check(lambda: None, local=frozenset({HERE}))
         nothing: frozenset[str] = frozenset()
         assert (far.isAffected([HERE], [], nothing), near.isAffected([HERE], [], nothing)) == (True, False)
@@ -187,7 +186,10 @@ class RehearsalTests:
     @pytest.mark.parametrize(
         ("lines", "fault"),
         [
-            (["Traceback (most recent call last):", "OSError"], "the server has logged a traceback: OSError"),
+            (
+                ["Traceback (most recent call last):", "  in it", "OSError", "more"],
+                "the server has logged a traceback: OSError",
+            ),
             (["again"] * 201, "the server has logged 201 lines, such as: again"),
         ],
     )

@@ -21,7 +21,7 @@ from tests.benchmarks.year.processes import (
     Proxy,
     Server,
 )
-from tests.benchmarks.year.world import NAME, PORT, SERVER, World, family
+from tests.benchmarks.year.world import NAME, PORT, SERVER, Names, World, family
 from tests.support.namespaces import Host
 
 #: Seconds to wait for a reply.
@@ -37,12 +37,12 @@ class Needs:
     """What a check depends on.
 
     @ivar processes: their names; C{worker} is the server's workers, C{server} their parent.
-    @ivar remote: returns the address that the client's host must reach.
+    @ivar remote: returns the addresses that the client's host must reach.
     @ivar local: the addresses that must work at the server itself.
     """
 
     processes: frozenset[str]
-    remote: Callable[[], str] = str
+    remote: Callable[[], frozenset[str]] = frozenset
     local: frozenset[str] = frozenset()
 
 
@@ -73,7 +73,7 @@ class Check:
     def isAffected(self, cut: Sequence[str], ill: Sequence[str], stopped: frozenset[str]) -> bool:
         """Whether it need not work while these do not: see L{Truths.of}."""
         needs = self.needs
-        return bool(needs.processes & stopped or needs.remote() in cut or needs.local.intersection(ill))
+        return bool(needs.processes & stopped or needs.remote().intersection(cut) or needs.local.intersection(ill))
 
 
 @dataclass
@@ -144,14 +144,14 @@ class Checks:
         self._before: dict[str, float] = {}
         self.all = [*self._echoes(), *self._ofProbe(), *self._ofApplication(), *self._ofServer()]
 
-    def remote(self, target: str) -> str:
-        """@return: the address of a target."""
-        host = target.rpartition(":")[0].strip("[]")
-        return self._world.names.last if host == NAME else host
+    def remote(self, target: str) -> frozenset[str]:
+        """@return: the addresses that must work for a target to be served."""
+        host = _host(target)
+        return self._world.names.needed if host == NAME else frozenset({host})
 
     def _echoes(self) -> Iterator[Check]:
         for address in SERVER:
-            needs = Needs(frozenset({"worker"}), partial(str, address))
+            needs = Needs(frozenset({"worker"}), partial(frozenset, {address}))
             yield Check(f"server at {address}", needs, self._server, partial(self._askServer, address))
         needs = Needs(frozenset({"worker", "proxy"}), partial(self.remote, f"{NAME}:{PORT}"))
         yield Check("proxy, new client", needs, self._proxy, partial(self._askProxy, self.newClient, new=True))
@@ -234,6 +234,10 @@ class Checks:
         return self._server.readKeepAlives(), None
 
 
+def _host(target: str) -> str:
+    return target.rpartition(":")[0].strip("[]")
+
+
 def isUp(page: Page, target: str) -> float:
     """@return: C{udpecho_probe_up} of a target."""
     return page.get(f'udpecho_probe_up{{source="0",target="{target}"}}', 0.0)
@@ -247,8 +251,8 @@ def answered(page: Page, target: str) -> float:
 class Truths:
     """What the pages must say while something does not work."""
 
-    def __init__(self, checks: Checks, server: Server, probe: Probe) -> None:
-        self._checks = checks
+    def __init__(self, names: Names, server: Server, probe: Probe) -> None:
+        self._names = names
         self._server = server
         self._probe = probe
 
@@ -265,7 +269,8 @@ class Truths:
                 found.append(Check(name, nothing, self._server, partial(self._isIll, address), times=_times))
         if "probe" not in stopped:
             for target in TARGETS:
-                if self._checks.remote(target) in cut:
+                host = _host(target)
+                if (self._names.possible if host == NAME else {host}).issubset(cut):
                     name = f"probe knows that {target} does not answer"
                     found.append(Check(name, nothing, self._probe, partial(self._isDown, target), times=_times))
         return found

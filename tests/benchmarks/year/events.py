@@ -184,6 +184,8 @@ class AddressGoes(_OfFamily):
     def happen(self) -> None:
         """See L{Event.happen}."""
         self.world.uplink.drop(self.version)
+        # By IPv6 the other uplink's address would do.
+        self.world.unroute(self.version)
         self.cut = self.cuts(self.version)
 
     def undo(self) -> None:

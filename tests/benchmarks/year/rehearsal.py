@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ class Rehearsal:
         self.happened: list[Happened] = []
         self.restarted: set[str] = set()
         self._stage = stage
-        self._truths = Truths(stage.checks, stage.server, stage.probe)
+        self._truths = Truths(stage.world.names, stage.server, stage.probe)
         self._has: dict[str, list[Has]] = {process.name: [] for process in stage.processes}
 
     def begin(self) -> None:
@@ -179,7 +180,8 @@ class Rehearsal:
         text = process.text(logged)
         lines = text.splitlines()
         if "Traceback" in text:
-            found.faults.append(f"the {process.name} has logged a traceback: {lines[-1]}")
+            reason = re.search(r"^Traceback.*\n(?:[ \t].*\n)*(.*)$", text, re.MULTILINE)
+            found.faults.append(f"the {process.name} has logged a traceback: {'' if reason is None else reason[1]}")
         if len(lines) > _mostLines:
             found.faults.append(f"the {process.name} has logged {len(lines)} lines, such as: {lines[-1]}")
         has = process.has()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
 from tests.benchmarks.workshop import Missing
-from tests.support.namespaces import Host
+from tests.support.namespaces import Host, run
 from tests.support.wall_clock import WallClock
 
 #: The name of the server, and its port.
@@ -21,6 +22,8 @@ SERVER = ("198.18.3.1", "198.18.3.2", "fd00:3::1", "fd00:3::2")
 #: An address that nothing comes back from.
 SILENT = "198.18.9.9"
 FAMILIES = (4, 6)
+#: Seconds after which a name has been looked up again for certain.
+_lookUpInterval = 90.0
 #: Bytes of the disk with the logs: more than those of a day.
 _diskSize = 32 * 2**20
 
@@ -98,13 +101,29 @@ class Names:
             if os.path.exists(path):
                 mount("--bind", str(file), path)
         self.last = SERVER[1]
+        self._since = {self.last: 0.0}
+        self._fails = False
+
+    @property
+    def possible(self) -> frozenset[str]:
+        """The addresses at which those may be that ask by the name, while all of them work."""
+        now = time.monotonic()
+        return frozenset(address for address, until in self._since.items() if address == self.last or now < until)
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Those that must work for them to be served: while the name cannot be resolved, wherever they are."""
+        return frozenset(SERVER if self._fails else {self.last})
 
     def set(self, address: str | None, silent: bool = False) -> None:
         """Give L{NAME} an address, or none.
 
         @param silent: whether who asks for what there is not waits for long.
         """
+        self._since[self.last] = time.monotonic() + _lookUpInterval
         self.last = address or self.last
+        self._since[self.last] = 0.0
+        self._fails = address is None
         line = "" if address is None else f"{address} {NAME}"
         for path, text in (
             (self._servers, f"nameserver {SILENT if silent else '127.0.0.1'}"),
@@ -186,6 +205,10 @@ class World:
         link = self.uplink
         for version in FAMILIES:
             self.client.ip(f"route replace default via {link.address(version, 254)} dev {link.name}")
+
+    def unroute(self, version: int) -> None:
+        """Take the client's default route of a family away."""
+        run(["ip", "-n", self.client.name, f"-{version}", "route", "flush", "exact", "default"])
 
     def discard(self, link: Uplink, kind: str | None) -> None:
         """Have the router discard what is for the client at a link.
