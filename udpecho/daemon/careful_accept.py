@@ -8,10 +8,18 @@ import socket
 import sys
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.logger import Logger
 
 from udpecho.interfaces import Reactor
 from udpecho.net.delayed_calls import SingleCall
+
+# Imported now: without a descriptor it cannot be.
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None
 
 #: How many connections one turn of the reactor accepts.
 _atOnce = 16
@@ -30,7 +38,7 @@ class CarefulAccept:
 
     def __init__(self, reactor: Reactor, port: Any) -> None:
         """@param reactor: an C{IReactorTime} provider.
-        @param port: a stock port for streams; any other is left as it is.
+        @param port: a listening port; one that is not Twisted's own for streams is left as it is.
         """
         self._reactor = reactor
         self._port = port
@@ -38,9 +46,10 @@ class CarefulAccept:
         self._warned: float | None = None
         self._exhausted = False
         self._resuming = SingleCall(reactor, self._resume)
-        self._accept: Any = getattr(port, "doRead", None)
-        if self._accept is not None:
-            port.doRead = self._doRead
+        self._accept: Any = None
+        if isinstance(port, tcp.Port):
+            # The reactor calls what it finds here.
+            self._accept, port.doRead = port.doRead, self._doRead  # type: ignore[method-assign]
             self._reserve = self._open()
 
     def close(self) -> None:
@@ -115,9 +124,7 @@ class CarefulAccept:
 
 def fileLimit() -> int:
     """How many file descriptors this process may have, as far as the system has such a limit (C{getrlimit(2)})."""
-    try:
-        import resource
-    except ImportError:
+    if resource is None:
         return sys.maxsize
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    return sys.maxsize if soft == resource.RLIM_INFINITY else int(soft)

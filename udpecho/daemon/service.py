@@ -47,6 +47,9 @@ class Daemon(BaseDaemon):
         self._health: SelfEcho | None = None
         self._drops = DropLog(reactor, echo.counters, echo.busiest, echo.kernelDrops, echo.wouldDrop)
         super().__init__(reactor, environment, metrics, reload)
+        if self._pages is not None or self._watchdog is not None:
+            # Now: without a file descriptor nothing can be imported.
+            self._selfEcho()
 
     def _makeRegistry(self) -> CollectorRegistry:
         from udpecho.server.metrics import makeRegistry
@@ -109,18 +112,21 @@ class Daemon(BaseDaemon):
         """The same as L{check}, but what is being started does not work yet."""
         return defer.Deferred.fromCoroutine(self._check(True))
 
-    async def _check(self, ready: bool) -> dict[str, str | None]:
-        # Imported late: most servers are never checked.
-        from udpecho.daemon.health import SIZE, SelfEcho
+    def _selfEcho(self) -> SelfEcho:
+        if self._health is None:
+            # Imported late: most servers are never checked.
+            from udpecho.daemon.health import SIZE, SelfEcho
 
+            size = SIZE if self._payloadSize is None else min(SIZE, self._payloadSize)
+            self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size, watches=lambda: self.echo.watches)
+        return self._health
+
+    async def _check(self, ready: bool) -> dict[str, str | None]:
         def starting(text: str) -> str:
             return text if ready else Works(f"ok ({text})")
 
-        if self._health is None:
-            size = SIZE if self._payloadSize is None else min(SIZE, self._payloadSize)
-            self._health = SelfEcho(self._reactor, lambda: self.echo.addresses, size=size, watches=lambda: self.echo.watches)
         if self.echo.isServing:
-            reasons = await self._health.check()
+            reasons = await self._selfEcho().check()
         else:
             reasons = {str(address): starting("starting") for address in self.echo.addresses}
         for number, reason, isStarting in self.echo.silentWorkers() if reasons else ():
