@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.running import PATIENCE, Recorder, Run, hasIPv6, sleep, unuse
 from udpecho.addresses import DatagramAddress
 from udpecho.daemon.health import AGE, SelfEcho, target
 from udpecho.daemon.states import failures
+from udpecho.errors import EchoError
 from udpecho.guard.guard import Guard
 from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
@@ -155,6 +157,32 @@ class SelfEchoTests:
             assert list(found.values()) == [None, "ok (refused by --allow)"]
             assert failures(found) == {}
             await service.stopService()
+
+        runOnce(check)
+
+    @pytest.mark.parametrize(
+        ("failure", "reason"),
+        [
+            (OSError(errno.EMFILE, "Too many open files"), "not checked: this process has no file descriptor left"),
+            (OSError(errno.ENFILE, "Too many open files"), "not checked: this process has no file descriptor left"),
+            (EchoError("cannot open a socket", errno.EMFILE), "not checked: this process has no file descriptor left"),
+            (ImportError("no module"), "not checked: no module"),
+            (ZeroDivisionError(), "not checked: ZeroDivisionError"),
+        ],
+    )
+    def test_cannotCheck(self, failure: Exception, reason: str, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever keeps an address from being checked, there is a result, and the next check is a new one."""
+
+        async def check(reactor: Any) -> None:
+            port: Any = listen(reactor, 0, EchoServer())
+            address = at("127.0.0.1", port.getHost().port)
+            health = SelfEcho(reactor, lambda: [address])
+            with monkeypatch.context() as patched:
+                patched.setattr("udpecho.daemon.health.connect", lambda *_, **__: defer.fail(failure))
+                assert await health.check() == {str(address): reason}
+            await sleep(reactor, 1.5 * AGE)
+            assert await health.check() == {str(address): None}
+            await port.stopListening()
 
         runOnce(check)
 

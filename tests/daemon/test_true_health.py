@@ -239,6 +239,18 @@ class HungWorkerTests:
         assert "has not answered" not in server.process.stdout
 
 
+def descriptors(pid: int) -> list[int]:
+    """The descriptors that a process has, and not just for a moment."""
+    last: list[str] = []
+
+    def look() -> list[str] | None:
+        nonlocal last
+        before, last = last, sorted(os.listdir(f"/proc/{pid}/fd"))
+        return last if last == before else None
+
+    return list(map(int, eventually(look, "it opens and closes files")))
+
+
 class Connection:
     """A connection to the pages that stays open."""
 
@@ -291,7 +303,7 @@ class DescriptorTests:
         server, pages = start(processes, "--interface", "127.0.0.1")
         pid = server.process.pid
         _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = [int(number) for number in os.listdir(f"/proc/{pid}/fd")]
+        used = descriptors(pid)
         # What is free below the limit is taken by others, but for the one in reserve.
         free = max(used) + 1 - len(used)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(used) + 1, most))

@@ -103,13 +103,24 @@ class SelfEcho:
         addresses = list(self._addresses())
         watches = [*self._watches()]
         watches += [DropWatch() for _ in addresses[len(watches) :]]
-        checks = [defer.Deferred.fromCoroutine(self._echo(*each)) for each in zip(addresses, watches)]
+        checks = [defer.Deferred.fromCoroutine(self._checkOne(*each)) for each in zip(addresses, watches)]
         reasons = await defer.gatherResults(checks, consumeErrors=True)
         self._checking = None
         self._result, self._resultTime = dict(zip(map(formatAddress, addresses), reasons)), self._reactor.seconds()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(dict(self._result))
+
+    async def _checkOne(self, address: DatagramAddress, watch: DropWatch) -> str | None:
+        try:
+            return await self._echo(address, watch)
+        except defer.CancelledError:
+            raise
+        except Exception as e:
+            # Those who wait must get a result, whatever it is.
+            if getattr(e, "errno", None) in _noDescriptor:
+                return "not checked: this process has no file descriptor left"
+            return f"not checked: {str(e) or type(e).__name__}"
 
     async def _echo(self, address: DatagramAddress, watch: DropWatch) -> str | None:
         host = target(address)
@@ -125,7 +136,7 @@ class SelfEcho:
             return f"this machine does not have {host}"
         except EchoError as e:
             if e.errno in _noDescriptor:
-                return "not checked: this process has no file descriptor left"
+                raise
             return str(e)
         try:
             begun = self._reactor.seconds()
