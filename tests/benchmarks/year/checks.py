@@ -16,6 +16,7 @@ from tests.benchmarks.year.processes import (
     TARGETS,
     WORKERS,
     Application,
+    Daemon,
     Probe,
     Process,
     Proxy,
@@ -171,6 +172,7 @@ class Checks:
             needs = Needs(frozenset({"worker", "probe"}), partial(self.remote, target))
             yield self._progress(f"probe of {target}", needs, self._probe, partial(self._probed, target))
         yield Check("probe's health", Needs(frozenset({"probe"})), self._probe, self._probeHealth)
+        yield self._fed(self._probe, Needs(frozenset({"probe"})))
 
     def _probed(self, target: str) -> tuple[float, str | None]:
         page = self._probe.metrics()
@@ -216,7 +218,7 @@ class Checks:
         yield Check("health", Needs(processes, local=everywhere), server, partial(self._page, "/-/healthy"))
         yield Check("readiness", Needs(processes, local=everywhere), server, partial(self._page, "/-/ready"))
         yield Check("workers", Needs(processes), server, self._workers)
-        yield self._progress("watchdog", Needs(processes, local=everywhere), server, self._keepAlives)
+        yield self._fed(server, Needs(processes, local=everywhere))
 
     def _health(self, address: str) -> str | None:
         reason = self._server.health()[1].get(address, "is not on the page")
@@ -230,8 +232,8 @@ class Checks:
         number = self._server.metrics().workers
         return None if number == WORKERS else f"{number} of {WORKERS} answer"
 
-    def _keepAlives(self) -> tuple[float, str | None]:
-        return self._server.readKeepAlives(), None
+    def _fed(self, daemon: Daemon, needs: Needs) -> Check:
+        return self._progress(f"watchdog of the {daemon.name}", needs, daemon, lambda: (daemon.readKeepAlives(), None))
 
 
 def _host(target: str) -> str:

@@ -207,37 +207,26 @@ class Process:
         return Page.parse(self.get("/metrics")[1])
 
 
-class Server(Process):
-    """C{twistd udpecho}, with workers, metrics, a configuration file, and a watchdog.
+class Daemon(Process):
+    """One with a configuration file, metrics and a watchdog."""
 
-    @ivar missed: how many datagrams came while it was not there.
-    """
+    #: The configuration, as it usually is, and as it may be for a time.
+    usual: str
+    other: str
 
-    name, ready, pages = "server", "answering on", SERVER_PAGES
-    #: The configuration, as it usually is.
-    usual = "log-datagrams = 0\nrate = 100000\nburst = 100000\n"
-
-    def __init__(self, workshop: Workshop, world: World) -> None:
-        super().__init__(world.server, workshop, world)
-        self.file = workshop.directory / "udpecho.toml"
+    def __init__(self, host: Host, workshop: Workshop, world: World) -> None:
+        super().__init__(host, workshop, world)
+        self.file = workshop.directory / f"{self.name}.toml"
         self.configure(self.usual)
-        self.missed = 0
         self._keepAlives = 0
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind(str(workshop.directory / "notify"))
+        self._notify.bind(str(workshop.directory / f"{self.name}.notify"))
         self._notify.setblocking(False)
 
-    @property
-    def log(self) -> Path:
-        """See L{Process.log}."""
-        return self.output.with_suffix(".log")
-
-    def command(self) -> Sequence[str]:
-        """See L{Process.command}."""
-        addresses = [word for address in SERVER for word in ("--interface", address)]
-        own = ["--port", str(PORT), "--workers", str(WORKERS), "--config", str(self.file)]
-        metrics = ["--metrics", f"tcp:{self.pages}:interface=127.0.0.1"]
-        return self._workshop.twistd(f"--logfile={self.log}", "udpecho", *addresses, *own, *metrics)
+    def twistd(self, plugin: str, *options: str, log: str = "-") -> Sequence[str]:
+        """How to run it."""
+        pages = f"tcp:{self.pages}:interface=127.0.0.1"
+        return self._workshop.twistd(f"--logfile={log}", plugin, "--config", str(self.file), "--metrics", pages, *options)
 
     def environment(self) -> dict[str, str]:
         """See L{Process.environment}."""
@@ -252,16 +241,42 @@ class Server(Process):
             written.write_text(text)
             written.replace(self.file)
 
-    def workers(self) -> list[int]:
-        """The processes that answer."""
-        return self.tree()[1:]
-
     def readKeepAlives(self) -> int:
         """@return: how often it has fed its watchdog."""
         with suppress(BlockingIOError):
             while True:
                 self._keepAlives += b"WATCHDOG=1" in self._notify.recv(4096)
         return self._keepAlives
+
+
+class Server(Daemon):
+    """C{twistd udpecho}, with workers. It writes its log itself.
+
+    @ivar missed: how many datagrams came while it was not there.
+    """
+
+    name, ready, pages = "server", "answering on", SERVER_PAGES
+    usual = "log-datagrams = 0\nrate = 100000\nburst = 100000\n"
+    other = "log-datagrams = 0\nrate = 5000\nburst = 5000\nmax-payload = 1400\n"
+
+    def __init__(self, workshop: Workshop, world: World) -> None:
+        super().__init__(world.server, workshop, world)
+        self.missed = 0
+
+    @property
+    def log(self) -> Path:
+        """See L{Process.log}."""
+        return self.output.with_suffix(".log")
+
+    def command(self) -> Sequence[str]:
+        """See L{Process.command}."""
+        addresses = [word for address in SERVER for word in ("--interface", address)]
+        own = ["--port", str(PORT), "--workers", str(WORKERS)]
+        return self.twistd("udpecho", *addresses, *own, log=str(self.log))
+
+    def workers(self) -> list[int]:
+        """The processes that answer."""
+        return self.tree()[1:]
 
     def health(self) -> tuple[int, dict[str, str]]:
         """@return: the status of its page, and what that has of each address, by the address.
@@ -272,19 +287,20 @@ class Server(Process):
         return status, dict(lines)
 
 
-class Probe(Process):
-    """C{twistd udpecho-probe}."""
+class Probe(Daemon):
+    """C{twistd udpecho-probe}. It logs to its standard output."""
 
     name, ready, pages = "probe", "probing", PROBE_PAGES
+    usual = f'interval = "200ms"\ntarget = {json.dumps(TARGETS)}\n'
+    #: With one target more.
+    other = f'interval = "200ms"\ntarget = {json.dumps([f"{SERVER[1]}:{PORT}", *TARGETS])}\n'
 
     def __init__(self, workshop: Workshop, world: World) -> None:
         super().__init__(world.client, workshop, world)
 
     def command(self) -> Sequence[str]:
         """See L{Process.command}."""
-        targets = [word for target in TARGETS for word in ("--target", target)]
-        pages = ["--metrics", f"tcp:{self.pages}:interface=127.0.0.1"]
-        return self._workshop.twistd("udpecho-probe", "--interval", "200ms", *targets, *pages)
+        return self.twistd("udpecho-probe")
 
 
 class Proxy(Process):

@@ -10,58 +10,77 @@ from contextlib import suppress
 
 from tests.benchmarks.year.checks import Check, Needs
 from tests.benchmarks.year.events import CLIENT_PROCESSES, CLOCK, SERVER_PROCESSES, SERVERS_HOST, Event, Stage
-from tests.benchmarks.year.processes import PROXY_PORT, WORKERS, Process
+from tests.benchmarks.year.processes import PROXY_PORT, WORKERS, Daemon, Process
 from tests.benchmarks.year.world import SERVER
 
 _nothing = Needs(frozenset())
 
 
 class _Reload(Event):
-    """SIGHUP, after a change of the server's configuration file."""
+    """SIGHUP, after a change of the configuration file of the server or the probe service."""
 
-    touches = SERVER_PROCESSES
-    #: The new file; C{None} if there is none.
-    file: str | None
-    #: What the server logs about it.
+    touches = SERVER_PROCESSES | CLIENT_PROCESSES
+    #: What it logs about it.
     says: str
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self.daemon: Daemon = self.random.choice([stage.server, stage.probe])
+
+    def detail(self) -> str:
+        """See L{Event.detail}."""
+        return f" ({self.daemon.name})"
+
+    def file(self) -> str | None:
+        """@return: the new file; C{None} if there is none."""
+        raise NotImplementedError
 
     def happen(self) -> None:
         """See L{Event.happen}."""
-        self.mark = self.stage.server.logged()
-        self.stage.server.configure(self.file)
-        self.stage.server.send(signal.SIGHUP)
+        self.mark = self.daemon.logged()
+        self.daemon.configure(self.file())
+        self.daemon.send(signal.SIGHUP)
 
     def proofs(self) -> Sequence[Check]:
         """See L{Event.proofs}."""
-        server = self.stage.server
 
         def fault() -> str | None:
-            return None if self.says in server.text(self.mark) else f"the log does not say {self.says!r}"
+            return None if self.says in self.daemon.text(self.mark) else f"the log does not say {self.says!r}"
 
-        return [Check("log of the reload", _nothing, server, fault)]
+        return [Check("log of the reload", _nothing, self.daemon, fault)]
 
     def undo(self) -> None:
         """See L{Event.undo}."""
-        self.stage.server.configure(self.stage.server.usual)
-        self.stage.server.send(signal.SIGHUP)
+        self.daemon.configure(self.daemon.usual)
+        self.daemon.send(signal.SIGHUP)
 
 
 class ReloadGood(_Reload):
     """The file has other settings."""
 
     name, says = "reload-good", "configuration reloaded"
-    file = "log-datagrams = 0\nrate = 5000\nburst = 5000\nmax-payload = 1400\n"
+
+    def file(self) -> str | None:
+        """See L{_Reload.file}."""
+        return self.daemon.other
 
 
 class ReloadRefusing(_Reload):
-    """The file refuses the client, and perhaps the server's own health check, which is well nevertheless."""
+    """The server's file refuses the client, and perhaps its own health check, which is well nevertheless."""
 
     name, says = "reload-refusing", "configuration reloaded"
 
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self.daemon = stage.server
+
+    def file(self) -> str | None:
+        """See L{_Reload.file}."""
+        own = self.random.choice(["", ', "198.18.3.0/24", "fd00:3::/64"'])
+        return f'log-datagrams = 0\nallow = ["203.0.113.0/24"{own}]\n'
+
     def happen(self) -> None:
         """See L{Event.happen}."""
-        own = self.random.choice(["", ', "198.18.3.0/24", "fd00:3::/64"'])
-        self.file = f'log-datagrams = 0\nallow = ["203.0.113.0/24"{own}]\n'
         super().happen()
         self.cut = SERVER
 
@@ -70,14 +89,20 @@ class ReloadBad(_Reload):
     """The file has errors."""
 
     name, says = "reload-bad", "cannot reload"
-    file = 'log-datagrams = "some"\nrate = \n'
+
+    def file(self) -> str | None:
+        """See L{_Reload.file}."""
+        return f"{self.daemon.other}metrics = \n"
 
 
 class ReloadMissing(_Reload):
     """There is no file."""
 
     name, says = "reload-missing", "cannot reload"
-    file = None
+
+    def file(self) -> str | None:
+        """See L{_Reload.file}."""
+        return None
 
 
 class KillWorker(Event):
