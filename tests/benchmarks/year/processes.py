@@ -30,6 +30,8 @@ WORKERS = 2
 SERVER_PAGES, PROBE_PAGES, APPLICATION_PAGES, PROXY_PORT = 9107, 9108, 9109, 9000
 #: What is asked continuously: by its name, by one address of each family.
 TARGETS = (f"{NAME}:{PORT}", f"{SERVER[0]}:{PORT}", f"[{SERVER[2]}]:{PORT}")
+#: Seconds in which a process must work, on a machine that does other things too.
+_startTimeout = 60.0
 #: Seconds that a page may take.
 _pageTimeout = 3.0
 #: Seconds without a keep-alive after which systemd would end the server.
@@ -97,7 +99,7 @@ class Process:
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _startTimeout
         while self.ready not in self.text(read):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 last = self.text(read).strip().splitlines()[-3:]

@@ -146,7 +146,7 @@ class StopWorker(KillWorker):
 
 
 class _Pause(Event):
-    """Processes stand still for a time, and are the same afterwards."""
+    """Processes stand still for a time."""
 
     # As long as a worker may stand still, and longer.
     longest = 15.0
@@ -167,6 +167,10 @@ class _Pause(Event):
         for pid in self.still:
             os.kill(pid, signal.SIGCONT)
 
+
+class _PauseOfServer(_Pause):
+    """The server stands still, and its workers are the same afterwards: the time was nobody's."""
+
     def afterwards(self) -> Sequence[Check]:
         """See L{Event.afterwards}."""
         server = self.stage.server
@@ -177,7 +181,7 @@ class _Pause(Event):
         return [Check("the same workers", _nothing, server, fault)]
 
 
-class StopServer(_Pause):
+class StopServer(_PauseOfServer):
     """The parent of the workers stands still: they answer."""
 
     name = "stop-server"
@@ -189,7 +193,7 @@ class StopServer(_Pause):
         return [self.stage.server.pid]
 
 
-class Suspend(_Pause):
+class Suspend(_PauseOfServer):
     """All processes stand still, as on a laptop that is closed; the wall clock may be another afterwards."""
 
     name = "suspend"
