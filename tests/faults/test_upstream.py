@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.client import Outcome
 from tests.support.descriptors import noDescriptors
@@ -202,7 +203,13 @@ class NameTests:
             for port in ports:
                 port.abort()
 
-        run(test)
+        with capturedLogs() as events:
+            run(test)
+        (told,) = {formatEvent(event) for event in events if "last look-up" in (event["log_format"] or "")}
+        assert told == (
+            "no address for 'up.example': is the name right, and can it be looked up from here?;"
+            " the address from the last look-up is used"
+        )
 
     def test_moves(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """A client that hears nothing goes to the present address of the name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import cast
 
 from twisted.internet import defer
 from twisted.logger import Logger
@@ -85,7 +86,9 @@ class Upstream:
         self._goodUntil = self._reactor.seconds() + _RETRY
         if not self._failing:
             self._failing = True
-            _log.warn("{reason}; the address from the last look-up is used", reason=failure.getErrorMessage())
+            # A DNSLookupError makes a sentence of its own around its message.
+            reason = str(cast(Exception, failure.value).args[0])
+            _log.warn("{reason}; the address from the last look-up is used", reason=reason)
         return None
 
     def _answer(self, result: Failure | None) -> None:
