@@ -327,6 +327,19 @@ class CommandTests:
         assert ping.stderr.count("\n") == 1
         assert ping.status == 1
 
+    def test_warning(self, net: Network, processes: Processes) -> None:
+        """A warning of the prober is one line of C{udpecho ping}."""
+        plan = IPV4
+        target = f"{plan.server}:{PORT}"
+        net.server.call(processes.server, "--interface", plan.server, port=PORT)
+        ping = net.client.call(processes.start, "udpecho", "ping", "-i", "100ms", "-W", "1s", "-b", plan.client, target)
+        ping.until(r"seq=\d+ time=")
+        net.client.ip(f"address delete {plan.client}/{plan.prefix} dev eth0")
+        ping.until(f"^udpecho: cannot open another socket to {target}: ", "stderr")
+        ping.signal(signal.SIGINT)
+        ping.finish()
+        assert ping.stderr.count("\n") == 1
+
     def test_daemon(self, net: Network, processes: Processes) -> None:
         """C{twistd udpecho-probe} measures again, and its counters go on."""
         plan = IPV4

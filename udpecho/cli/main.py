@@ -87,11 +87,11 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
 
 @provider(ILogObserver)
 def _print(event: LogEvent) -> None:
-    """Print the warnings of the log, as the messages of a command."""
-    level = event.get("log_level", LogLevel.info)
+    """Print the warnings of the log, as the messages of a command. C{udpecho ping} prints those of its prober itself."""
+    level, origin = event.get("log_level", LogLevel.info), event.get("log_namespace", "")
     if event.get("log_failure") is not None or level is LogLevel.critical:
         complain(eventAsText(event, includeTimestamp=False, includeSystem=False))
-    elif level >= LogLevel.warn and event["log_namespace"].startswith("udpecho."):
+    elif level >= LogLevel.warn and origin.startswith("udpecho.") and not origin.startswith("udpecho.probe."):
         complain(formatEvent(event))
 
 
