@@ -86,7 +86,7 @@ CONFIG = (
         "FILE",
         defaultText="none",
         inFile=False,
-        help="Print what is wrong with a configuration file and the options beside it, and exit.",
+        help="Print what is wrong with a configuration file or the other options, and exit.",
     ),
 )
 

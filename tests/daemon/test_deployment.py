@@ -190,7 +190,7 @@ class UnitTests:
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_checked(self, name: str) -> None:
-        """What is checked before the start and before a reload is what is started: the file with all options beside it."""
+        """What is checked before the start and before a reload is what is started: the file with all other options."""
         (start,) = settings(name, "Service", "ExecStart")
         (before,) = settings(name, "Service", "ExecStartPre")
         reload, _ = settings(name, "Service", "ExecReload")
