@@ -238,10 +238,12 @@ def parseSocketName(text: str) -> str:
 
 
 def parseAddress(text: str) -> tuple[str, int]:
-    """Read C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name."""
+    """Read C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name. A link-local IPv6 address has its scope."""
     host, port = _split(text)
     if port is None:
         raise _error(_bracketedAddress if ":" in host else _plainAddress, text)
+    if "%" not in host and isIPv6Address(host) and ip_address(host).is_link_local:
+        raise _error(f"link-local address must have a scope, as in [{host}%eth0]:{port}", text)
     return host, parsePort(port)
 
 

@@ -55,6 +55,34 @@ class UNIXTests:
         serving(runOnce, work, description=f"unix:{path}")
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("kind", ["file", "link"])
+    def test_otherFile(self, runOnce: Run, tmp_path: Path, kind: str) -> None:
+        """What is not a socket is in use, and stays; so does what is not a lock."""
+        path, lock = tmp_path / "notes", tmp_path / "notes.lock"
+        (tmp_path / "target").write_text("precious")
+        path.symlink_to("target") if kind == "link" else path.write_text("precious")
+        lock.write_text("precious")
+
+        async def work(pages: Pages) -> None:
+            raise AssertionError("it was bound")
+
+        with pytest.raises(CannotServeMetrics):
+            serving(runOnce, work, description=f"unix:{path}:lockfile=0")
+        assert path.is_symlink() == (kind == "link")
+        assert path.read_text() == lock.read_text() == "precious"
+
+    def test_wrongLock(self, runOnce: Run, tmp_path: Path) -> None:
+        """A lock that names no process is one reason why the pages cannot be served, and stays."""
+        lock = tmp_path / "socket.lock"
+        lock.symlink_to("nobody")
+
+        async def work(pages: Pages) -> None:
+            raise AssertionError("it was bound")
+
+        with pytest.raises(CannotServeMetrics):
+            serving(runOnce, work, description=f"unix:{tmp_path / 'socket'}")
+        assert lock.is_symlink()
+
     def test_lockOnly(self, runOnce: Run, tmp_path: Path) -> None:
         """A lock without a socket is removed if it names this process, which has none there."""
 
@@ -93,4 +121,4 @@ class UNIXTests:
 
         serving(runOnce, work, description=f"unix:{tmp_path / 'socket'}")
         (warning,) = [text for text in lines.texts if "cannot remove" in text]
-        assert warning.startswith(f"cannot remove unix:{tmp_path / 'socket'}: [Errno 2]")
+        assert warning.startswith(f"cannot remove the socket {tmp_path / 'socket'}: No such file")

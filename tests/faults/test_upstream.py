@@ -148,14 +148,16 @@ class CircleTests:
 
         run(test)
 
-    def test_hopLimit(self, runOnce: Run) -> None:
-        """The upstream gets each datagram with one hop less than the proxy got it."""
+    @pytest.mark.parametrize("prefix", ["", pytest.param("::ffff:", marks=needsIPv6)], ids=["IPv4", "mapped"])
+    def test_hopLimit(self, runOnce: Run, prefix: str) -> None:
+        """The upstream gets each datagram with one hop less than the proxy got it, at a mapped address, too."""
 
         async def test(reactor: Any) -> None:
             with udpSocket() as upstream, udpSocket() as client:
                 upstream.setsockopt(socket.IPPROTO_IP, 12, 1)
                 upstream.settimeout(PATIENCE)
-                proxy = FaultProxy(reactor, upstream.getsockname())
+                host, port = upstream.getsockname()
+                proxy = FaultProxy(reactor, (prefix + host, port))
                 proxy.start()
                 for number, hops in enumerate([9, 30], 1):
                     client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -118,7 +119,8 @@ class MetricsService(Service):
 
     def _notRemoved(self, failure: Failure, port: Any) -> None:
         # Without its privileges a daemon may be unable to remove the file of its UNIX socket, and Twisted does not go on then.
-        _log.warn("cannot remove {endpoint}: {reason}", endpoint=self._description, reason=str(failure.value))
+        reason = getattr(failure.value, "strerror", None) or str(failure.value)
+        _log.warn("cannot remove the socket {address}: {reason}", address=_addressText(port.getHost()), reason=reason)
         if port.connected:
             tcp.Port.connectionLost(port, connectionDone)
 
@@ -130,7 +132,10 @@ class MetricsService(Service):
             reason = LookupError("systemd has passed no such socket")
             raise CannotServeMetrics(self._description, None, reason)
         if isinstance(endpoint, UNIXServerEndpoint):
-            removeStale(os.fsdecode(endpoint._address))
+            path = os.fsdecode(endpoint._address)
+            removeStale(path)
+            if os.path.lexists(path):
+                raise CannotServeMetrics(self._description, None, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
         # Twisted's own endpoints have bound when listen() returns; one of a plug-in may fail later.
         failures: list[Failure] = []
         binding: defer.Deferred[Any] = endpoint.listen(self._site)
@@ -142,8 +147,8 @@ class MetricsService(Service):
         port, self._port = self._port, None
         if port is not None:
             port.stopListening()
-        failures[0].trap(error.CannotListenError, OSError)
-        # The stock port passes an OSError on as it is if it is bound and cannot listen, or has no address.
+        failures[0].trap(error.CannotListenError, OSError, ValueError)
+        # The stock port passes on an OSError if it is bound and cannot listen, or has no address, and a ValueError of its lock.
         failure: Any = failures[0].value
         raise CannotServeMetrics(self._description, None, getattr(failure, "socketError", failure)) from None
 
@@ -185,8 +190,11 @@ def removeStale(path: str) -> None:
         try:
             sock.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
-            os.unlink(lock)
+            # Linux refuses a file of any other kind, too.
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)
+                os.readlink(lock)
+                os.unlink(lock)
         except FileNotFoundError:
             if os.readlink(lock) == str(os.getpid()):
                 os.unlink(lock)

@@ -136,7 +136,8 @@ class Reload:
         try:
             options.parseOptions(self._arguments)
         except usage.UsageError as e:
-            raise ValueError(str(e)) from None
+            path, text = self._arguments[-1].partition("=")[2], str(e)
+            raise ValueError(text if text.startswith(path) else f"{path}: {text}") from None
         found = options.commandLine
         assert found is not None
         changes = compare(self._inUse, found.values, options.table, found.given)

@@ -42,7 +42,7 @@ _MAX_HELD = 100_000
 #: How many datagrams of a client may wait for the look-up of the upstream's name.
 _MAX_WAITING = 64
 #: Seconds with datagrams up and none down after which the name of the upstream is looked up again for a client.
-_QUIET = 5.0
+_QUIET = 2.0
 #: A client that has been idle for so many seconds may be forgotten when descriptors are needed.
 _DISPENSABLE = 1.0
 #: Seconds between two warnings of a kind.

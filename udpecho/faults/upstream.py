@@ -74,7 +74,7 @@ class Upstream:
     def _found(self, addresses: list[DatagramAddress]) -> None:
         if self.addresses and set(addresses) != set(self.addresses):
             texts = ", ".join(map(formatAddress, addresses))
-            _log.info("upstream {name} has the addresses {addresses} now", name=self._host, addresses=texts)
+            _log.warn("upstream {name} has other addresses: {addresses}", name=self._host, addresses=texts)
         self.addresses = addresses
         self._refused &= set(addresses)
         self._goodUntil = self._reactor.seconds() + _CACHED

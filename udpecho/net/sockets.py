@@ -110,7 +110,10 @@ def socketAddress(host: str, port: int) -> tuple[Any, ...]:
     """
     if "%" not in host:
         return host, port
-    return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+    try:
+        return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+    except socket.gaierror:
+        raise OSError(errno.ENODEV, f"this machine has no interface {host.partition('%')[2]!r}") from None
 
 
 def duplicateDetection(host: str) -> str | None:

@@ -231,7 +231,7 @@ class EchoService(Service):
 
     def _logAddresses(self) -> None:
         _log.info("answering on {addresses}", addresses=", ".join(map(str, self.addresses)))
-        if all(ip_address(address.host).is_loopback for address in self.addresses):
+        if self._listeners.where.sockets is None and all(ip_address(address.host).is_loopback for address in self.addresses):
             _log.info(
                 "only this machine can reach these addresses;"
                 " --interface 0.0.0.0 --interface :: serves the network (in Python: interfaces=['0.0.0.0', '::'])"

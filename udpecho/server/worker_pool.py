@@ -24,7 +24,7 @@ _grace = 5.0
 #: Seconds until a killed process must have ended.
 _killTimeout = 5.0
 #: Seconds between the end of a process and the start of the next; also how long it must have lived to count as healthy again.
-_maxDelay = 10.0
+_maxDelay = 5.0
 _delay = backoffPolicy(initialDelay=0.1, maxDelay=_maxDelay, factor=2, jitter=lambda: 0.0)
 #: Seconds between two looks at whether the workers have written something, as each does once a second. Silence is counted in
 #: looks: while this process itself is stopped, or its machine asleep, there are none.

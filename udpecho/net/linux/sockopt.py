@@ -121,9 +121,22 @@ def isNonUnicast(host: str) -> bool:
 
 def setHopLimit(sock: socket.socket, hops: int) -> None:
     """Set the IPv4 time to live or IPv6 hop limit of what is sent."""
-    isIPv6 = sock.family == socket.AF_INET6
-    option = socket.IPV6_UNICAST_HOPS if isIPv6 else socket.IP_TTL
-    sock.setsockopt(socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP, option, hops)
+    _setBoth(sock, socket.IP_TTL, getattr(socket, "IPV6_UNICAST_HOPS", 0), hops)
+
+
+def setTrafficClass(sock: socket.socket, trafficClass: int) -> None:
+    """Set the IPv4 type of service or IPv6 traffic class of what is sent."""
+    _setBoth(sock, socket.IP_TOS, getattr(socket, "IPV6_TCLASS", 0), trafficClass)
+
+
+def _setBoth(sock: socket.socket, ipv4: int, ipv6: int, value: int) -> None:
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, ipv4, value)
+        return
+    sock.setsockopt(socket.IPPROTO_IPV6, ipv6, value)
+    # To a mapped address it sends IPv4, where the system lets it (RFC 4291 section 2.5.5.2).
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IP, ipv4, value)
 
 
 def sameNetwork(first: socket.socket, second: socket.socket) -> bool:

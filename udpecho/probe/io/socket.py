@@ -44,9 +44,9 @@ class SocketOptions(NamedTuple):
         isIPv6 = sock.family == socket.AF_INET6
         level = socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP
         if self.trafficClass is not None:
-            sock.setsockopt(level, socket.IPV6_TCLASS if isIPv6 else socket.IP_TOS, self.trafficClass)
+            sockopt.setTrafficClass(sock, self.trafficClass)
         if self.hopLimit is not None:
-            sock.setsockopt(level, socket.IPV6_UNICAST_HOPS if isIPv6 else socket.IP_TTL, self.hopLimit)
+            sockopt.setHopLimit(sock, self.hopLimit)
         if self.dontFragment:
             if not sockopt.available:
                 raise OSError(errno.ENOPROTOOPT, "forbidding fragments is supported on Linux only")
