@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 from twisted.internet import defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
+from zope.interface import directlyProvides
 
 from tests.support.client import Outcome, serve
 from tests.support.guards import needsIPv6
 from tests.support.processes import Processes
 from tests.support.running import PATIENCE, Run, openSockets, sleep, udpSocket, unusedPort
-from tests.support.transports import Resolver
+from tests.support.transports import Resolver, StockTransport
 from udpecho.addresses import DatagramAddress
 from udpecho.client import route as module
 from udpecho.client.connect import connect, echo
 from udpecho.client.route import Route
-from udpecho.errors import EchoError, NetworkUnreachable, PortUnreachable, ResponseTimeout, unreachable
+from udpecho.errors import ClientClosed, EchoError, NetworkUnreachable, PortUnreachable, ResponseTimeout, unreachable
 from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
 
@@ -306,7 +309,7 @@ class LongLifeTests:
         run(test)
 
     def test_newSocket(self, run: Run) -> None:
-        """After losses the client sends from a new socket, and what is outstanding keeps its deadline."""
+        """After losses the client sends from a new socket; what is outstanding keeps its deadline, and its own socket."""
 
         async def test(reactor: Any) -> None:
             before = len(openSockets())
@@ -320,12 +323,125 @@ class LongLifeTests:
                 received = [peer.recvfrom(100) for _ in range(4)]
                 assert [datagram for datagram, _ in received] == [b"long", b"lost", b"lost", b"last"]
                 assert received[3][1] != received[0][1]
-                assert len(openSockets()) == before + 2
                 peer.sendto(*received[3])
                 assert await last == 4
                 assert long.results == []
+                assert len(openSockets()) == before + 3
+                peer.sendto(*received[0])
+                while not long.results:
+                    await sleep(reactor)
+                assert long.result == 4
+                assert len(openSockets()) == before + 2
+
+                long = Outcome(client.echo(b"long", PATIENCE))
+                for _ in range(2):
+                    with pytest.raises(ResponseTimeout):
+                        await client.echo(b"lost", 0.1)
+                assert len(openSockets()) == before + 3
                 await client.close()
                 assert isinstance(long.failure, EchoError)
             assert len(openSockets()) == before
 
         run(test)
+
+
+class StoppingTransport(StockTransport):
+    """Is stopped when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping: defer.Deferred[None] = defer.Deferred()
+
+    def stopListening(self) -> defer.Deferred[None]:
+        self.stopped += 1
+        return self.stopping
+
+
+class FormerSocketTests:
+    """The sockets that a client had before, in virtual time."""
+
+    def setup_method(self) -> None:
+        self.links: list[DatagramProtocol] = []
+        self.transports: list[StoppingTransport] = []
+        self.clock = Clock()
+        self.clock.listenUDP = self.listenUDP  # type: ignore[attr-defined]
+        directlyProvides(self.clock, IReactorUDP)
+        self.client = Outcome(connect(self.clock, *ONE)).result
+
+    def listenUDP(self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int) -> StoppingTransport:
+        self.links.append(protocol)
+        self.transports.append(StoppingTransport())
+        protocol.makeConnection(self.transports[-1])
+        return self.transports[-1]
+
+    def reopen(self) -> None:
+        """Let calls fail until the client has a new socket."""
+        before = len(self.links)
+        while len(self.links) == before:
+            call = Outcome(self.client.echo(b"lost", 1.0))
+            self.clock.advance(1)
+            assert isinstance(call.failure, ResponseTimeout)
+
+    def stopped(self) -> list[int]:
+        return [transport.stopped for transport in self.transports]
+
+    def test_ownCalls(self) -> None:
+        """Each socket is open for as long as a call that was sent by it is outstanding, and not longer."""
+        calls = []
+        for name in (b"one", b"two"):
+            calls.append(Outcome(self.client.echo(name, 1000)))
+            self.reopen()
+        self.reopen()
+        assert self.stopped() == [0, 0, 1, 0]
+        self.links[1].datagramReceived(b"two", ONE)
+        assert self.stopped() == [0, 1, 1, 0]
+        self.links[0].datagramReceived(b"one", ONE)
+        assert self.stopped() == [1, 1, 1, 0]
+        assert [call.result for call in calls] == [3, 3]
+
+    def test_errors(self) -> None:
+        """What a former socket reports fails no call: it is perhaps about another address."""
+        call = Outcome(self.client.echo(b"hello", 1000))
+        self.reopen()
+        former: Any = self.links[0]
+        former.connectionRefused()
+        former.networkError(unreachable(errno.EHOSTUNREACH, str(ONE)))
+        assert call.results == []
+        self.links[1].connectionRefused()
+        assert isinstance(call.failure, PortUnreachable)
+        assert self.stopped() == [1, 0]
+
+    def test_heard(self) -> None:
+        """A late reply does not keep the client at an address that does not answer."""
+        for number in range(3):
+            Outcome(self.client.echo(b"%d" % number, 1000))
+        self.reopen()
+        for number in range(2):
+            Outcome(self.client.echo(b"lost", 1.0))
+            self.links[0].datagramReceived(b"%d" % number, ONE)
+            self.clock.advance(2)
+        assert len(self.links) == 3
+
+    def test_close(self) -> None:
+        """Closing closes them all, and fires when the last is closed."""
+        call = Outcome(self.client.echo(b"hello", 1000))
+        self.reopen()
+        self.reopen()
+        closed = Outcome(self.client.close())
+        assert isinstance(call.failure, ClientClosed)
+        assert self.stopped() == [1, 1, 1]
+        for transport in reversed(self.transports):
+            assert closed.results == []
+            transport.stopping.callback(None)
+        assert closed.results == [None]
+        assert self.clock.getDelayedCalls() == []
+
+    def test_lost(self) -> None:
+        """When the transport is gone, the former ones are closed."""
+        Outcome(self.client.echo(b"hello", 1000))
+        self.reopen()
+        self.links[1].doStop()
+        assert self.stopped() == [1, 0]
+        assert self.client.transport is None
+        self.links[0].doStop()
+        assert isinstance(Outcome(self.client.echo(b"hello")).failure, ClientClosed)

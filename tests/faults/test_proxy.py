@@ -6,7 +6,6 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,7 +103,7 @@ class DelayLineTests:
 
     def setup_method(self) -> None:
         self.clock = Clock()
-        self.line = DelayLine(self.clock, self.clock.seconds)
+        self.line = DelayLine(self.clock)
         self.gone: list[tuple[str, float]] = []
 
     def hold(self, due: float, *names: str) -> None:
@@ -236,7 +235,7 @@ class FaultProxyTests:
         forgotten.
         """
         now = 1000.0
-        monkeypatch.setattr("udpecho.faults.proxy.time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(FaultProxy, "_now", lambda _: now)
 
         async def test(reactor: Any) -> None:
             nonlocal now

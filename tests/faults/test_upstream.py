@@ -16,6 +16,7 @@ from tests.support.guards import needsIPv6
 from tests.support.namespaces import Network, network
 from tests.support.running import PATIENCE, Run, sleep, udpSocket, unusedPort
 from tests.support.transports import Resolver, ResolvingClock
+from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import connect
 from udpecho.errors import EchoError
 from udpecho.faults import proxy as module
@@ -278,7 +279,7 @@ class NameTests:
         assert upstream.address == first
 
     def test_waiting(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What waits for a look-up is bounded, and lost when the proxy stops; all is counted."""
+        """What waits for a look-up is bounded, and lost when the proxy stops; all is counted, and nothing is logged."""
         monkeypatch.setattr(module, "_MAX_WAITING", 2)
 
         async def test(reactor: Any) -> None:
@@ -290,10 +291,23 @@ class NameTests:
                     client.sendto(b"hello", proxy.address)
                 await until(reactor, lambda: proxy.up.outcomes["own_loss"] == 3, "the losses")
             assert proxy.up.datagrams == 5
-            proxy.stop()
+            with capturedLogs() as events:
+                proxy.stop()
             assert proxy.up.outcomes["own_loss"] == 5
+            assert [event for event in events if event["log_namespace"] == "udpecho.faults.proxy"] == []
 
         runOnce(test)
+
+    def test_virtualTime(self) -> None:
+        """The proxy and the look-ups of its name have one clock, the reactor's: an idle client is forgotten by it."""
+        clock = ResolvingClock({})
+        proxy = FaultProxy(clock, ("slow.example", 7), idleTimeout=60.0)
+        proxy.datagramReceived(b"hello", DatagramAddress(("192.0.2.1", 4321)))
+        clock.advance(59)
+        assert (proxy.clients, proxy.up.outcomes["own_loss"]) == (1, 1)
+        clock.advance(1)
+        assert proxy.clients == 0
+        assert clock.getDelayedCalls() == []
 
 
 @pytest.mark.isolated

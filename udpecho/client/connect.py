@@ -7,13 +7,15 @@ from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.client.checks import checkLocalAddress, checkPayload, checkPeer
 from udpecho.client.protocol import TIMEOUT, EchoClient, elapsedSince
 from udpecho.client.route import Route
-from udpecho.errors import MessageTooLong
-from udpecho.interfaces import IDatagramTransport, Reactor
+from udpecho.errors import EchoError, MessageTooLong
+from udpecho.interfaces import INetworkErrorReceiver, Reactor
 from udpecho.net.open import dial
 from udpecho.net.resolver import resolve
 from udpecho.net.sockets import MAX_DATAGRAM
@@ -66,32 +68,61 @@ def connect(
     return resolve(reactor, host, port, timeout, families).addCallback(start)
 
 
+@implementer(INetworkErrorReceiver)
+class _Link(DatagramProtocol):
+    """The protocol of one of a client's sockets. A former one may still receive replies, but what it reports, or hears, is
+    nothing about the peer's present address.
+    """
+
+    noisy = False
+
+    def __init__(self, client: EchoClient) -> None:
+        self._client = client
+
+    @property
+    def _current(self) -> bool:
+        return self._client.transport is self.transport
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        if self._current and self._client.route is not None:
+            self._client.route.heard()
+        self._client.datagramReceived(datagram, addr)
+
+    def connectionRefused(self) -> None:
+        if self._current:
+            self._client.connectionRefused()
+
+    def networkError(self, reason: EchoError) -> None:
+        if self._current:
+            self._client.networkError(reason)
+
+    def doStop(self) -> None:
+        current = self._current
+        super().doStop()
+        if current:
+            self._client.transport = None
+            self._client.stopProtocol()
+
+
 def _open(reactor: Reactor, client: EchoClient, peer: DatagramAddress, bindAddress: tuple[str, int] | None) -> None:
-    """Open a socket for a client, and close the one that it has."""
-    old: Any
+    """Open a socket for a client, in place of the one that it has."""
+    link = _Link(client)
+    old: Any = client.transport
     transport: Any
-    old, client.transport = client.transport, None
-    try:
-        if IReactorFDSet.providedBy(reactor):
-            dial(reactor, client, peer, bindAddress, replaced=old)
-        else:
-            host, port = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
-            transport = IReactorUDP(reactor).listenUDP(port, client, host, MAX_DATAGRAM)
+    if IReactorFDSet.providedBy(reactor):
+        transport = dial(reactor, link, peer, bindAddress, replaced=old)
+    else:
+        host, port = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
+        transport = IReactorUDP(reactor).listenUDP(port, link, host, MAX_DATAGRAM)
+        try:
             transport.connect(*peer)
-    except BaseException:
-        transport, client.transport = client.transport, old
-        _close(transport)
-        raise
+        except BaseException:
+            transport.stopListening()
+            raise
+    client.transport = transport
     client.connectedTo(peer)
-    _close(old)
-
-
-def _close(transport: Any) -> None:
-    """Close a transport that is not the client's any more."""
-    if IDatagramTransport.providedBy(transport):
-        transport.abort()
-    elif transport is not None:
-        transport.stopListening()
+    if old is not None:
+        client.retire(old)
 
 
 def echo(

@@ -6,6 +6,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IDelayedCall
@@ -88,6 +89,9 @@ class EchoClient(DatagramProtocol):
         # Both keep the order of sending.
         self._outstanding: dict[_Exchange, None] = {}
         self._byPayload: dict[bytes, deque[_Exchange]] = {}
+        # Former transports, each with the calls whose replies may still come to it; those that are about to be closed.
+        self._former: list[tuple[set[_Exchange], Any]] = []
+        self._stopping: list[defer.Deferred[Any]] = []
 
     def echo(self, payload: bytes, timeout: float | None = None, *, elapsed: float = 0.0) -> defer.Deferred[int]:
         """Send a payload and wait for its reply.
@@ -147,24 +151,45 @@ class EchoClient(DatagramProtocol):
     def close(self) -> defer.Deferred[None]:
         """Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called twice.
 
-        @return: fires when the socket is closed.
+        @return: fires when the socket is closed, and each former one.
         """
         self._closed = True
         if self.route is not None:
             self.route.close()
-        transport = self.transport
         closed: defer.Deferred[None] = defer.Deferred()
         self._closing.append(closed)
+        if len(self._closing) == 1:
+            # Twisted's own port fails if it is stopped twice.
+            if self.transport is not None:
+                self._stop(self.transport)
+            # The former ones, too.
+            self._failAll("the client was closed before the reply came")
+            defer.DeferredList(self._stopping).addBoth(self._notifyClosed)
+        return closed
+
+    def retire(self, transport: Any) -> None:
+        """Close a transport that has been replaced, as soon as no reply to an outstanding call may come to it."""
+        waiting = set(self._outstanding).difference(*(waiting for waiting, _ in self._former))
+        if waiting:
+            self._former.append((waiting, transport))
+        else:
+            self._stop(transport)
+
+    def _leaveFormer(self, exchange: _Exchange) -> None:
+        for former in self._former[:]:
+            waiting, transport = former
+            waiting.discard(exchange)
+            if not waiting:
+                self._former.remove(former)
+                self._stop(transport)
+
+    def _stop(self, transport: Any) -> None:
         if IDatagramTransport.providedBy(transport):
             transport.abort()
-            self._notifyClosed()
-        elif transport is None:
-            self._notifyClosed()
-        elif len(self._closing) == 1:
-            # Twisted's own port fails if it is stopped twice.
-            (transport.stopListening() or defer.succeed(None)).addBoth(self._notifyClosed)
-        self._failAll("the client was closed before the reply came")
-        return closed
+            return
+        stopping = transport.stopListening() or defer.succeed(None)
+        self._stopping.append(stopping)
+        stopping.addBoth(lambda _: self._stopping.remove(stopping))
 
     def _notifyClosed(self, result: object = None) -> None:
         closing, self._closing = self._closing, []
@@ -180,8 +205,6 @@ class EchoClient(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from the peer."""
-        if self.route is not None:
-            self.route.heard()
         same = self._byPayload.get(datagram)
         if same:
             exchange = same[0]
@@ -215,18 +238,12 @@ class EchoClient(DatagramProtocol):
             if found is not None:
                 self._fail(exchange, type(found)(str(found), found.errno))
             elif exchange in self._outstanding:
+                self._leaveFormer(exchange)
                 self._send(exchange)
 
     def startProtocol(self) -> None:
         """There is a transport."""
         self._closed = False
-
-    def doStop(self) -> None:
-        """One of the transports is gone. Twisted takes the transport away then, although there is another one."""
-        transport = self.transport
-        super().doStop()
-        if self.numPorts:
-            self.transport = transport
 
     def stopProtocol(self) -> None:
         """The transport is gone."""
@@ -261,6 +278,7 @@ class EchoClient(DatagramProtocol):
         same.remove(exchange)
         if not same:
             del self._byPayload[exchange.payload]
+        self._leaveFormer(exchange)
         if exchange.deadline is not None and exchange.deadline.active():
             exchange.deadline.cancel()
 

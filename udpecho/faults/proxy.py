@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, cast
 
+from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -61,9 +61,8 @@ class DelayLine:
     promise no order among equals.
     """
 
-    def __init__(self, clock: IReactorTime, now: Callable[[], float]) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._now = now
         self._held: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._wake: IDelayedCall | None = None
@@ -79,7 +78,7 @@ class DelayLine:
 
     def releaseDue(self) -> None:
         """Call the functions that are due: the reactor may be late."""
-        if self._held and self._held[0][0] <= self._now():
+        if self._held and self._held[0][0] <= self._clock.seconds():
             self._release()
 
     def close(self) -> list[Callable[[], None]]:
@@ -93,10 +92,10 @@ class DelayLine:
             self._wake.cancel()
         self._wake = None
         if self._held:
-            self._wake = self._clock.callLater(max(0.0, self._held[0][0] - self._now()), self._release)
+            self._wake = self._clock.callLater(max(0.0, self._held[0][0] - self._clock.seconds()), self._release)
 
     def _release(self) -> None:
-        now = self._now()
+        now = self._clock.seconds()
         try:
             while self._held and self._held[0][0] <= now:
                 heappop(self._held)[2]()
@@ -202,8 +201,7 @@ class FaultProxy(DatagramProtocol):
         self._idleTimeout = idleTimeout
         self._maxClients = maxClients
         self._watcher = watcher
-        self._now = time.monotonic
-        self._line = DelayLine(self._clock, self._now)
+        self._line = DelayLine(self._clock)
         # In the order of their last datagram.
         self._clients: OrderedDict[DatagramAddress, _Client] = OrderedDict()
         self._sweep: IDelayedCall | None = None
@@ -289,7 +287,8 @@ class FaultProxy(DatagramProtocol):
         def lookedUp(result: Failure | None) -> None:
             client.waiting = None
             if result is not None:
-                self._warn("name", str(result.value))
+                if not result.check(defer.CancelledError):
+                    self._warn("name", str(result.value))
             elif self._clients.get(client.address) is client:
                 self._dial(client)
             for datagram in waiting:
@@ -324,6 +323,9 @@ class FaultProxy(DatagramProtocol):
             return
         client.peer = peer
         client.lastHeard = self._now()
+
+    def _now(self) -> float:
+        return self._clock.seconds()
 
     def _warn(self, kind: str, sentence: str) -> None:
         """Log a warning, each kind at most so often."""

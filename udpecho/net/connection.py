@@ -66,9 +66,10 @@ class Connection:
         @raise error.CannotListenError: as L{open} does, and C{OSError}.
         """
         host, port = self._bindAddress or ("", 0)
+        present = _choice(sock)
         # Two sockets on one port would share what comes for it.
         fresh = self._open((host, 0) if host else None)
-        if _choice(fresh) == _choice(sock) or not sockopt.sameNetwork(fresh, sock):
+        if _choice(fresh) == present or not sockopt.sameNetwork(fresh, sock):
             fresh.close()
             return None
         if not port:

@@ -36,7 +36,7 @@ It watches for writing if and only if a datagram waits for the send queue. The e
 
 The parts of a port, each in a module of its own: C{Endpoints} are its addresses. A L{Reader}, plain or for batches, receives;
 L{Delivery} hands over one by one, with a backlog while the protocol wants none. L{Sender} keeps what the send queue does not
-take. L{NetworkErrors} go to the protocol. A batch goes back by C{BatchSender}.
+take. L{NetworkErrors} go to the protocol. A batch goes back by C{BatchSender}. A L{FormerSocket} still receives for a while.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from udpecho.net.batch_reader import openBatchReader
 from udpecho.net.connection import Connection, Renewal
 from udpecho.net.delayed_calls import SingleCall, poll
 from udpecho.net.endpoints import Endpoints, PortContext
+from udpecho.net.former import FormerSocket
 from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
@@ -125,6 +126,7 @@ class DatagramPort(udp.Port):
         self._delivery = Delivery(context, self.maxThroughput, self._sender.waiting)
         self._sawError = self._readingFailed = False
         self._closedDrops = 0
+        self._former: list[FormerSocket] = []
         self._readingPause = SingleCall(self.reactor, self._resume)
         self._closing = SingleCall(self.reactor, self.connectionLost)
         self._stopped: list[defer.Deferred[None]] = []
@@ -212,13 +214,12 @@ class DatagramPort(udp.Port):
         self._context.renewal = Renewal(self.reactor, connection, self.socket, self._replaceSocket)
 
     def _replaceSocket(self, sock: socket.socket) -> None:
-        # All that the old one has, it has about the same peer.
+        # What the old one has, now or soon, it has about the same peer.
         self._errors.collect()
-        self._reader.socketReplaced()
         super().stopReading()
         self.stopWriting()
         self._closedDrops = self.getKernelDrops() or 0
-        self.socket.close()
+        self._former.append(FormerSocket(self.reactor, self._context, self._delivery, self._former.remove))
         self.socket = self._context.socket = sock
         self.fileno = sock.fileno  # type: ignore[method-assign]
         self._realPortNumber = sock.getsockname()[1]
@@ -397,9 +398,9 @@ class DatagramPort(udp.Port):
             return
         self._closing.cancel()
         self._readingPause.cancel()
-        self._errors.close()
-        self._delivery.close()
-        self._reader.close()
+        parts: list[Any] = [self._errors, self._delivery, self._reader, *self._former]
+        for part in parts:
+            part.close()
         sock = self.socket
         _logAsStock(self.protocol, f"(UDP Port {self._realPortNumber} Closed)")
         self._realPortNumber = None

@@ -20,8 +20,8 @@ from udpecho.net.sockets import datagramAddress
 #: Windows reports a datagram that is longer than the buffer as an error of reading.
 _truncatedOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
 
-#: How many datagrams to take from a socket that is replaced: they may come as fast as they are read.
-_maxBacklog = 4096
+#: How many datagrams to take from a socket that was replaced: they may come as fast as they are read.
+MAX_BACKLOG = 4096
 
 _log = Logger()
 
@@ -125,9 +125,6 @@ class Reader:
     def portConnected(self) -> None:
         """The port becomes connected: add to the backlog what only this reader can receive."""
 
-    def socketReplaced(self) -> None:
-        """The port will have another socket: add to the backlog what this one has."""
-
     def close(self) -> None:
         """The socket is closed."""
 
@@ -166,9 +163,9 @@ class PlainReader(Reader):
         """Hand it over."""
         self._delivery.deliver(self._datagram, self._address)
 
-    def socketReplaced(self) -> None:
+    def receiveAll(self) -> None:
         """Add to the backlog what is queued."""
         with suppress(OSError):
-            for _ in range(_maxBacklog):
+            for _ in range(MAX_BACKLOG):
                 self.receive()
                 self._delivery.backlog.append((self._datagram, self._address))

@@ -16,7 +16,7 @@ from tests.support.running import PATIENCE, Recorder, Run, openSockets, sleep
 from udpecho.client.connect import connect
 from udpecho.client.protocol import EchoClient
 from udpecho.errors import EchoError, HostUnreachable, ResponseTimeout
-from udpecho.net import connection
+from udpecho.net import connection, former
 from udpecho.server.protocol import EchoServer
 
 pytestmark = pytest.mark.namespaces
@@ -86,8 +86,9 @@ class RenewalTests:
     """What C{connect(2)} has chosen is chosen again."""
 
     @bothFamilies
-    def test_address(self, net: Network, run: Run, plan: Plan) -> None:
+    def test_address(self, net: Network, run: Run, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
         """The address of the machine changes: the client sends from the new one, and the log has a line."""
+        monkeypatch.setattr(former, "KEPT", 0.1)
 
         async def test(reactor: Any) -> None:
             server = Sources()
@@ -103,7 +104,7 @@ class RenewalTests:
                 assert await answered(reactor, client) == []
             assert server.seen[0] == plan.client
             assert server.seen[-1] == other(plan.client)
-            assert len(openSockets()) == before
+            await until(reactor, lambda: len(openSockets()) == before, "the former socket is kept")
             (line,) = log.lines
             assert f" {other(plan.client)}:" in line.replace("[", "").replace("]", "")
             await client.close()
@@ -270,6 +271,30 @@ class RenewalTests:
             await stop(peer)
 
         net.client.call(runOnce, test)
+
+    @bothFamilies
+    def test_onItsWay(self, net: Network, run: Run, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A reply that is on its way when the route moves, and the socket is replaced, is not lost. Closing closes both."""
+        always(monkeypatch)
+
+        async def test(reactor: Any) -> None:
+            protocol = Recorder()
+            peer = listenOn(net.server, reactor, plan.server, protocol)
+            client = await connect(reactor, plan.server, PORT)
+            first = client.echo(b"first", PATIENCE)
+            await protocol.count(1)
+            net.client.ip(f"address add {other(plan.client)}/{plan.prefix} dev eth0{' nodad' if ':' in plan.client else ''}")
+            net.client.ip(f"route replace {plan.site} via {plan.near} src {other(plan.client)}")
+            second = client.echo(b"second", PATIENCE)
+            await protocol.count(2)
+            assert [address[0] for _, address in protocol.datagrams] == [plan.client, other(plan.client)]
+            for datagram, address in protocol.datagrams:
+                peer.write(datagram, address)
+            assert [await first, await second] == [5, 6]
+            await client.close()
+            await stop(peer)
+
+        net.client.call(run, test)
 
 
 def rebuild(net: Network, plans: list[Plan]) -> None:
