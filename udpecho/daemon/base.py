@@ -179,9 +179,10 @@ class BaseDaemon(Service, ABC):
     def _handleSignal(self, name: str, callback: Callable[[], object]) -> None:
         """Call something in the reactor at a signal, after the handler that the signal has already."""
         number = getattr(signal, name, None)
-        if number is None:
+        before = None if number is None else signal.getsignal(number)
+        if number is None or before is None:
+            # A handler that C code has set cannot be called, nor set again.
             return
-        before = signal.getsignal(number)
 
         def handler(received: int, frame: Any) -> None:
             if callable(before):
