@@ -342,6 +342,38 @@ class EchoServiceTests:
 
         runOnce(test)
 
+    def test_startWhileStopping(self, run: Run) -> None:
+        """A start during the stop takes place after it."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            stopping = service.stopService()
+            service.privilegedStartService()
+            service.startService()
+            assert not service.isServing
+            await stopping
+            await service.whenServing()
+            (address,) = service.addresses
+            assert await echo(reactor, address.host, address.port, b"hello") == 5
+            await service.stopService()
+            assert not service.isServing
+
+        run(test)
+
+    def test_stopBeforeTheReactorRuns(self, runOnce: Run) -> None:
+        """A service that is stopped before the reactor runs does not begin to serve then."""
+        service = EchoService(runOnce.reactor, 0, ["127.0.0.1"])
+        service.startService()
+        stopping = service.stopService()
+
+        async def test(reactor: Any) -> None:
+            await stopping
+            assert not service.isServing
+            assert service.addresses == []
+
+        runOnce(test)
+
     def test_wrongInterfaces(self, runOnce: Run) -> None:
         """No interface at all, and a string, are refused with a sentence."""
         with pytest.raises(ValueError, match=r"interfaces must have an IP address, got \[\]"):
