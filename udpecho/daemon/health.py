@@ -89,7 +89,7 @@ class SelfEcho:
         """
         if self._resultTime is not None:
             age = self._reactor.seconds() - self._resultTime
-            if 0 <= age < AGE or (len(self._waiting) >= _maxWaiting and 0 <= age < 2 * self._timeout):
+            if age < AGE or (len(self._waiting) >= _maxWaiting and age < 2 * self._timeout):
                 return defer.succeed(dict(self._result))
         waiter: defer.Deferred[dict[str, str | None]] = defer.Deferred(self._cancelOne)
         self._waiting.append(waiter)

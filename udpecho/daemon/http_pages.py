@@ -29,8 +29,9 @@ from udpecho.addresses import formatAddress
 from udpecho.daemon.careful_accept import CarefulAccept, fileLimit
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.daemon.states import Health, failures
-from udpecho.guard.limiter import Ceiling, Elapsed
+from udpecho.guard.limiter import Ceiling
 from udpecho.interfaces import Reactor
+from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.restartable import RestartableService
 from udpecho.parsing import parseEndpoint
 
@@ -77,13 +78,14 @@ class MetricsService(RestartableService):
         @raise ValueError: if C{description} does not describe an endpoint.
         """
         super().__init__()
+        useMonotonicTime(reactor)
         self._reactor = reactor
         self._description = parseEndpoint(description)
         # Made before privileges are gone: a plug-in's code, and a certificate, are read from files.
         self._endpoint: IStreamServerEndpoint | None = None
         with suppress(LookupError):
             self._endpoint = serverFromString(reactor, _forThisSystem(description))
-        pages = _Pages(registry, health, ready or health, Elapsed(reactor.seconds).now)
+        pages = _Pages(registry, health, ready or health, reactor.seconds)
         self._site = _Site(pages, reactor)
         self._accepting: CarefulAccept | None = None
         self._binding: defer.Deferred[None] | None = None
@@ -249,7 +251,7 @@ class _Site(server.Site):
         self._aborting: set[_Channel] = set()
         self._limit, self._healthLimit = Ceiling(REQUESTS), Ceiling(HEALTH_REQUESTS)
         self.onClosed: Callable[[], object] = lambda: None
-        self._now = Elapsed(reactor.seconds).now
+        self._now = reactor.seconds
 
     def logPrefix(self) -> str:
         return "metrics"
