@@ -194,6 +194,25 @@ class SelfEchoTests:
 
         runOnce(check)
 
+    def test_broken(self, runOnce: Run) -> None:
+        """A check that fails before its first datagram fails for all who wait; the next one is a new one."""
+
+        async def check(reactor: Any) -> None:
+            found: list[Any] = [OSError(errno.EMFILE, "Too many open files"), []]
+
+            def addresses() -> list[DatagramAddress]:
+                outcome = found.pop(0)
+                if isinstance(outcome, OSError):
+                    raise outcome
+                return list(outcome)
+
+            health = SelfEcho(reactor, addresses)
+            with pytest.raises(OSError, match="Too many open files"):
+                await health.check()
+            assert await health.check() == {}
+
+        runOnce(check)
+
     def test_shared(self, runOnce: Run) -> None:
         """Simultaneous checks, and one soon after, share one datagram; a later one has another payload."""
 

@@ -203,7 +203,7 @@ class ImportTests:
         ("command", "unused"),
         [
             ("udpecho --metrics tcp:0 --workers 2", ["udpecho.probe."]),
-            ("udpecho-probe --metrics tcp:0 --target localhost:7", ["udpecho.server.worker"]),
+            ("udpecho-probe --metrics tcp:0 --target localhost:7", ["udpecho.server.worker", "udpecho.daemon.health"]),
         ],
     )
     def test_preloaded(self, command: str, unused: list[str]) -> None:

@@ -542,3 +542,37 @@ class DaemonTests:
             assert signal.getsignal(signal.SIGHUP) == before
 
         runOnce(test)
+
+    def test_startWhileStopping(self, run: Run) -> None:
+        """A start during the stop takes place after it: on the same ports, also that of the pages."""
+        pages = unusedTCPPort()
+
+        async def test(reactor: Any) -> None:
+            echo = EchoService(reactor, unusedPort(), ["127.0.0.1"])
+            daemon = Daemon(reactor, echo, {}, metrics=f"tcp:{pages}:interface=127.0.0.1")
+            daemon.startService()
+            await echo.whenServing()
+            (address,) = echo.addresses
+            stopping = daemon.stopService()
+            daemon.startService()
+            await stopping
+            await echo.whenServing()
+            assert echo.addresses == [address]
+            assert await daemon.checkReady() == {str(address): None}
+            await daemon.stopService()
+
+        run(test)
+
+    def test_foreignHandler(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A signal whose handler was set by C code, which Python can neither call nor set again, is left alone."""
+        before = signal.getsignal(signal.SIGUSR1)
+        getsignal = signal.getsignal
+        monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else getsignal(number))
+
+        async def test(reactor: Any) -> None:
+            daemon = Daemon(reactor, EchoService(reactor, 0, ["127.0.0.1"]), {})
+            daemon.startService()
+            assert getsignal(signal.SIGUSR1) == before
+            await daemon.stopService()
+
+        runOnce(test)

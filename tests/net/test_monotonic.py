@@ -7,12 +7,18 @@ import time
 from pathlib import Path
 
 import pytest
+from twisted.internet import defer
 from twisted.internet.task import Clock
+from twisted.python import runtime
 
 from tests.support.processes import Processes
 from tests.support.running import REACTORS, Run, udpSocket
 from tests.support.wall_clock import WallClock
+from udpecho.daemon.drop_log import DropLog
+from udpecho.daemon.http_pages import MetricsService
 from udpecho.net.monotonic import useMonotonicTime
+from udpecho.server.counters import Counters
+from udpecho.server.metrics import makeRegistry
 
 #: An application with a call of its own and an echo, which both take one second.
 APPLICATION = """
@@ -72,6 +78,17 @@ class UseMonotonicTimeTests:
         pending.cancel()
         useMonotonicTime(reactor)
         assert reactor.seconds is seconds
+
+    @pytest.mark.parametrize("part", ["the pages", "the log of drops"])
+    def test_alone(self, part: str, runOnce: Run) -> None:
+        """The parts of a daemon use it, also where an application uses them without a server."""
+        reactor = runOnce.reactor
+        if part == "the pages":
+            pytest.importorskip("prometheus_client", reason="prometheus-client is not installed here")
+            MetricsService(reactor, "tcp:0", makeRegistry(Counters()), lambda: defer.succeed({}))
+        else:
+            DropLog(reactor, Counters())
+        assert reactor.seconds is not runtime.seconds
 
     def test_otherClocks(self) -> None:
         """A reactor that does not go by the wall clock is left alone."""

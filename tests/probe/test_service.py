@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +97,19 @@ class ServiceTests:
         assert before
         assert service.flows[0].statistics.count(Outcome.LATE)
         service.stopService()
+
+    def test_replaced(self) -> None:
+        """A flow that another one has replaced is not kept: each takes much memory."""
+        network, service, _, _ = self.world("there:7")
+        former = []
+        for _ in range(2):
+            service.startService()
+            network.advance(1)
+            former.append(weakref.ref(service.flows[0]))
+            service.stopService()
+            network.advance(1)
+        gc.collect()
+        assert [flow() is None for flow in former] == [True, False]
 
     def test_triedAgain(self, caught: Any) -> None:
         """A target that cannot be resolved is tried again, and is down until then."""

@@ -117,19 +117,3 @@ class DatagramLogTests:
         clock.advance(1)
         assert lines.texts == ["datagrams-not-logged: received=0 bytes=0 written=1 bytes=5"]
         assert clock.getDelayedCalls() == []
-
-    def test_clockSetBack(self, lines: Lines) -> None:
-        """A clock that is set back by an hour does not silence the log for an hour."""
-        clock = Clock()
-        clock.rightNow = 3600.0
-        log = DatagramLog(1, clock)
-        for _ in range(2):
-            log.received(5, PEER)
-        clock.rightNow = 0.0
-        log.received(5, PEER)
-        assert lines.texts == [
-            "packet-received: bytes=5 from=192.0.2.7:4321",
-            "datagrams-not-logged: received=1 bytes=5 written=0 bytes=0",
-            "packet-received: bytes=5 from=192.0.2.7:4321",
-        ]
-        log.close()

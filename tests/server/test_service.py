@@ -20,7 +20,7 @@ from tests.support.running import PATIENCE, Run, sleep, udpSocket
 from tests.support.server import Lines, check
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import echo
-from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.linux import sockopt
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
 from udpecho.server.counters import Counters
@@ -342,6 +342,38 @@ class EchoServiceTests:
 
         runOnce(test)
 
+    def test_startWhileStopping(self, run: Run) -> None:
+        """A start during the stop takes place after it."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            service.startService()
+            stopping = service.stopService()
+            service.privilegedStartService()
+            service.startService()
+            assert not service.isServing
+            await stopping
+            await service.whenServing()
+            (address,) = service.addresses
+            assert await echo(reactor, address.host, address.port, b"hello") == 5
+            await service.stopService()
+            assert not service.isServing
+
+        run(test)
+
+    def test_stopBeforeTheReactorRuns(self, runOnce: Run) -> None:
+        """A service that is stopped before the reactor runs does not begin to serve then."""
+        service = EchoService(runOnce.reactor, 0, ["127.0.0.1"])
+        service.startService()
+        stopping = service.stopService()
+
+        async def test(reactor: Any) -> None:
+            await stopping
+            assert not service.isServing
+            assert service.addresses == []
+
+        runOnce(test)
+
     def test_wrongInterfaces(self, runOnce: Run) -> None:
         """No interface at all, and a string, are refused with a sentence."""
         with pytest.raises(ValueError, match=r"interfaces must have an IP address, got \[\]"):
@@ -410,6 +442,27 @@ class EchoServiceTests:
 
         runOnce(test)
 
+    @onlyLinux
+    def test_kernelDropsOfReopened(self, runOnce: Run) -> None:
+        """What the kernel dropped on a port that was opened again is counted until the stop, and not after the next start."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
+            service.startService()
+            with udpSocket() as sock:
+                for _ in range(100):
+                    sock.sendto(bytes(1000), service.addresses[0])
+            lost = service.kernelDrops()
+            assert lost
+            service._listeners.reopen(service._listeners.ports[0], "127.0.0.2")
+            assert service.kernelDrops() == lost
+            await service.stopService()
+            service.startService()
+            assert service.kernelDrops() == 0
+            service.abort()
+
+        runOnce(test)
+
     def test_composed(self, run: Run) -> None:
         """In a C{MultiService} it starts and stops with its parent."""
 
@@ -424,74 +477,6 @@ class EchoServiceTests:
             assert service.addresses == []
 
         run(test)
-
-
-class SocketsTests:
-    """L{EchoService} on sockets that it did not bind."""
-
-    @needsIPv6
-    def test_serves(self, run: Run, lines: Lines) -> None:
-        """It answers on them all, also what came before it was started, and can be started again: they stay open."""
-
-        async def test(reactor: Any) -> None:
-            with udpSocket() as four, udpSocket("::1") as six, udpSocket() as peer:
-                addresses = [sock.getsockname()[:2] for sock in (four, six)]
-                service = EchoService(reactor, sockets=[four, six])
-                for round_ in (1, 2):
-                    peer.sendto(b"early", addresses[0])
-                    service.privilegedStartService()
-                    service.startService()
-                    assert service.addresses == addresses
-                    for host, port in addresses:
-                        assert await echo(reactor, host, port, b"hello") == 5
-                    assert peer.recv(100) == b"early"
-                    await service.stopService()
-                    assert lines.texts[-1].startswith(f"stopped: received={3 * round_} echoed={3 * round_} ")
-
-        run(test)
-
-    @needsIPv6
-    def test_bothFamilies(self, run: Run) -> None:
-        """On a socket that serves both families IPv4 is guarded and answered too, with one hop less; so is each segment of
-        GRO, which the socket's owner enabled.
-        """
-
-        async def test(reactor: Any) -> None:
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as both, udpSocket() as peer:
-                both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                both.bind(("::", 0))
-                sockopt.enableGRO(both, True)
-                service = EchoService(reactor, sockets=[both])
-                service.startService()
-                port = both.getsockname()[1]
-                for host in ("127.0.0.1", "127.0.0.2", "::1"):
-                    assert await echo(reactor, host, port, b"hello") == 5
-                assert sockopt.enableRecvHopLimit(peer)
-                peer.connect(("127.0.0.1", port))
-                for hops in (1, 9):
-                    peer.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
-                    peer.sendmsg([bytes(250)], cmsg.replyControls(False, None, None, 100))
-                while service.counters.received < 9:
-                    await sleep(reactor, 0.01)
-                for size in (100, 100, 50):
-                    payload, ((_, _, hopLimit), *_), _, _ = peer.recvmsg(1000, 100)
-                    assert (len(payload), int.from_bytes(hopLimit, "little")) == (size, 8)
-                await service.stopService()
-                assert service.counters.dropped == {"loop_guard": 3}
-
-        run(test)
-
-    def test_wrong(self, runOnce: Run) -> None:
-        """None, unbound ones, interfaces in addition, and several workers, are refused with a sentence."""
-        with pytest.raises(ValueError, match=r"sockets must have a socket, got \[\]"):
-            EchoService(runOnce.reactor, sockets=[])
-        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="must be bound"):
-            EchoService(runOnce.reactor, sockets=[sock])
-        with udpSocket() as sock:
-            with pytest.raises(ValueError, match="interfaces must be left out with sockets"):
-                EchoService(runOnce.reactor, 0, ["127.0.0.1"], sockets=[sock])
-            with pytest.raises(ValueError, match="sockets must be left out with several workers"):
-                EchoService(runOnce.reactor, sockets=[sock], workers=2)
 
 
 class WorkersTests:

@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import Service
 from twisted.internet import defer, error
 from twisted.logger import Logger
 
 from udpecho.daemon.states import failures
 from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
 from udpecho.interfaces import Reactor
+from udpecho.net.restartable import RestartableService
 from udpecho.net.stopping import stopAll
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Reloader = Callable[[], "tuple[Mapping[str, Any], Changes]"]
 _log = Logger()
 
 
-class BaseDaemon(Service, ABC):
+class BaseDaemon(RestartableService, ABC):
     """What all daemons have; a subclass has what is special about one.
 
     C{SIGUSR1} logs the results so far. C{SIGHUP} reloads the configuration. Without one it changes nothing, except at a
@@ -52,6 +52,7 @@ class BaseDaemon(Service, ABC):
         @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
         @param reload: reads the configuration again.
         """
+        super().__init__()
         self._reactor = reactor
         self._reload = reload
         self._notifier = Notifier(environment)
@@ -122,15 +123,7 @@ class BaseDaemon(Service, ABC):
 
     # The life of a daemon
 
-    def privilegedStartService(self) -> None:
-        """@raise CannotListenError: if the system refuses a port, or the endpoint of the pages; none is bound then."""
-        super().privilegedStartService()
-        self._bind()
-
-    def startService(self) -> None:
-        """@raise CannotListenError: as L{privilegedStartService}."""
-        self._bind()
-        super().startService()
+    def _start(self) -> None:
         # Before it is announced: a supervisor may send a signal at once.
         self._handleSignal("SIGUSR1", self._logResults)
         if self._reload is not None or not os.isatty(0):
@@ -161,9 +154,7 @@ class BaseDaemon(Service, ABC):
             if self._watchdog is not None:
                 self._watchdog.start()
 
-    def stopService(self) -> defer.Deferred[None]:
-        """@return: fires when all has stopped and is closed."""
-        super().stopService()
+    async def _stop(self) -> None:
         self._notifier.stopping()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -174,14 +165,15 @@ class BaseDaemon(Service, ABC):
         parts.update(self._parts())
         if self._pages is not None:
             parts["the pages"] = self._pages.stopService
-        return stopAll(parts)
+        await stopAll(parts)
 
     def _handleSignal(self, name: str, callback: Callable[[], object]) -> None:
         """Call something in the reactor at a signal, after the handler that the signal has already."""
         number = getattr(signal, name, None)
-        if number is None:
+        before = None if number is None else signal.getsignal(number)
+        if number is None or before is None:
+            # A handler that C code has set cannot be called, nor set again.
             return
-        before = signal.getsignal(number)
 
         def handler(received: int, frame: Any) -> None:
             if callable(before):

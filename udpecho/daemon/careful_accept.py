@@ -113,7 +113,7 @@ class CarefulAccept:
 
     def _warn(self) -> None:
         now = self._reactor.seconds()
-        if self._warned is None or not 0 <= now - self._warned < _warningInterval:
+        if self._warned is None or now - self._warned >= _warningInterval:
             self._warned = now
             self._exhausted = True
             _log.warn(

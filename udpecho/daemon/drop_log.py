@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import Reactor
+from udpecho.net.monotonic import useMonotonicTime
 from udpecho.server.counters import CountersView
 
 #: Seconds between two readings of the counters, and the longest delay of a first line.
@@ -38,14 +39,14 @@ class LogThrottle:
     def update(self, now: float, value: int, atOnce: bool = False) -> tuple[int, float] | None:
         """Take a new value.
 
-        @param now: the time, in seconds; less than before if the clock was set back.
+        @param now: the time, in seconds.
         @param value: the number; less than before if its source started again.
         @param atOnce: do not wait for the end of L{LINE_INTERVAL}.
         @return: the growth since the last report and the seconds since then, if they are to be reported now.
         """
         self._reported = min(self._reported, value)
-        growth, seconds = value - self._reported, max(0.0, now - self._since)
-        if not self._idle and not atOnce and 0 <= now - self._since < LINE_INTERVAL:
+        growth, seconds = value - self._reported, now - self._since
+        if not self._idle and not atOnce and seconds < LINE_INTERVAL:
             return None
         self._since, self._reported, self._idle = now, value, not growth
         return (growth, seconds) if growth else None
@@ -70,6 +71,7 @@ class DropLog:
         @param kernelDrops: returns the number of datagrams that the kernel dropped, C{None} where that is unknown.
         @param wouldDrop: returns L{Guard.wouldDrop <udpecho.guard.guard.Guard.wouldDrop>}, the drops of a dry run by reason.
         """
+        useMonotonicTime(reactor)
         self._reactor = reactor
         self._account = account
         self._busiest: BusiestPrefixes = busiest or (lambda most: {})

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet import defer, error
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.client.connect import connect
@@ -88,15 +89,15 @@ class SelfEcho:
         """
         if self._resultTime is not None:
             age = self._reactor.seconds() - self._resultTime
-            if 0 <= age < AGE or (len(self._waiting) >= _maxWaiting and 0 <= age < 2 * self._timeout):
+            if age < AGE or (len(self._waiting) >= _maxWaiting and age < 2 * self._timeout):
                 return defer.succeed(dict(self._result))
         waiter: defer.Deferred[dict[str, str | None]] = defer.Deferred(self._cancelOne)
         self._waiting.append(waiter)
         if self._checking is None:
             checking = defer.Deferred.fromCoroutine(self._run())
-            checking.addErrback(lambda failure: failure.trap(defer.CancelledError, defer.FirstError))
             # It may have finished already.
             self._checking = checking if self._waiting else None
+            checking.addErrback(self._failed, checking)
         return waiter
 
     async def _run(self) -> None:
@@ -110,6 +111,15 @@ class SelfEcho:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(dict(self._result))
+
+    def _failed(self, failure: Failure, checking: defer.Deferred[Any]) -> None:
+        if checking is not self._checking:
+            # It was cancelled; those who wait do so for another one.
+            return
+        self._checking = None
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.errback(failure)
 
     async def _checkOne(self, address: DatagramAddress, watch: DropWatch) -> str | None:
         try:

@@ -17,7 +17,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted.application.service import Service
 from twisted.internet import defer, error, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
@@ -31,8 +30,10 @@ from udpecho.addresses import formatAddress
 from udpecho.daemon.careful_accept import CarefulAccept, fileLimit
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.daemon.states import Health, failures
-from udpecho.guard.limiter import Ceiling, Elapsed
+from udpecho.guard.limiter import Ceiling
 from udpecho.interfaces import Reactor
+from udpecho.net.monotonic import useMonotonicTime
+from udpecho.net.restartable import RestartableService
 from udpecho.parsing import parseEndpoint
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ _healthPaths = (b"/-/healthy", b"/-/ready")
 _log = Logger()
 
 
-class MetricsService(Service):
+class MetricsService(RestartableService):
     """Serves the pages.
 
     C{privilegedStartService} binds the endpoint, so that C{twistd --uid} can serve a port below 1024; C{startService} does if
@@ -77,13 +78,15 @@ class MetricsService(Service):
         @param ready: checks whether it answers now, for C{/-/ready}; by default C{health}.
         @raise ValueError: if C{description} does not describe an endpoint.
         """
+        super().__init__()
+        useMonotonicTime(reactor)
         self._reactor = reactor
         self._description = parseEndpoint(description)
         # Made before privileges are gone: a plug-in's code, and a certificate, are read from files.
         self._endpoint: IStreamServerEndpoint | None = None
         with suppress(LookupError):
             self._endpoint = serverFromString(reactor, _forThisSystem(description))
-        pages = _Pages(registry, health, ready or health, Elapsed(reactor.seconds).now)
+        pages = _Pages(registry, health, ready or health, reactor.seconds)
         self._site = _Site(pages, reactor)
         self._accepting: CarefulAccept | None = None
         self._binding: defer.Deferred[None] | None = None
@@ -94,19 +97,10 @@ class MetricsService(Service):
         """The bound address; C{None} while the pages are not served."""
         return None if self._port is None else self._port.getHost()
 
-    def privilegedStartService(self) -> None:
-        """@raise CannotServeMetrics: if the system refuses the endpoint."""
-        super().privilegedStartService()
-        self._bind()
+    def _start(self) -> None:
+        """Nothing: a bound endpoint is served."""
 
-    def startService(self) -> None:
-        """@raise CannotServeMetrics: if the endpoint was not bound before, and the system refuses it."""
-        self._bind()
-        super().startService()
-
-    def stopService(self) -> defer.Deferred[None]:
-        """@return: fires when all connections are aborted and closed. May be called repeatedly."""
-        super().stopService()
+    async def _stop(self) -> None:
         binding, self._binding = self._binding, None
         port, self._port = self._port, None
         if binding is not None:
@@ -114,8 +108,8 @@ class MetricsService(Service):
         if self._accepting is not None:
             self._accepting.close()
         closed = defer.succeed(None) if port is None else defer.maybeDeferred(port.stopListening)
-        closed.addErrback(self._notRemoved, port)
-        return closed.addCallback(lambda _: self._site.abortAll())
+        await closed.addErrback(self._notRemoved, port)
+        await self._site.abortAll()
 
     def _notRemoved(self, failure: Failure, port: Any) -> None:
         # Without its privileges a daemon may be unable to remove the file of its UNIX socket, and Twisted does not go on then.
@@ -265,7 +259,7 @@ class _Site(server.Site):
         self._aborting: set[_Channel] = set()
         self._limit, self._healthLimit = Ceiling(REQUESTS), Ceiling(HEALTH_REQUESTS)
         self.onClosed: Callable[[], object] = lambda: None
-        self._now = Elapsed(reactor.seconds).now
+        self._now = reactor.seconds
 
     def logPrefix(self) -> str:
         return "metrics"

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from udpecho.daemon.command_line import Changes, CommandLine, check, compare, expand, fileToCheck
+from udpecho.daemon.config_file import ConfigurationError
 from udpecho.daemon.environment import readPassed
 from udpecho.daemon.paths import fileLater
+from udpecho.daemon.preload import rootProblem
 from udpecho.daemon.start_errors import checkLibrary
 from udpecho.options import LIST, SWITCH, Option, Table
 from udpecho.parsing import optionValue
 from udpecho.printing import escapeWhatDoesNotFit
-
-if TYPE_CHECKING:
-    from udpecho.daemon.command_line import Changes, CommandLine
 
 
 class DaemonOptions(usage.Options):
@@ -25,14 +25,14 @@ class DaemonOptions(usage.Options):
 
     @cvar table: the options.
     @ivar arguments: the command line as it was given.
-    @ivar commandLine: the file behind the command line, if it has one or if it matters what the command line itself has.
+    @ivar commandLine: the command line with its file.
     @ivar passed: what systemd has passed in the environment.
     """
 
     table: ClassVar[Table] = {}
     optParameters: ClassVar[list[list[Any]]] = []
     optFlags: ClassVar[list[list[Any]]] = []
-    commandLine: CommandLine | None = None
+    commandLine: CommandLine
 
     def __init_subclass__(cls) -> None:
         options = cls.table.values()
@@ -58,13 +58,6 @@ class DaemonOptions(usage.Options):
         @raise SystemExit: after C{--check-config}.
         """
         self.arguments = list(sys.argv[1:] if options is None else options)
-        # A daemon without a file starts sooner without the modules that read one.
-        if not any(argument.startswith(("--c", "--s")) for argument in self.arguments):
-            super().parseOptions(self.arguments)
-            return
-        from udpecho.daemon.command_line import check, fileToCheck
-        from udpecho.daemon.config_file import ConfigurationError
-
         path = fileToCheck(self, self.arguments)
         if path is not None:
             raise SystemExit(check(path, self._checkAll))
@@ -74,14 +67,10 @@ class DaemonOptions(usage.Options):
             raise usage.UsageError(str(e)) from None
 
     def _parseWithFile(self) -> None:
-        from udpecho.daemon.command_line import expand
-
         self.commandLine = expand(self, self.arguments, self.table)
         super().parseOptions(list(self.commandLine.arguments))
 
     def _checkAll(self) -> None:
-        from udpecho.daemon.preload import rootProblem
-
         self._parseWithFile()
         problem = rootProblem(self)
         if problem is not None:
@@ -120,7 +109,6 @@ class Reload:
 
     def __init__(self, options: DaemonOptions) -> None:
         """@param options: those that the daemon was started with; they name a file."""
-        assert options.commandLine is not None
         # Of several files the last one counts. The daemon may have another working directory then.
         self._arguments = [*options.arguments, "--config=" + fileLater(options["config"], options)]
         self._make = type(options)
@@ -130,8 +118,6 @@ class Reload:
         """@return: the options, and which of them have changed.
         @raise ValueError: if the file cannot be used.
         """
-        from udpecho.daemon.command_line import compare
-
         options = self._make()
         try:
             options.parseOptions(self._arguments)
@@ -139,7 +125,6 @@ class Reload:
             path, text = self._arguments[-1].partition("=")[2], str(e)
             raise ValueError(text if text.startswith(path) else f"{path}: {text}") from None
         found = options.commandLine
-        assert found is not None
         changes = compare(self._inUse, found.values, options.table, found.given)
         # What needs a restart is reported each time until there was one.
         kept = {name: value for name, value in self._inUse.items() if name in changes.needRestart}

@@ -19,8 +19,6 @@ _modules = (
     "encodings.idna",
     "encodings.punycode",
     "twisted.python.threadpool",
-    "udpecho.daemon.command_line",
-    "udpecho.daemon.health",
 )
 
 

@@ -43,7 +43,7 @@ class Options(DaemonOptions):
         if not names:
             return
         found = self.commandLine
-        if self["interface"] or (found is not None and ("port" in found.given or "port" in found.values)):
+        if self["interface"] or "port" in found.given or "port" in found.values:
             raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
         if self["workers"] > 1:
             raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")

@@ -12,7 +12,6 @@ from udpecho.daemon.base import BaseDaemon, Reloader
 from udpecho.daemon.drop_log import DropLog
 from udpecho.daemon.states import Works
 from udpecho.interfaces import Reactor
-from udpecho.net.stopping import stopAll
 from udpecho.server.service import EchoService
 from udpecho.server.settings import settingsFrom
 
@@ -81,9 +80,9 @@ class Daemon(BaseDaemon):
         # The last line of the server is about the rest.
         self.echo.kernelDropsReported = self.echo.kernelDrops() or 0
 
-    def stopService(self) -> defer.Deferred[None]:
-        """@return: fires when the queued datagrams are answered and all ports are closed."""
-        return super().stopService().addCallback(lambda _: stopAll({"the dry run": self._logWouldDrop}))
+    async def _stop(self) -> None:
+        await super()._stop()
+        self._logWouldDrop()
 
     def _logResults(self) -> None:
         self._drops.logCounters()

@@ -61,7 +61,9 @@ class ProbeMetrics:
         """Export a flow that has started."""
         self.expect(flow.target.name, source)
         labels = (flow.target.name, str(source))
-        self._flows[labels] = flow
+        former, self._flows[labels] = self._flows[labels], flow
+        if former is not None:
+            del self._labels[former]
         self._labels[flow] = labels
 
     def remove(self, target: str) -> None:

@@ -67,8 +67,7 @@ class DatagramLog:
         if not self._rate:
             return self._rate is None
         now = self._seconds()
-        # A window that ends more than its length ahead is from before the clock was set back.
-        if self._windowEnds is None or not now < self._windowEnds <= now + 1:
+        if self._windowEnds is None or now >= self._windowEnds:
             self._writeSums()
             self._windowEnds = now + 1
             self._left = self._rate
@@ -83,7 +82,7 @@ class DatagramLog:
             sums[2] += written
             sums[3] += writtenBytes
             if self._timer is None and self._clock is not None and self._windowEnds is not None:
-                left = min(1.0, max(0.0, self._windowEnds - self._clock.seconds()))
+                left = max(0.0, self._windowEnds - self._clock.seconds())
                 self._timer = self._clock.callLater(left, self._secondEnded)
 
     def close(self) -> None:

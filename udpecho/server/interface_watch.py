@@ -31,7 +31,7 @@ class InterfaceWatch:
         self._names: dict[BoundPort, str] = {}
         self._check = LoopingCall(self.check)
         self._check.clock = listeners.reactor
-        self._failed = False
+        self._failed: set[BoundPort] = set()
 
     def start(self) -> None:
         """Remember the interfaces of the bound ports, and check them from now on."""
@@ -47,15 +47,30 @@ class InterfaceWatch:
         if self._check.running:
             self._check.stop()
         self._names.clear()
+        self._failed.clear()
 
     def check(self) -> None:
         """Open the ports again whose interface has another index."""
         for port, name in list(self._names.items()):
             try:
-                # It may have another name by now.
-                self._names[port] = socket.if_indextoname(boundAddress(port).scopeID)
-            except OSError:
-                self._reopen(port, name)
+                self._checkOne(port, name)
+            except Exception:
+                # The watch goes on, whatever it is.
+                if self._isFirst(port):
+                    _log.failure("cannot check interface {interface}", interface=name)
+
+    def _checkOne(self, port: BoundPort, name: str) -> None:
+        try:
+            # It may have another name by now.
+            self._names[port] = socket.if_indextoname(boundAddress(port).scopeID)
+        except OSError:
+            self._reopen(port, name)
+
+    def _isFirst(self, port: BoundPort) -> bool:
+        """Whether the port has not failed before."""
+        isFirst = port not in self._failed
+        self._failed.add(port)
+        return isFirst
 
     def _reopen(self, port: BoundPort, name: str) -> None:
         address = boundAddress(port)
@@ -66,13 +81,13 @@ class InterfaceWatch:
             return
         try:
             opened = self._listeners.reopen(port, f"{address.host}%{name}")
-        except error.CannotListenError as e:
+        except (error.CannotListenError, OSError) as e:
+            reason = e.socketError if isinstance(e, error.CannotListenError) else e
             # The interface may not have the address yet.
-            if e.socketError.errno != errno.EADDRNOTAVAIL and not self._failed:
-                self._failed = True
+            if reason.errno != errno.EADDRNOTAVAIL and self._isFirst(port):
                 _log.warn("interface {interface} was made anew, but {error}", interface=name, error=e)
             return
-        self._failed = False
+        self._failed.discard(port)
         del self._names[port]
         self._names[opened] = name
         _log.warn(

@@ -188,11 +188,11 @@ class Listeners(ABC):
         """Close the ports at once."""
         for port in self.ports:
             _abort(port)
-        self.ports = []
+        self.ports, self._pastKernelDrops = [], 0
 
     async def close(self) -> None:
         """Close the ports."""
-        ports, self.ports = self.ports, []
+        ports, self.ports, self._pastKernelDrops = self.ports, [], 0
         await stopAll({str(boundAddress(port)): port.stopListening for port in ports})
 
     def kernelDrops(self) -> int | None:
@@ -305,7 +305,11 @@ class LocalListeners(Listeners):
         options = PortOptions(
             writeTimeout=self.options.writeTimeout, offload=self.options.offload, decrementHopLimit=self._decrementHopLimit
         )
-        return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(len(self.ports)), options)
+        try:
+            return adopt(IReactorFDSet(self.reactor), sock, self._makeServer(len(self.ports)), options)
+        except OSError as e:
+            host, number, *_ = sock.getsockname()
+            raise error.CannotListenError(host, number, e) from None
 
     def _makeServer(self, index: int) -> EchoServer:
         if index == len(self.watches):

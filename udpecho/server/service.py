@@ -8,7 +8,6 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorCore, IReactorProcess, IReactorTime
 from twisted.logger import Logger
@@ -17,6 +16,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
 from udpecho.net.monotonic import useMonotonicTime
+from udpecho.net.restartable import RestartableService
 from udpecho.net.reuseport import canShare
 from udpecho.net.stopping import stopAll
 from udpecho.server.counters import Counters, CountersView
@@ -29,10 +29,11 @@ from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 _log = Logger()
 
 
-class EchoService(Service):
+class EchoService(RestartableService):
     """An echo server on one or several interfaces.
 
     The ports are bound in C{privilegedStartService}, so that C{twistd --uid} can serve port 7, or else in C{startService}.
+    C{stopService} answers what is already queued, for a second at the most, closes the ports and logs the sums.
 
     With several workers this process holds the sockets, several on each address, and keeps as many processes running that share
     the datagrams. Its counters are the sum of theirs, and its log has their lines.
@@ -73,6 +74,7 @@ class EchoService(Service):
             processes.
         @raise TypeError: if a value is of the wrong type.
         """
+        super().__init__()
         useMonotonicTime(reactor)
         options = replace(options or ServiceOptions(), **changes)
         where = ListenAddresses(port, interfaces, sockets)
@@ -94,7 +96,6 @@ class EchoService(Service):
         self._hasBegun = False
         self._isServing = False
         self._waiting: list[defer.Deferred[None]] = []
-        self._stopping: list[defer.Deferred[None]] = []
 
     @property
     def addresses(self) -> list[DatagramAddress]:
@@ -106,18 +107,10 @@ class EchoService(Service):
         """For each of the L{addresses}, in their order, what looks for a self-echo among its drops."""
         return self._listeners.watches
 
-    def privilegedStartService(self) -> None:
-        """@raise error.CannotListenError: if the system refuses to bind one of the ports; none is bound then."""
-        super().privilegedStartService()
+    def _bind(self) -> None:
         self._listeners.bind()
 
-    def startService(self) -> None:
-        """Serve, and log where. The ports are bound first, if C{privilegedStartService} has not been called.
-
-        @raise error.CannotListenError: if the system refuses one; none is bound then.
-        """
-        self._listeners.bind()
-        super().startService()
+    def _start(self) -> None:
         if IReactorCore.providedBy(self._reactor):
             # A supervisor that reads the line in the log may send a signal at once: the reactor must handle signals by then.
             self._reactor.callWhenRunning(self._begin)
@@ -126,7 +119,7 @@ class EchoService(Service):
 
     def _begin(self) -> None:
         # It may have been stopped meanwhile, or started twice.
-        if self._listeners.ports and not self._hasBegun:
+        if self._listeners.ports and not self._stopping and not self._hasBegun:
             self._hasBegun = True
             self._listeners.start().addCallback(lambda _: self._serves())
 
@@ -188,23 +181,6 @@ class EchoService(Service):
     def abort(self) -> None:
         """Close the ports at once, before anything was served."""
         self._listeners.abort()
-
-    def stopService(self) -> defer.Deferred[None]:
-        """Answer what is already queued, for a second at the most, close the ports and log the sums.
-
-        @return: fires when the ports are closed.
-        """
-        super().stopService()
-        stopped: defer.Deferred[None] = defer.Deferred()
-        self._stopping.append(stopped)
-        if len(self._stopping) == 1:
-            defer.Deferred.fromCoroutine(self._stop()).addBoth(self._stopped)
-        return stopped
-
-    def _stopped(self, result: object) -> None:
-        stopping, self._stopping = self._stopping, []
-        for stopped in stopping:
-            stopped.callback(result)  # type: ignore[arg-type]
 
     async def _stop(self) -> None:
         listeners = self._listeners
