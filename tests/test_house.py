@@ -156,6 +156,11 @@ class LayerTests:
         having = [path for path in [*sources(), *filesOfTests()] if re.search(r"^__all__", path.read_text(), re.MULTILINE)]
         assert having == [ROOT / "udpecho/__init__.py"]
 
+    def test_noDescriptor(self) -> None:
+        """Which errors of the system mean that no descriptor is left is in one place."""
+        naming = [path for path in sources() if re.search(r"errno\.(EMFILE|ENFILE)", path.read_text())]
+        assert naming == [ROOT / "udpecho/errors.py"]
+
 
 class SizeTests:
     """What one has to read at once."""

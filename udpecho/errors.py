@@ -7,6 +7,11 @@ import os
 
 from twisted.internet import defer, error
 
+#: The errors of a process, or a system, that has as many descriptors as it may have.
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+#: What this machine has run out of: descriptors or memory. The peer is not the reason.
+EXHAUSTED = NO_DESCRIPTOR | {errno.ENOMEM, errno.ENOBUFS}
+
 
 class EchoError(Exception):
     """The base class of the errors that a datagram may meet.

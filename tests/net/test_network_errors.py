@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from typing import Any
 
@@ -11,9 +12,30 @@ from twisted.internet.defer import gatherResults, maybeDeferred
 
 from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import CuriousRecorder, Recorder, Run, sleep, udpSocket, unusedPort
+from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, NetworkUnreachable
+from udpecho.net.network_errors import connectFailure
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
+
+
+@pytest.mark.parametrize(
+    ("host", "scope", "number", "kind", "message"),
+    [
+        ("192.0.2.1", 0, errno.ENETUNREACH, NetworkUnreachable, "192.0.2.1:7 cannot be reached: Network is unreachable"),
+        ("fe80::1", 0, errno.EINVAL, HostUnreachable, "[fe80::1]:7 cannot .* (name its interface, as in fe80::1%eth0)"),
+        ("FE80::1", 1, errno.EINVAL, HostUnreachable, "[FE80::1]:7 cannot .*: Invalid argument"),
+        ("fd00::1", 0, errno.EINVAL, HostUnreachable, "[fd00::1]:7 cannot .*: Invalid argument"),
+    ],
+)
+def test_connectFailure(host: str, scope: int, number: int, kind: type[EchoError], message: str) -> None:
+    """What C{connect(2)} refuses is named, with a hint for a link-local peer without an interface."""
+    peer = DatagramAddress((host, 7))
+    peer.scopeID = scope
+    reason = connectFailure(number, peer)
+    assert (type(reason), reason.errno) == (kind, number)
+    found = re.sub("%[0-9a-z]+]", "]", str(reason))
+    assert re.fullmatch(re.escape(message).replace(r"\.\*", ".*"), found)
 
 
 class RefusalTests:

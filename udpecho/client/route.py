@@ -6,7 +6,6 @@ failing, the name is looked up again: the client goes on to the next address, or
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 
@@ -15,17 +14,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from udpecho.addresses import DatagramAddress, formatAddress
-from udpecho.errors import EchoError, HostUnreachable, unreachable
+from udpecho.errors import EXHAUSTED, EchoError
 from udpecho.interfaces import Reactor
+from udpecho.net.network_errors import connectFailure
 
 #: How many calls fail in a row before the name is looked up again, and how many seconds nothing was heard.
 RUN = 2
 QUIET = 2.0
 #: Each time that helps nothing the seconds double, up to these.
 MAX_QUIET = 60.0
-
-#: This machine has no socket left: the peer is not the reason.
-_exhausted = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = Logger()
 
@@ -143,9 +140,9 @@ class Route:
             try:
                 self._open(address)
             except OSError as e:
-                if e.errno in _exhausted:
+                if e.errno in EXHAUSTED:
                     raise EchoError(f"cannot open a socket: {os.strerror(e.errno or 0)}", e.errno) from None
-                self._reasons.append(_refusal(address, e.errno or 0))
+                self._reasons.append(connectFailure(e.errno or 0, address))
             else:
                 self._current = address
                 return True
@@ -163,10 +160,3 @@ class Route:
 def _logUnlessCancelled(failure: Failure) -> None:
     if not failure.check(defer.CancelledError):
         _log.warn("cannot look up the peer again: {reason}", reason=failure.getErrorMessage())
-
-
-def _refusal(address: DatagramAddress, number: int) -> EchoError:
-    refusal = unreachable(number, formatAddress(address))
-    if number == errno.EINVAL and not address.scopeID and address.host.lower().startswith("fe80:"):
-        return HostUnreachable(f"{refusal.args[0]} (name its interface, as in {address.host}%eth0)", number)
-    return refusal

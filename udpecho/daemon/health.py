@@ -17,7 +17,7 @@ from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.client.connect import connect
 from udpecho.client.protocol import EchoClient
 from udpecho.daemon.states import Works
-from udpecho.errors import EchoError
+from udpecho.errors import NO_DESCRIPTOR, EchoError
 from udpecho.interfaces import Reactor
 from udpecho.server.drop_watch import DropWatch
 
@@ -44,7 +44,6 @@ _decisions = {
     "loop_guard": "refused by the loop guard",
     "too_large": "longer than --max-payload",
 }
-_noDescriptor = frozenset({errno.EMFILE, errno.ENFILE})
 # The address is gone, or the interface of its scope is.
 _addressMissing = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV})
 _loopbackOf = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -128,7 +127,7 @@ class SelfEcho:
             raise
         except Exception as e:
             # Those who wait must get a result, whatever it is.
-            if getattr(e, "errno", None) in _noDescriptor:
+            if getattr(e, "errno", None) in NO_DESCRIPTOR:
                 return "not checked: this process has no file descriptor left"
             return f"not checked: {str(e) or type(e).__name__}"
 
@@ -145,7 +144,7 @@ class SelfEcho:
                 return Works(f"ok (not checked: this machine has no {host})")
             return f"this machine does not have {host}"
         except EchoError as e:
-            if e.errno in _noDescriptor:
+            if e.errno in NO_DESCRIPTOR:
                 raise
             return str(e)
         try:

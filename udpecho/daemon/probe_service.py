@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,15 @@ from twisted.internet import defer
 from udpecho.daemon.base import BaseDaemon, Reloader
 from udpecho.daemon.start_errors import checkSender
 from udpecho.daemon.states import Works
+from udpecho.errors import EXHAUSTED
 from udpecho.interfaces import Reactor
 from udpecho.probe.service import ProbeService
-from udpecho.probe.target import EXHAUSTED, failureMessage
+from udpecho.probe.target import failureMessage
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from udpecho.probe.metrics import ProbeMetrics
-
-#: What this machine has run out of: file descriptors of this process or of all, or memory.
-_exhausted = EXHAUSTED | {errno.ENOMEM, errno.ENOBUFS}
 
 
 class ProbeDaemon(BaseDaemon):
@@ -111,5 +108,5 @@ def _lacks() -> str | None:
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except OSError as e:
-        return failureMessage(e) if e.errno in _exhausted else None
+        return failureMessage(e) if e.errno in EXHAUSTED else None
     return None

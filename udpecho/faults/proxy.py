@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections import Counter, OrderedDict
@@ -21,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress
-from udpecho.errors import EchoError
+from udpecho.errors import NO_DESCRIPTOR, EchoError
 from udpecho.faults.decision import Decider, Decision
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.upstream import Upstream
@@ -47,8 +46,6 @@ _QUIET = 2.0
 _DISPENSABLE = 1.0
 #: Seconds between two warnings of a kind.
 _WARN_INTERVAL = 10.0
-
-_exhausted = frozenset({errno.EMFILE, errno.ENFILE})
 
 _log = Logger()
 
@@ -312,12 +309,12 @@ class FaultProxy(DatagramProtocol):
                 client.port = dial(self._reactor, client, peer, None, _RECEIVE_BUFFER, client.limitHops)
             except OSError as e:
                 oldest = next(iter(self._clients.values()))
-                if e.errno not in _exhausted or oldest.port is None or self._now() - oldest.lastSeen < _DISPENSABLE:
+                if e.errno not in NO_DESCRIPTOR or oldest.port is None or self._now() - oldest.lastSeen < _DISPENSABLE:
                     raise
                 self._forget(oldest)
                 client.port = dial(self._reactor, client, peer, None, _RECEIVE_BUFFER, client.limitHops)
         except OSError as e:
-            if e.errno in _exhausted:
+            if e.errno in NO_DESCRIPTOR:
                 client.lost = "no_socket"
             self._warn("socket", f"cannot open a socket for {client.address}: {os.strerror(e.errno or 0)}")
             return

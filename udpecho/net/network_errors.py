@@ -8,7 +8,7 @@ import socket
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from udpecho.addresses import formatAddress
+from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, PortUnreachable, unreachable
 from udpecho.interfaces import INetworkErrorReceiver, IUndeliveredReceiver
 from udpecho.net.delayed_calls import SingleCall
@@ -41,6 +41,14 @@ _errorsPerTurn = 64
 
 _IPV4_AND_UDP_HEADERS = 28
 _IPV6_AND_UDP_HEADERS = 48
+
+
+def connectFailure(number: int, peer: DatagramAddress) -> EchoError:
+    """Make the exception for an error number of C{connect(2)}, with a hint where the interface of the peer is missing."""
+    failure = unreachable(number, formatAddress(peer))
+    if number == errno.EINVAL and not peer.scopeID and peer.host.lower().startswith("fe80:"):
+        return HostUnreachable(f"{failure.args[0]} (name its interface, as in {peer.host}%eth0)", number)
+    return failure
 
 
 def notifyError(protocol: DatagramProtocol, reason: EchoError, quoted: bytes = b"") -> None:

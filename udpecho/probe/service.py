@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from udpecho.errors import EchoError
+from udpecho.errors import NO_DESCRIPTOR, EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.stopping import stopAll
@@ -23,7 +23,7 @@ from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import EXHAUSTED, failureMessage, findTarget
+from udpecho.probe.target import failureMessage, findTarget
 
 if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
@@ -243,7 +243,7 @@ class ProbeService(Service):
 
     def _isRepeated(self, reason: BaseException | None) -> bool:
         """Whether the log has had this lately, for another target."""
-        if getattr(reason, "errno", None) not in EXHAUSTED:
+        if getattr(reason, "errno", None) not in NO_DESCRIPTOR:
             return False
         now, before = float(self._reactor.seconds()), self._exhaustedAt
         if before is not None and now - before < _quiet:

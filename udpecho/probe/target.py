@@ -12,12 +12,11 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
 from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.errors import NO_DESCRIPTOR
 from udpecho.interfaces import Reactor
 from udpecho.net.resolver import literal, resolve
 from udpecho.parsing import parseAddress
 
-#: The errors of a process, or a system, that has as many descriptors as it may have.
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 #: How long looking up a target may take, in seconds.
 LOOKUP_TIMEOUT = 5.0
 
@@ -91,7 +90,7 @@ def failureMessage(reason: BaseException) -> str:
     number = getattr(reason, "errno", None)
     if number == errno.ENOPROTOOPT:
         return f"the system refuses an option: {os.strerror(number)}"
-    if number in EXHAUSTED:
+    if number in NO_DESCRIPTOR:
         return f"no file descriptor is left: {os.strerror(number)} (ulimit -n, LimitNOFILE=)"
     # A DNSLookupError is an OSError with a message and no strerror.
     return getattr(reason, "strerror", None) or str(reason.args[0])

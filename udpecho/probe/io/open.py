@@ -10,9 +10,10 @@ from twisted.internet import error
 from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 
 from udpecho.addresses import DatagramAddress
-from udpecho.errors import HostUnreachable, unreachable
+from udpecho.errors import EXHAUSTED
 from udpecho.interfaces import IDatagramReactor, Reactor
 from udpecho.net import selftest
+from udpecho.net.network_errors import connectFailure
 from udpecho.net.open import dial
 from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket, datagramAddress
 from udpecho.probe.io.batch_socket import BatchSocket
@@ -23,7 +24,7 @@ from udpecho.probe.io.transport_socket import TransportSocket
 #: about 1 KiB.
 RECEIVE_BUFFER = 64 * 1024 * 1024
 #: Errors that are this machine's own, whatever the peer.
-_notOfThePeer = frozenset({errno.ENOPROTOOPT, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_notOfThePeer = EXHAUSTED | {errno.ENOPROTOOPT}
 
 
 def openSocket(
@@ -89,10 +90,7 @@ def chooseSource(peer: DatagramAddress, bindAddress: tuple[str, int] | None) -> 
 def _refusal(reason: OSError, peer: DatagramAddress) -> Exception:
     if reason.errno in _notOfThePeer:
         return reason
-    refusal = unreachable(reason.errno or 0, str(peer))
-    if reason.errno == errno.EINVAL and not peer.scopeID and peer.host.lower().startswith("fe80:"):
-        return HostUnreachable(f"{refusal.args[0]} (name its interface, as in {peer.host}%eth0)", reason.errno)
-    return refusal
+    return connectFailure(reason.errno or 0, peer)
 
 
 def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:

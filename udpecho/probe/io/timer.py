@@ -7,7 +7,6 @@ watches one descriptor for all: an C{epoll(7)} instance that has the sockets in 
 
 from __future__ import annotations
 
-import errno
 import select
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from udpecho.errors import NO_DESCRIPTOR
 from udpecho.interfaces import Reactor
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import sockopt
@@ -139,6 +139,6 @@ def openWatch(reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> Wat
             pass
         except OSError as e:
             # That is of the moment; to use less would be for as long as the prober runs.
-            if e.errno in (errno.EMFILE, errno.ENFILE):
+            if e.errno in NO_DESCRIPTOR:
                 raise
     return DelayedTurns(reactor, turn, monotonic)

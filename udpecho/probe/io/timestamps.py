@@ -10,7 +10,6 @@ A step of less than L{STEP} is not seen: it falsifies a round trip by no more th
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
+from udpecho.errors import NO_DESCRIPTOR
 from udpecho.net.linux import cmsg, errqueue, sockopt
 
 #: How many ns the wall clock must have been set by for it to be seen.
@@ -152,7 +152,7 @@ def noTimestampsReason() -> str | None:
     try:
         return provenFault()
     except OSError as e:
-        if e.errno in (errno.EMFILE, errno.ENFILE):
+        if e.errno in NO_DESCRIPTOR:
             raise
         return e.strerror or str(e)
 
@@ -174,7 +174,7 @@ def begin(sock: socket.socket) -> bool:
     try:
         return noTimestampsReason() is None and enable(sock) and waitForTimestamping() is None
     except OSError as e:
-        if e.errno in (errno.EMFILE, errno.ENFILE):
+        if e.errno in NO_DESCRIPTOR:
             raise
         # As without the loopback interface, over which it is found out.
         return False
