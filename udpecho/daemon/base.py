@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from twisted.application.service import IService
 from twisted.internet import defer, error
 from twisted.logger import Logger
 
@@ -43,17 +44,20 @@ class BaseDaemon(RestartableService, ABC):
     def __init__(
         self,
         reactor: Reactor,
+        service: IService,
         environment: MutableMapping[str, str],
         metrics: str | None = None,
         reload: Reloader | None = None,
     ) -> None:
         """@param reactor: an C{IReactorCore}, C{IReactorTime} and C{IReactorFromThreads} provider.
+        @param service: what does the work.
         @param environment: what systemd has passed; what is used is removed from it.
         @param metrics: the endpoint of the HTTP pages, as in C{tcp:9107:interface=127.0.0.1}.
         @param reload: reads the configuration again.
         """
         super().__init__()
         self._reactor = reactor
+        self._service = service
         self._reload = reload
         self._notifier = Notifier(environment)
         self._pages = None if metrics is None else self._makePages(metrics)
@@ -79,21 +83,16 @@ class BaseDaemon(RestartableService, ABC):
         @raise CannotListenError: if the system refuses an address.
         """
 
-    @abstractmethod
     def _closeSockets(self) -> None:
         """Close what was bound, at a start that failed."""
 
-    @abstractmethod
-    def _begin(self) -> None:
-        """Start."""
-
-    @abstractmethod
     def _whenWorking(self) -> defer.Deferred[None]:
         """@return: fires when it works; called when the reactor runs."""
+        return defer.succeed(None)
 
-    @abstractmethod
     def _parts(self) -> dict[str, Callable[[], object]]:
         """@return: what stops its parts, as for L{stopAll}."""
+        return {f"the {self.name}": self._service.stopService}
 
     @abstractmethod
     def _status(self) -> str:
@@ -128,7 +127,7 @@ class BaseDaemon(RestartableService, ABC):
         self._handleSignal("SIGUSR1", self._logResults)
         if self._reload is not None or not os.isatty(0):
             self._handleSignal("SIGHUP", self.reload)
-        self._begin()
+        self._service.startService()
         if self._pages is not None:
             self._pages.startService()
         self._reactor.callWhenRunning(self._reactorRuns)

@@ -5,7 +5,6 @@ connection, and where the limit was lowered while it ran, it tries again without
 from __future__ import annotations
 
 import socket
-import sys
 from typing import Any
 
 from twisted.internet import tcp
@@ -13,13 +12,6 @@ from twisted.logger import Logger
 
 from udpecho.interfaces import Reactor
 from udpecho.net.delayed_calls import SingleCall
-
-# Imported now: without a descriptor it cannot be.
-resource: Any
-try:
-    import resource
-except ImportError:
-    resource = None
 
 #: How many connections one turn of the reactor accepts.
 _atOnce = 16
@@ -120,11 +112,3 @@ class CarefulAccept:
                 "this process has no file descriptor left: the pages are served to one client at a time, or to none;"
                 " raise its limit (ulimit -n, or LimitNOFILE= in systemd's unit)"
             )
-
-
-def fileLimit() -> int:
-    """How many file descriptors this process may have, as far as the system has such a limit (C{getrlimit(2)})."""
-    if resource is None:
-        return sys.maxsize
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else int(soft)

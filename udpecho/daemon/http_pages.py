@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -24,10 +25,11 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime, 
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http, resource, server
+from twisted.web import http, server
+from twisted.web.resource import Resource
 
 from udpecho.addresses import formatAddress
-from udpecho.daemon.careful_accept import CarefulAccept, fileLimit
+from udpecho.daemon.careful_accept import CarefulAccept
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.daemon.states import Health, failures
 from udpecho.guard.limiter import Ceiling
@@ -38,6 +40,13 @@ from udpecho.parsing import parseEndpoint
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+# Imported now: without a descriptor it cannot be.
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None
 
 #: Seconds until a request must be complete, counted from the connection or the last response. More than a minute, so that a
 #: connection lasts from one scrape to the next.
@@ -157,6 +166,14 @@ class MetricsService(RestartableService):
             _log.failure("cannot serve metrics on {description}", failure, description=self._description)
 
 
+def fileLimit() -> int:
+    """How many file descriptors this process may have, as far as the system has such a limit (C{getrlimit(2)})."""
+    if resource is None:
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else int(soft)
+
+
 def _forThisSystem(description: str) -> str:
     """Replace C{tcp6:PORT}, which is both families, by C{tcp:PORT} where the kernel has no IPv6."""
     both = re.fullmatch("tcp6:(?:port=)?([0-9]+)", description)
@@ -251,7 +268,7 @@ class _Site(server.Site):
 
     noisy = False
 
-    def __init__(self, pages: resource.Resource, reactor: IReactorTime) -> None:
+    def __init__(self, pages: Resource, reactor: IReactorTime) -> None:
         super().__init__(pages, timeout=REQUEST_TIMEOUT, reactor=reactor)
         # No HTTP/2: Prometheus does not need it.
         self.protocol = _Channel  # type: ignore[assignment]
@@ -311,7 +328,7 @@ class _MetricsPage(NamedTuple):
     body: bytes
 
 
-class _Pages(resource.Resource):
+class _Pages(Resource):
     isLeaf = True
 
     def __init__(self, registry: CollectorRegistry, health: Health, ready: Health, now: Callable[[], float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
@@ -46,7 +46,7 @@ class ProbeDaemon(BaseDaemon):
         """
         self.probes = probes
         self._probeMetrics = probeMetrics
-        super().__init__(reactor, environment, metrics, reload)
+        super().__init__(reactor, probes, environment, metrics, reload)
 
     def _makeRegistry(self) -> CollectorRegistry:
         from udpecho.probe.metrics import makeRegistry
@@ -58,18 +58,6 @@ class ProbeDaemon(BaseDaemon):
         # Each target has its own socket, which is opened, and opened again, at any time.
         for address in self.probes.bindAddresses:
             checkSender(*address)
-
-    def _closeSockets(self) -> None:
-        """There are none yet."""
-
-    def _begin(self) -> None:
-        self.probes.startService()
-
-    def _whenWorking(self) -> defer.Deferred[None]:
-        return defer.succeed(None)
-
-    def _parts(self) -> dict[str, Callable[[], object]]:
-        return {"the prober": self.probes.stopService}
 
     def _status(self) -> str:
         targets = list(self.probes.states())

@@ -45,7 +45,7 @@ class Daemon(BaseDaemon):
         self._payloadSize = payloadSize
         self._health: SelfEcho | None = None
         self._drops = DropLog(reactor, echo.counters, echo.busiest, echo.kernelDrops, echo.wouldDrop)
-        super().__init__(reactor, environment, metrics, reload)
+        super().__init__(reactor, echo, environment, metrics, reload)
         if self._pages is not None or self._watchdog is not None:
             # Now: without a file descriptor nothing can be imported.
             self._selfEcho()
@@ -62,9 +62,6 @@ class Daemon(BaseDaemon):
     def _closeSockets(self) -> None:
         self.echo.abort()
 
-    def _begin(self) -> None:
-        self.echo.startService()
-
     def _whenWorking(self) -> defer.Deferred[None]:
         self._drops.start()
         return self.echo.whenServing()
@@ -73,7 +70,7 @@ class Daemon(BaseDaemon):
         return "answering on " + ", ".join(map(str, self.echo.addresses))
 
     def _parts(self) -> dict[str, Callable[[], object]]:
-        return {"the log of drops": self._stopDropLog, "the server": self.echo.stopService}
+        return {"the log of drops": self._stopDropLog, **super()._parts()}
 
     def _stopDropLog(self) -> None:
         self._drops.stop()
