@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet import defer
+from twisted.internet import defer, error
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from tests.support.probes import World
 from udpecho.addresses import DatagramAddress
-from udpecho.probe.target import Target, findTarget
+from udpecho.probe.renewal import Renewal
+from udpecho.probe.target import Target, findTarget, isRepeated
 
 
 class TargetTests:
@@ -57,3 +62,35 @@ class TargetTests:
         defer.Deferred.fromCoroutine(findTarget(World().here, text, family=family)).addErrback(failed.append)
         failed[0].trap(ValueError)
         assert f"must be an IPv{family} address, got" in str(failed[0].value)
+
+
+class IsRepeatedTests:
+    """L{isRepeated}."""
+
+    def test_descriptors(self) -> None:
+        """A lack of descriptors is news once a minute, whichever target has it; other reasons always are."""
+        clock = Clock()
+        lack = OSError(errno.EMFILE, "Too many open files")
+        assert not isRepeated(clock, lack)
+        assert isRepeated(clock, error.CannotListenError("127.0.0.1", 0, lack))
+        assert not isRepeated(clock, OSError(errno.ENETUNREACH, "Network is unreachable"))
+        clock.advance(60)
+        assert not isRepeated(clock, lack)
+
+    def test_renewal(self) -> None:
+        """Flows that cannot open another socket for lack of descriptors are logged once."""
+
+        def exhausted(*_: object) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        renewal = Renewal(Clock(), exhausted, exhausted, None)
+        with capturedLogs() as events:
+            for name in ("192.0.2.1:7", "192.0.2.2:7"):
+                target = Target.of(name)
+                flow: Any = SimpleNamespace(
+                    target=target, problem=None, sockets=SimpleNamespace(isOpen=True), source=target.address
+                )
+                renewal.add(flow)
+                renewal.unanswered(flow)
+                assert "no file descriptor" in str(flow.problem)
+        assert [event["target"] for event in events] == ["192.0.2.1:7"]

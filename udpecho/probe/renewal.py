@@ -13,7 +13,7 @@ from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.probe.flow import Flow
 from udpecho.probe.lookup import Lookup
-from udpecho.probe.target import Target, failureMessage, isSame
+from udpecho.probe.target import Target, failureMessage, isRepeated, isSame
 
 _log = Logger()
 
@@ -85,6 +85,8 @@ class Renewal:
             reason = failureMessage(e)
             if reason != flow.problem:
                 flow.problem = reason
+                if isRepeated(self._reactor, e):
+                    return False
                 _log.warn("cannot open another socket to {target}: {reason}", target=target.name, reason=reason)
             return False
         flow.problem = None

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from udpecho.errors import NO_DESCRIPTOR, EchoError
+from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.stopping import stopAll
@@ -23,15 +23,13 @@ from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
-from udpecho.probe.target import failureMessage, findTarget
+from udpecho.probe.target import failureMessage, findTarget, isRepeated
 
 if TYPE_CHECKING:
     from udpecho.probe.metrics import ProbeMetrics
 
 #: Seconds until a target that could not be probed is tried again.
 RETRY = 4.0
-#: Seconds in which a lack of descriptors, which all targets share, is logged once.
-_quiet = 60.0
 
 _notStarted = "it is not started yet"
 
@@ -114,7 +112,6 @@ class ProbeService(Service):
         self._metrics = metrics
         self._resolveInterval = resolveInterval
         self._open = open
-        self._exhaustedAt: float | None = None
         self._targets: list[_TargetState] = []
         self.configure(targets)
 
@@ -236,20 +233,10 @@ class ProbeService(Service):
             _log.failure("cannot probe {target}", failure, target=target.name)
         else:
             target.reason = failureMessage(cast(Exception, failure.value))
-            if target.reason != former and not self._isRepeated(failure.value):
+            if target.reason != former and not isRepeated(self._reactor, failure.value):
                 _log.warn("cannot probe {target}: {reason}", target=target.name, reason=target.reason)
         if self.running:
             target.nextStart = self._reactor.callLater(RETRY, self._start, target)
-
-    def _isRepeated(self, reason: BaseException | None) -> bool:
-        """Whether the log has had this lately, for another target."""
-        if getattr(reason, "errno", None) not in NO_DESCRIPTOR:
-            return False
-        now, before = float(self._reactor.seconds()), self._exhaustedAt
-        if before is not None and now - before < _quiet:
-            return True
-        self._exhaustedAt = now
-        return False
 
 
 def _logResults(flow: Flow, doing: str = "stopped probing") -> None:

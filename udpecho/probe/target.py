@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -19,6 +20,10 @@ from udpecho.parsing import parseAddress
 
 #: How long looking up a target may take, in seconds.
 LOOKUP_TIMEOUT = 5.0
+
+#: Seconds in which a lack of file descriptors is logged once, and when it was logged last, by reactor.
+_quiet = 60.0
+_exhausted: WeakKeyDictionary[Reactor, float] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,17 @@ class Target:
 def isSame(one: DatagramAddress, other: DatagramAddress) -> bool:
     """Whether two addresses are equal, also in their scope."""
     return one == other and one.scopeID == other.scopeID
+
+
+def isRepeated(reactor: Reactor, reason: BaseException | None) -> bool:
+    """Whether the log has had this lately, for another target: when there is no file descriptor left, all targets lack one."""
+    if getattr(getattr(reason, "socketError", reason), "errno", None) not in NO_DESCRIPTOR:
+        return False
+    now, before = float(reactor.seconds()), _exhausted.get(reactor)
+    if before is not None and now - before < _quiet:
+        return True
+    _exhausted[reactor] = now
+    return False
 
 
 def failureMessage(reason: BaseException) -> str:
