@@ -175,6 +175,7 @@ class BuildTests:
             assert f'"{udpecho.__version__}"' not in (ROOT / name).read_text(), name
             assert not re.search(rf"version\s*=\s*{re.escape(udpecho.__version__)}", (ROOT / name).read_text()), name
 
+    @pytest.mark.slow
     def test_reproducible(self, built: Built, tmp_path: Path) -> None:
         """With C{SOURCE_DATE_EPOCH} the source distribution has the same bytes wherever it is built: in a tree with other times
         and permissions too. Every time in it is that one.

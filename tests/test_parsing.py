@@ -252,8 +252,15 @@ class AddressTests:
 
     @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.integers(1, 65535))
     def test_roundTrip(self, host: Any, port: int) -> None:
-        """A formatted address is read again."""
-        assert parsing.parseAddress(formatAddress((str(host), port))) == (str(host), port)
+        """A formatted address is read again; a link-local one has its scope."""
+        text = f"{host}%eth0" if host.version == 6 and host.is_link_local else str(host)
+        assert parsing.parseAddress(formatAddress((text, port))) == (text, port)
+
+    def test_scope(self) -> None:
+        """A link-local address without its scope is nobody's."""
+        with pytest.raises(ValueError, match=r"address must have a scope, as in \[fe80::1%eth0\]:7, got '\[fe80::1\]:7'"):
+            parsing.parseAddress("[fe80::1]:7")
+        assert parsing.parseAddress("[::ffff:169.254.1.1]:7") == ("::ffff:169.254.1.1", 7)
 
 
 class DurationTests:

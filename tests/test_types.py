@@ -97,6 +97,7 @@ def assertMistakes(found: dict[str, set[int]], output: str) -> None:
 class CheckerTests:
     """Type checkers, as users run them."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("plugin", ["", "mypy_zope"])
     def test_mypy(self, folder: Path, plugin: str) -> None:
         """C{mypy --strict}, with and without the plugin for zope's interfaces."""
@@ -117,6 +118,7 @@ class CheckerTests:
                 found.setdefault(name, set()).add(int(number))
         assertMistakes(found, output)
 
+    @pytest.mark.slow
     def test_pyright(self, folder: Path) -> None:
         """Pyright, as it is."""
         pyright = tool("pyright")

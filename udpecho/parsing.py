@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -242,7 +242,7 @@ def parseAddress(text: str) -> tuple[str, int]:
     host, port = _split(text)
     if port is None:
         raise _error(_bracketedAddress if ":" in host else _plainAddress, text)
-    if "%" not in host and isIPv6Address(host) and ip_address(host).is_link_local:
+    if "%" not in host and isIPv6Address(host) and ip_address(host) in _linkLocal:
         raise _error(f"link-local address must have a scope, as in [{host}%eth0]:{port}", text)
     return host, parsePort(port)
 
@@ -273,6 +273,7 @@ def checkFamily(local: str, peer: str) -> None:
         raise _error(f"local address must be an IPv{6 if ':' in peer else 4} address to reach {peer}", local)
 
 
+_linkLocal = ip_network("fe80::/10")
 _plainAddress = "address must be HOST:PORT, as in localhost:1234"
 _bracketedAddress = "IPv6 address must be [ADDR]:PORT, as in [::1]:1234"
 

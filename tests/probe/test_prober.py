@@ -275,6 +275,7 @@ class VirtualTests:
         assert not prober.running
         world.leavesNothing()
 
+    @pytest.mark.slow
     def test_flood(self) -> None:
         """A flood sends as fast as replies come."""
         world = World()
@@ -426,6 +427,7 @@ class LookUpTests:
 class MemoryTests:
     """Memory."""
 
+    @pytest.mark.slow
     def test_constant(self) -> None:
         """Memory does not grow with the number of probes."""
         world = World(FaultPlan(5, loss=0.01, jitter=0.002))

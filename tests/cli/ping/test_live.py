@@ -126,6 +126,7 @@ class RecentTests:
         shown.update(162.5)
         assert shown.bins() == {}
 
+    @pytest.mark.slow
     def test_memory(self) -> None:
         """About a minute is remembered."""
         statistics = Statistics()

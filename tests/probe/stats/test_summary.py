@@ -327,6 +327,7 @@ class StatisticsTests:
         with pytest.raises(AssertionError, match="received = round trips must hold, got 1 and 2"):
             checkSums(measured)
 
+    @pytest.mark.slow
     def test_memory(self) -> None:
         """Memory does not grow with the number of probes."""
         random = Random(1)
