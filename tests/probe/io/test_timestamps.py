@@ -142,3 +142,13 @@ class KernelTests:
         """A kernel that refuses is reported in one sentence."""
         monkeypatch.setattr(sockopt, "SO_TIMESTAMPING", 9999)
         assert timestamps.waitForTimestamping() == "the kernel makes no timestamps in software"
+
+    def test_late(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the kernel takes long to begin, the next socket may have timestamps."""
+        timestamps.provenFault.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(cmsg, "readTimestamp", lambda ancillary: 0)
+            assert timestamps.noTimestampsReason() == "the kernel does not stamp what is received"
+        monkeypatch.setattr(timestamps, "waitForTimestamping", lambda: None)
+        assert timestamps.noTimestampsReason() is None
+        timestamps.provenFault.cache_clear()

@@ -10,6 +10,7 @@ A step of less than L{STEP} is not seen: it falsifies a round trip by no more th
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections import deque
@@ -187,7 +188,8 @@ def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
 
     @param timeout: seconds after which to give up.
     @return: C{None} if it works, else what does not.
-    @raise OSError: if there are no such sockets.
+    @raise OSError: if there are no such sockets, or nothing that came was stamped in time: on a busy machine the kernel may
+        take longer to begin.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
         far.bind(("127.0.0.1", 0))
@@ -209,4 +211,4 @@ def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
                 return None
             if time.monotonic() >= end:
                 break
-    return "the kernel does not stamp what is received"
+    raise TimeoutError(errno.ETIMEDOUT, "the kernel does not stamp what is received")
