@@ -152,6 +152,9 @@ class Process:
         # The processes run the same udpecho as the tests.
         roots = [str(Path(udpecho.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        if not {"--uid", "--chroot"}.isdisjoint(arguments):
+            # Another user cannot write down what was covered.
+            inherited.pop("COVERAGE_PROCESS_START", None)
         if feed is not None:
             stdin = subprocess.PIPE
         self.arguments = list(arguments)
