@@ -187,7 +187,7 @@ class TentativeTests:
         """Start a server that waits for its address, and says so by a line. On a busy machine a start may take longer than the
         kernel's detection, and is tried again.
         """
-        process = self.start(processes, host, 8, *options)
+        process = self.start(processes, host, 5, *options)
         for _ in range(4):
             if "answering" not in process.until(f"{line}|answering on")[0]:
                 break
