@@ -41,7 +41,7 @@ class ResolutionTests:
     """Names are resolved inside the deadline."""
 
     def test_noDescriptorsLeft(self, runOnce: Run) -> None:
-        """A look-up for which no descriptor is left fails at once, with that reason, and nothing is logged."""
+        """A lookup for which no descriptor is left fails at once, with that reason, and nothing is logged."""
 
         async def test(reactor: Any) -> None:
             before = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -97,7 +97,7 @@ class RouteTests:
     def test_refusedAfterAReply(self) -> None:
         """A peer that has answered is the one to talk to: a refusal is the failure of the call."""
         self.route.start([ONE, TWO])
-        self.route.heard()
+        self.route.answered()
         reason = refusal(ONE)
         assert self.route.refused(reason) is reason
         assert self.opened == [ONE]
@@ -123,7 +123,7 @@ class RouteTests:
             self.lookUps[-1].callback([ONE])
         assert pauses[1:] == [4, 8, 16, 32, 60, 60]
         assert self.opened == [ONE] * 8
-        self.route.heard()
+        self.route.answered()
         self.lose(2)
         assert len(self.lookUps) == 8
 
@@ -131,7 +131,7 @@ class RouteTests:
         """After refusals the same address from a new socket would help nothing, but another address is used."""
         self.route.start([ONE])
         for answer, opened in (([ONE], [ONE]), ([ONE, TWO], [ONE, TWO]), ([THREE], [ONE, TWO, THREE])):
-            self.route.heard()
+            self.route.answered()
             self.clock.advance(2)
             for _ in range(2):
                 assert self.route.refused(refusal(ONE)) is not None
@@ -153,13 +153,13 @@ class RouteTests:
         self.route.start([ONE])
         for raised in (OSError(errno.ENETUNREACH, ""), OSError(errno.EMFILE, ""), error.CannotListenError("", 0, None)):
             self.failures = {ONE: raised}
-            self.route.heard()
+            self.route.answered()
             self.lose()
             self.lookUps[-1].callback([ONE])
         assert self.opened == [ONE]
 
     def test_close(self) -> None:
-        """A look-up that goes on is cancelled."""
+        """A lookup that goes on is cancelled."""
         self.route.start([ONE])
         self.lose()
         self.route.close()

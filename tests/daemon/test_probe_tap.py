@@ -73,7 +73,7 @@ class OptionTests:
 
     @pytest.mark.parametrize(("arguments", "interval"), [([], 60), (["--resolve-interval", "5m"], 300)])
     def test_resolveInterval(self, arguments: list[str], interval: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The service gets the interval of the look-ups, by default a minute."""
+        """The service gets the interval of the lookups, by default a minute."""
         made: list[dict[str, Any]] = []
 
         def service(*_: Any, **options: Any) -> ProbeService:

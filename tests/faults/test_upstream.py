@@ -208,10 +208,10 @@ class NameTests:
 
         with capturedLogs() as events:
             run(test)
-        (told,) = {formatEvent(event) for event in events if "last look-up" in (event["log_format"] or "")}
+        (told,) = {formatEvent(event) for event in events if "last lookup" in (event["log_format"] or "")}
         assert told == (
             "no address for 'up.example': is the name right, and can it be looked up from here?;"
-            " the address from the last look-up is used"
+            " the address from the last lookup is used"
         )
 
     def test_moves(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +279,7 @@ class NameTests:
         assert upstream.address == first
 
     def test_waiting(self, runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What waits for a look-up is bounded, and lost when the proxy stops; all is counted, and nothing is logged."""
+        """What waits for a lookup is bounded, and lost when the proxy stops; all is counted, and nothing is logged."""
         monkeypatch.setattr(module, "_MAX_WAITING", 2)
 
         async def test(reactor: Any) -> None:
@@ -299,7 +299,7 @@ class NameTests:
         runOnce(test)
 
     def test_virtualTime(self) -> None:
-        """The proxy and the look-ups of its name have one clock, the reactor's: an idle client is forgotten by it."""
+        """The proxy and the lookups of its name have one clock, the reactor's: an idle client is forgotten by it."""
         clock = ResolvingClock({})
         proxy = FaultProxy(clock, ("slow.example", 7), idleTimeout=60.0)
         proxy.datagramReceived(b"hello", DatagramAddress(("192.0.2.1", 4321)))

@@ -28,6 +28,13 @@ from udpecho.server.service import EchoService
 from udpecho.server.settings import ServiceOptions
 
 
+def overflow(service: EchoService) -> None:
+    """Send a service more than its receive buffer takes."""
+    with udpSocket() as sock:
+        for _ in range(100):
+            sock.sendto(bytes(1000), service.addresses[0])
+
+
 class EchoServiceTests:
     """L{EchoService} on real sockets."""
 
@@ -432,9 +439,7 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
             service.startService()
-            with udpSocket() as sock:
-                for _ in range(100):
-                    sock.sendto(bytes(1000), service.addresses[0])
+            overflow(service)
             await service.stopService()
             lost = 100 - service.counters.received
             assert lost > 0
@@ -449,9 +454,7 @@ class EchoServiceTests:
         async def test(reactor: Any) -> None:
             service = EchoService(reactor, 0, ["127.0.0.1"], receiveBuffer=4096)
             service.startService()
-            with udpSocket() as sock:
-                for _ in range(100):
-                    sock.sendto(bytes(1000), service.addresses[0])
+            overflow(service)
             lost = service.kernelDrops()
             assert lost
             service._listeners.reopen(service._listeners.ports[0], "127.0.0.2")

@@ -55,7 +55,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
             status = result
         pool = reactor.threadpool
         if pool is not None and pool.working:
-            # The reactor would wait for a look-up in a thread that nobody needs any more.
+            # The reactor would wait for a lookup in a thread that nobody needs any more.
             sys.stdout.flush()
             os._exit(status)
         reactor.stop()

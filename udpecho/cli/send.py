@@ -106,5 +106,5 @@ def _statusOfFailure(failure: Failure, source: str) -> int | Failure:
     complain(message)
     if isinstance(reason, (PortUnreachable, HostUnreachable)):
         return UNREACHABLE
-    # The other failures are those of the input and the addresses; only a look-up that timed out is none of these.
+    # The other failures are those of the input and the addresses; only a lookup that timed out is none of these.
     return WRONG_INPUT if isinstance(reason, (MessageTooLong, OSError, ValueError, error.CannotListenError)) else UNANSWERED

@@ -52,7 +52,7 @@ def connect(
     except (TypeError, ValueError):
         return defer.fail()
 
-    # The clock of a reactor with descriptors may be the wall clock, which can be set.
+    # Seconds since 1970 in a float are exact to 0.2 us only, too coarse for round trips.
     client = EchoClient(reactor, timeout, verify, time.monotonic if IReactorFDSet.providedBy(reactor) else None)
     route = Route(
         reactor,
@@ -70,8 +70,8 @@ def connect(
 
 @implementer(INetworkErrorReceiver)
 class _Link(DatagramProtocol):
-    """The protocol of one of a client's sockets. A former one may still receive replies, but what it reports, or hears, is
-    nothing about the peer's present address.
+    """The protocol of one of a client's sockets. A former socket still receives replies. Its errors are ignored, and its
+    replies do not show that the present address works.
     """
 
     noisy = False
@@ -85,7 +85,7 @@ class _Link(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         if self._current and self._client.route is not None:
-            self._client.route.heard()
+            self._client.route.answered()
         self._client.datagramReceived(datagram, addr)
 
     def connectionRefused(self) -> None:

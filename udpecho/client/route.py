@@ -18,10 +18,10 @@ from udpecho.errors import EXHAUSTED, EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.network_errors import connectFailure
 
-#: How many calls fail in a row before the name is looked up again, and how many seconds nothing was heard.
+#: The name is looked up again when so many calls in a row have failed, and no reply came for so many seconds.
 RUN = 2
 QUIET = 2.0
-#: Each time that helps nothing the seconds double, up to these.
+#: Each lookup without a reply after it doubles L{QUIET}, up to this.
 MAX_QUIET = 60.0
 
 _log = Logger()
@@ -66,7 +66,7 @@ class Route:
         if not self._openNext():
             raise self._reason()
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """The peer has answered."""
         self._answered = True
         self._failures = self._refusals = 0

@@ -204,8 +204,8 @@ def removeStale(path: str) -> None:
             # Linux refuses a file of any other kind, too.
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 os.unlink(path)
-                os.readlink(lock)
-                os.unlink(lock)
+                if os.path.islink(lock):
+                    os.unlink(lock)
         except FileNotFoundError:
             if os.readlink(lock) == str(os.getpid()):
                 os.unlink(lock)

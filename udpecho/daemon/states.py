@@ -12,7 +12,7 @@ Health = Callable[[], "defer.Deferred[dict[str, str | None]]"]
 
 
 class Works(str):
-    """What there is to say about a part that works, as in C{"ok (rate limited)"}: no reason why it does not."""
+    """The state of a part that works, as in C{"ok (rate limited)"}. Any other text is the reason why a part does not work."""
 
 
 def failures(reasons: Mapping[str, str | None]) -> dict[str, str]:

@@ -38,7 +38,7 @@ MAX_CLIENTS = 1024
 _RECEIVE_BUFFER = 2**22
 #: How many delayed datagrams may wait.
 _MAX_HELD = 100_000
-#: How many datagrams of a client may wait for the look-up of the upstream's name.
+#: How many datagrams of a client may wait for the lookup of the upstream's name.
 _MAX_WAITING = 64
 #: Seconds with datagrams up and none down after which the name of the upstream is looked up again for a client.
 _QUIET = 2.0
@@ -115,8 +115,8 @@ class _Direction:
 class _Client(DatagramProtocol):
     """One client of the proxy: the protocol of its own socket to the upstream.
 
-    @ivar lastHeard: when the upstream was last heard, or the client opened its socket.
-    @ivar waiting: what waits for a look-up, C{None} if there is none.
+    @ivar lastReceived: when a datagram last came from the upstream, or the client opened its socket.
+    @ivar waiting: what waits for a lookup, C{None} if there is none.
     @ivar lost: what its datagrams count as while there is no socket.
     """
 
@@ -126,7 +126,7 @@ class _Client(DatagramProtocol):
     address: DatagramAddress
     lastSize: int = 0
     lastSeen: float = 0.0
-    lastHeard: float = 0.0
+    lastReceived: float = 0.0
     port: DatagramPort | None = None
     peer: DatagramAddress | None = None
     hops: int | None = None
@@ -134,7 +134,7 @@ class _Client(DatagramProtocol):
     lost: str = "own_loss"
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        self.lastHeard = self.proxy._now()
+        self.lastReceived = self.proxy._now()
         self.proxy._touch(self)
         self.proxy._pass(self.proxy.down, self, datagram)
 
@@ -158,7 +158,7 @@ class FaultProxy(DatagramProtocol):
     Each client has a socket of its own to the upstream, so that the upstream sees different clients. The plans may be changed
     (L{FaultPlan.change}) or replaced at any time.
 
-    @ivar upstream: the upstream's addresses, and the look-ups of its name.
+    @ivar upstream: the upstream's addresses, and the lookups of its name.
     @ivar up: the direction from the clients: its C{plan}, and its C{outcomes}, counted. In addition to those of the plan,
         C{own_loss} counts what the proxy could not send, and what the kernel dropped from the receive queues of closed sockets;
         C{no_socket} what had no socket because there was no descriptor left; C{loop_guard} what would have gone to the proxy
@@ -258,8 +258,8 @@ class FaultProxy(DatagramProtocol):
         self._touch(client)
         if client.port is None:
             self._open(client)
-        elif self._now() - client.lastHeard >= _QUIET and not self.upstream.current:
-            client.lastHeard = self._now()
+        elif self._now() - client.lastReceived >= _QUIET and not self.upstream.current:
+            client.lastReceived = self._now()
             self.upstream.lookUp().addCallbacks(lambda _: self._leave(client, client.peer in self.upstream.addresses), _ignore)
         if client.port is not None and client.hops != address.hopLimit:
             client.hops = address.hopLimit
@@ -319,7 +319,7 @@ class FaultProxy(DatagramProtocol):
             self._warn("socket", f"cannot open a socket for {client.address}: {os.strerror(e.errno or 0)}")
             return
         client.peer = peer
-        client.lastHeard = self._now()
+        client.lastReceived = self._now()
 
     def _now(self) -> float:
         return self._clock.seconds()
@@ -426,4 +426,4 @@ def _close(port: DatagramPort, direction: _Direction) -> None:
 
 
 def _ignore(failure: Failure) -> None:
-    """A look-up has failed."""
+    """A lookup has failed."""

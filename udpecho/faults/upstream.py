@@ -14,7 +14,7 @@ from udpecho.interfaces import Reactor
 from udpecho.net.resolver import literal, resolve
 from udpecho.net.sockets import isOwnAddress
 
-#: Seconds that the first look-up of a name may take.
+#: Seconds that the first lookup of a name may take.
 _FIRST_TIMEOUT = 5.0
 #: Seconds that clients wait for a later one, before the address from the last one is used.
 _TIMEOUT = 1.0
@@ -28,7 +28,7 @@ _log = Logger()
 class Upstream:
     """Where the datagrams of a proxy's clients go.
 
-    @ivar addresses: the addresses of the name, in the resolver's order; empty before the first look-up.
+    @ivar addresses: the addresses of the name, in the resolver's order; empty before the first lookup.
     """
 
     def __init__(self, reactor: Reactor, address: tuple[str, int]) -> None:
@@ -48,12 +48,12 @@ class Upstream:
 
     @property
     def address(self) -> DatagramAddress | None:
-        """The address for a new client: the first that has not refused one, C{None} before the first look-up."""
+        """The address for a new client: the first that has not refused one, C{None} before the first lookup."""
         return next((address for address in self.addresses if address not in self._refused), None)
 
     @property
     def current(self) -> bool:
-        """Whether the addresses are as good as a look-up would find."""
+        """Whether the addresses are as good as a lookup would find."""
         return not self._named or self._reactor.seconds() < self._goodUntil
 
     def lookUp(self) -> defer.Deferred[None]:
@@ -88,7 +88,7 @@ class Upstream:
             self._failing = True
             # A DNSLookupError makes a sentence of its own around its message.
             reason = str(cast(Exception, failure.value).args[0])
-            _log.warn("{reason}; the address from the last look-up is used", reason=reason)
+            _log.warn("{reason}; the address from the last lookup is used", reason=reason)
         return None
 
     def _answer(self, result: Failure | None) -> None:

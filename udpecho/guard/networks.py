@@ -83,7 +83,7 @@ class AddressRanges:
 
 
 class AddressMap(Generic[_T]):
-    """A value for each address of one family. It keeps only the addresses where the value changes, so that one look-up is one
+    """A value for each address of one family. It keeps only the addresses where the value changes, so that one lookup is one
     binary search, however many networks there are; any number of addresses between two changes cost two searches altogether.
     """
 

@@ -25,7 +25,7 @@ PAUSE = 0.25
 
 #: This machine has no address or no route to send from. A socket that was connected before may go on over IPv6, from an address
 #: that is gone, where no reply arrives.
-_noWay = frozenset({errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV, errno.ENETDOWN})
+_noPath = frozenset({errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV, errno.ENETDOWN})
 
 _log = Logger()
 
@@ -122,7 +122,7 @@ class Renewal:
         self._quietSince = self._compared = reactor.seconds()
         self._failure = 0
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """A datagram came from the peer."""
         self._quietSince = self._reactor.seconds()
 
@@ -145,7 +145,7 @@ class Renewal:
             fresh = self._connection.renew(self._socket)
         except (OSError, error.CannotListenError) as e:
             number = e.socketError.errno if isinstance(e, error.CannotListenError) else e.errno
-            self._failure = number if number in _noWay else 0
+            self._failure = number if number in _noPath else 0
             return False
         self._failure = 0
         if fresh is None:

@@ -49,7 +49,7 @@ class Delivery:
     def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
         """Hand a datagram to the protocol, if it is for it."""
         if self._context.renewal is not None:
-            self._context.renewal.heard()
+            self._context.renewal.received()
         peer = self._endpoints.peer
         if peer is not None and (address, address.scopeID) != (peer, peer.scopeID):
             # From another address, queued before the port was connected.

@@ -78,7 +78,7 @@ def resolve(
     @param timeout: the deadline, in seconds from now.
     @param addressTypes: C{IPv4Address}, C{IPv6Address} or both, the default.
     @return: fires with the addresses, in the resolver's order, each once. Fails with C{error.DNSLookupError}, with
-        C{ValueError} for an IP address of another type, with L{EchoError} if no descriptor is left for the look-up, or with
+        C{ValueError} for an IP address of another type, with L{EchoError} if no descriptor is left for the lookup, or with
         L{ResponseTimeout} at the deadline. May be cancelled.
     """
     useMonotonicTime(reactor)
@@ -127,7 +127,7 @@ def _checkName(host: str) -> None:
 
 
 def _checkDescriptors(host: str) -> None:
-    """Refuse a look-up for which no descriptor is left: for C{getaddrinfo} the name does not exist then, or it fails in a way
+    """Refuse a lookup for which no descriptor is left: for C{getaddrinfo} the name does not exist then, or it fails in a way
     that Twisted's resolver does not report.
 
     @raise EchoError: with the reason.

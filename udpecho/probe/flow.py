@@ -32,8 +32,8 @@ _givenUpPerTurn = 10_000
 
 #: Errors of sending that mean that the peer is unreachable.
 _unreachable = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
-#: Errors of sending that are of the datagram or of this machine's memory, and not of the way to the peer.
-_notOfTheWay = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
+#: Errors of sending that are of the datagram or of this machine's memory, and not of the path to the peer.
+_notOfThePath = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
 
 #: Called with each event.
 Listener = Callable[["Flow", Event], object]
@@ -209,7 +209,7 @@ class Flow:
             return
         if taken.error in _unreachable:
             self.lastError = unreachable(taken.error, str(self.target.address))
-        if taken.error in _notOfTheWay:
+        if taken.error in _notOfThePath:
             self._notSent(sequence, explain(taken.error))
             return
         self._silence.sendFailed()
@@ -387,7 +387,7 @@ class Flow:
             sentAt = self._sendTimes.wallTime(sequence)
         if size is None:
             size = self._plan.sizes[(sequence or 0) % len(self._plan.sizes)]
-        peer, source = self.sockets.wayOf(sequence)
+        peer, source = self.sockets.pathOf(sequence)
         names = self.target.name, peer
         self._listener(self, Event(*names, outcome, sequence, size, roundTrip, reordered, deviation, sentAt, detail, source))
 

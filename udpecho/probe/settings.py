@@ -42,7 +42,7 @@ _options = (
     _socket("tos", NUMBER, "CLASS", defaultText="the system's", parse=parseTOS, attribute="trafficClass", short="Q",
             help="The traffic class: a byte, or the name of a code point, as in EF."),
     Option("resolve-interval", NUMBER, "TIME", "60", parse=parseInterval,
-           help="Time between two look-ups of a target's name; sooner while it does not answer."),
+           help="Time between two lookups of a target's name; sooner while it does not answer."),
     Option("metrics", TEXT, "ENDPOINT", defaultText="nowhere", parse=parseEndpoint, short="m",
            help="Serve Prometheus metrics and health checks at ENDPOINT, as in tcp:9108:interface=127.0.0.1."),
     *CONFIG,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 #: The time from one look to the next, and how long a probe is without a reply to count, in ns: less than the usual interval, so
-#: that the next probe goes another way already.
+#: that the next probe leaves by another socket already.
 PAUSE = 750_000_000
 _never = -(1 << 62)
 
 
 class Silence:
     """A flow is silent if from one look to the next no probe was answered, and one has failed or waited for L{PAUSE}. The next
-    reply ends that. What fails with replies in between is loss, and no reason to look for another way.
+    reply ends that. Failures with replies in between are ordinary loss.
 
     @ivar answeredAt: when the latest reply came.
     @ivar failed: whether a probe was lost, refused, unreachable or could not be sent since the last look.

@@ -21,7 +21,7 @@ class FlowSockets:
         self.all: list[IProbeSocket] = []
         self._drops: dict[IProbeSocket, int | None] = {}
         self._ends: dict[IProbeSocket, int] = {}
-        self._ways: deque[tuple[int, str, str]] = deque(maxlen=_mostFormer)
+        self._paths: deque[tuple[int, str, str]] = deque(maxlen=_mostFormer)
 
     @property
     def isOpen(self) -> bool:
@@ -40,13 +40,13 @@ class FlowSockets:
         self.current = socket
         self.all.append(socket)
         self._drops[socket] = socket.drops()
-        self._ways.append((first, peer, str(socket.source)))
+        self._paths.append((first, peer, str(socket.source)))
 
-    def wayOf(self, sequence: int | None) -> tuple[str, str]:
+    def pathOf(self, sequence: int | None) -> tuple[str, str]:
         """The peer and the source of a probe; without a number those of now."""
-        first, peer, source = self._ways[-1]
+        first, peer, source = self._paths[-1]
         if sequence is not None and sequence < first:
-            _, peer, source = next((way for way in reversed(self._ways) if sequence >= way[0]), self._ways[0])
+            _, peer, source = next((path for path in reversed(self._paths) if sequence >= path[0]), self._paths[0])
         return peer, source
 
     def release(self) -> None:
@@ -55,8 +55,8 @@ class FlowSockets:
 
     def look(self, now: int) -> None:
         """Close the former sockets whose time is over, and see whether the local address has changed."""
-        first, peer, _ = self._ways[-1]
-        self._ways[-1] = first, peer, str(self.current.source)
+        first, peer, _ = self._paths[-1]
+        self._paths[-1] = first, peer, str(self.current.source)
         self._close([socket for socket, end in self._ends.items() if now >= end])
 
     def close(self) -> None:

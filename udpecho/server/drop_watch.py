@@ -34,7 +34,7 @@ class DropWatch:
     # For the process that checks
 
     def expect(self, host: str, port: int, payload: bytes) -> None:
-        """Look for a datagram from now on, in place of the one before."""
+        """Look for a datagram from now on, in place of the one before. Its size and its first 8 bytes are compared."""
         self._cells[:] = struct.pack(_format, 0, len(payload), 0, _hostBytes(_hostNumber(host)), payload)
         # The port comes last: who reads it finds the rest complete.
         struct.pack_into("=H", self._cells, _portAt, port)
