@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import CaughtErrors
 from tests.support.guards import needsSharing
 from tests.support.running import udpSocket
 from tests.support.server import Lines
 from tests.support.workers import FakeProcess, Pool
+from udpecho.server.worker_process import WorkerProcess
 
 pytestmark = needsSharing
 
@@ -96,6 +99,19 @@ class SilenceTests:
             process.end()
         assert stopped == [None]
         assert pool.clock.getDelayedCalls() == []
+
+    def test_cannotBeKilled(self, pool: Pool, caught: CaughtErrors, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the system refuses to kill a worker that hangs, that is logged, and it is tried again."""
+
+        def refuse(process: WorkerProcess) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(WorkerProcess, "kill", refuse)
+            go(pool, 6)
+        assert len(caught.flush(PermissionError)) == 2
+        go(pool, 6)
+        assert pool.newest.killed
 
 
 class StartTests:

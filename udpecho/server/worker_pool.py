@@ -211,7 +211,11 @@ class WorkerPool:
 
     def _look(self) -> None:
         for slot in self._slots:
-            slot.look()
+            try:
+                slot.look()
+            except Exception:
+                # The next look finds the same, or nothing.
+                _log.failure("cannot look after worker {worker}", worker=slot.name)
 
     def silent(self) -> list[SilentWorker]:
         """The workers that do not answer."""
