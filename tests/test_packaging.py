@@ -89,7 +89,7 @@ def build(tree: Path, destination: Path, *options: str) -> str:
     return run([sys.executable, "-m", "build", *how, *options, "--outdir", destination, tree], tree)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The source distribution, and the wheel built from it."""
     directory = tmp_path_factory.mktemp("build")
@@ -222,7 +222,7 @@ class Environment:
         self.directory.mkdir()
         run([sys.executable, "-m", "venv", self._root], self.directory)
         twisted = f"twisted=={importlib.metadata.version('twisted')}"
-        self.pip("install", twisted, "zope.interface", "setuptools>=77")
+        self.pip("install", "--no-compile", twisted, "zope.interface", "setuptools>=77")
         self.plugins = self.listed(self.directory)
         self._files = self._installed()
 
@@ -251,7 +251,7 @@ class Environment:
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """One environment for all ways to install: each is uninstalled again, without a trace."""
     return Environment(tmp_path_factory.mktemp("install"))

@@ -131,7 +131,7 @@ class RecentTests:
         """About a minute is remembered."""
         statistics = Statistics()
         shown = Recent(statistics, 0.0)
-        for now in range(1, 1000):
+        for now in range(1, 3 * recent.SPAN):
             answer(statistics, 1, now * MS)
             shown.update(float(now))
             shown.update(now + 0.3)

@@ -344,9 +344,9 @@ class StatisticsTests:
         tracemalloc.start()
         try:
             measured = Statistics(TIMEOUT / 1e9, window=1000)
-            some(0, 20_000)
+            some(0, 10_000)
             before, _ = tracemalloc.get_traced_memory()
-            some(20_000, 40_000)
+            some(10_000, 20_000)
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
