@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.running import PATIENCE, hasIPv6
 from udpecho.net import reuseport
-from udpecho.net.linux import sockopt
+from udpecho.net.linux import library, sockopt
 from udpecho.net.selftest import unsupportedReason
 
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
@@ -21,6 +21,7 @@ needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 loopbacks = pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needsIPv6)], ids=["IPv4", "IPv6"])
 onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the socket options are Linux's")
 needsSharing = pytest.mark.skipif(not reuseport.canShare, reason="only Linux distributes datagrams among sockets of one port")
+needsCtypes = pytest.mark.skipif(library.ctypes is None, reason="this Python was built without ctypes")
 needsBatches = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches here: {unsupportedReason()}")
 needsRoot = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may do this")
 needsFIFOs = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

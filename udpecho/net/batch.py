@@ -87,7 +87,7 @@ class BatchSlots(Slots):
     @ivar locals6: the halves of the local IPv6 address in the usual control messages.
     @ivar prefixes6: the first byte of it.
     @ivar cmsgKinds: the level and the type of the first control message, as one number.
-    @ivar segmentSizes: the number in it, if it has one.
+    @ivar segmentSizes: the C{int} in it, of C{UDP_GRO}; C{sentSegmentSizes} is that of C{UDP_SEGMENT}, which is shorter.
     """
 
     def __init__(self, isIPv6: bool, layout: cmsg.ControlLayout, controls: bool) -> None:
@@ -111,11 +111,12 @@ class BatchSlots(Slots):
         )
         self.locals6 = [self.controlField("Q", layout.localAt + at) for at in (0, 8)] if isIPv6 else []
         self.prefixes6 = self.controlField("B", layout.localAt)
-        self.cmsgLengths = self.controlField("Q", 0)
-        self.cmsgKinds = self.controlField("Q", 8)
-        self.segmentSizes = self.controlField("I", 16)
-        self._allIovLengths = memoryview(array("Q", [SLOT_SIZE] * SLOTS))
-        self._usualControlLengths = memoryview(array("Q", [layout.size] * SLOTS))
+        self.cmsgLengths = self.controlField("I", cmsg.LENGTH_AT)
+        self.cmsgKinds = self.controlField("Q", cmsg.KIND_AT)
+        self.segmentSizes = self.controlField("I", cmsg.DATA_AT)
+        self.sentSegmentSizes = self.controlField("H", cmsg.DATA_AT)
+        self._allIovLengths = memoryview(array("I", [SLOT_SIZE] * SLOTS))
+        self._usualControlLengths = memoryview(array("I", [layout.size] * SLOTS))
         self._fields: list[Fields | None] = [None] * (SLOTS + 1)
 
     def fields(self, count: int) -> Fields:

@@ -97,8 +97,9 @@ class BatchSender:
                     controls.locals4[entry] = controls.destinations4[entry]
             if self._hopLimits:
                 controls.hopLimits[entry] = max(0, controls.hopLimits[entry] - 1)
-        for entry in batch.segmentSizes:
+        for entry, segment in batch.segmentSizes.items():
             slots.cmsgLengths[entry], slots.cmsgKinds[entry] = cmsg.SEGMENT_LENGTH, cmsg.SEGMENT_KIND
+            slots.sentSegmentSizes[entry] = segment
 
     def _completeLocals(self, batch: MessageBatch, fields: Fields) -> None:
         """What was queued before IP_PKTINFO was set has the destination of the header only."""

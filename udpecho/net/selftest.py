@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from functools import lru_cache
 
 from udpecho.net.batch import SLOT_SIZE, BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
 from udpecho.net.linux import sockopt
+from udpecho.net.linux.proof import Proof
 
 
 def unsupportedReason() -> str | None:
@@ -16,17 +16,14 @@ def unsupportedReason() -> str | None:
     no descriptor left, or the loopback interface may be down.
     """
     try:
-        return provenMismatch()
+        return batching.reason()
     except OSError as e:
         return e.strerror or str(e)
 
 
-@lru_cache(1)
-def provenMismatch() -> str | None:
-    """Send a few datagrams through a pair of sockets, and back, once in a process; C{None} if all is right, else what is not.
-
-    @raise OSError: if the test cannot be done; the next call does it.
-    """
+@Proof
+def batching() -> str | None:
+    """Send a few datagrams through a pair of sockets, and back."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
         for sock in (near, far):
             sock.bind(("127.0.0.1", 0))

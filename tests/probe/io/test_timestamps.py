@@ -13,6 +13,7 @@ from tests.support.guards import onlyLinux
 from tests.support.running import PATIENCE, udpSocket
 from udpecho.net.linux import cmsg, errqueue, sockopt
 from udpecho.probe.io import timestamps
+from udpecho.probe.io.stamp_slots import StampSlots
 from udpecho.probe.io.timestamps import STEP, Clocks, StampIds, StampNumbers, StepWatch, roundTrip
 
 
@@ -145,10 +146,10 @@ class KernelTests:
 
     def test_late(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where the kernel takes long to begin, the next socket may have timestamps."""
-        timestamps.provenFault.cache_clear()
+        timestamps.stamping.forget()
         with monkeypatch.context() as patch:
-            patch.setattr(cmsg, "readTimestamp", lambda ancillary: 0)
+            patch.setattr(StampSlots, "receive", lambda slots, descriptor: ([], [0]))
             assert timestamps.noTimestampsReason() == "the kernel does not stamp what is received"
-        monkeypatch.setattr(timestamps, "waitForTimestamping", lambda: None)
+        monkeypatch.setattr(timestamps.stamping, "_prove", lambda: None)
         assert timestamps.noTimestampsReason() is None
-        timestamps.provenFault.cache_clear()
+        timestamps.stamping.forget()

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from typing import NamedTuple
 
 from udpecho.net.linux import sockopt
+
+
+def lowest(size: int, width: int) -> int:
+    """Where the lowest C{size} bytes of a number of C{width} bytes are."""
+    return 0 if sys.byteorder == "little" else width - size
+
 
 # The levels and types of control messages.
 _PKTINFO4 = (socket.IPPROTO_IP, sockopt.IP_PKTINFO)
@@ -25,24 +32,27 @@ _pktinfo6 = struct.Struct("@16sI")
 #: The C{int} of C{IP_TTL}, C{IPV6_HOPLIMIT} and C{UDP_GRO}; C{UDP_SEGMENT} has half as many bits.
 _int = struct.Struct("@i")
 _segmentSize = struct.Struct("@H")
-#: C{struct cmsghdr} where a C{size_t} has 64 bits: C{cmsg_len} (header included), C{cmsg_level}, C{cmsg_type}. Data are aligned
-#: like it.
-_cmsghdr = struct.Struct("@Qii")
-_alignment = 8
+#: C{struct cmsghdr}: C{cmsg_len} (header included), C{cmsg_level}, C{cmsg_type}. Data are aligned like the first, a C{size_t}.
+_cmsghdr = struct.Struct("@Nii")
+_alignment = struct.calcsize("@N")
+#: Where in it are the lowest 32 bits of the length, the level and the type, and where the data begin behind it.
+LENGTH_AT = lowest(4, _alignment)
+KIND_AT = _alignment
+DATA_AT = _cmsghdr.size
 #: A whole control message C{UDP_SEGMENT}: L{SEGMENT_HEADER}, and then the length of each datagram; and its C{CMSG_SPACE}.
-segmentControl = struct.Struct("@QiiHxxxxxx")
+segmentControl = struct.Struct("@NiiH0N")
 SEGMENT_HEADER = (_cmsghdr.size + _segmentSize.size, *_SEGMENT)
 SEGMENT_SPACE = segmentControl.size
 #: C{cmsg_len} of the control message of a GRO batch, and its level and type as one number; and of that which sends a GSO batch.
 GRO_LENGTH = _cmsghdr.size + _int.size
-GRO_KIND = sockopt.SOL_UDP | sockopt.UDP_GRO << 32
+GRO_KIND, SEGMENT_KIND = (int.from_bytes(struct.pack("@ii", *kind), sys.byteorder) for kind in (_GRO, _SEGMENT))
 SEGMENT_LENGTH = SEGMENT_HEADER[0]
-SEGMENT_KIND = sockopt.SOL_UDP | sockopt.UDP_SEGMENT << 32
 #: The beginning of C{struct sock_extended_err}: C{ee_errno}, C{ee_origin}, C{ee_type}, C{ee_code}, C{ee_pad}, C{ee_info},
 #: C{ee_data}.
 extendedError = struct.Struct("@IBBBxII")
-#: C{struct scm_timestamping} begins with the timestamp made in software, a C{struct timespec}.
+#: C{struct scm_timestamping} of 64 bits is three C{struct __kernel_timespec}. The first one is the timestamp made in software.
 _timespec = struct.Struct("@qq")
+TIMESTAMPS_SIZE = 3 * _timespec.size
 
 #: Bytes for one C{in_pktinfo} and one C{in6_pktinfo}, since a dual-stack socket may send both, and for two C{int}.
 ANCILLARY_SIZE = sum(map(socket.CMSG_SPACE, (_pktinfo4.size, _pktinfo6.size, _int.size, _int.size))) if sockopt.available else 0
@@ -153,10 +163,10 @@ class ControlLayout(NamedTuple):
 
 def controlLayout(isIPv6: bool, destinations: bool, hopLimits: bool) -> ControlLayout:
     """The layout for a family, with C{IP_PKTINFO} enabled or not, and with C{IP_RECVTTL} or not."""
-    data = _cmsghdr.size
-    pktinfoSpace = _space(_pktinfo6.size if isIPv6 else _pktinfo4.size) if destinations else 0
-    size = pktinfoSpace + (_space(_int.size) if hopLimits else 0)
-    return ControlLayout(size, data + (16 if isIPv6 else 0), data + (0 if isIPv6 else 4), data + 8, pktinfoSpace + data)
+    pktinfoSpace = space(_pktinfo6.size if isIPv6 else _pktinfo4.size) if destinations else 0
+    size = pktinfoSpace + (space(_int.size) if hopLimits else 0)
+    interfaceAt, localAt = (DATA_AT + 16, DATA_AT) if isIPv6 else (DATA_AT, DATA_AT + 4)
+    return ControlLayout(size, interfaceAt, localAt, DATA_AT + 8, pktinfoSpace + DATA_AT + lowest(1, _int.size))
 
 
 def unpackControls(data: bytes) -> Ancillary:
@@ -168,7 +178,7 @@ def unpackControls(data: bytes) -> Ancillary:
         if not _cmsghdr.size <= length <= len(data) - at:
             break
         ancillary.append((level, kind, data[at + _cmsghdr.size : at + length]))
-        at += _space(length - _cmsghdr.size)
+        at += space(length - _cmsghdr.size)
     return ancillary
 
 
@@ -181,6 +191,6 @@ def packControls(ancillary: Ancillary) -> bytes:
     return packed
 
 
-def _space(size: int) -> int:
+def space(size: int) -> int:
     """C{CMSG_SPACE}."""
     return _cmsghdr.size + -(-size // _alignment) * _alignment

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
 import struct
-import sys
 from array import array
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.linux import cmsg, library, sockopt
 
 #: How many datagrams, or GRO batches, one call takes at the most.
 SLOTS = 64
-#: Bytes from one C{struct mmsghdr} to the next.
-HEADER_SIZE = 64
 #: Bytes for the control messages of one slot.
 CONTROL_SIZE = 256
 
-_iovSize = 16
 _nameSize = 32
-#: C{struct mmsghdr}, see L{Slots}. All padding stays 0, so that the last two fields can be seen as 64 bits.
-_header = struct.Struct("@QIxxxxQQQQQQ")
+#: C{struct mmsghdr}, see L{Slots}, and the offsets of the members that are fields. A C{msghdr} is aligned like a pointer. Of a
+#: C{size_t} only the lowest 32 bits are used, so that all lengths have one width, and one can be copied to the other.
+_header = struct.Struct("@PIPNPNi0PI0P")
+_lowest = cmsg.lowest(4, struct.calcsize("@N"))
+_controlLengthAt = struct.calcsize("@PIPNP") + _lowest
+_flagsAt = struct.calcsize("@PIPNPN")
+_lengthAt = struct.calcsize("@PIPNPNi0P")
+#: Bytes from one C{struct mmsghdr} to the next.
+HEADER_SIZE = _header.size
 #: C{struct iovec}: address, length.
-_iov = struct.Struct("@QQ")
+_iov = struct.Struct("@PN")
+_iovLengthAt = struct.calcsize("@P") + _lowest
+#: What control messages begin behind a multiple of 8 with, so that their data begin at one.
+_controlShift = -cmsg.DATA_AT % 8
 
 
 class SystemCalls(NamedTuple):
@@ -47,35 +52,27 @@ class SystemCalls(NamedTuple):
 def systemCalls() -> SystemCalls:
     """Find the system calls.
 
-    @raise OSError: if there are none with the layouts that this module knows.
+    @raise OSError: if there are none.
     """
-    if not sockopt.available or sys.maxsize < 2**32 or sys.byteorder != "little":
-        raise OSError(errno.ENOSYS, "only Linux with 64 bits, little-endian, has them as they are used here")
-    library = ctypes.CDLL(None, use_errno=True)
-    try:
-        receive, send = library.recvmmsg, library.sendmmsg
-    except AttributeError:
-        raise OSError(errno.ENOSYS, "the C library has no recvmmsg and sendmmsg") from None
-    receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
-    send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
-    return SystemCalls(receive, send, ctypes.get_errno)
+    if not sockopt.available:
+        raise OSError(errno.ENOSYS, "only Linux has them as they are used here")
+    return SystemCalls(library.find("recvmmsg", "iPIiP"), library.find("sendmmsg", "iPIi"), library.lastError)
 
 
 class Slots:
-    """Memory for a batch. Each slot has a header, an I/O vector, a name, control messages and a payload. The header, on 64
-    bits::
+    """Memory for a batch. Each slot has a header, an I/O vector, a name, control messages and a payload. The header::
 
-        struct mmsghdr {                 // offset
+        struct mmsghdr {                 // offset: with 64 bits, with 32
             struct msghdr {
-                void *msg_name;          //  0
-                socklen_t msg_namelen;   //  8
-                struct iovec *msg_iov;   // 16
-                size_t msg_iovlen;       // 24
-                void *msg_control;       // 32
-                size_t msg_controllen;   // 40
-                int msg_flags;           // 48
+                void *msg_name;          //  0   0
+                socklen_t msg_namelen;   //  8   4
+                struct iovec *msg_iov;   // 16   8
+                size_t msg_iovlen;       // 24  12
+                void *msg_control;       // 32  16
+                size_t msg_controllen;   // 40  20
+                int msg_flags;           // 48  24
             } msg_hdr;
-            unsigned int msg_len;        // 56
+            unsigned int msg_len;        // 56  28
         };
 
     A I{field} is a memoryview of one member of all slots.
@@ -99,9 +96,9 @@ class Slots:
         self._nameLength = nameLength
         self.controlSpace = CONTROL_SIZE if controls else 0
         self._iovsAt = count * HEADER_SIZE
-        self._namesAt = self._iovsAt + count * _iovSize
-        self._controlsAt = self._namesAt + count * _nameSize
-        self._sparesAt = self._controlsAt + count * CONTROL_SIZE
+        self._namesAt = self._iovsAt + -(-count * _iov.size // 8) * 8
+        self._controlsAt = self._namesAt + count * _nameSize + _controlShift
+        self._sparesAt = self._controlsAt + count * CONTROL_SIZE - _controlShift + 8
         self._memory = mmap.mmap(-1, self._sparesAt + spares * HEADER_SIZE)
         # A little more than a power of two, or the first lines of all payloads would share a few sets of the processor's cache.
         self._stride = stride = -(-payloadSize // 128) * 128 + 128
@@ -109,20 +106,19 @@ class Slots:
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             # Or the first small datagram would take megabytes.
             self._payloads.madvise(mmap.MADV_NOHUGEPAGE)
-        # These hold the memory where it is.
-        self._anchors = [ctypes.c_char.from_buffer(memory) for memory in (self._memory, self._payloads)]
-        self.headersAddress, payloadsAddress = map(ctypes.addressof, self._anchors)
+        self._anchors, addresses = zip(*map(library.anchor, (self._memory, self._payloads)))
+        self.headersAddress, payloadsAddress = addresses
         self.sparesAddress = self.headersAddress + self._sparesAt
         whole = memoryview(self._payloads)
         self.payloads = [whole[slot * stride : slot * stride + payloadSize] for slot in range(count)]
         for slot in range(count):
             self.writeHeader(slot * HEADER_SIZE, slot, 1, self.controlSpace)
-            _iov.pack_into(self._memory, self._iovsAt + slot * _iovSize, payloadsAddress + slot * stride, payloadSize)
-        self.lengths = self._field("Q", 0, 56, HEADER_SIZE)
-        self.flags = self._field("Q", 0, 48, HEADER_SIZE)
-        self.controlLengths = self._field("Q", 0, 40, HEADER_SIZE)
-        self.iovLengths = self._field("Q", self._iovsAt, 8, _iovSize)
-        self._allControlLengths = memoryview(array("Q", [self.controlSpace] * count))
+            _iov.pack_into(self._memory, self._iovsAt + slot * _iov.size, payloadsAddress + slot * stride, payloadSize)
+        self.lengths = self._field("I", 0, _lengthAt, HEADER_SIZE)
+        self.flags = self._field("I", 0, _flagsAt, HEADER_SIZE)
+        self.controlLengths = self._field("I", 0, _controlLengthAt, HEADER_SIZE)
+        self.iovLengths = self._field("I", self._iovsAt, _iovLengthAt, _iov.size)
+        self._allControlLengths = memoryview(array("I", [self.controlSpace] * count))
 
     def _field(self, form: Literal["B", "H", "I", "Q"], start: int, offset: int, step: int) -> memoryview:
         width = struct.calcsize(form)
@@ -178,7 +174,7 @@ class Slots:
             at,
             base + self._namesAt + slot * _nameSize if self._nameLength else 0,
             self._nameLength,
-            base + self._iovsAt + slot * _iovSize,
+            base + self._iovsAt + slot * _iov.size,
             count,
             base + self._controlsAt + slot * CONTROL_SIZE if controlLength else 0,
             controlLength,

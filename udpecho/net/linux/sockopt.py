@@ -25,7 +25,8 @@ IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 MSG_ERRQUEUE = 0x2000
 SO_RCVBUFFORCE = 33
-SO_TIMESTAMPING = 37
+# Where a C{long} has 32 bits the one with times of 64, SO_TIMESTAMPING_NEW, from Linux 5.1 on.
+SO_TIMESTAMPING = 37 if struct.calcsize("@l") == 8 else 65
 SO_MEMINFO = 55
 SO_NETNS_COOKIE = 71
 

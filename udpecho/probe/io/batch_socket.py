@@ -9,38 +9,17 @@ from array import array
 from zope.interface import implementer
 
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.net.linux import cmsg, errqueue, mmsg, sockopt
+from udpecho.net.linux import errqueue, mmsg, sockopt
 from udpecho.net.linux.mmsg import HEADER_SIZE, SLOTS, Slots
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, datagramAddress
 from udpecho.probe.io import timestamps
 from udpecho.probe.io.socket import Arrivals, IProbeSocket, Taken, Undelivered
+from udpecho.probe.io.stamp_slots import StampSlots
 
 #: To see that a reply is longer than its probe so many bytes more are received.
 _surplus = 32
 #: How much of a datagram that did not arrive to read, in bytes: enough to identify it.
 _quotedSize = 64
-#: The control message of a timestamp: C{struct cmsghdr}, and C{struct scm_timestamping}, which is three C{struct timespec}.
-_stampSize = 64
-#: Behind it, in the error queue: C{struct sock_extended_err} with a C{struct sockaddr_in}, or C{sockaddr_in6}.
-_errorSizes = (_stampSize + 48, _stampSize + 64)
-
-
-class StampSlots(Slots):
-    """L{Slots} whose control messages begin with a timestamp, which is read for all slots at once.
-
-    @ivar origins: in the error queue the field C{ee_origin}.
-    @ivar ids: in the error queue the field C{ee_data}: which datagram was sent.
-    """
-
-    def __init__(self, payloadSize: int) -> None:
-        super().__init__(payloadSize)
-        self._seconds, self._nanoseconds = self.controlField("Q", 16), self.controlField("Q", 24)
-        self.origins, self.ids = self.controlField("B", _stampSize + 20), self.controlField("I", _stampSize + 28)
-
-    def times(self, count: int) -> list[int]:
-        """The timestamps of the first so many, in ns of the wall clock."""
-        halves = zip(self._seconds[:count].tolist(), self._nanoseconds[:count].tolist())
-        return [seconds * 1_000_000_000 + nanoseconds for seconds, nanoseconds in halves]
 
 
 @implementer(IProbeSocket)
@@ -65,12 +44,12 @@ class BatchSocket:
         self.most = SLOTS if self.stamped else 1
         self._numbers = timestamps.StampNumbers(taken)
         self._outgoing = Slots(size, self.most, controls=False)
-        self._incoming = StampSlots(size + _surplus)
-        self._errors = StampSlots(_quotedSize)
+        self._incoming = StampSlots(size + _surplus, self._calls)
+        self._errors = StampSlots(_quotedSize, self._calls)
         self._stamps: list[tuple[int, int]] = []
         self._undelivered: list[Undelivered] = []
         self._slots = [payload[:0] for payload in self._outgoing.payloads]
-        self._outgoing.iovLengths[:] = memoryview(array("Q", [0] * self.most))
+        self._outgoing.iovLengths[:] = memoryview(array("I", [0] * self.most))
 
     def fileno(self) -> int:
         """@see: L{IProbeSocket.fileno}"""
@@ -112,17 +91,7 @@ class BatchSocket:
 
     def receive(self) -> Arrivals:
         """@see: L{IProbeSocket.receive}"""
-        incoming = self._incoming
-        count = self._calls.recvmmsg(self._descriptor, incoming.headersAddress, SLOTS, socket.MSG_DONTWAIT, None)
-        if count <= 0:
-            return Arrivals((), ())
-        controls = incoming.controlLengths[:count].tolist()
-        incoming.resetControls(count)
-        sizes = incoming.lengths[:count].tolist()
-        datagrams = [payload[:size] for payload, size in zip(incoming.payloads, sizes)]
-        if controls.count(_stampSize) == count:
-            return Arrivals(datagrams, incoming.times(count))
-        return Arrivals(datagrams, [cmsg.readTimestamp(incoming.controls(*each)) for each in enumerate(controls)])
+        return Arrivals(*self._incoming.receive(self._descriptor))
 
     def readErrors(self) -> tuple[list[tuple[int, int]], list[Undelivered]]:
         """@see: L{IProbeSocket.readErrors}"""
@@ -132,38 +101,10 @@ class BatchSocket:
         return found
 
     def _readErrorQueue(self) -> None:
-        errors, flags = self._errors, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT
-        while True:
-            count = self._calls.recvmmsg(self._descriptor, errors.headersAddress, SLOTS, flags, None)
-            if count <= 0:
-                return
-            controls = errors.controlLengths[:count].tolist()
-            origins = errors.origins[:count].tolist()
-            errors.resetControls(count)
-            plain = origins.count(sockopt.SO_EE_ORIGIN_TIMESTAMPING) == count and any(
-                controls.count(size) == count for size in _errorSizes
-            )
-            if plain:
-                numberOf = self._numbers.numberOf
-                for id, time in zip(errors.ids[:count].tolist(), errors.times(count)):
-                    self._sentAt(numberOf(id), time)
-            else:
-                for slot, size in enumerate(controls):
-                    self._readOne(slot, size)
-            if count < SLOTS:
-                return
-
-    def _readOne(self, slot: int, size: int) -> None:
-        quoted = bytes(self._errors.payloads[slot][: self._errors.lengths[slot]])
-        entry = errqueue.readEntry(self._errors.controls(slot, size), quoted)
-        if isinstance(entry, errqueue.SendTimestamp):
-            self._sentAt(self._numbers.numberOf(entry.id), entry.time)
-        elif entry is not None:
-            self._undelivered.append(Undelivered(failureOf(entry, self._peer), entry.quoted))
-
-    def _sentAt(self, number: int | None, time: int) -> None:
-        if number is not None:
-            self._stamps.append((number, time))
+        entries = self._errors.readErrorQueue(self._descriptor)
+        numbers = ((self._numbers.numberOf(id), time) for id, time in entries.stamps)
+        self._stamps += [(number, time) for number, time in numbers if number is not None]
+        self._undelivered += [Undelivered(failureOf(error, self._peer), error.quoted) for error in entries.errors]
 
     def drops(self) -> int | None:
         """@see: L{IProbeSocket.drops}"""

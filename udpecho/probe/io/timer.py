@@ -8,6 +8,7 @@ watches one descriptor for all: an C{epoll(7)} instance that has the sockets in 
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -19,10 +20,14 @@ from udpecho.errors import NO_DESCRIPTOR
 from udpecho.interfaces import Reactor
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import sockopt
+from udpecho.net.linux.proof import Proof
 from udpecho.net.linux.timerfd import Timerfd
 
 _second = 1_000_000_000
 _none: frozenset[int] = frozenset()
+#: How far ahead the proof sets a timer, in ns, and for how many seconds it waits for one.
+_ahead = 1000 * _second
+_patience = 0.1
 
 _log = Logger()
 
@@ -37,18 +42,11 @@ class Watch:
     def __init__(self, reactor: Reactor, turn: Turn) -> None:
         """@param reactor: an C{IReactorFDSet} provider.
         @raise OSError: if the system has no such descriptors.
-        @raise AttributeError: if the C library has no such timers.
         """
         self._reactor = reactor
         self._turn = turn
         self._at: int | None = None
-        self._timer = Timerfd()
-        try:
-            self._epoll = select.epoll()
-            self._epoll.register(self._timer.descriptor, select.EPOLLIN)
-        except BaseException:
-            self._timer.close()
-            raise
+        self._timer, self._epoll = _open()
         reactor.addReader(self)
 
     def watch(self, descriptor: int) -> None:
@@ -56,7 +54,7 @@ class Watch:
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def setDeadline(self, time: int | None) -> None:
-        """Call for a turn at a time of the monotonic clock, and not at the one before.
+        """Call for a turn at a time of the monotonic clock, and not at the one before. A turn may come earlier.
 
         @param time: ns; C{None} for never.
         """
@@ -99,6 +97,36 @@ class Watch:
         return "probes"
 
 
+def _open() -> tuple[Timerfd, select.epoll]:
+    timer = Timerfd()
+    try:
+        epoll = select.epoll()
+        epoll.register(timer.descriptor, select.EPOLLIN)
+    except BaseException:
+        timer.close()
+        raise
+    return timer, epoll
+
+
+@Proof
+def watching() -> str | None:
+    """Prove that a timer has the time that was set, and that it is seen."""
+    timer, epoll = _open()
+    with epoll:
+        try:
+            before = time.monotonic_ns()
+            timer.set(before + _ahead)
+            left = timer.remaining()
+            if not before + _ahead - time.monotonic_ns() <= left <= _ahead or epoll.poll(0):
+                return "a timer has not the time that was set"
+            timer.set(1)
+            if [descriptor for descriptor, _ in epoll.poll(_patience)] != [timer.descriptor]:
+                return "a timer whose time has come is not seen"
+        finally:
+            timer.close()
+    return None
+
+
 class DelayedTurns:
     """The same by a reactor's delayed calls, for sockets that need no watching."""
 
@@ -134,9 +162,8 @@ def openWatch(reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> Wat
     """
     if sockopt.available and IReactorFDSet.providedBy(reactor):
         try:
-            return Watch(reactor, turn)
-        except AttributeError:
-            pass
+            if watching.reason() is None:
+                return Watch(reactor, turn)
         except OSError as e:
             # That is of the moment; to use less would be for as long as the prober runs.
             if e.errno in NO_DESCRIPTOR:

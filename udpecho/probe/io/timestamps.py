@@ -15,12 +15,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from functools import lru_cache
 from typing import NamedTuple
 
 from udpecho.errors import NO_DESCRIPTOR
-from udpecho.net.linux import cmsg, errqueue, sockopt
+from udpecho.net.linux import sockopt
+from udpecho.net.linux.mmsg import systemCalls
+from udpecho.net.linux.proof import Proof
+from udpecho.probe.io.stamp_slots import StampSlots
 
 #: How many ns the wall clock must have been set by for it to be seen.
 STEP = 10_000
@@ -30,6 +31,10 @@ _looks = 5
 _flags = sockopt.SOF_TIMESTAMPING_TX_SOFTWARE | sockopt.SOF_TIMESTAMPING_RX_SOFTWARE | sockopt.SOF_TIMESTAMPING_SOFTWARE
 _flags |= sockopt.SOF_TIMESTAMPING_OPT_TSONLY
 _idBits = 32
+#: How far a timestamp of the proof may be from the clock, in ns: processors may disagree a little.
+_tolerance = 1_000_000
+#: How many timestamps of the proof may be further away: the clock may be set meanwhile.
+_mostStrange = 3
 #: Seconds in which timestamping must have begun: the kernel patches its code for it, in a thread of its own.
 _startTimeout = 0.1
 
@@ -148,23 +153,7 @@ def noTimestampsReason() -> str | None:
 
     @raise OSError: if there is no descriptor left.
     """
-    if not sockopt.available:
-        return "only Linux has them"
-    try:
-        return provenFault()
-    except OSError as e:
-        if e.errno in NO_DESCRIPTOR:
-            raise
-        return e.strerror or str(e)
-
-
-@lru_cache(1)
-def provenFault() -> str | None:
-    """Prove, once in a process, that the kernel stamps datagrams, and numbers them; C{None} if it does, else what is wrong.
-
-    @raise OSError: if the test cannot be done; the next call does it.
-    """
-    return waitForTimestamping()
+    return stamping.reason() if sockopt.available else "only Linux has them"
 
 
 def begin(sock: socket.socket) -> bool:
@@ -198,17 +187,30 @@ def waitForTimestamping(timeout: float = _startTimeout) -> str | None:
         if not enable(near) or not enable(far):
             return "the kernel makes no timestamps in software"
         sockopt.enableRecvErr(near)
+        calls = systemCalls()
+        queue, incoming = StampSlots(1, calls), StampSlots(1, calls)
+        strange = 0
         end = time.monotonic() + timeout
         for number in range(1 << 16):
+            before = time.time_ns()
             near.send(b"\0")
-            stamp = None
-            with suppress(BlockingIOError):
-                ancillary = near.recvmsg(0, errqueue.ANCILLARY_SIZE, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT)[1]
-                stamp = errqueue.readEntry(ancillary)
-            if not isinstance(stamp, errqueue.SendTimestamp) or stamp.id != number:
+            far.recv(1, socket.MSG_PEEK)
+            sent = queue.readErrorQueue(near.fileno()).stamps
+            _, received = incoming.receive(far.fileno())
+            after = time.time_ns()
+            if [id for id, _ in sent] != [number]:
                 return "the kernel does not stamp what is sent, or does not number it"
-            if cmsg.readTimestamp(far.recvmsg(1, errqueue.ANCILLARY_SIZE)[1]):
+            stamps = [sent[0][1], *filter(None, received)]
+            if not all(before - _tolerance <= stamp <= after + _tolerance for stamp in stamps):
+                strange += 1
+                if strange == _mostStrange:
+                    return "the kernel's timestamps are not of the wall clock"
+            elif len(stamps) > 1:
                 return None
             if time.monotonic() >= end:
                 break
     raise TimeoutError(errno.ETIMEDOUT, "the kernel does not stamp what is received")
+
+
+#: Proves, once in a process, that the kernel stamps datagrams, and numbers them.
+stamping = Proof(waitForTimestamping)
