@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,14 +11,17 @@ from twisted.internet import defer, error
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.web import http
 from twisted.web.resource import Resource
 
+from tests.conftest import CaughtErrors
 from tests.support.pages import Pages, serving, until
 from tests.support.running import Recorder, Run, sleep
 from udpecho.addresses import DatagramAddress
 from udpecho.daemon import http_pages
 from udpecho.daemon.health import AGE, SelfEcho
-from udpecho.daemon.http_pages import RENDERINGS, REQUEST_TIMEOUT, REQUESTS
+from udpecho.daemon.http_pages import REQUEST_TIMEOUT, REQUESTS
+from udpecho.daemon.metrics_page import RENDERINGS
 from udpecho.net.open import listen
 
 
@@ -30,9 +34,13 @@ class HostileTests:
             (b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n" + b"x" * 1000, 413),
             (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 413),
             (b"GET /metrics HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 413),
-            (b"GET /metrics HTTP/1.1\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(100)) + b"\r\n", 400),
-            (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 400),
+            (b"GET /metrics HTTP/1.1\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(100)) + b"\r\n", 431),
+            (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
+            (b"GET /metrics HTTP/1.1\r\nHeader: " + b"x" * 20000 + b"\r\n\r\n", 431),
             (b"GET /metrics HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+            (b"GET /metrics HTTP/1.1\r\nContent-Length: " + b"0" * 5000 + b"\r\n\r\n", 400),
+            (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             (b"nonsense\r\n\r\n", 400),
         ],
     )
@@ -42,6 +50,39 @@ class HostileTests:
         async def work(pages: Pages) -> None:
             response = await pages.exchange(request_)
             assert [line.split()[1] for line in response.split(b"\r\n") if line.startswith(b"HTTP/")] == [b"%d" % status]
+
+        serving(runOnce, work)
+
+    def test_halfClosed(self, runOnce: Run) -> None:
+        """A client that has closed its direction after its requests, as C{nc -N} does, gets all responses."""
+        checks: list[defer.Deferred[dict[str, str | None]]] = []
+
+        def health() -> defer.Deferred[dict[str, str | None]]:
+            checks.append(defer.Deferred())
+            return checks[-1]
+
+        async def work(pages: Pages) -> None:
+            client = await pages.client()
+            client.transport.write(request("/-/healthy") + request("/nowhere") + request("/-/ready"))
+            client.transport.loseWriteConnection()
+            await until(pages.reactor, lambda: len(checks) == 1)
+            await sleep(pages.reactor, 0.05)
+            checks[0].callback({"here": None})
+            await until(pages.reactor, lambda: len(checks) == 2)
+            checks[1].callback({"here": None})
+            assert re.findall(rb"HTTP/1.1 ([0-9]+)", await client.lost) == [b"200", b"404", b"200"]
+
+        serving(runOnce, work, health)
+
+    def test_failingCollector(self, runOnce: Run, caught: CaughtErrors) -> None:
+        """A collector that raises gives 500, and one log line, whatever the number of requests."""
+
+        async def work(pages: Pages) -> None:
+            pages.registry.register(Counting([], ZeroDivisionError("a secret")))
+            response = await pages.exchange(request("/metrics") * 9 + request("/metrics", "Connection: close"))
+            assert response.count(b"HTTP/1.1 500 ") == 10
+            assert b"a secret" not in response
+            assert len(caught.flush(ZeroDivisionError)) == 1
 
         serving(runOnce, work)
 
@@ -202,6 +243,61 @@ class HostileTests:
         assert not clock.getDelayedCalls()
         assert not site._open
 
+    def test_unreadResponses(self) -> None:
+        """While a client does not read, its requests are not read; when it has read everything, they are, and none is lost."""
+        channel, transport = connected(http_pages._Site(Page(b"x" * 1000), Clock()))
+        again = b"GET / HTTP/1.1\r\n\r\n"
+        channel.dataReceived(again * 10)
+        answered = transport.value().count(b"HTTP/1.1 200 OK")
+        assert 0 < answered < 10
+        assert transport.producerState == "paused"
+        transport.read()
+        while transport.producerState == "paused":
+            answered += transport.value().count(b"HTTP/1.1 200 OK")
+            transport.read()
+        assert answered + transport.value().count(b"HTTP/1.1 200 OK") == 10
+        channel.connectionLost(Failure(error.ConnectionAborted()))
+
+    def test_unreadEnd(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A connection whose last response is not read is replaced as an idle one is, and aborted when the time is over."""
+        monkeypatch.setattr(http_pages, "CONNECTIONS", 3)
+        clock = Clock()
+        site = http_pages._Site(Page(b"x"), clock)
+        connections = [connected(site) for _ in range(3)]
+        for channel, transport in connections[:2]:
+            channel.dataReceived(request("/", "Connection: close"))
+            assert transport.disconnecting
+        connections.append(connected(site))
+        clock.advance(REQUEST_TIMEOUT - 1)
+        assert [transport.aborting for _, transport in connections] == [True, False, False, False]
+        clock.advance(1)
+        assert [transport.aborting for _, transport in connections] == [True] * 4
+        for channel, _ in connections:
+            channel.connectionLost(Failure(error.ConnectionAborted()))
+        assert not clock.getDelayedCalls()
+
+
+def connected(site: http_pages._Site) -> tuple[Any, Transport]:
+    """A connection to pages in memory, and its transport."""
+    channel, transport = site.buildProtocol(None), Transport()
+    assert channel is not None
+    channel.makeConnection(transport)
+    transport.channel = channel
+    return channel, transport
+
+
+class Page(Resource):
+    """The same page at each path."""
+
+    isLeaf = True
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+    def render(self, request: http.Request) -> bytes:
+        return self.body
+
 
 def request(path: str, *headers: str) -> bytes:
     """A request for a page."""
@@ -209,21 +305,24 @@ def request(path: str, *headers: str) -> bytes:
 
 
 class Counting:
-    """A collector of nothing, which notes when it is asked."""
+    """A collector of nothing, which notes when it is asked, and may raise an exception."""
 
-    def __init__(self, made: list[None]) -> None:
+    def __init__(self, made: list[None], error: Exception | None = None) -> None:
         self.made = made
+        self.error = error
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> list[Metric]:
         self.made.append(None)
+        if self.error is not None:
+            raise self.error
         return []
 
 
 class Transport(StringTransport):
-    """A connection that can be aborted.
+    """A connection that can be aborted, and that has room for little until it is read.
 
     @ivar aborting: whether it was.
     @ivar channel: its protocol.
@@ -231,6 +330,21 @@ class Transport(StringTransport):
 
     aborting = False
     channel: Any = None
+    room = 3000
+    producer: Any
 
     def abortConnection(self) -> None:
         self.aborting = True
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if len(self.value()) > self.room and self.producer is not None:
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def read(self) -> None:
+        """The client reads everything."""
+        self.clear()
+        self.producer.resumeProducing()

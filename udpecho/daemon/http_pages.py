@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, error, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -30,6 +30,9 @@ from twisted.web.resource import Resource
 
 from udpecho.addresses import formatAddress
 from udpecho.daemon.careful_accept import CarefulAccept
+from udpecho.daemon.drop_log import LogThrottle
+from udpecho.daemon.http_channel import Channel
+from udpecho.daemon.metrics_page import RenderedMetrics, acceptsGzip, chosenFormat
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.daemon.states import Health, failures
 from udpecho.guard.limiter import Ceiling
@@ -57,14 +60,12 @@ CONNECTIONS = 256
 REQUESTS = 100
 #: The same for the health, which costs less: simultaneous requests share a check.
 HEALTH_REQUESTS = 300
-#: How many metrics pages are made in a second. More requests get the last one of their kind, if it is at most so many seconds
-#: old; so many kinds (formats, selections of metrics) are kept.
-RENDERINGS = 20
-PAGE_AGE, _pageKinds = 1.0, 16
 
 _tooManyRequests = 429
 _methods = (b"GET", b"HEAD")
 _healthPaths = (b"/-/healthy", b"/-/ready")
+_negotiated = (b"Accept", b"Accept-Encoding")
+_authority = re.compile(b"^https?://[^/?]*", re.IGNORECASE)
 
 _log = Logger()
 
@@ -217,52 +218,6 @@ def _addressText(address: IAddress) -> str:
     return os.fsdecode(getattr(address, "name", str(address)))
 
 
-class _Channel(http.HTTPChannel):
-    """A connection on which a request must be complete in time."""
-
-    maxHeaders = 64
-    totalHeadersSize = 8192
-    factory: _Site
-    transport: Any
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed: defer.Deferred[None] = defer.Deferred()
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.factory.connectionOpened(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self.factory.connectionClosed(self)
-        self.closed.callback(None)
-
-    def resetTimeout(self) -> None:
-        """Called for data: it does not extend the timeout."""
-
-    def timeoutConnection(self) -> None:
-        self.transport.abortConnection()
-
-    def allHeadersReceived(self) -> None:
-        if self.length != 0:
-            self._refuse(b"413 Content Too Large")
-        elif not self.factory.mayAnswer(self._path):
-            self._refuse(b"429 Too Many Requests")
-        else:
-            super().allHeadersReceived()
-
-    def _refuse(self, status: bytes) -> None:
-        # One missing byte, so that Twisted does not consider the request complete.
-        self.length = 1
-        self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        self.loseConnection()
-
-    def rawDataReceived(self, data: bytes) -> None:
-        if self._handlingRequest:
-            super().rawDataReceived(data)
-
-
 class _Site(server.Site):
     """Keeps a list of its connections, the oldest first."""
 
@@ -271,9 +226,9 @@ class _Site(server.Site):
     def __init__(self, pages: Resource, reactor: IReactorTime) -> None:
         super().__init__(pages, timeout=REQUEST_TIMEOUT, reactor=reactor)
         # No HTTP/2: Prometheus does not need it.
-        self.protocol = _Channel  # type: ignore[assignment]
-        self._open: dict[_Channel, None] = {}
-        self._aborting: set[_Channel] = set()
+        self.protocol = Channel  # type: ignore[assignment]
+        self._open: dict[Channel, None] = {}
+        self._aborting: set[Channel] = set()
         self._limit, self._healthLimit = Ceiling(REQUESTS), Ceiling(HEALTH_REQUESTS)
         self.onClosed: Callable[[], object] = lambda: None
         self._now = reactor.seconds
@@ -293,15 +248,15 @@ class _Site(server.Site):
         return [b"http/1.1"]
 
     def mayAnswer(self, uri: bytes) -> bool:
-        limit = self._healthLimit if uri.partition(b"?")[0] in _healthPaths else self._limit
+        limit = self._healthLimit if _pathOf(uri) in _healthPaths else self._limit
         return not limit.refuse((1,), self._now())
 
-    def connectionOpened(self, channel: _Channel) -> None:
+    def connectionOpened(self, channel: Channel) -> None:
         while len(self._open) >= max(1, min(CONNECTIONS, fileLimit() // 4)):
             self._abortOldest()
         self._open[channel] = None
 
-    def connectionClosed(self, channel: _Channel) -> None:
+    def connectionClosed(self, channel: Channel) -> None:
         self._open.pop(channel, None)
         self._aborting.discard(channel)
         self.onClosed()
@@ -314,18 +269,11 @@ class _Site(server.Site):
 
     def _abortOldest(self) -> None:
         """Abort the oldest connection, of those that wait for no response if there are any."""
-        waitsForNothing = (channel for channel in self._open if not channel._handlingRequest)
+        waitsForNothing = (channel for channel in self._open if not channel.isWaiting)
         oldest = next(waitsForNothing, None) or next(iter(self._open))
         del self._open[oldest]
         self._aborting.add(oldest)
         oldest.transport.abortConnection()
-
-
-class _MetricsPage(NamedTuple):
-    made: float
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
 
 
 class _Pages(Resource):
@@ -333,12 +281,9 @@ class _Pages(Resource):
 
     def __init__(self, registry: CollectorRegistry, health: Health, ready: Health, now: Callable[[], float]) -> None:
         super().__init__()
-        from prometheus_client import make_wsgi_app
-
-        self._application = make_wsgi_app(registry)
+        self._rendered = RenderedMetrics(registry, now)
         self._now = now
-        self._renderings = Ceiling(RENDERINGS)
-        self._made: dict[tuple[str | None, ...], _MetricsPage] = {}
+        self._failures, self._failureLog = 0, LogThrottle(now(), 0)
         self._pages: Mapping[bytes, Callable[[server.Request], int]] = {
             b"/metrics": self._metrics,
             b"/-/healthy": partial(self._healthy, health),
@@ -346,46 +291,30 @@ class _Pages(Resource):
         }
 
     def render(self, request: server.Request) -> int:
-        page = self._pages.get(request.path)
-        if page is None:
+        page = self._pages.get(_pathOf(request.uri))
+        # CONNECT has no path.
+        if page is None and request.method != b"CONNECT":
             return _answer(request, http.NOT_FOUND, "the path must be /metrics, /-/healthy or /-/ready\n")
-        if request.method not in _methods:
+        if page is None or request.method not in _methods:
             request.setHeader(b"Allow", b", ".join(_methods))
             return _answer(request, http.NOT_ALLOWED, "the method must be GET or HEAD\n")
         return page(request)
 
     def _metrics(self, request: server.Request) -> int:
         _, _, query = request.uri.partition(b"?")
-        kind = query.decode("latin-1"), request.getHeader("Accept"), request.getHeader("Accept-Encoding")
-        now = self._now()
-        page = self._made.get(kind)
-        if not self._renderings.refuse((1,), now):
-            page = self._make(now, *kind)
-            self._made.pop(kind, None)
-            self._made[kind] = page
-            if len(self._made) > _pageKinds:
-                del self._made[next(iter(self._made))]
-        elif page is None or now - page.made > PAGE_AGE:
+        accept, encoding = (b",".join(request.requestHeaders.getRawHeaders(name, [])) for name in _negotiated)
+        try:
+            page = self._rendered.get(query.decode("latin-1"), chosenFormat(accept), acceptsGzip(encoding))
+        except Exception:
+            return self._failed(request, Failure())
+        if page is None:
             return _answer(request, _tooManyRequests, "too many requests for different metrics\n")
-        request.setResponseCode(page.status)
         for header in page.headers:
             request.setHeader(*header)
         return _finish(request, page.body)
 
-    def _make(self, now: float, query: str, accept: str | None, encoding: str | None) -> _MetricsPage:
-        # prometheus_client.twisted calls this same application in a thread of the installed reactor. It deadlocks with a
-        # reactor that stops during a scrape, and supports neither UNIX sockets nor HEAD. A page takes about a millisecond, so
-        # it is made in the reactor.
-        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query}
-        values = {"HTTP_ACCEPT": accept, "HTTP_ACCEPT_ENCODING": encoding}
-        environment.update({name: value for name, value in values.items() if value is not None})
-        started: list[Any] = []
-        body = b"".join(self._application(environment, lambda *start: started.extend(start)))
-        status, headers = started
-        return _MetricsPage(now, int(status.split()[0]), headers, body)
-
     def _healthy(self, health: Health, request: server.Request) -> int:
-        checking = health()
+        checking = defer.maybeDeferred(health)
         request.notifyFinish().addErrback(lambda _: checking.cancel())
 
         def checked(reasons: dict[str, str | None]) -> None:
@@ -394,17 +323,33 @@ class _Pages(Resource):
             _answer(request, http.OK if healthy else http.SERVICE_UNAVAILABLE, "".join(lines))
 
         def failed(failure: Failure) -> None:
-            if not failure.check(defer.CancelledError):
-                request.processingFailed(failure)
+            if not request._disconnected:
+                self._failed(request, failure)
 
         checking.addCallback(checked).addErrback(failed)
         return server.NOT_DONE_YET
+
+    def _failed(self, request: server.Request, failure: Failure) -> int:
+        """Somebody else's code has failed, a collector's for instance. It may do so for each request."""
+        self._failures += 1
+        growth = self._failureLog.update(self._now(), self._failures)
+        if growth is not None:
+            path = _pathOf(request.uri).decode()
+            _log.failure(
+                "cannot make {path} (requests since the last such line: {number})", failure, path=path, number=growth[0]
+            )
+        return _answer(request, http.INTERNAL_SERVER_ERROR, "the page could not be made: see the log\n")
+
+
+def _pathOf(uri: bytes) -> bytes:
+    """The path of a request target, which may be a whole URI (RFC 9112 section 3.2.2)."""
+    return _authority.sub(b"", uri).partition(b"?")[0]
 
 
 def _answer(request: server.Request, code: int, text: str) -> int:
     request.setResponseCode(code)
     request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
-    return _finish(request, text.encode())
+    return _finish(request, text.encode(errors="backslashreplace"))
 
 
 def _finish(request: server.Request, body: bytes) -> int:
