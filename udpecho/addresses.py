@@ -41,6 +41,12 @@ class DatagramAddress(tuple[str, int]):
         """The port number."""
         return self[1]
 
+    def withHops(self, hopLimit: int | None) -> DatagramAddress:
+        """The same address, for a datagram with another hop limit."""
+        address = DatagramAddress(self)
+        vars(address).update(vars(self), hopLimit=hopLimit)
+        return address
+
     def __str__(self) -> str:
         return formatAddress(self)
 

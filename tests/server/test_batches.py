@@ -231,13 +231,12 @@ class BatchTests:
 
     @pytest.mark.parametrize("batches", [True, False])
     def test_loopEnds(self, batches: bool) -> None:
-        """A datagram with a forged source goes back and forth between two servers no more often than it has hops."""
+        """A datagram with a forged source goes back and forth between two servers no more often than it has hops, without any
+        option: an application that listens with its own guard is no more open than the daemon.
+        """
         counters = Counters()
         here, there = (EchoServer(None, counters, log=DatagramLog(0)) for _ in range(2))
-        with (
-            serving(here, decrementHopLimit=True, batches=batches) as (one, _),
-            serving(there, decrementHopLimit=True) as (other, _),
-        ):
+        with serving(here, batches=batches) as (one, _), serving(there) as (other, _):
             one.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 64)
             one.socket.sendto(b"and so on", ("127.0.0.1", other.getHost().port))
             turns = -1

@@ -94,9 +94,9 @@ class WholeReader(BatchReader):
                     batch.drop(entry, "truncated")
             for entry in batch.truncated():
                 batch.drop(entry, "truncated")
-        if batch.hopLimits:
-            for entry in batch.hopLimitExpired():
-                batch.drop(entry, "loop_guard")
+        expired = batch.hopLimitExpired()
+        for entry in set(expired).difference(batch.nonUnicast()) if expired else ():
+            batch.drop(entry, "loop_guard")
         if batch.dropped:
             counts = batch.counts()
             for entry, reason in batch.dropped.items():
@@ -119,7 +119,7 @@ def openBatchReader(
     """
     sock, endpoints, options = context.socket, context.endpoints, context.options
     # An adopted socket may have more enabled than is wanted.
-    hopLimits = sockopt.enableRecvHopLimit(sock, options.decrementHopLimit)
+    hopLimits = endpoints.hopLimits = sockopt.enableRecvHopLimit(sock, options.countsHops(context.protocol))
     wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None
     if reason is not None:

@@ -29,13 +29,14 @@ class Endpoints:
     @ivar boundHost: the local address that all datagrams are sent to, C{None} on a wildcard bind.
     @ivar peer: the peer in connected mode, else C{None}.
     @ivar pktinfo: whether the kernel reports the local address of each datagram.
+    @ivar hopLimits: whether it reports what is left of the hop limit of each.
     """
 
     def __init__(self, family: int) -> None:
         self.family = family
         self.boundHost: str | None = None
         self.peer: DatagramAddress | None = None
-        self.pktinfo = False
+        self.pktinfo = self.hopLimits = False
         self._boundName: tuple[Any, ...] = ()
         self._connectedTo: tuple[str, int] | None = None
 
@@ -70,7 +71,8 @@ class Endpoints:
         if self.peer is not None:
             if address is not None and address not in (self._connectedTo, self.peer):
                 raise error.InvalidAddressError(address[0], f"must be the connected peer {formatAddress(self.peer)}")
-            return None, []
+            hopLimit = getattr(address, "hopLimit", None)
+            return None, [] if hopLimit is None else self._controls(self.peer.host, None, hopLimit)
         if address is None:
             raise error.InvalidAddressError("", "must be an address on an unconnected port")
         if not isinstance(address, DatagramAddress):
@@ -83,10 +85,12 @@ class Endpoints:
         source = address.localHost if self.pktinfo and self.boundHost is None and address.unicast else None
         if source is None and address.hopLimit is None:
             return destination, []
-        hopLimit = None if address.hopLimit is None else max(1, address.hopLimit - 1)
+        return destination, self._controls(address.host, source, address.hopLimit)
+
+    def _controls(self, host: str, source: str | None, hopLimit: int | None) -> cmsg.Ancillary:
         # A socket for both families sends IPv4 with the control messages of IPv4.
-        isIPv6 = ":" in address.host and "." not in address.host
-        return destination, cmsg.replyControls(isIPv6, source, hopLimit)
+        isIPv6 = ":" in host and "." not in host
+        return cmsg.replyControls(isIPv6, source, None if hopLimit is None else max(1, hopLimit - 1))
 
     def checkHost(self, host: str) -> None:
         """@raise error.InvalidAddressError: if C{host} is not an IP address of the port's family."""

@@ -48,6 +48,7 @@ def dial(
     configure: Callable[[socket.socket], object] | None = None,
     replaced: DatagramPort | None = None,
     renewed: bool = True,
+    options: PortOptions = PortOptions(),  # noqa: B008
 ) -> DatagramPort:
     """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: only the peer's
     datagrams reach the protocol. No datagram is sent for the connecting.
@@ -59,7 +60,7 @@ def dial(
     @see: L{connectedSocket <udpecho.net.sockets.connectedSocket>} for the other parameters, and what is raised.
     """
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
-    port = _open(reactor, connection.open(None if replaced is None else replaced.socket), protocol, PortOptions())
+    port = _open(reactor, connection.open(None if replaced is None else replaced.socket), protocol, options)
     if renewed:
         port.keepConnected(connection)
     return port
@@ -89,7 +90,7 @@ def listen(
     ipv6Only: bool = PortOptions.ipv6Only,
     batches: bool = PortOptions.batches,
     offload: bool = PortOptions.offload,
-    decrementHopLimit: bool = PortOptions.decrementHopLimit,
+    decrementHopLimit: bool | None = PortOptions.decrementHopLimit,
 ) -> DatagramPort:
     """Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from twisted.internet.protocol import DatagramProtocol
+
+from udpecho.interfaces import IBatchReceiver
+
 
 @dataclass(frozen=True, kw_only=True)
 class PortOptions:
@@ -18,7 +22,7 @@ class PortOptions:
     @ivar offload: enable GRO, for a protocol that takes batches, unless C{maxPacketSize} is less than UDP's.
     @ivar decrementHopLimit: send replies with a hop limit (IPv4: time to live) one less than that of the request, where the
         system can: an exchange that goes on by itself ends then, as a loop of routers does (RFC 791 section 3.2, RFC 8200
-        section 3).
+        section 3). C{None} is for a protocol that takes batches, which it sends back.
     """
 
     writeTimeout: float = 5.0
@@ -27,7 +31,7 @@ class PortOptions:
     ipv6Only: bool = False
     batches: bool = True
     offload: bool = True
-    decrementHopLimit: bool = False
+    decrementHopLimit: bool | None = None
 
     def __post_init__(self) -> None:
         """@raise ValueError: if a number is out of its range."""
@@ -37,3 +41,9 @@ class PortOptions:
             raise ValueError(f"maxWaiting must be 0 or more datagrams, got {self.maxWaiting!r}")
         if self.receiveBuffer is not None and self.receiveBuffer < 1:
             raise ValueError(f"receiveBuffer must be 1 or more bytes, got {self.receiveBuffer!r}")
+
+    def countsHops(self, protocol: DatagramProtocol) -> bool:
+        """Whether the replies of a protocol have one hop less."""
+        if self.decrementHopLimit is None:
+            return IBatchReceiver.providedBy(protocol)
+        return self.decrementHopLimit

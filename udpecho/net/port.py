@@ -208,6 +208,8 @@ class DatagramPort(udp.Port):
         self._endpoints.connected(self.socket, address)
         if sockopt.available:
             sockopt.enableRecvErr(self.socket)
+            if self._context.options.countsHops(self.protocol):
+                self._endpoints.hopLimits = sockopt.enableRecvHopLimit(self.socket)
 
     def keepConnected(self, connection: Connection) -> None:
         """Open the socket again, as C{connection} does, when the system would choose another local address or interface."""

@@ -56,7 +56,8 @@ class Delivery:
             self._dropped["not_allowed"] += 1
         elif len(datagram) > self._maxPacketSize:
             self.drop("truncated", len(datagram), address)
-        elif address.hopLimit is not None and address.hopLimit < 2:
+        elif address.unicast and address.hopLimit is not None and address.hopLimit < 2:
+            # What is sent to a group has one hop by default, and nobody is to answer it.
             self.drop("loop_guard", len(datagram), address)
         else:
             try:
@@ -143,10 +144,12 @@ class PlainReader(Reader):
     def receive(self) -> bool:
         """Receive a datagram."""
         try:
-            if self._endpoints.pktinfo:
+            if self._endpoints.pktinfo or self._endpoints.hopLimits:
                 self._datagram, ancillary, _, sender = self._context.socket.recvmsg(self._bufferSize, cmsg.ANCILLARY_SIZE)
                 self._address = address = datagramAddress(sender)
                 address.localHost, address.unicast, address.hopLimit, _ = cmsg.readControls(ancillary)
+                if not self._endpoints.pktinfo:
+                    address.localHost = self._endpoints.boundHost
             else:
                 self._datagram, sender = self._context.socket.recvfrom(self._bufferSize)
                 self._address = address = datagramAddress(sender)

@@ -101,10 +101,10 @@ class Sender:
             return number
         for _ in range(SEND_TRIES):
             try:
-                if destination is None:
-                    self._context.socket.send(datagram)
-                elif ancillary:
+                if ancillary:
                     self._context.socket.sendmsg([datagram], ancillary, 0, destination)
+                elif destination is None:
+                    self._context.socket.send(datagram)
                 else:
                     self._context.socket.sendto(datagram, destination)
                 return 0

@@ -279,7 +279,7 @@ class LocalListeners(Listeners):
         self.counters = counters
         self.watches = [*watches]
         # A policy that replaces this one does not change it.
-        self._decrementHopLimit = policy is not None and policy.refuseLoops
+        self._decrementHopLimit = None if policy is None else policy.refuseLoops
         self._answers = False
 
     def bind(self) -> None:
