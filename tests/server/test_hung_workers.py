@@ -26,7 +26,7 @@ def pool() -> Iterator[Pool]:
     with udpSocket() as first, udpSocket() as second:
         pool = Pool([[first], [second]])
         for process in pool.clock.started:
-            process.send("ready")
+            process.apply()
         yield pool
 
 
@@ -60,7 +60,7 @@ class SilenceTests:
             "worker 1 was killed by SIGKILL; unfinished datagrams, counted as send_failed: 1; another takes its place at once",
         ]
         pool.clock.advance(0)
-        pool.newest.send("ready")
+        pool.newest.apply()
         assert pool.pool.silent() == []
 
     def test_anything(self, pool: Pool) -> None:
@@ -132,6 +132,6 @@ class StartTests:
                 assert [tuple(worker) for worker in pool.pool.silent()] == [(1, "ended before it was ready", False)]
                 while pool.newest is process:
                     pool.clock.advance(0.1)
-            pool.newest.send("ready")
+            pool.newest.apply()
             assert pool.ready == [None]
             assert pool.pool.silent() == []

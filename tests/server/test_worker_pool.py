@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -22,7 +21,7 @@ from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.worker_listeners import WorkerListeners
-from udpecho.server.worker_messages import SentDatagramLog, decode
+from udpecho.server.worker_messages import SentDatagramLog, WorkerSettings, decode
 
 pytestmark = needsSharing
 
@@ -45,14 +44,13 @@ class WorkerPoolTests:
         for index, process in enumerate((first, second)):
             assert process.childFDs[3] == pool.pool.memory
             assert process.childFDs.keys() == {0, 1, 2, 3, 4}
-            assert decode(process.received) == (
-                "configure",
-                {**pool.pool.settings, "slot": index, "memory": 3, "sockets": [4]},
-            )
+            (serve, settings) = process.messages
+            assert serve == ("serve", {"slot": index, "memory": 3, "sockets": [4]})
+            assert settings == decode(pool.pool.settings.message)
         assert first.childFDs[4] != second.childFDs[4]
-        first.send("ready")
+        first.apply()
         assert not pool.ready
-        second.send("ready")
+        second.apply()
         assert pool.ready == [None]
 
     def test_replaced(self, pool: Pool, lines: Lines) -> None:
@@ -60,7 +58,7 @@ class WorkerPoolTests:
         datagrams are written off.
         """
         for process in pool.clock.started:
-            process.send("ready")
+            process.apply()
         counters = pool.pool.counters[0]
         counters.receive(10, 2)
         counters.echo(4)
@@ -89,7 +87,7 @@ class WorkerPoolTests:
                 assert len(pool.clock.started) == started
             pool.clock.advance(wait * 0.11)
             assert len(pool.clock.started) == started + 1
-        pool.newest.send("ready")
+        pool.newest.apply()
         pool.clock.advance(10)
         pool.newest.end(0)
         assert lines.texts[4:] == ["worker 1 ended with exit status 0; another takes its place at once"]
@@ -110,7 +108,7 @@ class WorkerPoolTests:
         assert lines.texts.count(sentence) == 1
         pool.clock.advance(10)
         for process in pool.clock.started[-2:]:
-            process.send("ready")
+            process.apply()
         assert pool.ready == [None]
         for _ in range(2):
             for process in pool.clock.started[-2:]:
@@ -177,7 +175,7 @@ class WorkerPoolTests:
             stopped: list[None] = []
             pool.pool.stop(1.0).addCallback(stopped.append)
         assert len(pool.clock.started) == 3
-        assert decode(pool.newest.received)[1]["slot"] == 1
+        assert pool.newest.messages[0][1]["slot"] == 1
         assert pool.newest.inputEnded
         assert not stopped
         pool.newest.end(0)
@@ -214,13 +212,21 @@ class WorkerPoolTests:
         assert lines.texts[-1] == "workers cannot be killed: [1, 2]"
         assert pool.clock.getDelayedCalls() == []
 
-    def test_nonsense(self, pool: Pool, lines: Lines, caught: Any) -> None:
-        """What is no message is logged, and the worker goes on."""
-        pool.newest.protocol.childDataReceived(1, b"what?\n")
-        assert len(caught.flush(ValueError)) == 1
-        pool.newest.send("nothing-known")
-        assert len(caught.flush(KeyError)) == 1
-        assert all(text.startswith("worker 2 sent an invalid message: ") for text in lines.texts)
+    @pytest.mark.parametrize(
+        "line", [b"what?", b'{"nothing-known":1}', b'{"applied":7}', b'{"received":[1]}', b'{"log":["odd","x"]}']
+    )
+    def test_nonsense(self, pool: Pool, lines: Lines, line: bytes) -> None:
+        """A worker that sends what is no message is killed, with one line in the log, however much follows."""
+        pool.newest.protocol.childDataReceived(1, (line + b"\n") * 1000)
+        pool.newest.protocol.childDataReceived(1, line + b"\n")
+        assert pool.newest.killed
+        assert lines.texts == [f"worker 2 sent an invalid message: {line!r}, and is killed"]
+
+    def test_half(self, pool: Pool, lines: Lines) -> None:
+        """The beginning of a message, at the end of a process that was killed, is nothing."""
+        pool.newest.protocol.childDataReceived(1, b'{"log":["warn","to')
+        pool.newest.end(None, signal.SIGKILL)
+        assert [text.partition(";")[0] for text in lines.texts] == ["worker 2 was killed by SIGKILL before it was ready"]
 
     def test_standardError(self, pool: Pool, lines: Lines) -> None:
         """What a worker writes to its standard error is logged, the lines of a moment together, and not without end."""
@@ -253,37 +259,127 @@ class WorkerPoolTests:
         assert pool.newest.killed
         assert lines.texts == ["worker 2 sent a message of more than 4194304 bytes, and is killed"]
 
+
+class ChangeTests:
+    """L{WorkerPool.change}."""
+
+    @staticmethod
+    def settings(rate: int = 7, logDatagrams: int | None = None) -> WorkerSettings:
+        """Other settings."""
+        return WorkerSettings(ServiceOptions(logDatagrams=logDatagrams), GuardPolicy(rate=rate))
+
+    @staticmethod
+    def rates(process: FakeProcess) -> list[int]:
+        """The rates that a process was sent, the first one included."""
+        return [value["policy"]["rate"] for kind, value in process.messages if kind == "settings"]
+
     def test_changed(self, pool: Pool, lines: Lines) -> None:
         """A change of the settings reaches the workers, and those that replace them start with the new ones: the policy and the
         number of lines.
         """
         first, second = pool.clock.started
-        before = second.received
-        options, policy = ServiceOptions(logDatagrams=None), GuardPolicy(rate=7)
-        pool.pool.change(toWorkerSettings(options, policy))
-        kind, value = decode(second.received.removeprefix(before))
-        assert (kind, value) == ("change", toWorkerSettings(options, policy))
+        pool.pool.change(self.settings())
+        assert second.messages[-1] == decode(pool.pool.settings.message)
         pool.log.setRate(None)
         second.send("written", [5, *PEER])
         assert lines.texts == ["packet-written: bytes=5 to=192.0.2.7:4321"]
         first.end(1)
         pool.clock.advance(0)
-        kind, value = decode(pool.newest.received)
-        assert (kind, value["options"], value["policy"]) == ("configure", value["options"], policy.asSettings())
-        assert value["options"]["logDatagrams"] is None
+        assert pool.newest.messages[1:] == [decode(pool.pool.settings.message)]
+        assert pool.newest.messages[-1][1]["options"]["logDatagrams"] is None
 
     def test_changedWhileNoneRuns(self, pool: Pool, lines: Lines) -> None:
         """So it is if there is no process at the time, and its lines are logged at the new rate."""
         for process in pool.clock.started:
             process.end(1)
-        pool.pool.change(toWorkerSettings(ServiceOptions(logDatagrams=None), GuardPolicy(rate=7)))
+        assert pool.pool.change(self.settings()).called
         pool.log.setRate(None)
         pool.clock.advance(0)
-        assert decode(pool.newest.received)[1]["policy"]["rate"] == 7
+        assert self.rates(pool.newest) == [7]
         del lines.events[:]
         for _ in range(20):
             pool.newest.send("written", [5, *PEER])
         assert len(lines.texts) == 20
+
+    def test_everywhere(self, pool: Pool) -> None:
+        """The change is over when all have applied the newest settings, and not before."""
+        changes = [pool.pool.change(self.settings(rate)) for rate in (1, 2)]
+        first, second = pool.clock.started
+        first.apply()
+        first.apply()
+        assert self.rates(first) == [1000, 1, 2]
+        second.apply()
+        assert not any(change.called for change in changes)
+        second.apply()
+        assert all(change.called for change in changes)
+
+    def test_newestOnly(self, pool: Pool) -> None:
+        """For a worker that does not read, only the newest settings wait."""
+        for process in pool.clock.started:
+            process.apply()
+        _, stopped = pool.clock.started
+        changes = [pool.pool.change(self.settings(rate)) for rate in range(1, 1001)]
+        assert self.rates(stopped) == [1000, 1]
+        stopped.apply()
+        assert self.rates(stopped) == [1000, 1, 1000]
+        stopped.apply()
+        assert not changes[-1].called
+        for _ in range(2):
+            pool.clock.started[0].apply()
+        assert all(change.called for change in changes)
+
+    @pytest.mark.parametrize("isReady", [False, True])
+    def test_gone(self, pool: Pool, isReady: bool) -> None:
+        """A worker whose pipe is gone keeps the others from nothing; the one in its place has the newest settings."""
+        first, second = pool.clock.started
+        if isReady:
+            first.apply()
+            second.apply()
+        first.isGone = True
+        changed = pool.pool.change(self.settings())
+        second.apply()
+        assert self.rates(second) == [1000, 7]
+        assert not changed.called
+        first.end(None, signal.SIGKILL)
+        assert changed.called
+        pool.clock.advance(0)
+        assert self.rates(pool.newest) == [7]
+
+    def test_diesOnceMore(self, pool: Pool) -> None:
+        """If the one in its place is gone too, the next has the newest settings."""
+        first, second = pool.clock.started
+        for rate in range(1, 5):
+            first.isGone = True
+            changed = pool.pool.change(self.settings(rate))
+            second.apply()
+            first.end(1)
+            assert changed.called
+            pool.clock.advance(10)
+            first = pool.newest
+            assert self.rates(first) == [rate]
+
+    def test_reopened(self, pool: Pool) -> None:
+        """A worker that is to end, since it has the former sockets, may be gone as well."""
+        with udpSocket() as one, udpSocket() as other:
+            pool.pool.serve([[one], [other]])
+            for process in pool.clock.started:
+                process.isGone = True
+            changed = pool.pool.change(self.settings())
+            for process in list(pool.clock.started):
+                process.end()
+            assert changed.called
+            pool.clock.advance(0)
+            assert [self.rates(process) for process in pool.clock.started[2:]] == [[7], [7]]
+
+    def test_stopped(self, pool: Pool) -> None:
+        """A change that the stop comes after, or before, is over at once."""
+        changed = pool.pool.change(self.settings())
+        pool.pool.stop(1.0)
+        assert changed.called
+        assert pool.pool.change(self.settings()).called
+        for process in pool.clock.started:
+            assert self.rates(process) == [1000, 7]
+            process.end()
 
 
 class WorkerListenersTests:
@@ -298,15 +394,13 @@ class WorkerListenersTests:
         listeners = WorkerListeners(clock, where, options, DatagramLog(10, clock), GuardPolicy())
         listeners.bind()
         listeners.start()
-        listeners.configure(GuardPolicy(rate=7, refuseLoops=False), 3)
+        listeners.prepare(GuardPolicy(rate=7, refuseLoops=False), 3)()
         wanted = toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
-        for process in clock.started:
-            assert decode(process.received.splitlines()[-1]) == ("change", wanted)
         clock.started[0].end(None, signal.SIGKILL)
         clock.advance(0)
-        kind, value = decode(clock.started[-1].received)
-        assert kind == "configure"
-        assert {name: value[name] for name in wanted} == wanted
+        for process in clock.started[1:]:
+            kind, value = process.messages[-1]
+            assert (kind, value.pop("number") > 0, value) == ("settings", True, wanted)
         stopped = Deferred.fromCoroutine(listeners.drain())
         for process in clock.started[1:]:
             process.end()

@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from udpecho.guard.policy import GuardPolicy
 from udpecho.server.datagram_log import DatagramLog
-from udpecho.server.settings import ServiceOptions, toWorkerSettings
-from udpecho.server.worker_messages import encode
+from udpecho.server.settings import ServiceOptions
+from udpecho.server.worker_messages import WorkerSettings, decode, encode
 from udpecho.server.worker_pool import WorkerPool
 
 
@@ -24,6 +24,7 @@ class FakeProcess:
     @ivar received: what the parent has written to it.
     @ivar inputEnded: whether its input is closed.
     @ivar killed: whether it was killed.
+    @ivar isGone: whether it is ending: nobody reads its input any more.
     """
 
     pid = 1
@@ -35,9 +36,18 @@ class FakeProcess:
         self.received = b""
         self.inputEnded = False
         self.killed = False
+        self.isGone = False
+
+    @property
+    def messages(self) -> list[tuple[str, Any]]:
+        """The kinds and the values of what it was sent."""
+        return [decode(line) for line in self.received.splitlines()]
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
         assert descriptor == 0
+        if self.isGone:
+            # As Twisted's, which keeps no pipe to a process that is ending.
+            raise KeyError(descriptor)
         self.received += data
 
     def closeStdin(self) -> None:
@@ -50,6 +60,12 @@ class FakeProcess:
     def send(self, kind: str, value: object = True) -> None:
         """Send the parent a message."""
         self.protocol.childDataReceived(1, encode(kind, value))
+
+    def apply(self) -> None:
+        """Report that it serves with the newest settings that it was sent."""
+        kind, value = self.messages[-1]
+        assert kind == "settings"
+        self.send("applied", value["number"])
 
     def end(self, status: int | None = 0, number: int | None = None) -> None:
         """Be over, with an exit status or by a signal."""
@@ -101,8 +117,7 @@ class Pool:
             sock.setblocking(False)
         self.log = DatagramLog(rate, self.clock)
         options = ServiceOptions(maxPayload=5, logDatagrams=rate)
-        settings = toWorkerSettings(options, GuardPolicy())
-        self.pool = WorkerPool(self.clock, sockets, self.log, settings)
+        self.pool = WorkerPool(self.clock, sockets, self.log, WorkerSettings(options, GuardPolicy()))
         self.ready: list[None] = []
         self.pool.start().addCallback(self.ready.append)
 

@@ -15,16 +15,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from zope.interface import implementer
 
-from udpecho.guard.bogons import IPV4_BOGONS, IPV6_BOGONS
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.guard.limiter import Ceiling, Elapsed, PrefixLimiter
-from udpecho.guard.networks import ANY, MAPPED, AddressMap, AddressRanges, Network
+from udpecho.guard.networks import MAPPED
 from udpecho.guard.policy import FIRST_UNPRIVILEGED_PORT, SERVICES, GuardPolicy
+from udpecho.guard.verdicts import LIMITED, UNLIMITED, Verdicts
 from udpecho.interfaces import DROP_REASONS, IBatchGuard, IDatagramBatch
 
-# The verdicts on a source, besides the reasons to refuse it.
-_unlimited, _limited = "unlimited", "limited"
-_allUnlimited, _allLimited = frozenset([_unlimited]), frozenset([_limited])
+_allUnlimited, _allLimited = frozenset([UNLIMITED]), frozenset([LIMITED])
 
 
 @implementer(IBatchGuard)
@@ -75,8 +73,17 @@ class Guard:
         """The policy in force."""
         return self._policy
 
-    def configure(self, policy: GuardPolicy) -> None:
-        """Replace the policy. The limiter and the ceiling keep their state unless their own rates change."""
+    def makeVerdicts(self, policy: GuardPolicy) -> Verdicts:
+        """Prepare a policy for L{configure}. It may be called in another thread."""
+        return Verdicts(policy, self._broadcasts)
+
+    def configure(self, policy: GuardPolicy | Verdicts) -> None:
+        """Replace the policy. The limiter and the ceiling keep their state unless their own rates change.
+
+        @param policy: the policy, or what L{makeVerdicts} made of it: then it takes no time, however many networks there are.
+        """
+        verdicts = policy if isinstance(policy, Verdicts) else self.makeVerdicts(policy)
+        policy = verdicts.policy
         limiter, ceiling = self._limiter, self._ceiling
         if not policy.rate:
             self._limiter = None
@@ -89,7 +96,7 @@ class Guard:
         self._policy = policy
         # The IPv6 map has no verdict on IPv4-mapped sources of a dual-stack socket.
         self._canSkip = (not policy.maxRate, not policy.maxRate and not self._dualStack)
-        self._maps = (_verdicts(policy, 4, (*IPV4_BOGONS, *self._broadcasts)), _verdicts(policy, 6, IPV6_BOGONS))
+        self._maps = verdicts.maps
         self.setOwnPorts(self._ownPorts)
 
     def setOwnPorts(self, ports: Iterable[int]) -> None:
@@ -189,9 +196,9 @@ class Guard:
         limited: list[int] = []
         for entry, host in enumerate(hosts):
             verdict = verdicts[host]
-            if verdict == _unlimited or entry in refused:
+            if verdict == UNLIMITED or entry in refused:
                 continue
-            if verdict == _limited:
+            if verdict == LIMITED:
                 limited.append(entry)
             else:
                 refused[entry] = verdict
@@ -219,22 +226,6 @@ class Guard:
             self._busiest[reason].add((isIPv6, prefix, length), datagrams)
             if self._policy.dryRun:
                 self.wouldDrop[reason] += datagrams
-
-
-def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> AddressMap[str]:
-    """The verdict on every source address of one family."""
-    refused = AddressRanges(bogons if policy.refuseLoops else (), version)
-    allowed = AddressRanges(policy.allow, version)
-    trusted = AddressRanges(policy.trust if policy.rate else ANY, version)
-
-    def verdict(address: int) -> str:
-        if address in refused:
-            return "loop_guard"
-        if address not in allowed:
-            return "not_allowed"
-        return _unlimited if address in trusted else _limited
-
-    return AddressMap([*refused.edges, *allowed.edges, *trusted.edges], verdict)
 
 
 def _prefix(isIPv6: bool, number: int, length: int) -> str:

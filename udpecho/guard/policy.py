@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, Networks
+from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, Networks, joinNetworks, splitNetworks
 
 #: All lower ports belong to services of the system and are refused, as in every inetd since CERT CA-1996-01. Echo, chargen,
 #: QOTD, daytime, time, TFTP, DNS and NTP, the subject of CVE-2024-2169 (VU#417980), are among them.
@@ -58,14 +58,13 @@ class GuardPolicy:
     dryRun: bool = False
 
     def asSettings(self) -> dict[str, Any]:
-        """The policy as values that JSON can carry."""
-        named = {name: [str(network) for network in getattr(self, name)] for name in ("allow", "trust")}
-        return {**asdict(self), **named}
+        """The policy as values that JSON can carry; the networks are one text, each once."""
+        return {**vars(self), "allow": joinNetworks(self.allow), "trust": joinNetworks(self.trust)}
 
     @classmethod
     def fromSettings(cls, settings: Mapping[str, Any]) -> GuardPolicy:
         """The policy that L{asSettings} returned the values of."""
-        networks = {name: tuple(map(ip_network, settings[name])) for name in ("allow", "trust")}
+        networks = {name: splitNetworks(settings[name]) for name in ("allow", "trust")}
         return cls(**{**settings, **networks})
 
     def __post_init__(self) -> None:

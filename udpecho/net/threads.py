@@ -1,14 +1,25 @@
-"""Lookups that do not keep a process from ending."""
+"""Threads that neither keep the reactor waiting nor a process from ending."""
 
 from __future__ import annotations
 
+import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from udpecho.interfaces import Reactor
 
+_T = TypeVar("_T")
+
 #: How long the end of a process waits for a thread that is at work, in seconds.
 _patience = 0.05
+#: Seconds after which a thread gives way to another one. After each system call of a turn the reactor waits for that: with
+#: Python's 5 ms a busy thread would leave it a few thousand datagrams a second.
+_switchInterval = 0.0002
 
 
 class _Thread(threading.Thread):
@@ -29,3 +40,34 @@ def abandonThreads(reactor: Reactor) -> None:
     @param reactor: an C{IReactorThreads} provider.
     """
     reactor.getThreadPool().threadFactory = _Thread
+
+
+def runInThread(reactor: Reactor, function: Callable[[], _T]) -> defer.Deferred[_T]:
+    """Call a function of Python code beside the reactor, which goes on as if it were alone. No call that it makes may take long
+    in C, as that of a sort: nothing else runs meanwhile. The end of the process does not wait for it.
+
+    @param reactor: an C{IReactorFromThreads} provider.
+    @return: fires in the reactor with the result, or with the exception. It may be cancelled: the result is ignored then.
+    """
+    done: defer.Deferred[_T] = defer.Deferred()
+
+    def work() -> None:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(min(before, _switchInterval))
+        result: _T | Failure
+        try:
+            result = function()
+        except Exception:
+            result = Failure()
+        finally:
+            sys.setswitchinterval(before)
+        # An event loop that is closed takes nothing any more.
+        with suppress(RuntimeError):
+            reactor.callFromThread(done.callback, result)
+
+    try:
+        threading.Thread(target=work, name="udpecho", daemon=True).start()
+    except RuntimeError:
+        # The system allows no more threads.
+        return defer.maybeDeferred(function)
+    return done

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeGuard, cast
 
@@ -44,6 +44,8 @@ _portZeroTries = 10
 
 _log = Logger()
 
+#: Applies a change that was prepared.
+Change = Callable[[], "defer.Deferred[None]"]
 #: What listens on an address: a port of a reactor, or sockets for the workers.
 BoundPort = IListeningPort | SocketGroup
 
@@ -223,23 +225,31 @@ class Listeners(ABC):
     async def _drain(self) -> bool:
         """@return: whether all that was queued is answered."""
 
-    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """Change the policy of the guard and the number of log lines, without a pause. Whether the guard refuses loops stays as
-        it is, since it is set on the sockets when they are opened.
+    def prepare(self, policy: GuardPolicy, logDatagrams: int | None) -> Change:
+        """Prepare a change of the policy of the guard and of the number of log lines. Whether the guard refuses loops stays as
+        it is, since it is set on the sockets when they are opened. It may be called in another thread.
 
+        @return: applies the change, without a pause, however many networks there are. Its Deferred fires when no process
+            answers by the former policy any more.
         @raise ValueError: if the guard is one that was made elsewhere.
         """
         if self.policy is None:
             raise ValueError("guard must be a GuardPolicy to be changed, got one that was made elsewhere: configure that one")
-        self.policy = replace(policy, refuseLoops=self.policy.refuseLoops)
-        self.options = replace(self.options, logDatagrams=logDatagrams)
-        if isinstance(self.log, DatagramLog):
-            self.log.setRate(logDatagrams)
-        self._apply(self.policy)
+        policy = replace(policy, refuseLoops=self.policy.refuseLoops)
+        options = replace(self.options, logDatagrams=logDatagrams)
+        serve = self._prepare(options, policy)
+
+        def apply() -> defer.Deferred[None]:
+            self.policy, self.options = policy, options
+            if isinstance(self.log, DatagramLog):
+                self.log.setRate(logDatagrams)
+            return serve()
+
+        return apply
 
     @abstractmethod
-    def _apply(self, policy: GuardPolicy) -> None:
-        """Serve with the changed settings."""
+    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Change:
+        """Prepare to serve with changed settings."""
 
     @abstractmethod
     def processes(self) -> int:
@@ -327,9 +337,12 @@ class LocalListeners(Listeners):
         # A port that cannot be read any more is closed like the others.
         return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
 
-    def _apply(self, policy: GuardPolicy) -> None:
-        if isinstance(self._guard, Guard):
-            self._guard.configure(policy)
+    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Change:
+        guard = self._guard
+        if not isinstance(guard, Guard):
+            return lambda: defer.succeed(None)
+        verdicts = guard.makeVerdicts(policy)
+        return lambda: defer.execute(guard.configure, verdicts)
 
     def processes(self) -> int:
         """@return: 1 while this process answers."""

@@ -23,7 +23,7 @@ from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.drop_watch import DropWatch
 from udpecho.server.interface_watch import InterfaceWatch
-from udpecho.server.listeners import ListenAddresses, Listeners, LocalListeners, SilentWorker
+from udpecho.server.listeners import Change, ListenAddresses, Listeners, LocalListeners, SilentWorker
 from udpecho.server.settings import DEFAULT_PORT, ServiceOptions
 
 _log = Logger()
@@ -170,13 +170,21 @@ class EchoService(RestartableService):
         """The workers that do not answer, each with what is known of it; none without workers."""
         return self._listeners.silentWorkers()
 
-    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> None:
-        """Change the policy of the guard and the number of log lines, as L{Listeners.configure}.
+    def configure(self, policy: GuardPolicy, logDatagrams: int | None) -> defer.Deferred[None]:
+        """Change the policy of the guard and the number of log lines, without a pause in the service.
 
         @param logDatagrams: how many datagrams a second get their lines in the log; C{None} for all, 0 for none.
+        @return: fires when no process answers by the former policy any more.
         @raise ValueError: if the guard is one that was made elsewhere.
         """
-        self._listeners.configure(policy, logDatagrams)
+        return self.prepare(policy, logDatagrams)()
+
+    def prepare(self, policy: GuardPolicy, logDatagrams: int | None) -> Change:
+        """The part of L{configure} that takes long if there are many networks: it may be called in another thread.
+
+        @return: does the rest, in the reactor, and returns what L{configure} does.
+        """
+        return self._listeners.prepare(policy, logDatagrams)
 
     def abort(self) -> None:
         """Close the ports at once, before anything was served."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 from twisted.internet import defer, error
 
@@ -12,8 +11,9 @@ from udpecho.interfaces import IDatagramLog, Reactor
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
 from udpecho.server.counters import Counters, CountersView, SummedCounters, WorkerGuardStats
-from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, ListenAddresses, Listeners, SilentWorker
-from udpecho.server.settings import ServiceOptions, toWorkerSettings
+from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, Change, ListenAddresses, Listeners, SilentWorker
+from udpecho.server.settings import ServiceOptions
+from udpecho.server.worker_messages import WorkerSettings
 from udpecho.server.worker_pool import WorkerPool
 
 
@@ -38,7 +38,9 @@ class WorkerListeners(Listeners):
         super().bind()
         if self._pool is None:
             try:
-                pool = self._pool = WorkerPool(self.reactor, self._sockets(), self.log, self._settings())
+                pool = self._pool = WorkerPool(
+                    self.reactor, self._sockets(), self.log, WorkerSettings(self.options, self.policy)
+                )
             except OSError as e:
                 host = self.addresses[0].host
                 self.abort()
@@ -59,9 +61,6 @@ class WorkerListeners(Listeners):
         if self._pool is not None:
             self._pool.serve(self._sockets())
         return opened
-
-    def _settings(self) -> dict[str, Any]:
-        return toWorkerSettings(self.options, self.policy)
 
     def _listen(self, interface: str, number: int, index: int) -> BoundPort:
         return SocketGroup(number, interface, self.options.workers, self.options.receiveBuffer)
@@ -98,9 +97,9 @@ class WorkerListeners(Listeners):
         self.log.close()
         return not any(hasQueued(group.sockets[index]) for group in self._groups() for index in pool.undrained())
 
-    def _apply(self, policy: GuardPolicy) -> None:
-        if self._pool is not None:
-            self._pool.change(self._settings())
+    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Change:
+        settings = WorkerSettings(options, policy)
+        return lambda: defer.succeed(None) if self._pool is None else self._pool.change(settings)
 
     def processes(self) -> int:
         """@return: how many workers answer."""

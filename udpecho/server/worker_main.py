@@ -21,10 +21,12 @@ from twisted.logger import LogBeginner, Logger, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny, namedModule
 
+from udpecho.guard.policy import GuardPolicy
 from udpecho.net.stopping import stopAll
+from udpecho.net.threads import runInThread
 from udpecho.server.counters import divide
-from udpecho.server.listeners import ListenAddresses, LocalListeners
-from udpecho.server.settings import fromWorkerSettings
+from udpecho.server.listeners import Change, ListenAddresses, LocalListeners
+from udpecho.server.settings import ServiceOptions, fromWorkerSettings
 from udpecho.server.worker_messages import MessageReceiver, SentDatagramLog, SentLog, encode
 
 #: Seconds between two reports of the guard's statistics.
@@ -43,8 +45,9 @@ class Worker:
 
     def __init__(self, reactor: Any, write: Callable[[bytes], object]) -> None:
         """@param write: takes messages to the parent."""
-        self._messages = MessageReceiver({"configure": self._configure, "change": self._change}, self._failed)
+        self._messages = MessageReceiver({"serve": self._setPlace, "settings": self._setSettings}, self._failed)
         self.status = 0
+        self._place: Mapping[str, Any] = {}
         self._listeners: LocalListeners | None = None
         self._reportedDrops: Counter[str] = Counter()
         self._reactor = reactor
@@ -65,22 +68,42 @@ class Worker:
         with suppress(error.ReactorNotRunning):
             self._reactor.stop()
 
-    def _failed(self, line: bytes) -> None:
-        _log.failure("a message of the parent must be one that can be handled, got {line}", line=line[:200])
+    def _failed(self, what: object, failure: Failure | None = None) -> None:
+        text = "a message of the parent must be one that can be handled, got {what}"
+        _log.failure(text, failure, what=str(what)[:200])
         self.status = 1
         self.stop()
 
-    def _configure(self, settings: Mapping[str, Any]) -> None:
-        reactor = self._reactor
-        options, policy = fromWorkerSettings(settings)
-        watches, counters = divide(memoryview(mmap.mmap(settings["memory"], 0)), len(settings["sockets"]))
+    def _setPlace(self, place: Mapping[str, Any]) -> None:
+        self._place = place
+
+    def _setSettings(self, settings: Mapping[str, Any]) -> None:
+        number, listeners = settings["number"], self._listeners
+        if listeners is None:
+            self._serve(*fromWorkerSettings(settings))
+            self._write(encode("applied", number))
+            return
+
+        def prepare() -> Change:
+            options, policy = fromWorkerSettings(settings)
+            return listeners.prepare(policy, options.logDatagrams)
+
+        # The parent sends no others before these are applied.
+        changing = runInThread(self._reactor, prepare).addCallback(lambda apply: apply())
+        changing.addCallback(lambda _: self._write(encode("applied", number)))
+        changing.addErrback(lambda failure: self._failed("settings", failure))
+
+    def _serve(self, options: ServiceOptions, policy: GuardPolicy) -> None:
+        reactor, place = self._reactor, self._place
+        sockets = [socket.socket(fileno=descriptor) for descriptor in place["sockets"]]
+        watches, counters = divide(memoryview(mmap.mmap(place["memory"], 0)), len(sockets))
         listeners = self._listeners = LocalListeners(
             reactor,
-            ListenAddresses(0, None, [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]),
+            ListenAddresses(0, None, sockets),
             options,
             SentDatagramLog(options.logDatagrams, reactor, self._write),
             policy,
-            counters[settings["slot"]],
+            counters[place["slot"]],
             watches,
         )
         listeners.bind()
@@ -89,12 +112,6 @@ class Worker:
         reports.clock = reactor
         reports.start(_reportInterval, now=False)
         reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(self._shutDown(listeners)))
-        self._write(encode("ready", True))
-
-    def _change(self, settings: Mapping[str, Any]) -> None:
-        assert self._listeners is not None
-        options, policy = fromWorkerSettings(settings)
-        self._listeners.configure(policy, options.logDatagrams)
 
     async def _shutDown(self, listeners: LocalListeners) -> None:
         await stopAll({"answering": listeners.drain})

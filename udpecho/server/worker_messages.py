@@ -3,9 +3,9 @@
 ===========  ===============================================  ==========================================================
 kind         value                                            meaning
 ===========  ===============================================  ==========================================================
-configure    an object                                        to the worker: serve with these settings
-change       an object                                        to the worker: go on with these settings
-ready        C{True}                                          from the worker: it answers
+serve        slot, memory, sockets                            to the worker: its number, from 0, and its descriptors
+settings     an object with a number                          to the worker: serve with these settings from now on
+applied      the number                                       from the worker: it serves with these settings
 guard        an object                                        from the worker: statistics of its guard, each second
 received     size, host, port, scope                          a datagram came in, and gets a line in the log
 written      size, host, port, scope                          a datagram went back, and gets a line in the log
@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -27,9 +28,12 @@ from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
+from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog
 from udpecho.server.datagram_log import DatagramLog
+from udpecho.server.settings import ServiceOptions, toWorkerSettings
 
+_numbers = count(1)
 #: How many characters of one log event are passed on.
 MAX_TEXT = 8192
 #: How many datagrams of a worker may have a line in the log while their replies do not have theirs yet.
@@ -51,6 +55,21 @@ def decode(line: bytes) -> tuple[str, Any]:
         raise ValueError(f"a message must be a JSON object of one item, got {line[:80]!r}")
     ((kind, value),) = found.items()
     return kind, value
+
+
+class WorkerSettings:
+    """What workers serve with, as a message that all of them get. With many networks it takes long to make, and it can be made
+    in any thread.
+
+    @ivar number: tells them from others.
+    @ivar logsAll: whether all datagrams get their lines.
+    @ivar message: the message.
+    """
+
+    def __init__(self, options: ServiceOptions, policy: GuardPolicy) -> None:
+        self.number = next(_numbers)
+        self.logsAll = options.logDatagrams is None
+        self.message = encode("settings", {"number": self.number, **toWorkerSettings(options, policy)})
 
 
 class MessageReceiver(LineOnlyReceiver):

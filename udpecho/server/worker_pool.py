@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.internet import backoffPolicy
@@ -16,7 +16,7 @@ from udpecho.interfaces import IDatagramLog
 from udpecho.net.sockets import hasQueued
 from udpecho.server.counters import Counters, SharedCounters, WorkerGuardStats
 from udpecho.server.listeners import SilentWorker
-from udpecho.server.worker_messages import LogForwarder
+from udpecho.server.worker_messages import LogForwarder, WorkerSettings
 from udpecho.server.worker_process import WorkerProcess, cancel, describeEnd
 
 #: Seconds that a worker has to start and end, in addition to those in which it answers what is queued, before it is killed.
@@ -56,7 +56,7 @@ class WorkerSlot:
         self._pool = pool
         self._index = index
         self._sockets = sockets
-        self._forwarder = LogForwarder(pool.log, pool.logsAll)
+        self._forwarder = LogForwarder(pool.log, pool.settings.logsAll)
         self._restarts = 0
         self._waiting: IDelayedCall | None = None
 
@@ -64,13 +64,13 @@ class WorkerSlot:
         """Start a process."""
         self._waiting = None
         pool = self._pool
-        forwarder = self._forwarder = LogForwarder(pool.log, pool.logsAll)
+        forwarder = self._forwarder = LogForwarder(pool.log, pool.settings.logsAll)
         # Set before it is started: it may end before that returns.
         self.process = WorkerProcess(
             pool.reactor,
             self.name,
             {
-                "ready": self._ready,
+                "applied": self._applied,
                 "received": forwarder.received,
                 "written": forwarder.written,
                 "unlogged": forwarder.unlogged,
@@ -79,13 +79,17 @@ class WorkerSlot:
             self._ended,
         )
         descriptors = [pool.memory, *(sock.fileno() for sock in self._sockets)]
-        self.process.start(descriptors, {**pool.settings, "slot": self._index})
+        self.process.start(self._index, descriptors, pool.settings)
 
     def change(self) -> None:
-        """Send the process the settings of the pool."""
-        self._forwarder.logsAll = self._pool.logsAll
+        """Have the process serve with the settings of the pool."""
+        self._forwarder.logsAll = self._pool.settings.logsAll
         if self.process is not None:
-            self.process.send("change", self._pool.settings)
+            self.process.update(self._pool.settings)
+
+    def hasChanged(self) -> bool:
+        """Whether no process answers by former settings. One that is started later gets the newest."""
+        return self.process is None or self.process.applied == self._pool.settings.number
 
     def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on other sockets: another process takes the place of this one."""
@@ -101,6 +105,12 @@ class WorkerSlot:
             self.start()
         if self.process is not None:
             self.process.stop()
+
+    def kill(self) -> None:
+        """Kill a process that does not end."""
+        if self.process is not None:
+            _log.warn("worker {worker} does not end, and is killed", worker=self.name)
+            self.process.kill()
 
     def silent(self) -> SilentWorker | None:
         """What is wrong; C{None} if a process answers."""
@@ -122,9 +132,11 @@ class WorkerSlot:
             _log.warn("worker {worker} has not answered for {seconds} s, and is killed", worker=self.name, seconds=most)
             process.kill()
 
-    def _ready(self, _: object) -> None:
-        assert self.process is not None
-        self.process.ready = True
+    def _applied(self, number: int) -> None:
+        process = self.process
+        assert process is not None
+        process.confirm(number)
+        process.update(self._pool.settings)
         self.failed = False
         self._pool.workerReady()
 
@@ -155,12 +167,13 @@ class WorkerSlot:
             delay=delay,
         )
         self._waiting = self._pool.reactor.callLater(delay, self.start)
-        self._pool.workerFailed()
+        self._pool.workerEnded()
 
 
 class WorkerPool:
     """Keeps a number of workers running.
 
+    @ivar settings: what they serve with.
     @ivar memory: the descriptor of the memory of their counters.
     @ivar counters: those of each worker.
     @ivar watches: those of each address.
@@ -170,12 +183,11 @@ class WorkerPool:
     """
 
     def __init__(
-        self, reactor: Any, sockets: Sequence[Sequence[socket.socket]], log: IDatagramLog, settings: Mapping[str, Any]
+        self, reactor: Any, sockets: Sequence[Sequence[socket.socket]], log: IDatagramLog, settings: WorkerSettings
     ) -> None:
         """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param sockets: for each worker the bound sockets that it serves on. They stay open here, so that what is queued on
             them outlives a worker.
-        @param settings: the result of L{toWorkerSettings}.
         @raise OSError: if there is no memory or no descriptor left for the counters.
         """
         self.reactor = reactor
@@ -188,16 +200,12 @@ class WorkerPool:
         self.watches = self._shared.watches
         self.started = self.stopping = False
         self._ready: defer.Deferred[None] | None = defer.Deferred()
+        self._changing: list[defer.Deferred[None]] = []
         self._logged = False
         self._stopped: defer.Deferred[None] | None = None
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._slots = [WorkerSlot(self, *parts) for parts in zip(range(len(sockets)), sockets, self.counters)]
-
-    @property
-    def logsAll(self) -> bool:
-        """Whether all datagrams get their lines."""
-        return self.settings["options"]["logDatagrams"] is None
 
     def start(self) -> defer.Deferred[None]:
         """Start the workers. The Deferred fires as soon as all are ready at one time."""
@@ -210,22 +218,39 @@ class WorkerPool:
         return ready
 
     def _look(self) -> None:
+        self._each("look after", WorkerSlot.look)
+
+    def _each(self, action: str, do: Callable[[WorkerSlot], object]) -> None:
         for slot in self._slots:
             try:
-                slot.look()
+                do(slot)
             except Exception:
                 # The next look finds the same, or nothing.
-                _log.failure("cannot look after worker {worker}", worker=slot.name)
+                _log.failure("cannot {action} worker {worker}", action=action, worker=slot.name)
 
     def silent(self) -> list[SilentWorker]:
         """The workers that do not answer."""
         return [silent for slot in self._slots if (silent := slot.silent()) is not None]
 
-    def change(self, settings: Mapping[str, Any]) -> None:
-        """Change the settings of the workers, and of those that replace them."""
+    def change(self, settings: WorkerSettings) -> defer.Deferred[None]:
+        """Change the settings of the workers, and of those that replace them.
+
+        @return: fires when no worker answers by former ones any more.
+        """
         self.settings = settings
-        for slot in self._slots:
-            slot.change()
+        changed: defer.Deferred[None] = defer.Deferred()
+        self._changing.append(changed)
+        if not self.stopping:
+            for slot in self._slots:
+                slot.change()
+        self._checkChanged()
+        return changed
+
+    def _checkChanged(self) -> None:
+        if self.stopping or all(slot.hasChanged() for slot in self._slots):
+            changing, self._changing = self._changing, []
+            for changed in changing:
+                changed.callback(None)
 
     def serve(self, sockets: Sequence[Sequence[socket.socket]]) -> None:
         """Serve on other sockets from now on, as many for each worker as before."""
@@ -244,19 +269,17 @@ class WorkerPool:
         self._ready = None
         if self._looking.running:
             self._looking.stop()
+        # Some may have ended, or not have been started, before all are asked.
+        self._each("stop", WorkerSlot.stop)
         stopped = self._stopped = defer.Deferred()
         killing = self.reactor.callLater(timeout + _grace, self._kill)
         stopped.addBoth(lambda _: cancel(killing))
-        for slot in self._slots:
-            slot.stop()
+        self._checkChanged()
         self.workerStopped()
         return stopped
 
     def _kill(self) -> None:
-        for slot in self._slots:
-            if slot.process is not None:
-                _log.warn("worker {worker} does not end, and is killed", worker=slot.name)
-                slot.process.kill()
+        self._each("kill", WorkerSlot.kill)
         abandoning = self.reactor.callLater(_killTimeout, self._abandon)
         assert self._stopped is not None
         self._stopped.addBoth(lambda _: cancel(abandoning))
@@ -284,14 +307,16 @@ class WorkerPool:
             self._finish()
 
     def workerReady(self) -> None:
-        """A worker answers."""
+        """A worker answers, or has changed its settings."""
         self._logged = False
+        self._checkChanged()
         if self._ready is not None and not self.silent():
             ready, self._ready = self._ready, None
             ready.callback(None)
 
-    def workerFailed(self) -> None:
+    def workerEnded(self) -> None:
         """A process has ended before the stop."""
+        self._checkChanged()
         if not self._logged and all(slot.failed for slot in self._slots):
             self._logged = True
             _log.error("no worker can start: nothing is answered until one does, and they are tried again and again")

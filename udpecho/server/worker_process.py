@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
 from udpecho.server.worker_fork import ForkedWorker, mustFork
-from udpecho.server.worker_messages import MessageReceiver, encode
+from udpecho.server.worker_messages import MessageReceiver, WorkerSettings, encode
 
 _log = Logger()
 
@@ -39,6 +39,7 @@ class WorkerProcess(ProcessProtocol):
     """A worker's process.
 
     @ivar ready: whether it answers.
+    @ivar applied: the number of the settings that it serves with, or has been started with.
     @ivar started: when it was started, in the reactor's seconds.
     @ivar silence: how many looks in succession have found nothing from it; whoever looks adds to it.
     """
@@ -56,20 +57,26 @@ class WorkerProcess(ProcessProtocol):
         @param ended: called with the reason when the process has ended, or could not be started.
         """
         self.ready = False
+        self.applied = self._sent = 0
         self.silence = 0
         self.started = reactor.seconds()
         self._reactor = reactor
         self._name = name
         self._ended = ended
-        self._messages = MessageReceiver({**handlers, "log": self._logEvent}, self._logInvalid)
+        self._messages = MessageReceiver(
+            {**handlers, "log": self._logEvent}, lambda line: self._refuse(f"an invalid message: {line[:200]!r}")
+        )
         self._messages.makeConnection(cast(Any, self))
         self._standardError = b""
         self._standardErrorSize = 0
         self._logging: IDelayedCall | None = None
         self._reaping: IDelayedCall | None = None
 
-    def start(self, descriptors: Sequence[int], settings: Mapping[str, object]) -> None:
-        """Start the process with descriptors, of the counters' memory and of the sockets, and settings that JSON can carry."""
+    def start(self, slot: int, descriptors: Sequence[int], settings: WorkerSettings) -> None:
+        """Start the process with descriptors, of the counters' memory and of the sockets.
+
+        @param slot: the place of its counters in that memory.
+        """
         # After standard input, output and error.
         numbers = range(3, 3 + len(descriptors))
         childFDs: dict[int, int | str] = {0: "w", 1: "r", 2: "r", **dict(zip(numbers, descriptors))}
@@ -79,15 +86,35 @@ class WorkerProcess(ProcessProtocol):
             else:
                 commandLine = [sys.executable, "-c", _program, str(len(sys.path)), *sys.path, *_names(self._reactor)]
                 self._reactor.spawnProcess(self, sys.executable, commandLine, env=None, childFDs=childFDs)
-        except OSError as e:
+        except Exception as e:
+            # No descriptor, no process or no memory left, most of the time.
             self._ended(e)
             return
         memory, *sockets = numbers
-        self.send("configure", {**settings, "memory": memory, "sockets": sockets})
+        self.applied = self._sent = settings.number
+        self._write(encode("serve", {"slot": slot, "memory": memory, "sockets": sockets}) + settings.message)
 
-    def send(self, kind: str, value: object) -> None:
-        """Send the worker a message."""
-        self.transport.writeToChild(0, encode(kind, value))
+    def update(self, settings: WorkerSettings) -> None:
+        """Send the process settings, unless it has them, or has not applied the last ones yet: those that wait for it are the
+        newest, and no others.
+        """
+        if self._sent == self.applied != settings.number:
+            self._sent = settings.number
+            self._write(settings.message)
+
+    def confirm(self, number: int) -> None:
+        """The process serves with settings.
+
+        @raise ValueError: if it was not sent them.
+        """
+        if number not in (self.applied, self._sent):
+            raise ValueError(f"number of settings must be {self._sent}, got {number!r}")
+        self.applied, self.ready = number, True
+
+    def _write(self, data: bytes) -> None:
+        # Twisted has no pipe any more to a process that is ending.
+        with suppress(KeyError):
+            self.transport.writeToChild(0, data)
 
     def stop(self) -> None:
         """Have the process end when it has answered what is queued."""
@@ -102,7 +129,8 @@ class WorkerProcess(ProcessProtocol):
         """The process has written messages, or to its standard error."""
         if childFD == 1:
             self.silence = 0
-            self._messages.dataReceived(data)
+            if not self.disconnecting:
+                self._messages.dataReceived(data)
             return
         left = _maxStandardError - self._standardErrorSize
         self._standardError += data[:left]
@@ -112,9 +140,12 @@ class WorkerProcess(ProcessProtocol):
 
     def loseConnection(self) -> None:
         """The process has sent a message that is too long."""
+        self._refuse(f"a message of more than {self._messages.MAX_LENGTH} bytes")
+
+    def _refuse(self, what: str) -> None:
+        # What follows may be anything, and any number of lines.
         self.disconnecting = True
-        most = self._messages.MAX_LENGTH
-        _log.error("worker {worker} sent a message of more than {most} bytes, and is killed", worker=self._name, most=most)
+        _log.error("worker {worker} sent {what}, and is killed", worker=self._name, what=what)
         self.kill()
 
     def childConnectionLost(self, childFD: int) -> None:
@@ -128,9 +159,6 @@ class WorkerProcess(ProcessProtocol):
 
         self._reaping = self._reactor.callLater(_reapInterval, self._reap)
         reapAllProcesses()
-
-    def _logInvalid(self, line: bytes) -> None:
-        _log.failure("worker {worker} sent an invalid message: {line}", worker=self._name, line=line[:200])
 
     def _logEvent(self, value: Sequence[str]) -> None:
         level, text = value
