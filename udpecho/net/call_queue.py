@@ -1,0 +1,120 @@
+"""Calls of the code of applications: callbacks of Deferreds, and functions that are notified of something.
+
+Such code may call back into what calls it: it closes a client, cancels a Deferred, sends again. So what has happened is
+complete first: it is removed from tables, its deadline is cancelled. The calls are collected in a L{CallQueue}, which makes
+them one after the other. What they collect themselves waits until they return. So a call is never inside another one of the
+same object, and inside those of other objects only so many deep.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import defer
+from twisted.logger import Logger
+
+#: How many calls may be inside each other, of different objects: a callback of one client closes another one, for example.
+MAX_NESTED = 4
+
+_log = Logger()
+
+
+class _Nesting(threading.local):
+    """The calls that are inside each other in this thread. C{waiting} are those that would be too deep.
+
+    Nobody may be emptying a queue for good: with greenlets (pytest-twisted), a program goes on inside a callback, and what it
+    does there is to work as anywhere else.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.waiting: deque[Callable[[], object]] = deque()
+        self._emptying = False
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function now, or after one of those that it would be inside of."""
+        if self.depth >= MAX_NESTED:
+            self.waiting.append(function)
+            return
+        self.depth += 1
+        try:
+            function()
+        finally:
+            self.depth -= 1
+        if self.waiting and not self._emptying:
+            self._emptying = True
+            try:
+                while self.waiting:
+                    self.call(self.waiting.popleft())
+            finally:
+                self._emptying = False
+
+
+_nesting = _Nesting()
+
+
+class CallQueue:
+    """The calls of applications' code by one object. What they raise is logged, and the others are made nevertheless."""
+
+    __slots__ = ("_calls", "_isEmptying")
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._isEmptying = False
+
+    def add(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Collect a call; L{run} makes it."""
+        self._calls.append((function, arguments))
+
+    def addResult(self, done: defer.Deferred[Any], result: object) -> None:
+        """Collect the result of a Deferred, or an exception to fail with. If it is cancelled meanwhile, this is ignored."""
+        self._calls.append((_fire, (done, result)))
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Make a call after those that were collected before."""
+        self._calls.append((function, arguments))
+        self.run()
+
+    def run(self) -> None:
+        """Make the calls that were collected, unless this is inside one of them: then they are made when that one returns."""
+        if self._calls and not self._isEmptying:
+            _nesting.call(self._empty)
+
+    def _empty(self) -> None:
+        if self._isEmptying:
+            return
+        self._isEmptying = True
+        calls = self._calls
+        try:
+            while calls:
+                function, arguments = calls.popleft()
+                try:
+                    function(*arguments)
+                except Exception:
+                    _log.failure("Unhandled error in {function}", function=function)
+        finally:
+            self._isEmptying = False
+
+
+def _fire(done: defer.Deferred[Any], result: object) -> None:
+    if done.called:
+        return
+    if isinstance(result, BaseException):
+        done.errback(result)
+    else:
+        done.callback(result)
+
+
+def cancelled(done: defer.Deferred[Any]) -> None:
+    """A canceller of Deferreds, for its end. As anywhere in Twisted, the callbacks run before C{Deferred.cancel} returns. But
+    when each cancels another Deferred, they do not run ever deeper inside each other: some run a little later.
+    """
+    if _nesting.depth < MAX_NESTED:
+        _nesting.call(lambda: _fire(done, defer.CancelledError()))
+    else:
+        # Deferred.cancel makes the errback itself, when this returns.
+        done.pause()
+        _nesting.waiting.append(done.unpause)
