@@ -148,6 +148,17 @@ class IDatagramBatch(Interface):
         @raise ValueError: if it is none.
         """
 
+    def take(entry: int) -> list[bytes]:
+        """Take an entry out of the batch: L{send} neither sends nor reports it.
+
+        @return: the payload of each of its datagrams.
+        """
+
+    def split() -> None:
+        """Have the transport hand the datagrams over one by one, by C{datagramReceived} and
+        L{IDropReceiver.datagramDropped}, as fast as its timers allow. Do nothing else with the batch.
+        """
+
     def send(callback: BatchSendCallback) -> None:
         """Send what is not dropped back to where it came from, from the address that received it.
 
@@ -185,8 +196,8 @@ class IBatchGuard(IGuard, Interface):
 class IDatagramLog(Interface):
     """Logs the datagrams of a server."""
 
-    def wantsLines() -> bool:
-        """Whether the next datagram would get its line."""
+    def wantsLines() -> int:
+        """How many of the next datagrams would get their lines: a number, C{True} for all of them, 0 or C{False} for none."""
 
     def addUnlogged(received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
         """Add datagrams that get no line to the sum."""

@@ -157,7 +157,9 @@ class MessageBatch:
     """The slots of one socket, and what the last receive call put there.
 
     @ivar requested: how many entries the last receive call would have taken: as many as there are slots, or, with GRO, fewer,
-        so that a batch has not many times as many datagrams. A protocol that takes them one by one would keep timers waiting.
+        so that a batch has not many times as many datagrams: it would keep timers waiting.
+    @ivar taken: the entries that the protocol has taken out of the batch.
+    @ivar isSplit: whether the protocol wants the datagrams one by one instead.
     @ivar fields: what the entries have; C{None} if there is no entry.
     @ivar descriptor: the socket's; -1 when it is closed.
     @ivar segmentSizes: for each GRO batch the bytes of its datagrams but the last.
@@ -180,6 +182,8 @@ class MessageBatch:
         self.isIPv6 = options.isIPv6
         self.hopLimits = options.hopLimits
         self.dropped: dict[int, str] = {}
+        self.taken: set[int] = set()
+        self.isSplit = False
         self.calls = systemCalls() if calls is None else calls
         self._options = options
         self._send = send
@@ -217,6 +221,9 @@ class MessageBatch:
         self.size = sum(sizes)
         if self.dropped:
             self.dropped = {}
+        if self.taken:
+            self.taken = set()
+        self.isSplit = False
         if self.segmentSizes:
             self.segmentSizes = {}
         if self.irregular:
@@ -357,6 +364,15 @@ class MessageBatch:
         if reason not in DROP_REASONS:
             raise ValueError(f"reason must be one of {', '.join(DROP_REASONS)}, got {reason!r}")
         self.dropped.setdefault(entry, reason)
+
+    def take(self, entry: int) -> list[bytes]:
+        """@see: L{IDatagramBatch.take}"""
+        self.taken.add(entry)
+        return self.payloads(entry)
+
+    def split(self) -> None:
+        """@see: L{IDatagramBatch.split}"""
+        self.isSplit = True
 
     def send(self, callback: BatchSendCallback) -> None:
         """@see: L{IDatagramBatch.send}"""

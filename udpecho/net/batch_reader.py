@@ -34,26 +34,35 @@ def _logUnsupportedOnce(reason: str) -> None:
 class BatchReader(Reader):
     """Receives batches. Its subclasses hand them over."""
 
-    def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery, maxDatagrams: int) -> None:
-        super().__init__(context, delivery, maxDatagrams)
+    def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery) -> None:
+        super().__init__(context, delivery)
         self.batch = batch
         self._socket = context.socket
 
     def receive(self) -> bool:
         """Receive a batch. If it could have been larger, the reactor calls again when there is more."""
         batch = self.batch
-        entries = batch.receive(self._socket.fileno())
-        self.datagrams, self.size = batch.datagrams, batch.size
-        return entries >= batch.requested
+        return batch.receive(self._socket.fileno()) >= batch.requested
+
+    def _drop(self, batch: MessageBatch) -> None:
+        """Drop the entries that are not for the protocol."""
+        maxPacketSize = self._context.maxPacketSize
+        if batch.size >= maxPacketSize:
+            for entry, longest in enumerate(batch.longest()):
+                if longest > maxPacketSize:
+                    batch.drop(entry, "truncated")
+            for entry in batch.truncated():
+                batch.drop(entry, "truncated")
+        expired = batch.hopLimitExpired()
+        for entry in set(expired).difference(batch.nonUnicast()) if expired else ():
+            batch.drop(entry, "loop_guard")
 
     def _addToBacklog(self, batch: MessageBatch) -> None:
-        truncated = batch.truncated()
+        """Have the datagrams handed over one by one."""
         for entry in range(batch.entries):
-            address = batch.address(entry)
-            if entry in truncated:
-                self._delivery.drop("truncated", batch.sizes()[entry], address)
-            else:
-                self._delivery.backlog.extend((payload, address) for payload in batch.payloads(entry))
+            address, reason = batch.address(entry), batch.dropped.get(entry)
+            self._delivery.backlog.extend((payload, address, reason) for payload in batch.payloads(entry))
+        self._delivery.dropBacklog()
 
     def close(self) -> None:
         """Nothing of the last batch can be sent any more."""
@@ -70,6 +79,7 @@ class BatchReader(Reader):
         with suppress(OSError):
             while space > 0:
                 space -= following.receive(self._socket.fileno()) * _minBuffered + following.size
+                self._drop(following)
                 self._addToBacklog(following)
 
 
@@ -78,43 +88,36 @@ class SplittingReader(BatchReader):
 
     def handle(self) -> None:
         """Hand the batch over, as far as the protocol wants it."""
+        self._drop(self.batch)
         self._addToBacklog(self.batch)
         self._delivery.flush()
 
 
 class WholeReader(BatchReader):
-    """Hands over whole batches."""
+    """Hands over whole batches, and those that the protocol splits one by one."""
 
     def handle(self) -> None:
         """Hand the batch over, with the entries dropped that are not for the protocol."""
-        batch, maxPacketSize = self.batch, self._context.maxPacketSize
-        if batch.size >= maxPacketSize:
-            for entry, longest in enumerate(batch.longest()):
-                if longest > maxPacketSize:
-                    batch.drop(entry, "truncated")
-            for entry in batch.truncated():
-                batch.drop(entry, "truncated")
-        expired = batch.hopLimitExpired()
-        for entry in set(expired).difference(batch.nonUnicast()) if expired else ():
-            batch.drop(entry, "loop_guard")
-        if batch.dropped:
-            counts = batch.counts()
-            for entry, reason in batch.dropped.items():
-                self._context.dropped[reason] += counts[entry]
+        batch = self.batch
+        self._drop(batch)
+        dropped = dict(batch.dropped)
         protocol: Any = self._context.protocol
         try:
             protocol.datagramsReceived(batch)
         except Exception:
             _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
+        if batch.isSplit:
+            self._addToBacklog(batch)
+            self._delivery.flush()
+        elif dropped:
+            counts = batch.counts()
+            for entry, reason in dropped.items():
+                self._context.dropped[reason] += counts[entry]
 
 
-def openBatchReader(
-    context: PortContext, delivery: Delivery, sendOne: SendOne, maxDatagrams: int, maxBatched: int
-) -> BatchReader | None:
+def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) -> BatchReader | None:
     """Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
 
-    @param maxDatagrams: how many datagrams to hand over one by one in one turn of the reactor.
-    @param maxBatched: how many to hand over in batches.
     @return: C{None} to receive one by one.
     """
     sock, endpoints, options = context.socket, context.endpoints, context.options
@@ -136,6 +139,4 @@ def openBatchReader(
     isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
     batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
     batch = MessageBatch(batchOptions, BatchSender(batchOptions, sendOne, context.dropped).send)
-    if whole:
-        return WholeReader(context, batch, delivery, maxBatched)
-    return SplittingReader(context, batch, delivery, maxDatagrams)
+    return (WholeReader if whole else SplittingReader)(context, batch, delivery)

@@ -47,7 +47,7 @@ class BatchSender:
         """Send a batch, as L{IDatagramBatch.send <udpecho.interfaces.IDatagramBatch.send>} does."""
         self._prepare(batch)
         segmented = bool(batch.segmentSizes)
-        if batch.dropped or batch.irregular or (segmented and (self._limits is None or self._limits.refusedAny)):
+        if batch.dropped or batch.taken or batch.irregular or (segmented and (self._limits is None or self._limits.refusedAny)):
             self._sendSome(batch, callback)
             return
         count = batch.entries
@@ -134,7 +134,7 @@ class BatchSender:
         groups: list[range] = []
         refused: list[int] = []
         for entry, count in enumerate(batch.counts()):
-            if entry not in batch.dropped:
+            if entry not in batch.dropped and entry not in batch.taken:
                 segment = batch.segmentSize(entry)
                 if segment and self._limits is not None and not self._limits.allow(segment, count):
                     refused.append(entry)
@@ -158,7 +158,7 @@ class BatchSender:
                 slots.writeControls(group.start, cmsg.segmentControl.pack(*cmsg.SEGMENT_HEADER, segment), usual)
                 slots.joinHeader(index, group, usual + cmsg.SEGMENT_SPACE)
         sent = batch.calls.sendmmsg(batch.descriptor, slots.sparesAddress, len(groups), _dontWait)
-        if sent == len(groups) and not batch.dropped and batch.datagrams == batch.entries:
+        if sent == len(groups) and not batch.dropped and not batch.taken and batch.datagrams == batch.entries:
             callback(None, batch.entries, batch.size)
             return
         self._sendRest(batch, groups, slots.sparesAddress, sent, callback)

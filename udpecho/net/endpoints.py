@@ -18,6 +18,7 @@ from udpecho.net.connection import Renewal
 from udpecho.net.linux import cmsg
 from udpecho.net.options import PortOptions
 from udpecho.net.sockets import datagramAddress, socketAddress
+from udpecho.net.turn import TurnBudget
 
 #: A socket address, C{None} on a connected socket; and the control messages to send with.
 Destination = tuple["tuple[Any, ...] | None", cmsg.Ancillary]
@@ -107,6 +108,7 @@ class PortContext:
     @ivar dropped: how many datagrams were dropped, by reason.
     @ivar renewal: keeps the choices of C{connect(2)} up to date, on a port that L{dial <udpecho.net.open.dial>} has opened.
     @ivar socket: the socket, set when it is open.
+    @ivar turn: the time that the port shares with the others of its reactor once it is open.
     """
 
     reactor: Reactor
@@ -117,3 +119,7 @@ class PortContext:
     dropped: Counter[str] = field(default_factory=Counter)
     renewal: Renewal | None = None
     socket: socket.socket = field(init=False)
+    turn: TurnBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.turn = TurnBudget(self.reactor)

@@ -32,7 +32,8 @@ class FormerSocket:
         self._reactor = reactor
         self._socket: socket.socket = context.socket
         self._delivery = delivery
-        self._reader = PlainReader(copy(context), delivery, MAX_BACKLOG)
+        self._reader = PlainReader(copy(context), delivery)
+        self._turn = context.turn
         self._closed = closed
         self.fileno = self._socket.fileno
         reactor.addReader(self)
@@ -41,8 +42,11 @@ class FormerSocket:
 
     def doRead(self) -> None:
         """Hand over what is there."""
+        self._turn.run(self._read)
+
+    def _read(self) -> None:
         before = len(self._delivery.backlog)
-        self._reader.receiveAll()
+        self._reader.receiveSome(MAX_BACKLOG)
         if not before < len(self._delivery.backlog) < MAX_BACKLOG:
             # An error, which is about the former address; or more than anybody waits for.
             self.close()
@@ -61,6 +65,7 @@ class FormerSocket:
         if self.fileno() < 0:
             return
         self._end.cancel()
+        self._turn.forget(self._read)
         self._reactor.removeReader(self)
         self._socket.close()
         self._closed(self)

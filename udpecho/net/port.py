@@ -28,9 +28,9 @@ In OPEN and CONNECTED the reactor watches the socket for reading if and only if
 
 It watches for writing if and only if a datagram waits for the send queue. The events of the reactor::
 
-    doRead          One turn: the Reader receives and hands over until the queue is empty, or the turn has read as many
-                    datagrams or bytes as it may. If there was nothing to read, there are network errors to take.
-    doWrite         The Sender sends what waits.
+    doRead          The Reader receives and hands over until the queue is empty, or the time of the turn is over, which all
+                    ports of a reactor share (C{net/turn.py}). If there was nothing to read, there are network errors to take.
+    doWrite         The Sender sends what waits, within the same time.
     connectionLost  On poll and epoll a network error looks like the end of a connection. So the port takes the errors, notifies
                     the protocol and goes on. It closes if the reactor itself stops.
 
@@ -67,6 +67,7 @@ from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, isConnected, receiveBuffer, socketAddress
+from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
 #: The descriptor itself is bad, so that no later turn can go better.
@@ -89,14 +90,9 @@ class DatagramPort(udp.Port):
 
     A protocol that provides L{IBatchReceiver <udpecho.interfaces.IBatchReceiver>} gets batches, where the system has them.
 
-    @cvar maxDatagrams: how many datagrams one turn of the reactor may read; C{maxThroughput} bounds their bytes.
-    @cvar maxBatched: the same for a protocol that takes batches; the last batch may go beyond it.
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}, C{loop_guard}
         (no hop is left for a reply), and C{not_allowed} (not from the peer, and queued before the port was connected).
     """
-
-    maxDatagrams = 64
-    maxBatched = 512
 
     reactor: Any
     _preexistingSocket: Any
@@ -123,8 +119,8 @@ class DatagramPort(udp.Port):
         self.dropped = context.dropped
         self._errors = NetworkErrors(context)
         self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty)
-        self._delivery = Delivery(context, self.maxThroughput, self._sender.waiting)
-        self._sawError = self._readingFailed = False
+        self._delivery = Delivery(context, self._sender.waiting)
+        self._sawError = self._readingFailed = self._foundEmpty = False
         self._closedDrops = 0
         self._former: list[FormerSocket] = []
         self._readingPause = SingleCall(self.reactor, self._resume)
@@ -164,9 +160,12 @@ class DatagramPort(udp.Port):
             self._realPortNumber = sock.getsockname()[1]
             self.socket = sock
             self.fileno = sock.fileno  # type: ignore[method-assign]
+            self._context.turn = turnBudget(self.reactor)
             self.connected = 1
             self._openParts(sock)
         except OSError as e:
+            if self.connected:
+                self._context.turn.closed()
             self.connected = 0
             self._sender.close()
             if sock is not None:
@@ -179,14 +178,13 @@ class DatagramPort(udp.Port):
         self._endpoints.bound(sock)
         self._context.socket = sock
         self._sender.open()
-        self._reader = PlainReader(self._context, self._delivery, self.maxDatagrams)
+        self._reader = PlainReader(self._context, self._delivery)
         if isConnected(sock):
             # An adopted one may be.
             self._becameConnected(None)
         elif sockopt.available:
             sockopt.disablePathMTUDiscovery(sock)
-            limits = self.maxDatagrams, self.maxBatched
-            self._reader = openBatchReader(self._context, self._delivery, self._sender.send, *limits) or self._reader
+            self._reader = openBatchReader(self._context, self._delivery, self._sender.sendPart) or self._reader
 
     def connect(self, host: str, port: int) -> None:
         """Exchange datagrams with one peer only from now on.
@@ -198,7 +196,7 @@ class DatagramPort(udp.Port):
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host)
-        reader, self._reader = self._reader, PlainReader(self._context, self._delivery, self.maxDatagrams)
+        reader, self._reader = self._reader, PlainReader(self._context, self._delivery)
         reader.portConnected()
         self._resume()
         self.socket.connect(socketAddress(host, port))
@@ -254,8 +252,13 @@ class DatagramPort(udp.Port):
         super().stopReading()
 
     def doRead(self) -> None:
-        """Read what is there, within the bounds of one turn."""
-        self._readTurn()
+        """Read what is there, as long as the turn has time."""
+        self._context.turn.run(self._read)
+
+    def _read(self) -> None:
+        self._delivery.flush()
+        if not self._delivery.backlog:
+            self._receive(self._reader)
         if self._sawError:
             self._sawError = False
             if self._delivery.wanted and self.connected:
@@ -263,37 +266,28 @@ class DatagramPort(udp.Port):
                 super().stopReading()
                 self._resume()
 
-    def _readTurn(self) -> bool:
-        """@return: whether the queue was found empty."""
-        reader, delivery, waiting = self._reader, self._delivery, self._sender.waiting
-        if delivery.backlog:
-            delivery.flush()
-            if delivery.backlog:
-                return False
-        size = datagrams = 0
-        # Closing sets the bound of bytes below zero.
-        while size < self.maxThroughput and datagrams < reader.maxDatagrams:
-            if waiting or not delivery.wanted or self._reader is not reader:
-                return False
+    def _receive(self, reader: Reader) -> None:
+        delivery, waiting, isOver = self._delivery, self._sender.waiting, self._context.turn.isOver
+        isFirst = mayHaveMore = True
+        # Closing takes away what the protocol wants.
+        while mayHaveMore and delivery.wanted and not waiting and self._reader is reader:
             try:
                 mayHaveMore = reader.receive()
             except OSError as e:
                 if e.errno in _nothingToRead:
-                    if not datagrams:
+                    self._foundEmpty = True
+                    if isFirst:
                         self._sawError = self._endpoints.peer is not None
                         self._errors.notify()
-                    return True
+                    return
                 if not self._readFailed(e):
-                    return False
-                datagrams += 1
-                continue
-            self._readingFailed = False
-            size += reader.size
-            datagrams += reader.datagrams
-            reader.handle()
-            if not mayHaveMore:
-                return False
-        return False
+                    return
+            else:
+                self._readingFailed = False
+                reader.handle()
+            isFirst = False
+            if isOver():
+                return
 
     def _readFailed(self, failure: OSError) -> bool:
         """The system returned an error instead of a datagram. True: read on in this turn."""
@@ -342,7 +336,10 @@ class DatagramPort(udp.Port):
         self._sender.send(datagram, address, callback)
 
     def doWrite(self) -> None:
-        """The send queue has space, or there is an error: send what waits."""
+        """The send queue has space, or there is an error: send what waits, as long as the turn has time."""
+        self._context.turn.run(self._sendWaiting)
+
+    def _sendWaiting(self) -> None:
         self._sender.flush()
         if self._sender.waiting and self._endpoints.peer is not None:
             # As in C{doRead}.
@@ -365,12 +362,13 @@ class DatagramPort(udp.Port):
         @return: fires with whether that happened within C{timeout} seconds. Fails with C{OSError} if the socket is broken.
         """
         # A flood leaves the queue empty for a moment only, which means nothing: look again in the next turn.
+        self._foundEmpty = False
         return poll(self.reactor, self._isDrained, timeout, lambda: _drainPause if self._sender.waiting else 0)
 
     def _isDrained(self) -> bool:
-        waiting = self._sender.waiting
-        # Reading may fill the send queue.
-        return not self.connected or (not waiting and (not self._delivery.wanted or self._readTurn()) and not waiting)
+        if self.connected:
+            self.doRead()
+        return not self.connected or (not self._sender.waiting and (not self._delivery.wanted or self._foundEmpty))
 
     def stopListening(self) -> defer.Deferred[None]:
         """Stop, and close the socket in the reactor's next turn: then the Deferred fires. May be called twice."""
@@ -403,10 +401,12 @@ class DatagramPort(udp.Port):
         parts: list[Any] = [self._errors, self._delivery, self._reader, *self._former]
         for part in parts:
             part.close()
+        for work in (self._read, self._sendWaiting):
+            self._context.turn.forget(work)
+        self._context.turn.closed()
         sock = self.socket
         _logAsStock(self.protocol, f"(UDP Port {self._realPortNumber} Closed)")
         self._realPortNumber = None
-        self.maxThroughput = -1
         base.BasePort.connectionLost(self, reason)
         self._sender.close()
         try:

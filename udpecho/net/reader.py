@@ -12,7 +12,6 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
-from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.sockets import datagramAddress
@@ -30,21 +29,19 @@ class Delivery:
     """Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
 
     @ivar wanted: whether the protocol wants datagrams.
-    @ivar backlog: what was received and not handed over.
+    @ivar backlog: what was received and not handed over, each with the reason if it is dropped.
     """
 
-    def __init__(self, context: PortContext, maxThroughput: int, waiting: Sized) -> None:
-        """@param maxThroughput: how many bytes of the backlog to hand over in one turn."""
+    def __init__(self, context: PortContext, waiting: Sized) -> None:
         self._context = context
         self._protocol = context.protocol
         self._endpoints = context.endpoints
         self._maxPacketSize = context.maxPacketSize
         self._dropped = context.dropped
-        self._maxThroughput = maxThroughput
         self._waiting = waiting
+        self._closed = False
         self.wanted = False
-        self.backlog: deque[tuple[bytes, DatagramAddress]] = deque()
-        self._later = SingleCall(context.reactor, self.flush)
+        self.backlog: deque[tuple[bytes, DatagramAddress, str | None]] = deque()
 
     def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
         """Hand a datagram to the protocol, if it is for it."""
@@ -72,42 +69,41 @@ class Delivery:
             self._protocol.datagramDropped(reason, size, address)
 
     def flush(self) -> None:
-        """Hand over the backlog, within the bounds of one turn."""
-        size = 0
+        """Hand over the backlog, until the turn is over."""
         while self.backlog and self.wanted and not self._waiting:
-            if size >= self._maxThroughput:
+            datagram, address, reason = self.backlog.popleft()
+            if reason is None:
+                self.deliver(datagram, address)
+            else:
+                self.drop(reason, len(datagram), address)
+            if self._context.turn.isOver():
                 self.flushSoon()
                 return
-            datagram, address = self.backlog.popleft()
-            size += len(datagram)
-            self.deliver(datagram, address)
 
     def flushSoon(self) -> None:
         """Go on with the backlog in the next turn: no event of the reactor comes for what the system has no more."""
         if self.backlog:
-            self._later.schedule()
+            self._context.turn.postpone(self.flush)
 
     def close(self) -> None:
-        """Hand over nothing more."""
-        self.wanted = False
-        self.backlog.clear()
-        self._later.cancel()
+        """Hand over nothing more. The backlog is dropped, and so is what is added to it."""
+        self.wanted, self._closed = False, True
+        self._context.turn.forget(self.flush)
+        self.dropBacklog()
+
+    def dropBacklog(self) -> None:
+        """Count what nobody gets any more, if the port is closed."""
+        while self.backlog and self._closed:
+            datagram, address, reason = self.backlog.popleft()
+            self.drop(reason or "send_failed", len(datagram), address)
 
 
 class Reader:
     """A way to receive and to hand over. A batch goes back by C{sendmmsg(2)}, and what is given to C{write} by the L{Sender
     <udpecho.net.sender.Sender>}.
-
-    @ivar maxDatagrams: how many datagrams one turn of the reactor may read; the last batch may go beyond it.
-    @ivar datagrams: how many datagrams the last call received.
-    @ivar size: their payload, in bytes.
     """
 
-    datagrams = 1
-    size = 0
-
-    def __init__(self, context: PortContext, delivery: Delivery, maxDatagrams: int) -> None:
-        self.maxDatagrams = maxDatagrams
+    def __init__(self, context: PortContext, delivery: Delivery) -> None:
         self._context = context
         self._delivery = delivery
 
@@ -133,8 +129,8 @@ class Reader:
 class PlainReader(Reader):
     """Receives one datagram with one call."""
 
-    def __init__(self, context: PortContext, delivery: Delivery, maxDatagrams: int) -> None:
-        super().__init__(context, delivery, maxDatagrams)
+    def __init__(self, context: PortContext, delivery: Delivery) -> None:
+        super().__init__(context, delivery)
         self._endpoints = context.endpoints
         # One byte more than is wanted: a longer datagram is not truncated without notice.
         self._bufferSize = context.maxPacketSize + 1
@@ -159,16 +155,17 @@ class PlainReader(Reader):
                 raise
             # Windows does not report the sender.
             self._datagram, self._address = bytes(self._bufferSize), self._endpoints.peer or DatagramAddress(("", 0))
-        self.size = len(self._datagram)
         return True
 
     def handle(self) -> None:
         """Hand it over."""
         self._delivery.deliver(self._datagram, self._address)
 
-    def receiveAll(self) -> None:
-        """Add to the backlog what is queued."""
+    def receiveSome(self, most: int) -> None:
+        """Add to the backlog what is queued, until the turn is over or the backlog has so many datagrams."""
         with suppress(OSError):
-            for _ in range(MAX_BACKLOG):
+            while len(self._delivery.backlog) < most:
                 self.receive()
-                self._delivery.backlog.append((self._datagram, self._address))
+                self._delivery.backlog.append((self._datagram, self._address, None))
+                if self._context.turn.isOver():
+                    return

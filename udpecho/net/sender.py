@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
-from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6
+from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress
 from udpecho.interfaces import SendCallback
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
@@ -92,6 +92,14 @@ class Sender:
         self._errors.notifySoon()
         return number
 
+    def sendPart(self, datagram: bytes, address: DatagramAddress, callback: SendCallback) -> None:
+        """Send a datagram of a batch that cannot be sent whole. When the turn is over, it waits for the next."""
+        if self._open and self._context.turn.isOver():
+            deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
+            self._keep(_Waiting(deadline, datagram, *self._endpoints.destination(address), callback))
+        else:
+            self.send(datagram, address, callback)
+
     def _transmit(self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary) -> int:
         """@return: 0, or the system's error number."""
         renewal = self._context.renewal
@@ -140,6 +148,9 @@ class Sender:
         if len(self.waiting) >= self._context.options.maxWaiting:
             self._report("send_timeout", waiting.callback)
             return
+        self._keep(waiting)
+
+    def _keep(self, waiting: _Waiting) -> None:
         self.waiting.append(waiting)
         if not self._expiry.scheduled:
             self._expiry.schedule(self._context.options.writeTimeout)
@@ -154,6 +165,9 @@ class Sender:
                 break
             self.waiting.popleft()
             self._report("send_failed" if number else None, first.callback)
+            if self._context.turn.isOver():
+                # The reactor calls again while the queue has space.
+                break
         self._errors.notify()
         if not self.waiting:
             self._finishWaiting()

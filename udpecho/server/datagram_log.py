@@ -62,8 +62,8 @@ class DatagramLog:
         else:
             self.addUnlogged(0, 0, 1, size)
 
-    def wantsLines(self) -> bool:
-        """Whether the next datagram would get its line."""
+    def wantsLines(self) -> int:
+        """How many of the next datagrams would get their lines; C{True} for all of them."""
         if not self._rate:
             return self._rate is None
         now = self._seconds()
@@ -71,7 +71,7 @@ class DatagramLog:
             self._writeSums()
             self._windowEnds = now + 1
             self._left = self._rate
-        return self._left > 0
+        return self._left
 
     def addUnlogged(self, received: int, receivedBytes: int, written: int, writtenBytes: int) -> None:
         """Add to the sum."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from twisted.internet import error
 from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.interfaces import (
@@ -24,7 +23,8 @@ from udpecho.server.counters import Counters
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.drop_watch import DropWatch
 
-_log = Logger()
+#: How many lines the log may want without getting the whole batch one by one.
+_mostLines = 64
 
 
 def checkGuard(guard: object) -> None:
@@ -39,7 +39,8 @@ class EchoServer(DatagramProtocol):
 
     A datagram, alone (L{datagramReceived}) or in a batch (L{datagramsReceived}), is counted and logged. Then the limit and the
     guard decide whether it is dropped. Else it is sent back, and a callback counts the outcome. Batches are handled whole:
-    only a guard with limits works for each source, and the log for each line.
+    only a guard with limits works for each source, and the log for each line. For a log that wants all lines, and for a guard
+    that knows no batches, the transport splits them.
 
     What was sent to a broadcast or multicast address is dropped as C{not_allowed}: RFC 1122 section 4.1.3.5 has UDP replies
     leave from a unicast address, and every host that receives the datagram would reply.
@@ -106,14 +107,17 @@ class EchoServer(DatagramProtocol):
             self._watch.lookAt(datagram, addr, reason)
             return
 
+        self._send(datagram, addr, self._sent(size, addr, logged))
+
+    def _sent(self, size: int, address: tuple[str, int], logged: bool) -> SendCallback:
         def sent(reason: str | None) -> None:
             if reason is None:
                 self.counters.echo(size)
-                self._log.written(size, addr, logged)
+                self._log.written(size, address, logged)
             else:
                 self.counters.drop(reason, size)
 
-        self._send(datagram, addr, sent)
+        return sent
 
     def _reasonToDrop(self, size: int, address: tuple[str, int]) -> str | None:
         if not getattr(address, "unicast", True):
@@ -143,12 +147,15 @@ class EchoServer(DatagramProtocol):
 
     def datagramsReceived(self, batch: IDatagramBatch) -> None:
         """Answer a batch."""
-        most = self._maxPayload
-        if self._guardsEach or self._log.wantsLines() or (most is not None and _hasMixedEntry(batch, most)):
-            self._receiveEach(batch)
+        most, lines = self._maxPayload, self._log.wantsLines()
+        mixed = most is not None and _hasMixedEntry(batch, most)
+        if self._guardsEach or mixed or lines is True or lines > _mostLines:
+            self.counters.receiveBatch(batch.entries, 0, 0)
+            if batch.dropped:
+                self._watch.lookThrough(batch)
+            batch.split()
             return
         self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
-        self._log.addUnlogged(batch.datagrams, batch.size, 0, 0)
         for entry in batch.nonUnicast():
             batch.drop(entry, "not_allowed")
         if most is not None and batch.size > most:
@@ -164,7 +171,27 @@ class EchoServer(DatagramProtocol):
                 raise
         if batch.dropped:
             self._watch.lookThrough(batch)
+        datagrams, size = self._logFirst(batch, lines) if lines else (0, 0)
+        self._log.addUnlogged(batch.datagrams - datagrams, batch.size - size, 0, 0)
         batch.send(self._batchSent)
+
+    def _logFirst(self, batch: IDatagramBatch, lines: int) -> tuple[int, int]:
+        """Log the first datagrams of a batch. To know the outcome of each, send them one by one.
+
+        @return: how many these are, in whole entries, and their payload in bytes.
+        """
+        datagrams = size = 0
+        for entry in range(batch.entries):
+            if datagrams >= lines:
+                break
+            address, isDropped = batch.address(entry), entry in batch.dropped
+            for payload in batch.payloads(entry) if isDropped else batch.take(entry):
+                datagrams += 1
+                size += len(payload)
+                logged = self._log.received(len(payload), address)
+                if not isDropped:
+                    self._send(payload, address, self._sent(len(payload), address, logged))
+        return datagrams, size
 
     def _batchSent(self, reason: str | None, datagrams: int, size: int) -> None:
         if reason is None:
@@ -172,22 +199,6 @@ class EchoServer(DatagramProtocol):
             self._log.addUnlogged(0, 0, datagrams, size)
         else:
             self.counters.drop(reason, size, datagrams)
-
-    def _receiveEach(self, batch: IDatagramBatch) -> None:
-        """Handle the datagrams of a batch one by one."""
-        self.counters.receiveBatch(batch.entries, 0, 0)
-        if batch.dropped:
-            self._watch.lookThrough(batch)
-        for entry in range(batch.entries):
-            address = batch.address(entry)
-            for payload in batch.payloads(entry):
-                if entry in batch.dropped:
-                    self.datagramDropped(batch.dropped[entry], len(payload), address)
-                    continue
-                try:
-                    self.datagramReceived(payload, address)
-                except Exception:
-                    _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self)
 
 
 def _hasMixedEntry(batch: IDatagramBatch, most: int) -> bool:

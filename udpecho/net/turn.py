@@ -1,0 +1,116 @@
+"""The time that all ports of a reactor may take in one of its turns, together: no timer waits longer, whatever comes.
+
+Each port works in a turn for a part of the time, until L{TurnBudget.isOver}. The descriptors that it leaves readable, or
+writable, the reactor finds again in the next turn, always in the same order. So the ports that had to leave their work come
+first then, in the order in which they left it, and each port gets its turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import inf
+
+from twisted.logger import Logger
+
+from udpecho.interfaces import Reactor
+from udpecho.net.delayed_calls import SingleCall
+
+#: Seconds in which ports begin to handle a datagram or a batch, in one turn. The last one may take some ms more.
+TURN_TIME = 0.004
+#: What they take in several turns is added up to so much, in seconds: a delayed call in each turn would cost too much.
+_uncounted = 0.001
+
+#: Work that can be left at any time: it ends soon when L{TurnBudget.isOver}, and is called again.
+Work = Callable[[], object]
+
+_log = Logger()
+
+_budgets: dict[int, TurnBudget] = {}
+
+
+class TurnBudget:
+    """The budget of one reactor.
+
+    Time is that of the monotonic clock, and not of the processor: it is quicker to read, and when the system runs others
+    meanwhile, the timers are late by that, too. A turn begins for the budget whenever a delayed call of its own comes. In
+    between, a reactor runs each delayed call that is due, so that none of them waits for more than one budget.
+    """
+
+    def __init__(self, reactor: Reactor, seconds: Callable[[], float] = time.perf_counter) -> None:
+        """@param reactor: an C{IReactorTime} provider.
+        @param seconds: a clock, in seconds.
+        """
+        self._reactor = reactor
+        self._seconds = seconds
+        self._users = 0
+        self._left = TURN_TIME
+        self._until = inf
+        self._nextTurn = SingleCall(reactor, self._begin)
+        self._postponed: dict[Work, None] = {}
+
+    def run(self, work: Work) -> None:
+        """Work now; or first in the next turn if this one has no time left."""
+        isRunning = getattr(self._reactor, "running", True)
+        if self._left <= 0 and isRunning:
+            self.postpone(work)
+            return
+        self._postponed.pop(work, None)
+        began = self._seconds()
+        # Without a running reactor there is no timer, and no next turn.
+        self._until = began + self._left / (1 + len(self._postponed)) if isRunning else inf
+        try:
+            work()
+        finally:
+            self._until = inf
+            self._left -= self._seconds() - began
+            if self._left < TURN_TIME - _uncounted and self._users:
+                self._nextTurn.schedule()
+
+    def isOver(self) -> bool:
+        """Whether the work that is being done must be left."""
+        return self._seconds() >= self._until
+
+    def postpone(self, work: Work) -> None:
+        """Have work done in the next turn, even if no descriptor is ready."""
+        self._postponed[work] = None
+        self._nextTurn.schedule()
+
+    def forget(self, work: Work) -> None:
+        """Do not do this any more."""
+        self._postponed.pop(work, None)
+
+    def _begin(self) -> None:
+        self._left = TURN_TIME
+        # What is postponed from now on is for the turn after this one.
+        for work in list(self._postponed):
+            if self._left > 0 and work in self._postponed:
+                try:
+                    self.run(work)
+                except OSError as e:
+                    # The reactor, which finds the descriptor ready, closes it then.
+                    _log.debug("cannot go on with {work}: {error}", work=work, error=e)
+        if self._postponed:
+            self._nextTurn.schedule()
+
+    def opened(self) -> None:
+        """There is one user more."""
+        self._users += 1
+
+    def closed(self) -> None:
+        """There is one user less. The last one leaves nothing in the reactor."""
+        self._users -= 1
+        if not self._users:
+            self._nextTurn.cancel()
+            self._postponed.clear()
+            _budgets.pop(id(self._reactor), None)
+
+
+def turnBudget(reactor: Reactor) -> TurnBudget:
+    """Open the budget of a reactor, for one more user, who closes it."""
+    budget = _budgets.get(id(reactor))
+    if budget is None:
+        # It holds the reactor, so that no other object gets this id.
+        budget = _budgets[id(reactor)] = TurnBudget(reactor)
+    budget.opened()
+    return budget
