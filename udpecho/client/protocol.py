@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress
@@ -18,6 +19,7 @@ from udpecho.client.checks import checkPayload, tooLong
 from udpecho.client.route import Route
 from udpecho.errors import ClientClosed, EchoError, HostUnreachable, MessageTooLong, ResponseTimeout, unreachable
 from udpecho.interfaces import IDatagramTransport, INetworkErrorReceiver, Reactor
+from udpecho.net.call_queue import CallQueue, cancelled
 from udpecho.parsing import checkTimeout
 
 #: The default timeout, in seconds.
@@ -84,6 +86,7 @@ class EchoClient(DatagramProtocol):
         self._peer = "the peer"
         self.route: Route | None = None
         self._closed = False
+        self._calls = CallQueue()
         self._closing: list[defer.Deferred[None]] = []
         self._limit = MAX_PAYLOAD_IPV4
         # Both keep the order of sending.
@@ -123,48 +126,51 @@ class EchoClient(DatagramProtocol):
             return defer.fail()
 
         payload = bytes(payload)
-        done: defer.Deferred[Reply] = defer.Deferred(lambda _: self._forget(exchange))
+        done: defer.Deferred[Reply] = defer.Deferred(lambda _: self._cancel(exchange))
         exchange = _Exchange(payload, timeout, 0.0, self.ignored, done)
         exchange.deadline = self._reactor.callLater(left, self._expire, exchange)
         self._outstanding[exchange] = None
         self._byPayload.setdefault(payload, deque()).append(exchange)
+        reason: EchoError | Failure | None
         try:
-            self._send(exchange)
+            reason = self._send(exchange)
         except Exception:
             # The transport is not connected, for example.
-            self._forget(exchange)
-            return defer.fail()
+            reason = Failure()
+        if reason is not None and self._forget(exchange):
+            return defer.fail(reason)
         return done
 
-    def _send(self, exchange: _Exchange) -> None:
+    def _send(self, exchange: _Exchange) -> EchoError | None:
+        """@return: why the transport rejects it, or C{None} if it does not."""
         payload = exchange.payload
         exchange.sent = self._now()
         try:
             assert self.transport is not None
             self.transport.write(payload, None)
         except error.MessageLengthError:
-            self._fail(exchange, tooLong(self._peer, len(payload), self._limit))
+            return tooLong(self._peer, len(payload), self._limit)
         except OSError as e:
             # Twisted's own port raises what ours reports by networkError.
-            self._fail(exchange, unreachable(e.errno or 0, self._peer))
+            return unreachable(e.errno or 0, self._peer)
+        return None
 
     def close(self) -> defer.Deferred[None]:
-        """Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called twice.
+        """Close the socket, and fail the outstanding calls with L{ClientClosed}. May be called repeatedly, from any callback.
 
         @return: fires when the socket is closed, and each former one.
         """
-        self._closed = True
-        if self.route is not None:
-            self.route.close()
-        closed: defer.Deferred[None] = defer.Deferred()
+        if self._closed and self.transport is None and not self._stopping and not self._closing:
+            return defer.succeed(None)
+        closed: defer.Deferred[None] = defer.Deferred(cancelled)
         self._closing.append(closed)
         if len(self._closing) == 1:
+            self._end("the client was closed before the reply came")
             # Twisted's own port fails if it is stopped twice.
             if self.transport is not None:
                 self._stop(self.transport)
-            # The former ones, too.
-            self._failAll("the client was closed before the reply came")
             defer.DeferredList(self._stopping).addBoth(self._notifyClosed)
+            self._calls.run()
         return closed
 
     def retire(self, transport: Any) -> None:
@@ -194,7 +200,8 @@ class EchoClient(DatagramProtocol):
     def _notifyClosed(self, result: object = None) -> None:
         closing, self._closing = self._closing, []
         for closed in closing:
-            closed.callback(None)
+            self._calls.addResult(closed, None)
+        self._calls.run()
 
     # Called by the transport
 
@@ -215,7 +222,8 @@ class EchoClient(DatagramProtocol):
             return
         reply = Reply(datagram, addr, self._now() - exchange.sent)
         self._forget(exchange)
-        exchange.done.callback(reply)
+        self._calls.addResult(exchange.done, reply)
+        self._calls.run()
 
     def connectionRefused(self) -> None:
         """Nothing listens at the peer: all outstanding calls fail, unless there is another address to send them to."""
@@ -225,21 +233,28 @@ class EchoClient(DatagramProtocol):
         """The network did not deliver a datagram: the calls that it concerns fail."""
         if isinstance(reason, HostUnreachable):
             self._unreachable(reason)
-            return
-        for exchange in list(self._outstanding):
-            if isinstance(reason, MessageTooLong) and len(exchange.payload) > (reason.limit or 0):
-                self._fail(exchange, MessageTooLong(str(reason), reason.errno, reason.limit))
+        elif isinstance(reason, MessageTooLong):
+            for exchange in list(self._outstanding):
+                if len(exchange.payload) > (reason.limit or 0):
+                    self._collect(exchange, MessageTooLong(str(reason), reason.errno, reason.limit))
+            self._calls.run()
 
     def _unreachable(self, reason: EchoError) -> None:
+        # Twisted's own port reports a refusal from inside of write.
+        self._calls.call(self._goOnElsewhere, reason)
+
+    def _goOnElsewhere(self, reason: EchoError) -> None:
         if self._closed:
             return
         found = reason if self.route is None else self.route.refused(reason)
         for exchange in list(self._outstanding):
             if found is not None:
-                self._fail(exchange, type(found)(str(found), found.errno))
+                self._collect(exchange, type(found)(str(found), found.errno))
             elif exchange in self._outstanding:
                 self._leaveFormer(exchange)
-                self._send(exchange)
+                rejected = self._send(exchange)
+                if rejected is not None:
+                    self._collect(exchange, rejected)
 
     def startProtocol(self) -> None:
         """There is a transport."""
@@ -247,32 +262,41 @@ class EchoClient(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The transport is gone."""
-        self._closed = True
-        if self.route is not None:
-            self.route.close()
-        self._failAll("the socket was closed before the reply came")
+        self._end("the socket was closed before the reply came")
+        self._calls.run()
 
-    # Endings
+    # Endings: each is complete before the first callback runs
 
     def _expire(self, exchange: _Exchange) -> None:
+        self._forget(exchange)
+        ignored = self.ignored - exchange.ignored
+        others = f"; {ignored} other datagram{'s' * (ignored != 1)} from it ignored" if ignored else ""
+        reason = ResponseTimeout(f"no reply from {self._peer} within {exchange.timeout:g} s{others}")
         if self.route is not None:
             # First, so that a caller who tries again at once does so by the new socket.
             self.route.failed()
-        ignored = self.ignored - exchange.ignored
-        others = f"; {ignored} other datagram{'s' * (ignored != 1)} from it ignored" if ignored else ""
-        self._fail(exchange, ResponseTimeout(f"no reply from {self._peer} within {exchange.timeout:g} s{others}"))
+        self._calls.addResult(exchange.done, reason)
+        self._calls.run()
 
-    def _failAll(self, message: str) -> None:
+    def _cancel(self, exchange: _Exchange) -> None:
+        self._forget(exchange)
+        cancelled(exchange.done)
+
+    def _end(self, message: str) -> None:
+        self._closed = True
+        if self.route is not None:
+            self.route.close()
         for exchange in list(self._outstanding):
-            self._fail(exchange, ClientClosed(message))
+            self._collect(exchange, ClientClosed(message))
 
-    def _fail(self, exchange: _Exchange, reason: EchoError) -> None:
-        # A callback of another exchange may have ended this one meanwhile.
-        if exchange in self._outstanding:
-            self._forget(exchange)
-            exchange.done.errback(reason)
+    def _collect(self, exchange: _Exchange, reason: EchoError) -> None:
+        if self._forget(exchange):
+            self._calls.addResult(exchange.done, reason)
 
-    def _forget(self, exchange: _Exchange) -> None:
+    def _forget(self, exchange: _Exchange) -> bool:
+        """@return: whether it was outstanding."""
+        if exchange not in self._outstanding:
+            return False
         del self._outstanding[exchange]
         same = self._byPayload[exchange.payload]
         same.remove(exchange)
@@ -281,6 +305,7 @@ class EchoClient(DatagramProtocol):
         self._leaveFormer(exchange)
         if exchange.deadline is not None and exchange.deadline.active():
             exchange.deadline.cancel()
+        return True
 
 
 def elapsedSince(started: float, reactor: Reactor) -> float:

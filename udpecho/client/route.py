@@ -100,7 +100,7 @@ class Route:
         self._failures = self._refusals = 0
         self._quiet = min(2 * self._quiet, MAX_QUIET)
         self._quietSince = now
-        looking = self._lookUp()
+        looking = defer.maybeDeferred(self._lookUp)
         self._looking = looking.addCallbacks(self._found, _logUnlessCancelled, callbackArgs=(silent,))
         self._looking.addBoth(self._finished)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.logger import Logger
 
-from udpecho.interfaces import IBatchReceiver
+from udpecho.interfaces import BatchSendCallback, IBatchReceiver
 from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender, SendOne
 from udpecho.net.endpoints import PortContext
@@ -138,5 +138,10 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     gro = sockopt.enableGRO(sock, whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM)
     isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
     batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
-    batch = MessageBatch(batchOptions, BatchSender(batchOptions, sendOne, context.dropped).send)
-    return (WholeReader if whole else SplittingReader)(context, batch, delivery)
+    sender, calls = BatchSender(batchOptions, sendOne, context.dropped), context.calls
+
+    def send(batch: MessageBatch, callback: BatchSendCallback) -> None:
+        sender.send(batch, partial(calls.add, callback))
+        calls.run()
+
+    return (WholeReader if whole else SplittingReader)(context, MessageBatch(batchOptions, send), delivery)

@@ -57,13 +57,16 @@ _nesting = _Nesting()
 
 
 class CallQueue:
-    """The calls of applications' code by one object. What they raise is logged, and the others are made nevertheless."""
+    """The calls of applications' code by one object. What they raise is logged, and the others are made nevertheless.
 
-    __slots__ = ("_calls", "_isEmptying")
+    @ivar isEmptying: whether this is inside one of the calls.
+    """
+
+    __slots__ = ("_calls", "isEmptying")
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._isEmptying = False
+        self.isEmptying = False
 
     def add(self, function: Callable[..., object], *arguments: Any) -> None:
         """Collect a call; L{run} makes it."""
@@ -80,13 +83,13 @@ class CallQueue:
 
     def run(self) -> None:
         """Make the calls that were collected, unless this is inside one of them: then they are made when that one returns."""
-        if self._calls and not self._isEmptying:
+        if self._calls and not self.isEmptying:
             _nesting.call(self._empty)
 
     def _empty(self) -> None:
-        if self._isEmptying:
+        if self.isEmptying:
             return
-        self._isEmptying = True
+        self.isEmptying = True
         calls = self._calls
         try:
             while calls:
@@ -96,7 +99,7 @@ class CallQueue:
                 except Exception:
                     _log.failure("Unhandled error in {function}", function=function)
         finally:
-            self._isEmptying = False
+            self.isEmptying = False
 
 
 def _fire(done: defer.Deferred[Any], result: object) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from udpecho.interfaces import Reactor
+from udpecho.net.call_queue import cancelled
 
 
 class SingleCall:
@@ -46,21 +48,28 @@ def poll(
 
     @param timeout: seconds until it is given up.
     @param pause: seconds from one look to the next.
-    @return: fires with whether it holds. Fails with the C{OSError} that C{condition} raises.
+    @return: fires with whether it holds. Fails with what C{condition} raises. May be cancelled.
     """
-    done: defer.Deferred[bool] = defer.Deferred()
     deadline = reactor.seconds() + timeout
 
     def turn() -> None:
         try:
             holds = condition()
-        except OSError:
-            done.errback()
-            return
-        if holds or reactor.seconds() >= deadline:
-            done.callback(holds)
+        except Exception:
+            result: bool | Failure = Failure()
         else:
-            reactor.callLater(pause(), turn)
+            if not holds and reactor.seconds() < deadline:
+                look.schedule(pause())
+                return
+            result = holds
+        if not done.called:
+            done.callback(result)
 
-    reactor.callLater(0, turn)
+    def cancel(_: object) -> None:
+        look.cancel()
+        cancelled(done)
+
+    look = SingleCall(reactor, turn)
+    done: defer.Deferred[bool] = defer.Deferred(cancel)
+    look.schedule()
     return done

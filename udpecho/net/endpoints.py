@@ -14,6 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.interfaces import Reactor
+from udpecho.net.call_queue import CallQueue
 from udpecho.net.connection import Renewal
 from udpecho.net.linux import cmsg
 from udpecho.net.options import PortOptions
@@ -109,6 +110,7 @@ class PortContext:
     @ivar renewal: keeps the choices of C{connect(2)} up to date, on a port that L{dial <udpecho.net.open.dial>} has opened.
     @ivar socket: the socket, set when it is open.
     @ivar turn: the time that the port shares with the others of its reactor once it is open.
+    @ivar calls: the calls of callbacks.
     """
 
     reactor: Reactor
@@ -118,6 +120,7 @@ class PortContext:
     options: PortOptions
     dropped: Counter[str] = field(default_factory=Counter)
     renewal: Renewal | None = None
+    calls: CallQueue = field(default_factory=CallQueue)
     socket: socket.socket = field(init=False)
     turn: TurnBudget = field(init=False)
 

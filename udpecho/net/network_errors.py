@@ -116,7 +116,7 @@ class NetworkErrors:
 
     def notifySoon(self) -> None:
         """Notify the protocol in the next turn, if there is anything."""
-        if self._found:
+        if self._found and not self._closed:
             self._later.schedule()
 
     def notify(self, unexplained: int = 0) -> None:

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from functools import partial
 from typing import Any
 
 from twisted.internet import base, defer, error, udp
@@ -56,6 +57,7 @@ from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
 from udpecho.net.batch_reader import openBatchReader
+from udpecho.net.call_queue import CallQueue, cancelled
 from udpecho.net.connection import Connection, Renewal
 from udpecho.net.delayed_calls import SingleCall, poll
 from udpecho.net.endpoints import Endpoints, PortContext
@@ -65,7 +67,7 @@ from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
-from udpecho.net.sender import Sender
+from udpecho.net.sender import Sender, ignoreOutcome
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, isConnected, receiveBuffer, socketAddress
 from udpecho.net.turn import turnBudget
 
@@ -123,6 +125,7 @@ class DatagramPort(udp.Port):
         self._sawError = self._readingFailed = self._foundEmpty = False
         self._closedDrops = 0
         self._former: list[FormerSocket] = []
+        self._calls = context.calls
         self._readingPause = SingleCall(self.reactor, self._resume)
         self._closing = SingleCall(self.reactor, self.connectionLost)
         self._stopped: list[defer.Deferred[None]] = []
@@ -130,16 +133,20 @@ class DatagramPort(udp.Port):
     # Opening and connecting
 
     def startListening(self) -> None:
-        """Bind, and begin to read.
+        """Bind, and begin to read. May be called once.
 
         @raise error.CannotListenError: if the system rejects it; nothing is left open then.
         """
+        if self.connected or self.disconnected:
+            raise error.CannotListenError(self.interface, self.port, OSError(errno.EINVAL, "must be new, was used already"))
         try:
             super().startListening()
-        except OSError as e:
-            # There is a socket, and a protocol that has it, but the reactor cannot watch it.
+        except BaseException as e:
+            # There is a socket, and a protocol that has it, but the reactor cannot watch it, or the protocol fails.
             self.abort()
-            raise error.CannotListenError(self.interface, self.port, e) from None
+            if isinstance(e, OSError):
+                raise error.CannotListenError(self.interface, self.port, e) from None
+            raise
 
     def createInternetSocket(self) -> socket.socket:
         """Make the socket, with the options that must be set before it is bound."""
@@ -310,9 +317,11 @@ class DatagramPort(udp.Port):
 
     def _resume(self) -> None:
         """Have the reactor watch for what the state needs."""
-        if self.connected and self._sender.waiting:
+        if not self.connected or self._closing.scheduled:
+            return
+        if self._sender.waiting:
             self.startWriting()
-        elif self.connected and self._delivery.wanted and not self._readingPause.scheduled:
+        elif self._delivery.wanted and not self._readingPause.scheduled:
             super().startReading()
             self._delivery.flushSoon()
 
@@ -328,12 +337,13 @@ class DatagramPort(udp.Port):
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
         """
-        if self._sender.send(datagram, addr, _ignoreOutcome) == errno.EMSGSIZE:
+        if self._sender.send(datagram, addr, ignoreOutcome) == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
         """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""
-        self._sender.send(datagram, address, callback)
+        self._sender.send(datagram, address, partial(self._calls.add, callback))
+        self._calls.run()
 
     def doWrite(self) -> None:
         """The send queue has space, or there is an error: send what waits, as long as the turn has time."""
@@ -372,9 +382,9 @@ class DatagramPort(udp.Port):
 
     def stopListening(self) -> defer.Deferred[None]:
         """Stop, and close the socket in the reactor's next turn: then the Deferred fires. May be called twice."""
-        if not self.connected:
+        if not hasattr(self, "socket"):
             return defer.succeed(None)
-        stopped: defer.Deferred[None] = defer.Deferred()
+        stopped: defer.Deferred[None] = defer.Deferred(cancelled)
         self._stopped.append(stopped)
         self._loseConnection()
         return stopped
@@ -387,10 +397,7 @@ class DatagramPort(udp.Port):
 
     def abort(self) -> None:
         """Stop and close at once, see L{IDatagramTransport.abort}."""
-        if self.connected:
-            self.stopReading()
-            self.stopWriting()
-            self.connectionLost()
+        self.connectionLost()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The reactor saw an error on the socket; or, without a C{reason}, close it."""
@@ -404,19 +411,22 @@ class DatagramPort(udp.Port):
         for work in (self._read, self._sendWaiting):
             self._context.turn.forget(work)
         self._context.turn.closed()
-        sock = self.socket
-        _logAsStock(self.protocol, f"(UDP Port {self._realPortNumber} Closed)")
-        self._realPortNumber = None
+        number, self._realPortNumber = self._realPortNumber, None
         base.BasePort.connectionLost(self, reason)
         self._sender.close()
-        try:
-            self.protocol.doStop()
-        except Exception:
-            _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
-        self._closeSocket(sock)
-        stopped, self._stopped = self._stopped, []
-        for done in stopped:
-            done.callback(None)
+        calls = self._calls
+        calls.add(_logAsStock, self.protocol, f"(UDP Port {number} Closed)")
+        if getattr(self.protocol, "numPorts", 1):
+            calls.add(self.protocol.doStop)
+        calls.run()
+        self._closeSocket(self.socket)
+        if not calls.isEmptying:
+            # A program may go on inside such a callback, and find that the port works as outside of one.
+            calls = CallQueue()
+        for done in self._stopped:
+            calls.addResult(done, None)
+        self._stopped = []
+        calls.run()
 
     def _closeSocket(self, sock: socket.socket) -> None:
         """Do what the stock port leaves undone when it cannot start, or when C{stopProtocol} raises."""
@@ -438,7 +448,3 @@ def _logAsStock(protocol: DatagramProtocol, text: str) -> None:
     """Log what the stock port always logs."""
     if getattr(protocol, "noisy", True):
         stockLog.msg(text)
-
-
-def _ignoreOutcome(reason: str | None) -> None:
-    """The callback of C{write}: the port counts what is not sent."""

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, ResponseTimeout
+from udpecho.net.call_queue import cancelled
 from udpecho.net.monotonic import useMonotonicTime
 
 
@@ -95,7 +96,7 @@ def resolve(
         return defer.fail()
 
     resolver = IReactorPluggableNameResolver(reactor).nameResolver
-    done: defer.Deferred[list[DatagramAddress]] = defer.Deferred()
+    done: defer.Deferred[list[DatagramAddress]] = defer.Deferred(cancelled)
 
     def expired(_: object, seconds: float) -> None:
         raise ResponseTimeout(f"no address for {host} within {seconds:g} s")
@@ -110,7 +111,11 @@ def resolve(
 
     done.addTimeout(timeout, reactor, expired)
     done.addCallback(check)
-    resolver.resolveHostName(_Receiver(port, done), host, port, addressTypes, "UDP")
+    try:
+        resolver.resolveHostName(_Receiver(port, done), host, port, addressTypes, "UDP")
+    except Exception:
+        if not done.called:
+            done.errback()
     return done
 
 

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from twisted.logger import Logger
-
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress
 from udpecho.interfaces import SendCallback
 from udpecho.net.delayed_calls import SingleCall
@@ -17,8 +15,6 @@ from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN
-
-_log = Logger()
 
 _sendLater = TRY_AGAIN | {errno.EINTR}
 #: Errors of the one datagram, which mean nothing for the peer.
@@ -35,16 +31,13 @@ class _Waiting(NamedTuple):
     callback: SendCallback
 
 
-def notifySent(callback: SendCallback, reason: str | None) -> None:
-    """Report an outcome. What the callback raises is logged."""
-    try:
-        callback(reason)
-    except Exception:
-        _log.failure("Unhandled error in the callback of a datagram")
+def ignoreOutcome(reason: str | None) -> None:
+    """A callback for who does not need it: the port counts what is not sent."""
 
 
 class Sender:
-    """Sends the datagrams of a port, in order.
+    """Sends the datagrams of a port, in order. The callbacks run from inside its loops: they may not be those of applications,
+    but collect the calls of these.
 
     @ivar waiting: the datagrams that wait for the send queue; always the same object.
     """
@@ -108,6 +101,9 @@ class Sender:
             self._errors.addError(number)
             return number
         for _ in range(SEND_TRIES):
+            if not self._open:
+                # By an observer of the log, which has a line about a new socket.
+                return errno.EBADF
             try:
                 if ancillary:
                     self._context.socket.sendmsg([datagram], ancillary, 0, destination)
@@ -142,7 +138,7 @@ class Sender:
     def _report(self, reason: str | None, callback: SendCallback) -> None:
         if reason is not None:
             self._context.dropped[reason] += 1
-        notifySent(callback, reason)
+        callback(reason)
 
     def _wait(self, waiting: _Waiting) -> None:
         if len(self.waiting) >= self._context.options.maxWaiting:
@@ -168,20 +164,20 @@ class Sender:
             if self._context.turn.isOver():
                 # The reactor calls again while the queue has space.
                 break
-        self._errors.notify()
         if not self.waiting:
             self._finishWaiting()
+        self._context.calls.run()
+        self._errors.notify()
 
     def _expire(self) -> None:
         now = self._context.reactor.seconds()
         while self.waiting and self.waiting[0].deadline <= now:
             self._report("send_timeout", self.waiting.popleft().callback)
-        # A callback may have sent another datagram.
-        self._expiry.cancel()
         if self.waiting:
             self._expiry.schedule(max(0.0, self.waiting[0].deadline - now))
         else:
             self._finishWaiting()
+        self._context.calls.run()
 
     def _finishWaiting(self) -> None:
         self._expiry.cancel()

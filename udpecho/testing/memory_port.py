@@ -22,8 +22,8 @@ from zope.interface import implementer
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, unreachable
 from udpecho.interfaces import IDatagramTransport, IDropReceiver, SendCallback
+from udpecho.net.call_queue import CallQueue
 from udpecho.net.network_errors import notifyError
-from udpecho.net.sender import notifySent
 
 _wildcards = ("0.0.0.0", "::")
 
@@ -104,6 +104,7 @@ class MemoryPort:
         self._outgoingInterface = self.interface
         self._ttl = 1
         self.loopback = True
+        self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
         self._closing: IDelayedCall | None = None
 
@@ -212,11 +213,11 @@ class MemoryPort:
         number = self._refusal(datagram, destination)
         if number:
             self.dropped["send_failed"] += 1
-            notifySent(callback, "send_failed")
+            self._calls.call(callback, "send_failed")
             if self.peer is not None and number != errno.EMSGSIZE:
                 self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
             return number
-        notifySent(callback, None)
+        self._calls.call(callback, None)
         target = unmapped(destination.host)
         source = self.interface
         if self._wildcard:
