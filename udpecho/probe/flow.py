@@ -100,9 +100,7 @@ class Flow:
         return self.sockets.current
 
     def use(self, socket: IProbeSocket, target: Target) -> None:
-        """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout, or
-        as long as replies are waited for: they may be on their way.
-        """
+        """Send by another socket from now on, perhaps to another address. Replies to the former one may be on their way."""
         self.readDrops()
         end = self._clocks.monotonic() + max(2 * self._timeout, round((self._plan.wait or 0) * _second))
         self.sockets.use(socket, str(target.address), self.statistics.highest + 1, end)
