@@ -37,13 +37,14 @@ class GuardLike(Protocol):
 class IDatagramTransport(IUDPTransport, Interface):
     """A UDP transport that reports the outcome of each datagram that it sends."""
 
-    def send(datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
+    def send(datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send a datagram, now or as soon as the send queue has space.
 
         @param datagram: the payload.
         @param address: the peer; C{None} in connected mode.
         @param callback: called exactly once, perhaps before this method returns: with C{None} when the system has taken the
             datagram, else with the reason why it never will, C{"send_failed"} or C{"send_timeout"}.
+        @return: the system's error number if it has rejected the datagram, else 0.
         """
 
     def abort() -> None:

@@ -63,7 +63,7 @@ class SystemCallsTests:
     def test_controlMessageMissing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A kernel that agrees to report the hop limit, and does not, is found out."""
         batching.forget()
-        monkeypatch.setattr(sockopt, "enableRecvHopLimit", lambda sock: True)
+        monkeypatch.setattr(sockopt, "enableRecvHopLimit", lambda sock, wanted: True)
         try:
             assert unsupportedReason() == "a batch has not the control messages of what was sent"
         finally:

@@ -67,8 +67,9 @@ class PatientTransport(StockTransport):
         self.sent: list[tuple[bytes, tuple[str, int] | None, Callable[[str | None], None]]] = []
         self.aborted = 0
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: Callable[[str | None], None]) -> None:
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: Callable[[str | None], None]) -> int:
         self.sent.append((datagram, address, callback))
+        return 0
 
     def abort(self) -> None:
         self.aborted += 1

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from udpecho.addresses import formatAddress
+from udpecho.net.features import Refused
 from udpecho.net.sockets import TENTATIVE, checkBindable, duplicateDetection
 
 #: How much of an exception twistd prints on the terminal when it has gone to the background, in bytes, less C{"1 udpecho: "}.
@@ -133,7 +134,9 @@ def exitOnStartError(start: Callable[[], None]) -> None:
     except error.CannotListenError as e:
         address = formatAddress((e.interface, e.port))
         reason = e.socketError
-        hint = _hints.get(reason.errno, "")
+        if isinstance(reason, Refused):
+            raise CannotStart(str(reason.strerror)) from None
+        hint = _hints.get(reason.errno, "") if reason.errno != errno.EACCES or e.port < 1024 else ""
         state = duplicateDetection(e.interface)
         if state is not None:
             raise CannotStart(f"cannot listen on {address}: the address is {state}", f"{address} is {state}") from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from twisted.logger import Logger
 
 from udpecho.interfaces import BatchSendCallback, IBatchReceiver
+from udpecho.net import features, reply_controls
 from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender, SendOne
 from udpecho.net.endpoints import PortContext
@@ -24,11 +25,6 @@ from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
 _minBuffered = 512
 
 _log = Logger()
-
-
-@lru_cache
-def _logUnsupportedOnce(reason: str) -> None:
-    _log.info("datagrams are received one by one: {reason}", reason=reason)
 
 
 class BatchReader(Reader):
@@ -121,18 +117,30 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     @return: C{None} to receive one by one.
     """
     sock, endpoints, options = context.socket, context.endpoints, context.options
+    severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
+    if not sockopt.available:
+        if severalHosts:
+            features.missed(features.PKTINFO)
+        return None
+    sockopt.disablePathMTUDiscovery(sock)
     # An adopted socket may have more enabled than is wanted.
-    hopLimits = endpoints.hopLimits = sockopt.enableRecvHopLimit(sock, options.countsHops(context.protocol))
+    counts = options.countsHops(context.protocol)
+    canReport = counts and reply_controls.areTaken(sock.family, features.HOP_LIMIT)
+    hopLimits = endpoints.hopLimits = sockopt.enableRecvHopLimit(sock, canReport)
+    if counts and not hopLimits:
+        features.missed(features.HOP_LIMIT)
     wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None
     if reason is not None:
-        _logUnsupportedOnce(reason)
+        features.missed(features.BATCHES, reason)
     if not wanted or reason is not None:
         sockopt.enableGRO(sock, False)
-        endpoints.pktinfo = sockopt.enablePktinfo(sock)
+    canReport = severalHosts and reply_controls.areTaken(sock.family, features.PKTINFO)
+    endpoints.pktinfo = sockopt.enablePktinfo(sock, canReport)
+    if severalHosts and not endpoints.pktinfo:
+        features.missed(features.PKTINFO)
+    if not wanted or reason is not None:
         return None
-    severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
-    endpoints.pktinfo = sockopt.enablePktinfo(sock, severalHosts)
     whole = IBatchReceiver.providedBy(context.protocol)
     # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
     gro = sockopt.enableGRO(sock, whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM)

@@ -68,7 +68,7 @@ from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.sender import Sender, ignoreOutcome
-from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growReceiveBuffer, isConnected, receiveBuffer, socketAddress
+from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growSendBuffer, isConnected, prepare, receiveBuffer, socketAddress
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -151,10 +151,7 @@ class DatagramPort(udp.Port):
     def createInternetSocket(self) -> socket.socket:
         """Make the socket, with the options that must be set before it is bound."""
         sock = super().createInternetSocket()
-        if self._context.options.ipv6Only and self.addressFamily == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if self._context.options.receiveBuffer is not None:
-            growReceiveBuffer(sock, self._context.options.receiveBuffer)
+        prepare(sock, self.interface, self._context.options.ipv6Only, self._context.options.receiveBuffer)
         return sock
 
     def _bindSocket(self) -> None:
@@ -184,13 +181,13 @@ class DatagramPort(udp.Port):
         """@raise OSError: if the system rejects it."""
         self._endpoints.bound(sock)
         self._context.socket = sock
+        growSendBuffer(sock)
         self._sender.open()
         self._reader = PlainReader(self._context, self._delivery)
         if isConnected(sock):
             # An adopted one may be.
             self._becameConnected(None)
-        elif sockopt.available:
-            sockopt.disablePathMTUDiscovery(sock)
+        else:
             self._reader = openBatchReader(self._context, self._delivery, self._sender.sendPart) or self._reader
 
     def connect(self, host: str, port: int) -> None:
@@ -340,10 +337,11 @@ class DatagramPort(udp.Port):
         if self._sender.send(datagram, addr, ignoreOutcome) == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""
-        self._sender.send(datagram, address, partial(self._calls.add, callback))
+        number = self._sender.send(datagram, address, partial(self._calls.add, callback))
         self._calls.run()
+        return number
 
     def doWrite(self) -> None:
         """The send queue has space, or there is an error: send what waits, as long as the turn has time."""

@@ -7,8 +7,9 @@ import socket
 from twisted.internet import abstract, defer, error
 from twisted.internet.address import IPv4Address, IPv6Address
 
+from udpecho.net import features
 from udpecho.net.linux import sockopt
-from udpecho.net.sockets import growReceiveBuffer, receiveBuffer, socketAddress
+from udpecho.net.sockets import prepare, receiveBuffer, socketAddress
 
 #: Whether several sockets can share an address here, each receiving its part of the flows. The BSDs and macOS have the
 #: option too, but hand all datagrams to the last socket.
@@ -50,17 +51,15 @@ class SocketGroup:
         isFirst = not self.sockets
         self.sockets.append(sock)
         sock.setblocking(False)
-        if self._family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if self._receiveBuffer is not None:
-            growReceiveBuffer(sock, self._receiveBuffer)
+        prepare(sock, interface, True, self._receiveBuffer)
         if sockopt.available:
             sockopt.disablePathMTUDiscovery(sock)
             sockopt.enablePktinfo(sock)
+        needed = "workers must have SO_REUSEPORT to share a port"
         # One that would share may join any socket that would too, ours or not: the first is bound without the option.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, not isFirst)
+        features.require(sock, needed, socket.SOL_SOCKET, socket.SO_REUSEPORT, not isFirst)
         sock.bind(socketAddress(interface, number))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        features.require(sock, needed, socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """The local address; for link-local IPv6 with its scope."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 
+from udpecho.net import features, reply_controls
 from udpecho.net.batch import SLOT_SIZE, BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
 from udpecho.net.linux import sockopt
@@ -39,7 +40,9 @@ def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
     """
     payloads = [b"", b"\0" * 3, bytes(range(256)) * 5, b"last"]
     outcomes: Counter[tuple[str | None, int, int]] = Counter()
-    options = BatchOptions(False, None, sockopt.enablePktinfo(far), sockopt.enableRecvHopLimit(far))
+    canReport = [reply_controls.areTaken(socket.AF_INET, feature) for feature in (features.PKTINFO, features.HOP_LIMIT)]
+    destinations, hopLimits = sockopt.enablePktinfo(far, canReport[0]), sockopt.enableRecvHopLimit(far, canReport[1])
+    options = BatchOptions(False, None, destinations, hopLimits)
     sender = BatchSender(options, lambda payload, address, callback: callback("send_failed"), Counter())
     batch = MessageBatch(options, sender.send)
     for payload in payloads:

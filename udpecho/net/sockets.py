@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet import error
 
 from udpecho.addresses import DatagramAddress
+from udpecho.net import features
 from udpecho.net.linux import sockopt
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768), in bytes.
@@ -37,8 +38,28 @@ def hasQueued(sock: socket.socket) -> bool:
 
 
 def hasBoth(sock: socket.socket) -> bool:
-    """Whether a socket serves IPv4 and IPv6 (RFC 3493 section 5.3)."""
-    return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    """Whether a socket may serve IPv4 and IPv6 (RFC 3493 section 5.3)."""
+    with suppress(OSError):
+        return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return True
+
+
+def prepare(sock: socket.socket, host: str, ipv6Only: bool, receiveBuffer: int | None) -> None:
+    """Set the options that must be set before a socket is bound to a local address.
+
+    @param ipv6Only: keep IPv4 out of a socket of IPv6 (RFC 3493 section 5.3).
+    @param receiveBuffer: the receive buffer to request, in bytes.
+    @raise features.Refused: if the system cannot keep IPv4 out of an address of both families.
+    """
+    if receiveBuffer is not None:
+        growReceiveBuffer(sock, receiveBuffer)
+    if not ipv6Only or sock.family != socket.AF_INET6:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    except OSError:
+        if not int(ip_address(host.partition("%")[0])):
+            features.require(sock, ":: must have IPV6_V6ONLY to keep IPv4 out", socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def checkAdoptable(sock: socket.socket) -> None:
@@ -58,6 +79,16 @@ def growReceiveBuffer(sock: socket.socket, size: int) -> None:
     # Linux grants what it may; others refuse, and leave the buffer as it is.
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def growSendBuffer(sock: socket.socket) -> None:
+    """Have a socket take the longest datagrams: macOS and the BSDs take none that is longer than C{SO_SNDBUF}, which is 9216
+    bytes at first (C{net.inet.udp.maxdgram}). Linux takes one of any length.
+    """
+    if not sockopt.available:
+        with suppress(OSError):
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < MAX_DATAGRAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_DATAGRAM)
 
 
 def isConnected(sock: socket.socket) -> bool:

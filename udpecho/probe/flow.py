@@ -86,6 +86,7 @@ class Flow:
         # Whether there may be no other reason to look in time.
         self._isSlow = self._timeout > PAUSE and plan.interval * _second > PAUSE / 2 and not plan.flood
         self._closed = False
+        self._preparedSizes: list[int | None] = []
 
     def begin(self, socket: IProbeSocket, start: int) -> None:
         """Begin to send by a socket, with the first probe at C{start}, in ns of the monotonic clock."""
@@ -99,14 +100,12 @@ class Flow:
         return self.sockets.current
 
     def use(self, socket: IProbeSocket, target: Target) -> None:
-        """Send by another socket from now on, perhaps to another address. The former one stays open for twice the timeout, or
-        as long as replies are waited for: they may be on their way.
-        """
+        """Send by another socket from now on, perhaps to another address. Replies to the former one may be on their way."""
         self.readDrops()
         end = self._clocks.monotonic() + max(2 * self._timeout, round((self._plan.wait or 0) * _second))
         self.sockets.use(socket, str(target.address), self.statistics.highest + 1, end)
-        self.target = target
-        self._preparedSizes: list[int | None] = [None] * socket.most
+        self.readDrops()
+        self.target, self._preparedSizes = target, [None] * socket.most
 
     def release(self) -> None:
         """Close the socket to send by: no probe can be sent until L{use} is called. A local port that the user has chosen must
@@ -330,7 +329,7 @@ class Flow:
 
     def readDrops(self) -> None:
         """Read how many datagrams the receive queues have dropped."""
-        self.statistics.ownDropped += self.sockets.newDrops()
+        self.statistics.addOwnDrops(self.sockets.newDrops())
 
     def next(self, now: int) -> int | None:
         """When there is something to do next, in ns of the monotonic clock; C{None} for never."""

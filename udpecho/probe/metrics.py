@@ -113,7 +113,8 @@ class ProbeMetrics:
             statistics = flow.statistics
             sent.add_metric(labels, statistics.sent)
             reordered.add_metric(labels, statistics.reordering.reordered)
-            drops.add_metric(labels, statistics.ownDropped)
+            if statistics.dropsKnown:
+                drops.add_metric(labels, statistics.ownDropped)
             for family, distribution in ((times, statistics.roundTrips), (deviations, statistics.scheduleDeviations)):
                 family.add_metric(labels, buckets=cumulated(distribution), sum_value=distribution.total)
         yield from (sent, reordered, drops, times, deviations)

@@ -70,13 +70,16 @@ class FlowSockets:
             self._ends.pop(socket, None)
             socket.close()
 
-    def newDrops(self) -> int:
-        """How many datagrams the receive queues have dropped since the last call. To be called before sockets are closed."""
+    def newDrops(self) -> int | None:
+        """How many datagrams the receive queues have dropped since the last call; C{None} if the system does not report it. To
+        be called before sockets are closed.
+        """
         dropped = 0
         for socket, before in self._drops.items():
             drops = socket.drops()
-            if drops is not None and before is not None:
-                # The counter has 32 bits.
-                dropped += (drops - before) % (1 << 32)
-                self._drops[socket] = drops
+            if drops is None or before is None:
+                return None
+            # The counter has 32 bits.
+            dropped += (drops - before) % (1 << 32)
+            self._drops[socket] = drops
         return dropped

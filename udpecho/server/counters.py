@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import DROP_REASONS
+from udpecho.net import features
 from udpecho.server.drop_watch import WATCH_SIZE, DropWatch
 
 if TYPE_CHECKING:
@@ -179,11 +180,7 @@ class SharedCounters:
         @param addresses: how many addresses they serve, each with a watch.
         @raise OSError: if there is no descriptor or no memory left.
         """
-        if hasattr(os, "memfd_create"):
-            self.descriptor = os.memfd_create("udpecho")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.descriptor = os.dup(file.fileno())
+        self.descriptor = _openMemory()
         try:
             os.ftruncate(self.descriptor, addresses * WATCH_SIZE + number * COUNTERS_SIZE)
             self._memory = mmap.mmap(self.descriptor, 0)
@@ -202,6 +199,22 @@ class SharedCounters:
         with suppress(BufferError):
             self._memory.close()
         os.close(self.descriptor)
+
+
+def _openMemory() -> int:
+    if hasattr(os, "memfd_create"):
+        try:
+            return os.memfd_create("udpecho")
+        except OSError as e:
+            if e.errno not in features.REFUSALS:
+                raise
+            features.missed(features.MEMORY, e)
+    try:
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    except OSError as e:
+        why = "workers must have shared memory (memfd_create, or a temporary file), and this system refuses it"
+        raise features.Refused(e.errno or 0, f"{why}: {e.strerror}") from None
 
 
 def divide(memory: memoryview, addresses: int) -> tuple[list[DropWatch], list[Counters]]:

@@ -73,7 +73,7 @@ class EchoServer(DatagramProtocol):
         self._maxPayload = maxPayload
         self._log = DatagramLog() if log is None else log
         self._watch = DropWatch() if watch is None else watch
-        self._send: Callable[[bytes, tuple[str, int], SendCallback], None] = self._write
+        self._send: Callable[[bytes, tuple[str, int], SendCallback], object] = self._write
         self._truncatedFrom: int | None = None
 
     def makeConnection(self, transport: IUDPTransport) -> None:

@@ -11,6 +11,7 @@ received     size, host, port, scope                          a datagram came in
 written      size, host, port, scope                          a datagram went back, and gets a line in the log
 unlogged     received, bytes, written, bytes                  the sum of the datagrams that got no line
 log          level, text                                      a warning or an error
+lacks        feature, reason                                  the system refuses a feature
 ===========  ===============================================  ==========================================================
 """
 
@@ -163,7 +164,10 @@ class SentLog:
         self._write = write
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Send an event, if it is a warning or an error."""
+        """Send an event, if it is a warning or an error, or what the system refuses: each worker meets that."""
+        if "feature" in event:
+            self._write(encode("lacks", [event["feature"], event["reason"]]))
+            return
         level = event.get("log_level", LogLevel.info)
         if level >= LogLevel.warn:
             text = eventAsText(event, includeTimestamp=False, includeSystem=False)

@@ -15,6 +15,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
+from udpecho.net import features
 from udpecho.server.worker_fork import ForkedWorker, mustFork
 from udpecho.server.worker_messages import MessageReceiver, WorkerSettings, encode
 
@@ -53,7 +54,7 @@ class WorkerProcess(ProcessProtocol):
     ) -> None:
         """@param reactor: an C{IReactorProcess} and C{IReactorTime} provider.
         @param name: the number of the worker, for the log.
-        @param handlers: called with the value of each message, by its kind, except C{log}.
+        @param handlers: called with the value of each message, by its kind, except C{log} and C{lacks}.
         @param ended: called with the reason when the process has ended, or could not be started.
         """
         self.ready = False
@@ -63,9 +64,8 @@ class WorkerProcess(ProcessProtocol):
         self._reactor = reactor
         self._name = name
         self._ended = ended
-        self._messages = MessageReceiver(
-            {**handlers, "log": self._logEvent}, lambda line: self._refuse(f"an invalid message: {line[:200]!r}")
-        )
+        own = {"log": self._logEvent, "lacks": _logLack}
+        self._messages = MessageReceiver({**handlers, **own}, lambda line: self._refuse(f"an invalid message: {line[:200]!r}"))
         self._messages.makeConnection(cast(Any, self))
         self._standardError = b""
         self._standardErrorSize = 0
@@ -178,6 +178,11 @@ class WorkerProcess(ProcessProtocol):
         cancel(self._reaping)
         assert reason.value is not None
         self._ended(reason.value)
+
+
+def _logLack(value: Sequence[str]) -> None:
+    name, reason = value
+    features.missed(features.FEATURES[name], reason)
 
 
 def cancel(call: IDelayedCall | None) -> None:

@@ -193,9 +193,9 @@ class MemoryPort:
         """Send a datagram made of parts."""
         self.write(b"".join(seq), addr)
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> None:
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """@see: L{IDatagramTransport.send}. The send queue in memory is never full."""
-        self._send(datagram, address, callback)
+        return self._send(datagram, address, callback)
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
         """Set whether this port may send to the broadcast address."""

@@ -120,7 +120,8 @@ def _counts(statistics: Statistics) -> str:
 
 def counted(statistics: Statistics, *outcomes: Outcome) -> list[str]:
     """The counts of outcomes, with their names; those of 0 are left out."""
-    counts = [(statistics.count(each), _names.get(each, each.value.replace("_", " "))) for each in outcomes]
+    names = _names if statistics.dropsKnown else {**_names, Outcome.LOST: "lost by the network or in our own receive queue"}
+    counts = [(statistics.count(each), names.get(each, each.value.replace("_", " "))) for each in outcomes]
     return [f"{count} {name}" for count, name in counts if count]
 
 

@@ -8,6 +8,7 @@ import os
 import struct
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -104,8 +105,9 @@ class Slots:
         self._stride = stride = -(-payloadSize // 128) * 128 + 128
         self._payloads = mmap.mmap(-1, count * stride)
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            # Or the first small datagram would take megabytes.
-            self._payloads.madvise(mmap.MADV_NOHUGEPAGE)
+            # Or the first small datagram would take megabytes. A kernel without huge pages refuses it.
+            with suppress(OSError):
+                self._payloads.madvise(mmap.MADV_NOHUGEPAGE)
         self._anchors, addresses = zip(*map(library.anchor, (self._memory, self._payloads)))
         self.headersAddress, payloadsAddress = addresses
         self.sparesAddress = self.headersAddress + self._sparesAt

@@ -5,11 +5,14 @@ Sources: C{ip(7)}, C{ipv6(7)}, C{linux/in.h}, C{linux/in6.h}, C{linux/errqueue.h
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
+
+from udpecho.net import features
 
 #: Whether this is Linux. Everything here works there only.
 available = sys.platform == "linux"
@@ -51,7 +54,7 @@ SOF_TIMESTAMPING_OPT_ID = 1 << 7
 SOF_TIMESTAMPING_OPT_TSONLY = 1 << 11
 
 
-def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bool:
+def _enable(sock: socket.socket, feature: features.Feature, option4: int, option6: int, wanted: bool) -> bool:
     """Set the option of IPv4, and that of IPv6 on a socket that may receive both.
 
     @return: whether it is set now.
@@ -60,26 +63,32 @@ def _enable(sock: socket.socket, option4: int, option6: int, wanted: bool) -> bo
         sock.setsockopt(socket.IPPROTO_IP, option4, int(wanted))
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, option6, int(wanted))
-    except OSError:
+    except OSError as e:
+        features.refused(feature, e)
         return False
     return wanted
 
 
 def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
     """Report with each datagram the local address it was sent to, if the kernel can; an imitation of Linux may not."""
-    return _enable(sock, IP_PKTINFO, IPV6_RECVPKTINFO, wanted)
+    return _enable(sock, features.PKTINFO, IP_PKTINFO, IPV6_RECVPKTINFO, wanted)
 
 
 def enableRecvHopLimit(sock: socket.socket, wanted: bool = True) -> bool:
     """Report with each datagram what is left of its time to live (RFC 791) or hop limit (RFC 8200), if the kernel can."""
-    return _enable(sock, IP_RECVTTL, IPV6_RECVHOPLIMIT, wanted)
+    return _enable(sock, features.HOP_LIMIT, IP_RECVTTL, IPV6_RECVHOPLIMIT, wanted)
 
 
-def enableRecvErr(sock: socket.socket) -> None:
+def enableRecvErr(sock: socket.socket) -> bool:
     """Queue what ICMP reports about datagrams that were sent: also host and network unreachable, which the kernel ignores
-    otherwise (RFC 1122 section 4.1.3.3 requires all). Where it cannot, refusals still come.
+    otherwise (RFC 1122 section 4.1.3.3 requires all). Where it cannot, refusals still come, as errors of the socket.
+
+    @return: whether it can.
     """
-    _enable(sock, IP_RECVERR, IPV6_RECVERR, True)
+    can = _enable(sock, features.RECVERR, IP_RECVERR, IPV6_RECVERR, True)
+    if not can:
+        features.missed(features.RECVERR)
+    return can
 
 
 def enableGRO(sock: socket.socket, wanted: bool) -> bool:
@@ -88,7 +97,9 @@ def enableGRO(sock: socket.socket, wanted: bool) -> bool:
     """
     try:
         sock.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
-    except OSError:
+    except OSError as e:
+        if wanted:
+            features.missed(features.GRO, e)
         return False
     return wanted
 
@@ -98,8 +109,10 @@ def disablePathMTUDiscovery(sock: socket.socket) -> None:
     that was too long for the way back, and the reports may be forged.
     """
     # Kernels before 3.15 do not have it.
-    with suppress(OSError):
+    try:
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+    except OSError as e:
+        features.missed(features.PMTU, e)
 
 
 def isNonUnicast(host: str) -> bool:
@@ -121,20 +134,33 @@ def isNonUnicast(host: str) -> bool:
 
 
 def setHopLimit(sock: socket.socket, hops: int) -> None:
-    """Set the IPv4 time to live or IPv6 hop limit of what is sent."""
-    _setBoth(sock, socket.IP_TTL, getattr(socket, "IPV6_UNICAST_HOPS", 0), hops)
+    """Set the IPv4 time to live or IPv6 hop limit of what is sent.
+
+    @raise features.Refused: if the system does not set it; so do the next two.
+    """
+    _setBoth(sock, "a hop limit must have IP_TTL", socket.IP_TTL, getattr(socket, "IPV6_UNICAST_HOPS", 0), hops)
 
 
 def setTrafficClass(sock: socket.socket, trafficClass: int) -> None:
     """Set the IPv4 type of service or IPv6 traffic class of what is sent."""
-    _setBoth(sock, socket.IP_TOS, getattr(socket, "IPV6_TCLASS", 0), trafficClass)
+    _setBoth(sock, "a traffic class must have IP_TOS", socket.IP_TOS, getattr(socket, "IPV6_TCLASS", 0), trafficClass)
 
 
-def _setBoth(sock: socket.socket, ipv4: int, ipv6: int, value: int) -> None:
+def forbidFragments(sock: socket.socket) -> None:
+    """Send each datagram whole or not at all."""
+    needed = "to forbid fragments must be possible (IP_MTU_DISCOVER)"
+    if not available:
+        raise features.Refused(errno.ENOPROTOOPT, f"{needed}, and only Linux can")
+    ipv6 = sock.family == socket.AF_INET6
+    level, option = (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) if ipv6 else (socket.IPPROTO_IP, IP_MTU_DISCOVER)
+    features.require(sock, needed, level, option, IP_PMTUDISC_DO)
+
+
+def _setBoth(sock: socket.socket, needed: str, ipv4: int, ipv6: int, value: int) -> None:
     if sock.family == socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_IP, ipv4, value)
+        features.require(sock, needed, socket.IPPROTO_IP, ipv4, value)
         return
-    sock.setsockopt(socket.IPPROTO_IPV6, ipv6, value)
+    features.require(sock, needed, socket.IPPROTO_IPV6, ipv6, value)
     # To a mapped address it sends IPv4, where the system lets it (RFC 4291 section 2.5.5.2).
     with suppress(OSError):
         sock.setsockopt(socket.IPPROTO_IP, ipv4, value)
@@ -157,7 +183,12 @@ def kernelDrops(sock: socket.socket) -> int | None:
         return None
     try:
         numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 9 * 4)
-    except OSError:
+    except OSError as e:
+        features.missed(features.DROPS, e)
         return None
-    drops: int = struct.unpack("@9I", numbers)[8] if len(numbers) == 9 * 4 else 0
+    if len(numbers) < 9 * 4:
+        # Linux 4.6 has eight.
+        features.missed(features.DROPS, "an old kernel, which does not report drops")
+        return None
+    drops: int = struct.unpack("@9I", numbers)[8]
     return drops

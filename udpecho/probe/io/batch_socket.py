@@ -9,8 +9,10 @@ from array import array
 from zope.interface import implementer
 
 from udpecho.errors import EchoError, MessageTooLong, unreachable
+from udpecho.net import features
 from udpecho.net.linux import errqueue, mmsg, sockopt
 from udpecho.net.linux.mmsg import HEADER_SIZE, SLOTS, Slots
+from udpecho.net.network_errors import PEER_ERRORS
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, datagramAddress
 from udpecho.probe.io import timestamps
 from udpecho.probe.io.socket import Arrivals, IProbeSocket, Taken, Undelivered
@@ -39,8 +41,10 @@ class BatchSocket:
         self._descriptor = sock.fileno()
         self.source = datagramAddress(sock.getsockname())
         self._peer = str(datagramAddress(sock.getpeername()))
-        sockopt.enableRecvErr(sock)
+        self._hasQueue = sockopt.enableRecvErr(sock)
         self.stamped = stamps and timestamps.begin(sock)
+        if stamps and not self.stamped and (reason := timestamps.noTimestampsReason()):
+            features.missed(features.TIMESTAMPS, reason)
         self.most = SLOTS if self.stamped else 1
         self._numbers = timestamps.StampNumbers(taken)
         self._outgoing = Slots(size, self.most, controls=False)
@@ -79,6 +83,9 @@ class BatchSocket:
                 continue
             known = len(self._undelivered)
             self._readErrorQueue()
+            if number == errno.ECONNREFUSED:
+                # No send is refused by its own peer, so that was an earlier one.
+                self._addSocketError(number)
             if self.stamped:
                 # Whether one that was not sent has a number depends on the kernel.
                 timestamps.enable(self._socket)
@@ -91,6 +98,9 @@ class BatchSocket:
 
     def receive(self) -> Arrivals:
         """@see: L{IProbeSocket.receive}"""
+        if not self._hasQueue and self._descriptor >= 0:
+            # Or the call would take it, and return nothing else.
+            self._addSocketError(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         return Arrivals(*self._incoming.receive(self._descriptor))
 
     def readErrors(self) -> tuple[list[tuple[int, int]], list[Undelivered]]:
@@ -105,6 +115,11 @@ class BatchSocket:
         numbers = ((self._numbers.numberOf(id), time) for id, time in entries.stamps)
         self._stamps += [(number, time) for number, time in numbers if number is not None]
         self._undelivered += [Undelivered(failureOf(error, self._peer), error.quoted) for error in entries.errors]
+
+    def _addSocketError(self, number: int) -> None:
+        """Without an error queue, a network error is an error of the socket."""
+        if not self._hasQueue and number in PEER_ERRORS:
+            self._undelivered.append(Undelivered(unreachable(number, self._peer)))
 
     def drops(self) -> int | None:
         """@see: L{IProbeSocket.drops}"""

@@ -13,6 +13,7 @@ from udpecho.addresses import DatagramAddress
 from udpecho.errors import EXHAUSTED
 from udpecho.interfaces import IDatagramReactor, Reactor
 from udpecho.net import selftest
+from udpecho.net.features import Refused
 from udpecho.net.network_errors import connectFailure
 from udpecho.net.open import dial
 from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket, datagramAddress
@@ -88,7 +89,7 @@ def chooseSource(peer: DatagramAddress, bindAddress: tuple[str, int] | None) -> 
 
 
 def _refusal(reason: OSError, peer: DatagramAddress) -> Exception:
-    if reason.errno in _notOfThePeer:
+    if reason.errno in _notOfThePeer or isinstance(reason, Refused):
         return reason
     return connectFailure(reason.errno or 0, peer)
 

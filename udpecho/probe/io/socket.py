@@ -39,19 +39,14 @@ class SocketOptions(NamedTuple):
     def apply(self, sock: socket.socket) -> None:
         """Set the options on a socket.
 
-        @raise OSError: if the system rejects it.
+        @raise features.Refused: if the system rejects it.
         """
-        isIPv6 = sock.family == socket.AF_INET6
-        level = socket.IPPROTO_IPV6 if isIPv6 else socket.IPPROTO_IP
         if self.trafficClass is not None:
             sockopt.setTrafficClass(sock, self.trafficClass)
         if self.hopLimit is not None:
             sockopt.setHopLimit(sock, self.hopLimit)
         if self.dontFragment:
-            if not sockopt.available:
-                raise OSError(errno.ENOPROTOOPT, "forbidding fragments is supported on Linux only")
-            option = sockopt.IPV6_MTU_DISCOVER if isIPv6 else sockopt.IP_MTU_DISCOVER
-            sock.setsockopt(level, option, sockopt.IP_PMTUDISC_DO)
+            sockopt.forbidFragments(sock)
 
 
 class Undelivered(NamedTuple):

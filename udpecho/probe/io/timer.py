@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from udpecho.errors import NO_DESCRIPTOR
 from udpecho.interfaces import Reactor
+from udpecho.net import features
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.proof import Proof
@@ -162,10 +163,13 @@ def openWatch(reactor: Reactor, turn: Turn, monotonic: Callable[[], int]) -> Wat
     """
     if sockopt.available and IReactorFDSet.providedBy(reactor):
         try:
-            if watching.reason() is None:
+            reason = watching.reason()
+            if reason is None:
                 return Watch(reactor, turn)
+            features.missed(features.TIMER, reason)
         except OSError as e:
             # That is of the moment; to use less would be for as long as the prober runs.
             if e.errno in NO_DESCRIPTOR:
                 raise
+            features.missed(features.TIMER, e)
     return DelayedTurns(reactor, turn, monotonic)

@@ -60,9 +60,10 @@ class TransportSocket(DatagramProtocol):
         transport: Any = self.transport
         datagram = bytes(self._current)
         outcomes: list[str | None] = []
+        number = 0
         try:
             if IDatagramTransport.providedBy(transport):
-                transport.send(datagram, None, outcomes.append)
+                number = transport.send(datagram, None, outcomes.append)
             else:
                 transport.write(datagram, None)
         except error.MessageLengthError:
@@ -70,7 +71,7 @@ class TransportSocket(DatagramProtocol):
         except OSError as e:
             return Taken(0, e.errno or errno.EIO)
         # A probe that waits for the send queue counts as sent: no outcome is known yet.
-        return Taken(0, errno.EIO) if outcomes and outcomes[0] is not None else Taken(1)
+        return Taken(0, number or errno.EIO) if outcomes and outcomes[0] is not None else Taken(1)
 
     def receive(self) -> Arrivals:
         """@see: L{IProbeSocket.receive}"""

@@ -41,6 +41,7 @@ class Statistics:
     @ivar jitter: interarrival jitter (RFC 3550).
     @ivar variation: delay variation (RFC 3393).
     @ivar ownDropped: how many datagrams our own receive queue dropped.
+    @ivar dropsKnown: whether the system reports that.
     """
 
     def __init__(self, timeout: float | None = None, window: int = DEFAULT_WINDOW) -> None:
@@ -54,6 +55,7 @@ class Statistics:
         self.jitter = Jitter()
         self.variation = Variation()
         self.sent = self.ownDropped = 0
+        self.dropsKnown = True
         self._timeoutNanoseconds = None if timeout is None else round(timeout * 1e9)
         self._window = ProbeWindow(window)
         self._counts = self._window.counts
@@ -127,6 +129,11 @@ class Statistics:
 
     # Results
 
+    def addOwnDrops(self, number: int | None) -> None:
+        """Our own receive queue has dropped so many more datagrams; C{None} if the system does not report it."""
+        self.dropsKnown &= number is not None
+        self.ownDropped += number or 0
+
     @property
     def scheduled(self) -> int:
         """The number of probes whose time has come, sent or not."""
@@ -199,6 +206,9 @@ class Statistics:
             "ipdv": {"mean": self.variation.mean, "max": self.variation.max},
             "p95_minus_median": self.p95MinusMedian,
             "schedule_deviation": self.scheduleDeviations.asDict(),
-            "own_queue_drops": self.ownDropped,
-            "outcomes": {each.value: self.count(each) for each in PROBE_OUTCOMES},
+            "own_queue_drops": self.ownDropped if self.dropsKnown else None,
+            "outcomes": {
+                each.value: None if each is Outcome.LOST_OWN and not self.dropsKnown else self.count(each)
+                for each in PROBE_OUTCOMES
+            },
         }
