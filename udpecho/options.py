@@ -63,6 +63,11 @@ class Option:
         first, *others = self.name.removeprefix("no-").split("-")
         return self.attribute or first + "".join(map(str.capitalize, others))
 
+    @staticmethod
+    def listed(parsed: Any) -> Any:
+        """What the parser of an option that may be given several times has made, as values: a name may stand for several."""
+        return [parsed] if isinstance(parsed, str) else parsed
+
     def fieldValue(self, value: Any) -> Any:
         """The value for the field, from the parsed value."""
         if self.kind == LIST:

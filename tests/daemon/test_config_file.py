@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from twisted.python import usage
 
 from udpecho.daemon import command_line
-from udpecho.daemon.command_line import CommandLine, check, compare, expand, merge
+from udpecho.daemon.command_line import CommandLine, check, compare, expand
 from udpecho.daemon.config_file import MAX_SIZE, ConfigurationError, parse, read
+from udpecho.daemon.server_tap import Options
+from udpecho.guard.networks import LOOPBACK, parseNetwork
 from udpecho.options import Value, makeTable
 from udpecho.server.settings import OPTIONS
 
@@ -61,7 +63,7 @@ class ParseTests:
             metrics = "tcp:9107:interface=127.0.0.1"
             socket-activation = "all"
         """
-        found = parse(text, OPTIONS)
+        found = parse(text, OPTIONS).values
         assert set(found) == set(FILE_OPTIONS)
         assert found == {
             "port": "7",
@@ -85,14 +87,14 @@ class ParseTests:
 
     def test_empty(self) -> None:
         """An empty file changes nothing; a byte order mark is no matter."""
-        assert parse("", OPTIONS) == parse(b"\xef\xbb\xbf# nothing\r\n", OPTIONS) == {}
+        assert parse("", OPTIONS) == parse(b"\xef\xbb\xbf# nothing\r\n", OPTIONS) == ({}, {})
 
     @pytest.mark.parametrize(
         ("written", "text"), [("1e-7", "0.0000001"), ("5.0", "5"), ("0.1", "0.1"), ("1e6", "1000000"), ("0.0", "0.0")]
     )
     def test_numbers(self, written: str, text: str) -> None:
         """Numbers are written as options read them, without exponents."""
-        assert parse(f"write-timeout = {written}", OPTIONS) == {"write-timeout": text}
+        assert parse(f"write-timeout = {written}", OPTIONS).values == {"write-timeout": text}
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -229,12 +231,12 @@ def _read(data: str | bytes) -> None:
     message: tuple[str, ...] = ()
     values: dict[str, Value] = {}
     try:
-        values = parse(data, OPTIONS)
+        values = parse(data, OPTIONS).values
     except ConfigurationError as e:
         message = e.problems
     assert all(line.isprintable() and line.startswith("configuration:") for line in message)
     assert set(values) <= set(FILE_OPTIONS)
-    assert all(isinstance(argument, str) and argument.startswith("--") for argument in merge(values))
+    assert all(isinstance(value, (str, bool)) or all(isinstance(text, str) for text in value) for value in values.values())
 
 
 class ReadTests:
@@ -244,7 +246,7 @@ class ReadTests:
         """A file is read."""
         path = tmp_path / "udpecho.toml"
         path.write_text("rate = 1")
-        assert read(str(path), OPTIONS) == {"rate": "1"}
+        assert read(str(path), OPTIONS) == ({"rate": "1"}, {"rate": 1})
 
     def test_unreadable(self, tmp_path: Path) -> None:
         """A file that is missing, is none, or is too long, is reported with its path; a pipe does not block."""
@@ -270,85 +272,62 @@ class ReadTests:
         assert str(caught.value).isprintable()
 
 
-class FakeOptions(usage.Options):
-    """Options of each kind, as those of C{twistd udpecho}."""
-
-    optParameters = [
-        ["port", "p", "1234", "The port."],
-        ["rate", None, "10", "The rate."],
-        ["config", None, None, "A file with more options."],
-    ]
-    optFlags = [["dry-run", None, "Count only."], ["no-offload", None, "Do not."]]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.interfaces: list[str] = []
-
-    def opt_interface(self, address: str) -> None:
-        """An address."""
-        self.interfaces.append(address)
-
-    opt_i = opt_interface
-
-    def opt_no_loop_guard(self) -> None:
-        """A method with a name of several words."""
-        self["loops"] = False
-
-
 class MergeTests:
-    """L{expand} and L{merge}: the command line wins."""
+    """L{expand}: the command line wins."""
 
     @pytest.fixture(autouse=True)
     def file(self, tmp_path: Path) -> None:
         """Where the file is."""
         self.path = tmp_path / "udpecho.toml"
 
-    def parse(self, text: str, *arguments: str) -> FakeOptions:
+    def parse(self, text: str, *arguments: str) -> Options:
         """Read a command line with a file behind it."""
         self.path.write_text(text)
-        options = FakeOptions()
-        options.parseOptions(list(expand(options, ["--config", str(self.path), *arguments], OPTIONS).arguments))
-        assert options.pop("config") == str(self.path)
+        options = Options()
+        options.parseOptions(["--config", str(self.path), *arguments])
         return options
 
     def test_fileAlone(self) -> None:
         """What is not on the command line is as in the file."""
         options = self.parse("port = 7\nrate = 5\ndry-run = true\nno-offload = false\ninterface = ['::', '0.0.0.0']")
-        assert dict(options) == {"port": "7", "rate": "5", "dry-run": 1, "no-offload": 0}
-        assert options.interfaces == ["::", "0.0.0.0"]
+        written = {**self.parse(""), "port": 7, "rate": 5, "dry-run": True, "no-offload": False, "interface": ["::", "0.0.0.0"]}
+        assert dict(options) == written
 
     @pytest.mark.parametrize("arguments", [["--port", "9"], ["--port=9"], ["-p9"], ["-p", "9"], ["--po", "9"]])
     def test_commandLine(self, arguments: list[str]) -> None:
         """What is on the command line counts, however it is written; even the default."""
-        assert self.parse("port = 7\nrate = 5", *arguments)["port"] == "9"
-        assert self.parse("port = 7\nrate = 5", *arguments)["rate"] == "5"
-        assert self.parse("port = 7", "--port", "1234")["port"] == "1234"
+        assert self.parse("port = 7\nrate = 5", *arguments)["port"] == 9
+        assert self.parse("port = 7\nrate = 5", *arguments)["rate"] == 5
+        assert self.parse("port = 7", "--port", "1234")["port"] == 1234
 
     @pytest.mark.parametrize("name", ["--interface", "-i", "--int"])
     def test_lists(self, name: str) -> None:
         """Of an option with several values the command line has all, or the file."""
-        assert self.parse("interface = ['::', '0.0.0.0']", name, "::1").interfaces == ["::1"]
+        assert self.parse("interface = ['::', '0.0.0.0']", name, "::1")["interface"] == ["::1"]
+
+    def test_networks(self) -> None:
+        """A name stands for as many networks as on the command line."""
+        found = self.parse("allow = ['loopback', '192.0.2.0/24']", "--trust", "loopback", "--trust", "192.0.2.0/24")
+        assert found["allow"] == found["trust"] == [*LOOPBACK, *parseNetwork("192.0.2.0/24")]
 
     def test_methods(self) -> None:
         """An option that is a method with a name of several words is known by its own."""
-        assert expand(FakeOptions(), ["--no-loop-guard", "-i", "::1"], OPTIONS).given == {"no-loop-guard", "interface"}
+        assert expand(Options(), ["--socket-activation", "a", "-i", "::1"], OPTIONS).given == {"socket-activation", "interface"}
 
     def test_noFile(self) -> None:
-        """Without a file a command line is as it was."""
-        found = expand(FakeOptions(), ["-p", "7"], OPTIONS)
-        assert found == CommandLine(("-p", "7"), {}, frozenset(["port"]))
+        """Without a file there is the command line."""
+        assert expand(Options(), ["-p", "7"], OPTIONS) == CommandLine({}, {}, frozenset(["port"]))
 
     def test_lastFile(self, tmp_path: Path) -> None:
         """Of several files the last one counts, as of several values."""
         self.path.write_text("port = 7")
-        found = expand(FakeOptions(), ["--config", "/no/such/file", f"--conf={self.path}"], OPTIONS)
-        assert found.values == {"port": "7"}
-        assert found.arguments[0] == "--port=7"
+        found = expand(Options(), ["--config", "/no/such/file", f"--conf={self.path}"], OPTIONS)
+        assert (found.values, found.parsed) == ({"port": "7"}, {"port": 7})
 
     def test_wrongFile(self) -> None:
         """A file that cannot be read is reported."""
         with pytest.raises(ConfigurationError, match=r"^/no/such/file: No such file or directory$"):
-            expand(FakeOptions(), ["--config", "/no/such/file"], OPTIONS)
+            expand(Options(), ["--config", "/no/such/file"], OPTIONS)
 
     @pytest.mark.parametrize("arguments", [["--nonsense"], ["--port"], ["--dry-run=1"]])
     def test_wrongCommandLine(self, arguments: list[str]) -> None:
@@ -364,8 +343,8 @@ class CompareTests:
         """What can be applied while serving is separate from what needs a restart; what stays, or is the command line's, is not
         named.
         """
-        before = parse("port = 7\nrate = 5\nburst = 5\ntrust = 'any'\nmax-rate = 9\ndry-run = false", OPTIONS)
-        after = parse("port = 8\nrate = 6\nburst = 5\nallow = 'any'\nmax-rate = 10\nworkers = 2", OPTIONS)
+        before = parse("port = 7\nrate = 5\nburst = 5\ntrust = 'any'\nmax-rate = 9\ndry-run = false", OPTIONS).values
+        after = parse("port = 8\nrate = 6\nburst = 5\nallow = 'any'\nmax-rate = 10\nworkers = 2", OPTIONS).values
         changes = compare(before, after, OPTIONS, given=["max-rate"])
         assert changes.applicable == ("allow", "trust", "rate")
         assert changes.needRestart == ("port", "workers")
@@ -384,8 +363,8 @@ class CompareTests:
 
     def test_nothing(self) -> None:
         """A file with the same values, written differently, changes nothing."""
-        before = parse("rate = 1\nallow = 'any'\ndry-run = false", OPTIONS)
-        changes = compare(before, parse("allow = ['any']\nrate = '1'", OPTIONS), OPTIONS)
+        before = parse("rate = 1\nallow = 'any'\ndry-run = false", OPTIONS).values
+        changes = compare(before, parse("allow = ['any']\nrate = '1'", OPTIONS).values, OPTIONS)
         assert changes == command_line.Changes((), ())
 
 

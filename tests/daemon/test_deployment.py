@@ -63,7 +63,7 @@ class SampleTests:
     )
     def test_read(self, path: Path) -> None:
         """They can be read."""
-        assert config_file.read(str(path), TABLES[path.stem])
+        assert config_file.read(str(path), TABLES[path.stem]).values
 
     @pytest.mark.parametrize(
         ("name", "comments"),
@@ -72,7 +72,7 @@ class SampleTests:
     def test_comments(self, name: str, comments: set[str]) -> None:
         """What is commented out in them can be read as well."""
         text = re.sub(r"^#(?=[a-z-]+ = )", "", (DEPLOYMENT / f"{name}.toml").read_text(), flags=re.MULTILINE)
-        assert comments < set(config_file.parse(text, TABLES[name]))
+        assert comments < set(config_file.parse(text, TABLES[name]).values)
 
 
 # systemd

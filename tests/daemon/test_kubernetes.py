@@ -109,7 +109,7 @@ class KubernetesTests:
         """The ports of the configuration, the container, the services, the probes and the scrapes are the same ones."""
         found = resources(overlay)
         _, container = self.pod(overlay)
-        values = config_file.read(str(KUBERNETES / "base" / "udpecho.toml"), OPTIONS)
+        values = config_file.read(str(KUBERNETES / "base" / "udpecho.toml"), OPTIONS).values
         ports = {port["name"]: port for port in container["ports"]}
         assert str(ports["echo"]["containerPort"]) == values["port"]
         assert ports["echo"]["protocol"] == "UDP"

@@ -97,7 +97,7 @@ class OptionTests:
             resolve-interval = "5m"
             metrics = "tcp:9108"
         """
-        found = parse(text, OPTIONS)
+        found = parse(text, OPTIONS).values
         assert set(found) == {option.name for option in OPTIONS.values() if option.inFile}
         assert found["interval"] == "0.1"
         assert {name for name, option in OPTIONS.items() if option.reloads} == {"target"}

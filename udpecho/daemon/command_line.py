@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from getopt import GetoptError, getopt
+from typing import Any
 
 from twisted.python import usage
 
@@ -24,13 +25,13 @@ class Changes:
 class CommandLine:
     """A command line, with the file that it names.
 
-    @ivar arguments: those of both, for C{usage.Options.parseOptions}.
     @ivar values: those of the file.
+    @ivar parsed: what the parsers of the options have made of these, without those in C{given}.
     @ivar given: the names of the options in the command line itself.
     """
 
-    arguments: tuple[str, ...]
     values: Values
+    parsed: Mapping[str, Any]
     given: frozenset[str]
 
 
@@ -44,30 +45,14 @@ def expand(options: usage.Options, arguments: Sequence[str], table: Table) -> Co
     pairs = _pairs(options, arguments)
     given = frozenset(name for name, _ in pairs)
     paths = _valuesOf("check-config", pairs) or _valuesOf("config", pairs)
-    values = read(paths[-1], table) if paths else {}
-    return CommandLine((*merge(values, given), *arguments), values, given)
+    values, parsed = read(paths[-1], table) if paths else ({}, {})
+    return CommandLine(values, {name: value for name, value in parsed.items() if name not in given}, given)
 
 
 def fileToCheck(options: usage.Options, arguments: Sequence[str]) -> str | None:
     """The file that a command line names with C{--check-config}, if it does."""
     paths = _valuesOf("check-config", _pairs(options, arguments))
     return paths[-1] if paths else None
-
-
-def merge(values: Values, given: Collection[str] = ()) -> list[str]:
-    """Write the options of a file as arguments, to be put in front of those of the command line.
-
-    @param given: the names of the options in the command line itself: the file's values of these are left out.
-    """
-    arguments: list[str] = []
-    for name, value in values.items():
-        if name in given or value is False:
-            continue
-        if value is True:
-            arguments.append(f"--{name}")
-        else:
-            arguments += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value)]
-    return arguments
 
 
 def compare(before: Values, after: Values, table: Table, given: Collection[str] = ()) -> Changes:

@@ -1,7 +1,7 @@
 """The configuration file of a daemon: one file in TOML, whose names are the options of its command line.
 
-It becomes the arguments of an equivalent command line, so that an option is read in one place. Each problem is reported with
-the file's name and its line.
+Its values are texts that the parser of the option reads, as those of the command line. Each problem is reported with the file's
+name and its line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from udpecho.options import LIST, NUMBER, SWITCH, TEXT, Option, Table, Value
 
@@ -48,8 +48,19 @@ class ConfigurationError(ValueError):
         super().__init__(self.problems[0] + (f" (and {more} more: --check-config prints all)" if more else ""))
 
 
-def read(path: str, table: Table) -> dict[str, Value]:
-    """Read the options of a configuration file, in its order.
+class FileOptions(NamedTuple):
+    """The options of a configuration file, in its order.
+
+    @ivar values: their values, as the command line would have them.
+    @ivar parsed: what the parsers of the options made of these.
+    """
+
+    values: dict[str, Value]
+    parsed: dict[str, Any]
+
+
+def read(path: str, table: Table) -> FileOptions:
+    """Read the options of a configuration file.
 
     @param table: the options of the daemon.
     @raise ConfigurationError: if it cannot be used.
@@ -61,7 +72,7 @@ def read(path: str, table: Table) -> dict[str, Value]:
     return parse(data, table, path)
 
 
-def parse(data: bytes | str, table: Table, path: str = "configuration") -> dict[str, Value]:
+def parse(data: bytes | str, table: Table, path: str = "configuration") -> FileOptions:
     """Read the text of a configuration file, without access to any file.
 
     @param data: the text, in UTF-8.
@@ -76,13 +87,13 @@ def parse(data: bytes | str, table: Table, path: str = "configuration") -> dict[
         bad = e.object.count(b"\n", 0, e.start) + 1
         raise ConfigurationError([f"{where}:{bad}: must be UTF-8, got byte {e.object[e.start]:#04x}"]) from None
     found = _load(text, where)
-    values: dict[str, Value] = {}
+    options = FileOptions({}, {})
     problems: list[str] = []
     for name, value in found.items():
         try:
             if name not in table or not table[name].inFile:
                 raise ValueError(_unknown(name, value, table))
-            values[name] = _optionValue(value, table[name])
+            options.values[name], options.parsed[name] = _optionValue(value, table[name])
         except ValueError as e:
             line = _lineOf(name, text)
             problems.append(f"{where}{'' if line is None else f':{line}'}: {_key(name)}: {e}")
@@ -90,7 +101,7 @@ def parse(data: bytes | str, table: Table, path: str = "configuration") -> dict[
                 break
     if problems:
         raise ConfigurationError(problems)
-    return values
+    return options
 
 
 def _contents(path: str) -> bytes:
@@ -130,37 +141,39 @@ def _toml(where: str) -> ModuleType:
     raise ConfigurationError([f"{where}: tomli must be installed to read TOML with Python 3.10: pip install 'udpecho[config]'"])
 
 
-def _optionValue(value: Any, option: Option) -> Value:
-    """@raise ValueError: if the option does not take that value."""
+def _optionValue(value: Any, option: Option) -> tuple[Value, Any]:
+    """@return: the value as the command line would have it, and what the option's parser makes of it.
+    @raise ValueError: if the option does not take that value.
+    """
     kind = option.kind
     # Python takes True for a number.
     if kind == SWITCH and isinstance(value, bool):
-        return value
+        return value, value
     if kind == NUMBER and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _text(_digits(value), option)
-    if isinstance(value, str) and kind != SWITCH:
-        text = _text(value, option)
-        return (text,) if kind == LIST else text
-    if kind == LIST and isinstance(value, list):
-        if not value:
+        value = _digits(value)
+    if kind == LIST and isinstance(value, (str, list)):
+        texts = tuple([value] if isinstance(value, str) else value)
+        if not texts:
             raise ValueError("must have a value, got an empty array: leave the option out for its default")
-        for item in value:
-            if not isinstance(item, str):
-                raise ValueError(f"must be {_wanted[LIST]}, got an array with {_typeOf(item)}")
-        return tuple(_text(item, option) for item in value)
+        parsed: list[Any] = []
+        for text in texts:
+            if not isinstance(text, str):
+                raise ValueError(f"must be {_wanted[LIST]}, got an array with {_typeOf(text)}")
+            parsed += option.listed(_parsed(text, option))
+        return texts, parsed
+    if isinstance(value, str) and kind != SWITCH:
+        return value, _parsed(value, option)
     raise ValueError(f"must be {_wanted[kind]}, got {_typeOf(value)}")
 
 
-def _text(text: str, option: Option) -> str:
+def _parsed(text: str, option: Option) -> Any:
     if not text:
         raise ValueError("must have a value, got an empty string: leave the option out for its default")
     if "\0" in text:
         raise ValueError("must not have a NUL, which no command line can have")
     if len(text) > _longestText:
         raise ValueError(f"must have at most {_longestText} characters, got {len(text)}")
-    if option.parse is not None:
-        option.parse(text)
-    return text
+    return text if option.parse is None else option.parse(text)
 
 
 def _digits(number: int | float) -> str:

@@ -43,8 +43,10 @@ class DaemonOptions(usage.Options):
         # Twisted calls methods for the options that it does not store itself.
         for option in options:
             if option.kind == LIST:
+                # One method, so that the short name is a synonym of the other.
+                method = _listMethod(option)
                 for name in filter(None, (option.name.replace("-", "_"), option.short)):
-                    setattr(cls, f"opt_{name}", _listMethod(option))
+                    setattr(cls, f"opt_{name}", method)
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +70,8 @@ class DaemonOptions(usage.Options):
 
     def _parseWithFile(self) -> None:
         self.commandLine = expand(self, self.arguments, self.table)
-        super().parseOptions(list(self.commandLine.arguments))
+        self.update(self.commandLine.parsed)
+        super().parseOptions(self.arguments)
 
     def _checkAll(self) -> None:
         self._parseWithFile()
@@ -96,9 +99,7 @@ def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
     """The method that Twisted calls with each value of an option that may be given several times."""
 
     def add(self: usage.Options, text: str) -> None:
-        found = text if option.parse is None else optionValue(option.parse, option.name, text)
-        # The name of a network may stand for several.
-        self[option.name] += [found] if isinstance(found, str) else found
+        self[option.name] += option.listed(text if option.parse is None else optionValue(option.parse, option.name, text))
 
     add.__doc__ = option.usage
     return add
