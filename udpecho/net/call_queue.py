@@ -111,13 +111,15 @@ def _fire(done: defer.Deferred[Any], result: object) -> None:
         done.callback(result)
 
 
-def cancelled(done: defer.Deferred[Any]) -> None:
-    """A canceller of Deferreds, for its end. As anywhere in Twisted, the callbacks run before C{Deferred.cancel} returns. But
-    when each cancels another Deferred, they do not run ever deeper inside each other: some run a little later.
+def finish(done: defer.Deferred[Any], result: object) -> None:
+    """Fire a Deferred with a result, or an exception, before this returns. If its callbacks would be too deep inside others,
+    they run a little later.
     """
-    if _nesting.depth < MAX_NESTED:
-        _nesting.call(lambda: _fire(done, defer.CancelledError()))
-    else:
-        # Deferred.cancel makes the errback itself, when this returns.
-        done.pause()
-        _nesting.waiting.append(done.unpause)
+    done.pause()
+    _fire(done, result)
+    _nesting.call(done.unpause)
+
+
+def cancelled(done: defer.Deferred[Any]) -> None:
+    """What a canceller does at its end, when all that it has to clean up is."""
+    finish(done, defer.CancelledError())

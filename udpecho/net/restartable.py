@@ -7,6 +7,8 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from udpecho.net.call_queue import CallQueue, cancelled
+
 _log = Logger()
 
 
@@ -50,12 +52,17 @@ class RestartableService(Service):
         @raise CannotListenError: if the system refuses one; none is bound then. After a start during the stop, that is logged.
         """
         self._startsAgain = bool(self._stopping)
-        if self._startsAgain:
-            super().startService()
-            return
-        self._bind()
         super().startService()
-        self._start()
+        if self._startsAgain:
+            return
+        try:
+            self._bind()
+        except BaseException:
+            super().stopService()
+            raise
+        if self.running and not self._stopping:
+            # An observer of the log has not stopped it again.
+            self._start()
 
     def stopService(self) -> defer.Deferred[None]:
         """Stop. May be called repeatedly.
@@ -64,7 +71,7 @@ class RestartableService(Service):
         """
         super().stopService()
         self._startsAgain = False
-        stopped: defer.Deferred[None] = defer.Deferred()
+        stopped: defer.Deferred[None] = defer.Deferred(cancelled)
         self._stopping.append(stopped)
         if len(self._stopping) == 1:
             defer.Deferred.fromCoroutine(self._stop()).addBoth(self._stopped)
@@ -72,10 +79,15 @@ class RestartableService(Service):
 
     def _stopped(self, result: object) -> None:
         stopping, self._stopping = self._stopping, []
+        calls = CallQueue()
         for stopped in stopping:
-            stopped.callback(result)  # type: ignore[arg-type]
-        # One of these may have started it.
-        if not self._startsAgain:
+            calls.addResult(stopped, result)
+        calls.add(self._startAgain)
+        calls.run()
+
+    def _startAgain(self) -> None:
+        # A callback may have started it, or stopped it.
+        if self._stopping or not self._startsAgain:
             return
         try:
             RestartableService.startService(self)

@@ -172,6 +172,8 @@ class Flow:
             return False
         missed = min(self._schedule.missed(following, now), _givenUpPerTurn)
         for sequence in range(following, following + missed):
+            if self._closed:
+                return False
             self._notSent(sequence, "this machine was more than a second late")
         due = self._schedule.due(following + missed, self.outstanding, now)
         if due <= 0 or self._closed:
@@ -249,7 +251,10 @@ class Flow:
         parse, highest = self._codec.parse, self.statistics.highest
         self._sendTimes.checkClock(highest)
         self._last = now
-        for datagram, stamp in zip(arrivals.datagrams, arrivals.stamps):
+        for number, (datagram, stamp) in enumerate(zip(arrivals.datagrams, arrivals.stamps)):
+            if number and self._closed:
+                # By a listener.
+                return
             problem, sequence = parse(datagram, highest)
             if problem is not None:
                 self._extraDatagram(problem, len(datagram))
@@ -283,6 +288,8 @@ class Flow:
             self._arrived()
 
     def _undelivered(self, undelivered: Undelivered) -> None:
+        if self._closed:
+            return
         self.lastError = reason = undelivered.reason
         sequence = self._codec.sequenceOf(undelivered.quoted, self.statistics.highest)
         if sequence is None:
@@ -304,11 +311,11 @@ class Flow:
 
     def expire(self, now: int) -> None:
         """Mark the probes that have timed out as lost."""
-        while (oldest := self.statistics.oldestOutstanding) is not None:
+        while not self._closed and (oldest := self.statistics.oldestOutstanding) is not None:
             if self._sendTimes.of(oldest) + self._timeout > now:
                 break
             self._lose(oldest)
-        if now - self._silence.lookedAt >= PAUSE:
+        if not self._closed and now - self._silence.lookedAt >= PAUSE:
             self._look(now)
 
     def _look(self, now: int) -> None:
@@ -318,7 +325,7 @@ class Flow:
         self._silence.look(now, None if oldest is None else self._sendTimes.of(oldest))
         if not self._silence.lasts:
             self.problem = None
-        elif self._unanswered is not None and not self._closed:
+        elif self._unanswered is not None:
             self._unanswered(self)
 
     def _lose(self, sequence: int) -> None:
@@ -352,7 +359,7 @@ class Flow:
         if wait is None:
             return oldest is None
         if now >= self._waitEnds(wait):
-            while (oldest := self.statistics.oldestOutstanding) is not None:
+            while not self._closed and (oldest := self.statistics.oldestOutstanding) is not None:
                 self._lose(oldest)
             return True
         # Replies to lost probes may still come.

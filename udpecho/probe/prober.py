@@ -7,11 +7,11 @@ from typing import NamedTuple, cast
 
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorFDSet
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import Reactor
+from udpecho.net.call_queue import CallQueue, finish
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.resolver import literal
 from udpecho.parsing import parseAddress
@@ -28,8 +28,6 @@ from udpecho.probe.target import Target, findTarget
 #: How many batches one turn reads from a socket, so that the reactor's other work has its turn.
 _readsPerTurn = 8
 _second = 1_000_000_000
-
-_log = Logger()
 
 
 class Backend(NamedTuple):
@@ -114,7 +112,8 @@ class Prober:
         self._lookup: defer.Deferred[None] | None = None
         self._byDescriptor: dict[int, tuple[Flow, IProbeSocket]] = {}
         self._started = self.running = False
-        self._done: defer.Deferred[None] = defer.Deferred(lambda _: self.stop())
+        self._done: defer.Deferred[None] = defer.Deferred(self._cancel)
+        self._calls = CallQueue()
         self._iterators: list[_Events] = []
 
     def seconds(self) -> float:
@@ -173,6 +172,11 @@ class Prober:
                 opened += self._open(target, index * self._sources, steps)
             except Exception as e:
                 self.failures.append((target.name, e))
+        if not self.running:
+            # Stopped by an observer of the log.
+            for _, sock in opened:
+                sock.close()
+            return
         if not opened:
             self._end(Failure(self.failures[0][1]))
             return
@@ -230,6 +234,9 @@ class Prober:
     def _reopen(self, flow: Flow, target: Target) -> None:
         if flow.sockets.isOpen and flow.bindAddress is not None and flow.bindAddress[1]:
             flow.release()
+            if not self.running:
+                # Stopped by a listener, to which the last replies went.
+                return
         flow.use(self._openSocket(flow, target), target)
         self._byDescriptor = {number: pair for number, pair in self._byDescriptor.items() if pair[1].fileno() >= 0}
         self._watchSocket(flow)
@@ -237,6 +244,10 @@ class Prober:
     def stop(self) -> None:
         """Stop at once. Outstanding probes stay so in the statistics. May be called often."""
         self._end(None)
+
+    def _cancel(self, done: defer.Deferred[None]) -> None:
+        self._end(None)
+        finish(done, None)
 
     def _end(self, result: Failure | None) -> None:
         if not self.running:
@@ -250,9 +261,9 @@ class Prober:
         for flow in self.flows:
             flow.close()
         for iterator in self._iterators:
-            iterator.put(None)
-        if not self._done.called:
-            self._done.callback(result)
+            self._calls.add(iterator.put, None)
+        self._calls.addResult(self._done, result)
+        self._calls.run()
 
     def events(self) -> AsyncIterator[tuple[Flow, Event]]:
         """All events, for a coroutine that awaits Deferreds; the iteration ends with the prober. Call it before L{start}.
@@ -265,10 +276,8 @@ class Prober:
 
     def _notify(self, flow: Flow, event: Event) -> None:
         for listener in self._listeners:
-            try:
-                listener(flow, event)
-            except Exception:
-                _log.failure("Unhandled error in {listener} for an event of a probe", listener=listener)
+            self._calls.add(listener, flow, event)
+        self._calls.run()
 
     # Turns
 

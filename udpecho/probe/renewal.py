@@ -41,6 +41,7 @@ class Renewal:
         self._interval = interval
         self._flows: list[Flow] = []
         self._lookups: dict[str, Lookup] = {}
+        self._stopped = False
 
     def add(self, flow: Flow) -> None:
         """Look after a flow that has begun."""
@@ -50,7 +51,8 @@ class Renewal:
             self._lookups[target.name] = Lookup(self._reactor, target, self._interval, self._resolved)
 
     def stop(self) -> None:
-        """Look up no more."""
+        """Look up no more, and open no more sockets."""
+        self._stopped = True
         for lookup in self._lookups.values():
             lookup.stop()
 
@@ -71,6 +73,9 @@ class Renewal:
 
     def _renew(self, flow: Flow, target: Target) -> bool:
         """@return: whether the flow has a socket as the system would open it now."""
+        if self._stopped:
+            # By an observer of the log.
+            return False
         try:
             target = target.current()
             moved = not isSame(target.address, flow.target.address)

@@ -61,8 +61,9 @@ class _TargetState:
         if self.nextStart is not None:
             self.nextStart.cancel()
             self.nextStart = None
-        if self.starting is not None:
-            self.starting.cancel()
+        starting, self.starting = self.starting, None
+        if starting is not None:
+            starting.cancel()
         prober, self.prober, self.reason = self.prober, None, _notStarted
         if prober is not None:
             try:
@@ -197,7 +198,11 @@ class ProbeService(Service):
         # It may have finished already.
         target.starting = starting = defer.Deferred.fromCoroutine(self._openProber(target))
         starting.addErrback(self._failed, target)
-        starting.addBoth(lambda _: setattr(target, "starting", None))
+        starting.addBoth(self._started, target, starting)
+
+    def _started(self, _: object, target: _TargetState, starting: defer.Deferred[None]) -> None:
+        if target.starting is starting:
+            target.starting = None
 
     async def _openProber(self, target: _TargetState) -> None:
         found = await findTarget(self._reactor, target.name, None if self._options is None else self._options.family)
@@ -211,12 +216,14 @@ class ProbeService(Service):
             listener=None if metrics is None else metrics.event,
             resolveInterval=self._resolveInterval,
         )
+        # From now on it can be stopped, by an observer of the log for example.
+        target.prober, target.starting = prober, None
         finished = prober.start()
         if not prober.flows:
             # It could not open its sockets: this raises the reason.
             await finished
         finished.addErrback(self._failed, target)
-        target.prober, target.reason = prober, _notStarted
+        target.reason = _notStarted
         for source, flow in enumerate(prober.flows):
             if metrics is not None:
                 metrics.add(flow, source)
@@ -235,7 +242,8 @@ class ProbeService(Service):
             target.reason = failureMessage(cast(Exception, failure.value))
             if target.reason != former and not isRepeated(self._reactor, failure.value):
                 _log.warn("cannot probe {target}: {reason}", target=target.name, reason=target.reason)
-        if self.running:
+        # An observer of the log may have stopped the service, started it again, or removed the target.
+        if self.running and target.nextStart is None and any(each is target for each in self._targets):
             target.nextStart = self._reactor.callLater(RETRY, self._start, target)
 
 

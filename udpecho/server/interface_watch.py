@@ -55,8 +55,8 @@ class InterfaceWatch:
             try:
                 self._checkOne(port, name)
             except Exception:
-                # The watch goes on, whatever it is.
-                if self._isFirst(port):
+                # The watch goes on, whatever it is, unless the service was stopped meanwhile.
+                if port in self._names and self._isFirst(port):
                     _log.failure("cannot check interface {interface}", interface=name)
 
     def _checkOne(self, port: BoundPort, name: str) -> None:

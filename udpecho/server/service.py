@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from udpecho.addresses import DatagramAddress
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import GuardLike, IDatagramLog, Reactor
+from udpecho.net.call_queue import CallQueue, cancelled
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.restartable import RestartableService
 from udpecho.net.reuseport import canShare
@@ -132,7 +133,7 @@ class EchoService(RestartableService):
         """@return: fires when the service answers."""
         if self._isServing:
             return defer.succeed(None)
-        waiter: defer.Deferred[None] = defer.Deferred()
+        waiter: defer.Deferred[None] = defer.Deferred(cancelled)
         self._waiting.append(waiter)
         return waiter
 
@@ -140,9 +141,14 @@ class EchoService(RestartableService):
         self._isServing = True
         self._interfaces.start()
         self._logAddresses()
+        if not self._isServing:
+            # Stopped by an observer of the log.
+            return
         waiting, self._waiting = self._waiting, []
+        calls = CallQueue()
         for waiter in waiting:
-            waiter.callback(None)
+            calls.addResult(waiter, None)
+        calls.run()
 
     def kernelDrops(self) -> int | None:
         """How many datagrams the kernel has dropped since the ports were bound because the receive buffers were full; C{None}
