@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -84,6 +85,28 @@ class SendQueueTests:
 
         runOnce(test)
 
+    def test_queueOfAnInterface(self, run: Run) -> None:
+        """A datagram waits while the queue of an interface is full, which no event reports the end of, connected or not."""
+
+        async def test(reactor: Any) -> None:
+            for connected in (False, True):
+                port = open_(reactor, Recorder())
+                with udpSocket() as sock:
+                    if connected:
+                        port.connect(*sock.getsockname())
+                    script(port, [errno.ENOBUFS] * 3)
+                    outcomes: list[Any] = []
+                    port.send(b"patient", None if connected else sock.getsockname(), outcomes.append)
+                    assert outcomes == []
+                    while not outcomes:
+                        await sleep(reactor, 0.01)
+                    assert outcomes == [None]
+                    assert sock.recv(100) == b"patient"
+                assert port not in reactor.getWriters()
+                await port.stopListening()
+
+        run(test)
+
     def test_stopWhileWaiting(self, run: Run) -> None:
         """What still waits when the port stops is reported."""
 
@@ -99,7 +122,7 @@ class SendQueueTests:
 
         run(test)
 
-    @pytest.mark.parametrize("number", [errno.EPERM, errno.ENETUNREACH, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM])
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.ENETUNREACH, errno.EINVAL, errno.ENOMEM])
     def test_refusedBySystem(self, runOnce: Run, number: int) -> None:
         """A datagram that the system refuses is counted and reported, and costs nothing else."""
 
@@ -195,11 +218,12 @@ class FullSocket:
 
     def __init__(self) -> None:
         self.full = True
+        self.number = errno.EAGAIN
         self.sent: list[bytes] = []
 
     def sendto(self, datagram: bytes, destination: object) -> None:
         if self.full:
-            raise BlockingIOError(errno.EAGAIN, "full")
+            raise OSError(self.number, "full")
         self.sent.append(datagram)
 
     def getsockopt(self, *arguments: int) -> int:
@@ -213,14 +237,31 @@ class SenderTests:
     """L{Sender}, in virtual time, on a socket that a test fills."""
 
     def sender(self, clock: Clock, **options: Any) -> tuple[Sender, FullSocket, list[str]]:
-        """@return: a sender, its socket, and the calls of C{onFull} and C{onEmpty}."""
+        """@return: a sender, its socket, and the calls of C{onFull}, C{onEmpty} and C{onPause}."""
         context = PortContext(clock, DatagramProtocol(), Endpoints(socket.AF_INET), 65535, PortOptions(**options))
         sock: Any = FullSocket()
         context.socket = sock
         calls: list[str] = []
-        found = Sender(context, NetworkErrors(context), lambda: calls.append("full"), lambda: calls.append("empty"))
+        full, empty, pause = (partial(calls.append, name) for name in ("full", "empty", "pause"))
+        found = Sender(context, NetworkErrors(context), full, empty, pause)
         found.open()
         return found, sock, calls
+
+    def test_pauses(self) -> None:
+        """While the queue of an interface is full, no event says when it is not: the sender tries again a little later."""
+        clock = Clock()
+        sender, sock, calls = self.sender(clock, writeTimeout=2)
+        sock.number = errno.ENOBUFS
+        outcomes: list[str | None] = []
+        sender.send(b"x", ("127.0.0.1", 9), outcomes.append)
+        sender.flush()
+        assert (calls, sender.pauses) == (["full", "pause"], True)
+        clock.advance(0.01)
+        assert (calls, sender.pauses, outcomes) == (["full", "pause", "full"], False, [])
+        sender.flush()
+        clock.advance(2)
+        assert outcomes == ["send_timeout"]
+        assert not clock.getDelayedCalls()
 
     def test_deadlines(self) -> None:
         """Each datagram waits for its own deadline and no longer, and the last one ends the waiting."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,6 @@ class Refusals:
         source.write_text(_source)
         subprocess.run([compiler, "-shared", "-fPIC", "-O", "-Wall", "-Werror", "-o", self._library, source], check=True)
 
-    def environment(self, **items: int) -> dict[str, str]:
+    def environment(self, items: Mapping[str, int]) -> dict[str, str]:
         """The environment of a process for which the items are refused, each with an error number."""
         return {"LD_PRELOAD": str(self._library), "REFUSE": " ".join(f"{key}={number}" for key, number in items.items())}

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from udpecho.guard.heavy_hitters import HeavyHitters
 from udpecho.interfaces import Reactor
+from udpecho.net import features
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.server.counters import CountersView
 
@@ -100,12 +101,14 @@ class DropLog:
             self._read(atOnce=True)
 
     def logCounters(self) -> None:
-        """Log the counters now: for SIGUSR1."""
+        """Log the counters now, and which features the system refuses: for SIGUSR1."""
         kernelDrops = self._kernelDrops()
+        lacking = ", ".join(features.lacking())
         _log.info(
-            "counters: {counters}{suffix}",
+            "counters: {counters} kernel-dropped={known}{lacking}",
             counters=str(self._account),
-            suffix="" if kernelDrops is None else f" kernel-dropped={kernelDrops}",
+            known="unknown" if kernelDrops is None else kernelDrops,
+            lacking=lacking and f"; lacking: {lacking}",
             kernelDropped=kernelDrops,
             **self._account.asFields(),
         )

@@ -68,7 +68,7 @@ from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.sender import Sender, ignoreOutcome
-from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, growSendBuffer, isConnected, prepare, receiveBuffer, socketAddress
+from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, socketAddress
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -120,7 +120,7 @@ class DatagramPort(udp.Port):
         self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options)
         self.dropped = context.dropped
         self._errors = NetworkErrors(context)
-        self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty)
+        self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty, self.stopWriting)
         self._delivery = Delivery(context, self._sender.waiting)
         self._sawError = self._readingFailed = self._foundEmpty = False
         self._closedDrops = 0
@@ -181,7 +181,6 @@ class DatagramPort(udp.Port):
         """@raise OSError: if the system rejects it."""
         self._endpoints.bound(sock)
         self._context.socket = sock
-        growSendBuffer(sock)
         self._sender.open()
         self._reader = PlainReader(self._context, self._delivery)
         if isConnected(sock):
@@ -349,7 +348,7 @@ class DatagramPort(udp.Port):
 
     def _sendWaiting(self) -> None:
         self._sender.flush()
-        if self._sender.waiting and self._endpoints.peer is not None:
+        if self._sender.waiting and not self._sender.pauses and self._endpoints.peer is not None:
             # As in C{doRead}.
             self.stopWriting()
             self.startWriting()

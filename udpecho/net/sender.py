@@ -14,11 +14,15 @@ from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import cmsg
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
-from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN
+from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 
-_sendLater = TRY_AGAIN | {errno.EINTR}
+#: With C{ENOBUFS} the queue of an interface is full: macOS and the BSDs return it instead of waiting (C{send(2)}), and so does
+#: Linux to a socket with C{IP_RECVERR}. The socket can be written all the time, so that no event tells when to try again.
+_sendLater = TRY_AGAIN | {errno.EINTR, errno.ENOBUFS}
+#: Seconds until then.
+_retryPause = 0.01
 #: Errors of the one datagram, which mean nothing for the peer.
-_datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM})
+_datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOMEM})
 
 
 class _Waiting(NamedTuple):
@@ -43,24 +47,38 @@ class Sender:
     """
 
     def __init__(
-        self, context: PortContext, errors: NetworkErrors, onFull: Callable[[], object], onEmpty: Callable[[], object]
+        self,
+        context: PortContext,
+        errors: NetworkErrors,
+        onFull: Callable[[], object],
+        onEmpty: Callable[[], object],
+        onPause: Callable[[], object],
     ) -> None:
-        """@param onFull: called when the first datagram begins to wait.
+        """@param onFull: called when the first datagram begins to wait, and after a pause.
         @param onEmpty: called when no datagram waits any more.
+        @param onPause: called when the socket is not to be watched until C{onFull} is called.
         """
         self._context = context
         self._endpoints = context.endpoints
         self._errors = errors
         self._onFull = onFull
         self._onEmpty = onEmpty
+        self._onPause = onPause
         self._maxPayload = MAX_PAYLOAD_IPV4 if context.endpoints.family == socket.AF_INET else MAX_PAYLOAD_IPV6
         self.waiting: deque[_Waiting] = deque()
         self._expiry = SingleCall(context.reactor, self._expire)
+        self._retry = SingleCall(context.reactor, onFull)
         self._open = False
 
     def open(self) -> None:
         """The socket is open."""
+        growSendBuffer(self._context.socket)
         self._open = True
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the socket is not to be watched now."""
+        return self._retry.scheduled
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send as L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>} does.
@@ -158,6 +176,9 @@ class Sender:
             first = self.waiting[0]
             number = self._transmit(first.datagram, first.destination, first.ancillary)
             if number in _sendLater:
+                if number == errno.ENOBUFS:
+                    self._onPause()
+                    self._retry.schedule(_retryPause)
                 break
             self.waiting.popleft()
             self._report("send_failed" if number else None, first.callback)
@@ -181,6 +202,7 @@ class Sender:
 
     def _finishWaiting(self) -> None:
         self._expiry.cancel()
+        self._retry.cancel()
         if self._open:
             self._onEmpty()
 
@@ -190,3 +212,4 @@ class Sender:
         while self.waiting:
             self._report("send_timeout", self.waiting.popleft().callback)
         self._expiry.cancel()
+        self._retry.cancel()

@@ -205,6 +205,7 @@ def connectedSocket(
         sock.setblocking(False)
         if receiveBuffer is not None:
             growReceiveBuffer(sock, receiveBuffer)
+        growSendBuffer(sock)
         if configure is not None:
             configure(sock)
         if bindAddress is not None:
