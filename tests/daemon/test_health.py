@@ -257,7 +257,8 @@ class SelfEchoTests:
             assert len(reactor.getDelayedCalls()) == 1
             assert all((await health.check()).values())
             await silent.count(3)
-            assert len(silent.datagrams) == 3
+            # On a busy machine a check asks again, from the same port.
+            assert len({peer for _, peer in silent.datagrams}) == 3
             await port.stopListening()
 
         run(check)
