@@ -136,7 +136,8 @@ def test_stranger():
 def run(pytester: pytest.Pytester, suite: str, *options: str) -> pytest.RunResult:
     """Run a suite, with every warning an error."""
     pytester.makepyfile(suite)
-    return pytester.runpytest_subprocess(*STRICT, "-p", "no:cacheprovider", *FOUND, *options)
+    unused = [word for name in ("cacheprovider", "hypothesispytest", "xdist") for word in ("-p", f"no:{name}")]
+    return pytester.runpytest_subprocess(*STRICT, *unused, *FOUND, *options)
 
 
 def failsByLeaks(result: pytest.RunResult) -> None:
