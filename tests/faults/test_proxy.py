@@ -5,26 +5,24 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, gatherResults
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
 from tests.support.guards import needsIPv6
+from tests.support.proxy import Upstream, addressOf, open_, until
 from tests.support.running import PATIENCE, Recorder, Run, hasIPv6, sleep, udpSocket, unusedPort
 from udpecho.addresses import DatagramAddress
 from udpecho.client.connect import connect, echo
 from udpecho.client.protocol import EchoClient
 from udpecho.errors import PortUnreachable, ResponseTimeout
 from udpecho.faults.decision import Recording, Replay
+from udpecho.faults.delay_line import DelayLine
 from udpecho.faults.plan import FaultPlan
-from udpecho.faults.proxy import DelayLine, FaultProxy
-from udpecho.net.open import listen
-from udpecho.net.port import DatagramPort
+from udpecho.faults.proxy import FaultProxy
 from udpecho.server.protocol import EchoServer
 
 
@@ -35,23 +33,6 @@ def hasRawSockets() -> bool:
             return True
     except OSError:
         return False
-
-
-class Upstream(DatagramProtocol):
-    """Echoes, and counts.
-
-    @ivar requests: how many datagrams came from each address.
-    """
-
-    noisy = False
-
-    def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
-
-    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        self.requests[addr] += 1
-        assert self.transport is not None
-        self.transport.write(datagram, addr)
 
 
 class Bench:
@@ -76,26 +57,6 @@ class Bench:
         await gatherResults([client.close() for client in self._clients])
         self.proxy.stop()
         self._port.abort()
-
-
-def open_(reactor: Any, protocol: DatagramProtocol, host: str = "127.0.0.1", port: int = 0) -> DatagramPort:
-    listening = listen(reactor, port, protocol, host)
-    assert isinstance(listening, DatagramPort)
-    return listening
-
-
-def addressOf(port: DatagramPort) -> tuple[str, int]:
-    bound = port.getHost()
-    return bound.host, bound.port
-
-
-async def until(reactor: Any, condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition that nothing notifies of."""
-    for _ in range(PATIENCE * 1000):
-        if condition():
-            return
-        await sleep(reactor, 0.001)
-    raise AssertionError(what)
 
 
 class DelayLineTests:
@@ -144,7 +105,7 @@ class DelayLineTests:
         (call,) = self.clock.getDelayedCalls()
         assert call.getTime() == 2.0
 
-    def test_late(self) -> None:
+    def test_lateReactor(self) -> None:
         """When the reactor is late, all functions that are due are called, in order, and no others."""
         self.hold(2.0, "b")
         self.hold(1.0, "a")
@@ -153,18 +114,35 @@ class DelayLineTests:
         assert self.gone == [("a", 5.0), ("b", 5.0)]
         assert len(self.line) == 1
 
-    def test_releaseDue(self) -> None:
-        """C{releaseDue} calls what is due before the reactor does, and nothing else."""
+    def test_late(self) -> None:
+        """It says when a function is due that the reactor has not called yet."""
         self.hold(1.0, "a")
-        self.hold(2.0, "b")
-        self.line.releaseDue()
-        assert self.gone == []
+        assert not self.line.late
         self.clock.rightNow = 1.5
-        self.line.releaseDue()
+        assert self.line.late
+        self.clock.advance(0)
+        assert not self.line.late
         assert self.gone == [("a", 1.5)]
-        self.clock.advance(0.5)
-        assert self.gone == [("a", 1.5), ("b", 2.0)]
-        assert not self.clock.getDelayedCalls()
+
+    def test_turn(self) -> None:
+        """A turn of the reactor has a bound of time; what is left has the next turns, in its order."""
+
+        def take(name: int) -> None:
+            self.gone.append((str(name), self.clock.seconds()))
+            self.clock.rightNow += 0.002
+
+        for number in range(10):
+            self.line.hold(1.0, lambda number=number: take(number))  # type: ignore[misc]
+        turns = []
+        self.clock.rightNow = 1.0
+        while len(self.gone) < 10:
+            before = len(self.gone)
+            (call,) = self.clock.getDelayedCalls()
+            call.cancel()
+            self.line._release()
+            turns.append(len(self.gone) - before)
+        assert turns == [3, 3, 3, 1]
+        assert [int(name) for name, _ in self.gone] == list(range(10))
 
     def test_close(self) -> None:
         """C{close} returns what waited, in order, and leaves nothing in the reactor."""
@@ -245,8 +223,8 @@ class FaultProxyTests:
                 """How many clients are known, so many seconds later."""
                 nonlocal now
                 now += seconds
-                assert bench.proxy._sweep is not None
-                bench.proxy._sweep.reset(0)
+                bench.proxy._sweep.cancel()
+                bench.proxy._sweep.schedule(0)
                 await sleep(reactor)
                 await sleep(reactor)
                 return bench.proxy.clients

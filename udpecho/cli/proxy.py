@@ -14,7 +14,7 @@ from udpecho.errors import EchoError
 from udpecho.faults.decision import Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
-from udpecho.faults.proxy import IDLE_TIMEOUT, FaultProxy
+from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy
 from udpecho.interfaces import Reactor
 from udpecho.parsing import parseAddress, parseBytes, parseLocalAddress, parsePayloadSize, parseSeconds, parseShare
 
@@ -62,6 +62,8 @@ def addProxy(commands: Any) -> None:
     proxy.add_argument("--seed", default="0", help="any text; the same seed gives the same faults [0]")
     idle = "how long a client may be idle until it is forgotten [%(default)gs]"
     addArgument(proxy, "--idle-timeout", "TIME", parseSeconds, idle, IDLE_TIMEOUT)
+    held = "how many bytes may wait in the proxy, half of it for one client [64M]"
+    addArgument(proxy, "--max-held", "BYTES", parseBytes, held, MAX_HELD)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")
     proxy.set_defaults(run=_proxy)
 
@@ -104,7 +106,7 @@ def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]
     async def run() -> int:
         watcher = watch if options.verbose else None
         up, down = _plan(options, "up"), _plan(options, "down")
-        proxy = FaultProxy(reactor, options.upstream, up, down, options.idle_timeout, watcher=watcher)
+        proxy = FaultProxy(reactor, options.upstream, up, down, options.idle_timeout, watcher=watcher, maxHeld=options.max_held)
         await proxy.upstream.lookUp()
         proxy.start(options.listen[1], options.listen[0])
         complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(proxy.upstream.addresses[0])}")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+from udpecho.faults.models import checkSeconds
 
 # What happens to a datagram, in the order in which it happens.
 BURST_LOST = "burst_lost"
@@ -45,8 +49,19 @@ class Decision(NamedTuple):
     flipped: int | None = None
     truncatedTo: int | None = None
 
+    def hopsOf(self, hopLimit: int) -> int:
+        """What each copy of a datagram has of its IPv4 time to live or IPv6 hop limit. They share it: else there
+        were more and more copies of what goes round in a circle and is duplicated on each turn.
+        """
+        return hopLimit // max(1, len(self.delays))
+
     def apply(self, datagram: bytes) -> list[Arrival]:
-        """The arrivals of a datagram, in the order of their delays."""
+        """The arrivals of a datagram, in the order of their delays.
+
+        @raise ValueError: if a delay is no finite number of seconds, 0 or more.
+        """
+        for delay in self.delays:
+            checkSeconds("delay", delay)
         if self.flipped is not None and datagram:
             changed = bytearray(datagram)
             position = self.flipped % (8 * len(changed))
@@ -123,3 +138,30 @@ class Recording:
 
     def __str__(self) -> str:
         return "\n".join(f"{number}: {decision}" for number, decision in enumerate(self.decisions))
+
+
+@dataclass(eq=False)
+class Direction:
+    """One direction through a proxy. C{outcomes} counts datagrams."""
+
+    name: str
+    plan: Decider
+    datagrams: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def decide(self, datagram: bytes, now: float) -> tuple[Decision, list[Arrival]]:
+        """Let the plan decide about a datagram, at C{now} in seconds, and count it. If the plan raises, it is lost."""
+        self.datagrams += 1
+        try:
+            decision = self.plan.decide(len(datagram), now)
+            arrivals = decision.apply(datagram)
+            self.outcomes.update(decision.reasons)
+        except Exception:
+            self.outcomes["own_loss"] += 1
+            raise
+        return decision, arrivals
+
+    def drop(self, reason: str) -> None:
+        """Count a datagram that the plan does not see."""
+        self.datagrams += 1
+        self.outcomes[reason] += 1

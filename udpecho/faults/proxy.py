@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,23 +18,26 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import NO_DESCRIPTOR, EchoError
-from udpecho.faults.decision import Decider, Decision
+from udpecho.faults.decision import Decider, Decision, Direction
+from udpecho.faults.delay_line import DelayLine, HeldBytes
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.upstream import Upstream
 from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver, Reactor
-from udpecho.net.linux import icmp, sockopt
+from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.linux import icmp
 from udpecho.net.open import dial, listen
+from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 
 #: Seconds without a datagram in either direction after which a client is forgotten.
 IDLE_TIMEOUT = 60.0
 #: How many clients are known at a time.
 MAX_CLIENTS = 1024
+#: How many bytes may wait in a proxy, for their time, for a lookup, or for a full send queue.
+MAX_HELD = 64 * 2**20
 
 #: Bytes of receive buffer to request, so that many datagrams at once are not the proxy's own loss.
 _RECEIVE_BUFFER = 2**22
-#: How many delayed datagrams may wait.
-_MAX_HELD = 100_000
 #: How many datagrams of a client may wait for the lookup of the upstream's name.
 _MAX_WAITING = 64
 #: Seconds with datagrams up and none down after which the name of the upstream is looked up again for a client.
@@ -46,6 +46,11 @@ _QUIET = 2.0
 _DISPENSABLE = 1.0
 #: Seconds between two warnings of a kind.
 _WARN_INTERVAL = 10.0
+#: Echo, daytime, QOTD, chargen and time answer whatever comes (RFC 862, 867, 865, 864, 868), and send nothing by themselves.
+_ANSWERING_PORTS = frozenset({7, 13, 17, 19, 37})
+
+#: Of the clients' sockets. What waits for them is in L{HeldBytes}, too.
+_upward = PortOptions(decrementHopLimit=True)
 
 _log = Logger()
 
@@ -53,69 +58,15 @@ _log = Logger()
 Watcher = Callable[[str, DatagramAddress, int, Decision], None]
 
 
-class DelayLine:
-    """Calls functions at their times, in seconds, and in the order of addition where these are equal: a reactor's delayed calls
-    promise no order among equals.
-    """
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._held: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-        self._wake: IDelayedCall | None = None
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def hold(self, due: float, release: Callable[[], None]) -> None:
-        """Call C{release} at the time C{due}."""
-        heappush(self._held, (due, next(self._order), release))
-        if self._held[0][0] == due:
-            self._setWake()
-
-    def releaseDue(self) -> None:
-        """Call the functions that are due: the reactor may be late."""
-        if self._held and self._held[0][0] <= self._clock.seconds():
-            self._release()
-
-    def close(self) -> list[Callable[[], None]]:
-        """Call nothing any more, and return the functions that were waiting, in their order."""
-        held = [heappop(self._held)[2] for _ in range(len(self._held))]
-        self._setWake()
-        return held
-
-    def _setWake(self) -> None:
-        if self._wake is not None and self._wake.active():
-            self._wake.cancel()
-        self._wake = None
-        if self._held:
-            self._wake = self._clock.callLater(max(0.0, self._held[0][0] - self._clock.seconds()), self._release)
-
-    def _release(self) -> None:
-        now = self._clock.seconds()
-        try:
-            while self._held and self._held[0][0] <= now:
-                heappop(self._held)[2]()
-        finally:
-            self._setWake()
-
-
-@dataclass(eq=False)
-class _Direction:
-    """One direction through the proxy. C{outcomes} counts datagrams."""
-
-    name: str
-    plan: Decider
-    datagrams: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-
-
-@implementer(INetworkErrorReceiver)
+@implementer(INetworkErrorReceiver, IDropReceiver)
 @dataclass(eq=False, repr=False)
 class _Client(DatagramProtocol):
     """One client of the proxy: the protocol of its own socket to the upstream.
 
     @ivar lastReceived: when a datagram last came from the upstream, or the client opened its socket.
+    @ivar known: whether it has sent again after it got a reply, which a forged source does not.
+    @ivar held: the bytes of its datagrams that wait.
+    @ivar hops: what its last datagram had left of its hop limit.
     @ivar waiting: what waits for a lookup, C{None} if there is none.
     @ivar lost: what its datagrams count as while there is no socket.
     """
@@ -127,16 +78,25 @@ class _Client(DatagramProtocol):
     lastSize: int = 0
     lastSeen: float = 0.0
     lastReceived: float = 0.0
+    answered: bool = False
+    known: bool = False
+    held: int = 0
     port: DatagramPort | None = None
     peer: DatagramAddress | None = None
     hops: int | None = None
-    waiting: list[bytes] | None = None
+    waiting: list[tuple[bytes, int | None]] | None = None
     lost: str = "own_loss"
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         self.lastReceived = self.proxy._now()
+        self.answered = True
         self.proxy._touch(self)
-        self.proxy._pass(self.proxy.down, self, datagram)
+        # Not more than the client's datagram had left: the upstream begins anew, and the client may be another proxy.
+        hops = [hops for hops in (cast(DatagramAddress, addr).hopLimit, self.hops) if hops is not None]
+        self.proxy._pass(self.proxy.down, self, datagram, min(hops, default=None))
+
+    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
+        self.proxy.down.drop(reason)
 
     def connectionRefused(self) -> None:
         self.proxy._refused(self)
@@ -144,11 +104,6 @@ class _Client(DatagramProtocol):
     def networkError(self, reason: EchoError) -> None:
         # No port unreachable for the client: it sees no reply, as it would without the proxy.
         self.proxy.up.outcomes["unreachable"] += 1
-
-    def limitHops(self, sock: socket.socket) -> None:
-        """Send with one hop less than the client did, as a router does: what goes round through several proxies ends."""
-        if self.hops is not None:
-            sockopt.setHopLimit(sock, self.hops - 1)
 
 
 @implementer(IDropReceiver)
@@ -158,11 +113,15 @@ class FaultProxy(DatagramProtocol):
     Each client has a socket of its own to the upstream, so that the upstream sees different clients. The plans may be changed
     (L{FaultPlan.change}) or replaced at any time.
 
+    As a router does, the proxy sends with one hop less than it received, in both directions (RFC 791 section 3.2): what goes
+    round through several proxies and servers ends. The copies of a duplicated datagram share its hops, so that they end, too.
+
     @ivar upstream: the upstream's addresses, and the lookups of its name.
     @ivar up: the direction from the clients: its C{plan}, and its C{outcomes}, counted. In addition to those of the plan,
         C{own_loss} counts what the proxy could not send, and what the kernel dropped from the receive queues of closed sockets;
-        C{no_socket} what had no socket because there was no descriptor left; C{loop_guard} what would have gone to the proxy
-        itself, or had no hop left (RFC 791 section 3.2).
+        C{held_full} what could not wait because too much waits; C{no_socket} what had no socket because there was no descriptor
+        left; C{loop_guard} what had no hop left, or came from the upstream's own address, from the proxy's, or from a port
+        where everything is answered, and would go round.
     @ivar down: the direction to the clients.
     @ivar refusals: how often the upstream refused a client, several at once being one; C{refusalsPassed} of these were passed
         back by ICMP, for which the process must be allowed to open raw sockets.
@@ -179,17 +138,20 @@ class FaultProxy(DatagramProtocol):
         idleTimeout: float = IDLE_TIMEOUT,
         maxClients: int = MAX_CLIENTS,
         watcher: Watcher | None = None,
+        maxHeld: int = MAX_HELD,
     ) -> None:
         """@param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param upstream: the host and port that the clients' datagrams go to; a name is looked up again for new clients.
         @param up: the faults of the direction from the clients; by default none.
         @param down: the faults of the direction to the clients; by default none.
         @param idleTimeout: seconds without a datagram after which a client is forgotten.
-        @param maxClients: how many clients may be known; for one more, the longest idle one is forgotten.
+        @param maxClients: how many clients may be known; for one more, the longest idle one is forgotten, first of those that
+            have not sent again after a reply.
         @param watcher: called for each datagram.
+        @param maxHeld: how many bytes may wait; one client gets half of them at most.
         """
-        self.up = _Direction("up", FaultPlan() if up is None else up)
-        self.down = _Direction("down", FaultPlan() if down is None else down)
+        self.up = Direction("up", FaultPlan() if up is None else up)
+        self.down = Direction("down", FaultPlan() if down is None else down)
         self.refusals = 0
         self.refusalsPassed = 0
         self._reactor = reactor
@@ -199,17 +161,24 @@ class FaultProxy(DatagramProtocol):
         self._maxClients = maxClients
         self._watcher = watcher
         self._line = DelayLine(self._clock)
-        # In the order of their last datagram.
-        self._clients: OrderedDict[DatagramAddress, _Client] = OrderedDict()
-        self._sweep: IDelayedCall | None = None
-        self._port: IListeningPort | None = None
+        self._held = HeldBytes(maxHeld)
+        self._clients: dict[DatagramAddress, _Client] = {}
+        # Those that may be forged and those that are not, each in the order of their last datagram.
+        self._orders: tuple[OrderedDict[_Client, None], OrderedDict[_Client, None]] = OrderedDict(), OrderedDict()
+        self._sweep = SingleCall(reactor, self._forgetIdle)
+        self._port: DatagramPort | None = None
+        self._address = "", 0
         self._warned: dict[str, float] = {}
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address that the clients send to, a C{(host, port)} pair."""
-        host = cast(Any, cast(IListeningPort, self._port).getHost())
-        return host.host, host.port
+        """The address that the clients send to, a C{(host, port)} pair.
+
+        @raise RuntimeError: before the start, and after the stop.
+        """
+        if self._port is None:
+            raise RuntimeError("proxy must be started to have an address")
+        return self._address
 
     @property
     def clients(self) -> int:
@@ -221,24 +190,29 @@ class FaultProxy(DatagramProtocol):
 
         @raise error.CannotListenError: if the system refuses the address.
         @raise ValueError: if the upstream is the proxy itself, which would send each datagram to itself without end.
+        @raise RuntimeError: if the proxy is started already.
         """
+        if self._port is not None:
+            raise RuntimeError("proxy must be stopped before it is started again")
         self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER, decrementHopLimit=True)
+        host = self._port.getHost()
+        self._address = host.host, host.port
         for upstream in self.upstream.addresses[:1]:
-            if self.upstream.isProxy(upstream, self.address):
+            if self.upstream.isProxy(upstream, self._address):
                 self.stop()
                 raise ValueError(f"upstream must not be the proxy itself, got {formatAddress(upstream)}")
 
     def stop(self) -> None:
-        """Stop at once. Delayed datagrams are lost, and counted as C{own_loss}. May be called twice."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        """Stop at once. Delayed datagrams are lost, and counted as C{own_loss}. May be called at any time: twice, before the
+        start, from a callback, or when the reactor has ended.
+        """
+        port, self._port = self._port, None
+        self._sweep.cancel()
         self.upstream.close()
         for client in list(self._clients.values()):
             self._forget(client)
-        port, self._port = self._port, None
         if port is not None:
-            _close(cast(DatagramPort, port), self.up)
+            _close(port, self.up)
         for send in self._line.close():
             # Counts, now that there is no socket.
             send()
@@ -248,29 +222,35 @@ class FaultProxy(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from a client."""
         address = cast(DatagramAddress, addr)
+        if address.port in _ANSWERING_PORTS or self._isOurs(address):
+            self.up.drop("loop_guard")
+            return
         client = self._clients.get(address)
         if client is None:
             while len(self._clients) >= self._maxClients:
-                self._forget(next(iter(self._clients.values())))
+                self._forget(self._oldest())
             client = self._clients[address] = _Client(self, address)
+        elif client.answered and not client.known:
+            self._orders[client.known].pop(client, None)
+            client.known = True
         # Replies leave from the address that the client sent to last.
         client.address = address
+        client.lastSize = len(datagram)
         self._touch(client)
         if client.port is None:
             self._open(client)
         elif self._now() - client.lastReceived >= _QUIET and not self.upstream.current:
             client.lastReceived = self._now()
             self.upstream.lookUp().addCallbacks(lambda _: self._leave(client, client.peer in self.upstream.addresses), _ignore)
-        if client.port is not None and client.hops != address.hopLimit:
-            client.hops = address.hopLimit
-            client.limitHops(client.port.socket)
-        client.lastSize = len(datagram)
-        self._pass(self.up, client, datagram)
+        self._pass(self.up, client, datagram, address.hopLimit)
 
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
         """A datagram from a client had no hop left."""
-        self.up.datagrams += 1
-        self.up.outcomes[reason] += 1
+        self.up.drop(reason)
+
+    def _isOurs(self, address: DatagramAddress) -> bool:
+        """Whether a source is the upstream, whose answers would come back, or this proxy."""
+        return self.upstream.isSource(address) or self.upstream.isProxy(address, self._address)
 
     def _open(self, client: _Client) -> None:
         """Open a client's socket. If that fails, its datagrams are counted when they are sent, and the next one tries again."""
@@ -279,7 +259,8 @@ class FaultProxy(DatagramProtocol):
         if self.upstream.current:
             self._dial(client)
             return
-        waiting = client.waiting = []
+        waiting: list[tuple[bytes, int | None]] = []
+        client.waiting = waiting
 
         def lookedUp(result: Failure | None) -> None:
             client.waiting = None
@@ -288,8 +269,8 @@ class FaultProxy(DatagramProtocol):
                     self._warn("name", str(result.value))
             elif self._clients.get(client.address) is client:
                 self._dial(client)
-            for datagram in waiting:
-                self._send(self.up, client, datagram)
+            for datagram, hops in waiting:
+                self._send(self.up, client, datagram, hops)
 
         self.upstream.lookUp().addBoth(lookedUp)
 
@@ -298,21 +279,20 @@ class FaultProxy(DatagramProtocol):
         client.lost = "own_loss"
         if peer is None:
             return
-        if self.upstream.isProxy(peer, self.address):
+        if self.upstream.isProxy(peer, self._address):
             # An address may become this machine's own at any time.
             client.lost = "loop_guard"
             self._warn("loop", f"upstream must not be the proxy itself, got {formatAddress(peer)}")
             return
-        client.hops = client.address.hopLimit
         try:
             try:
-                client.port = dial(self._reactor, client, peer, None, _RECEIVE_BUFFER, client.limitHops)
+                client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=_upward)
             except OSError as e:
-                oldest = next(iter(self._clients.values()))
+                oldest = self._oldest()
                 if e.errno not in NO_DESCRIPTOR or oldest.port is None or self._now() - oldest.lastSeen < _DISPENSABLE:
                     raise
                 self._forget(oldest)
-                client.port = dial(self._reactor, client, peer, None, _RECEIVE_BUFFER, client.limitHops)
+                client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=_upward)
         except OSError as e:
             if e.errno in NO_DESCRIPTOR:
                 client.lost = "no_socket"
@@ -338,31 +318,46 @@ class FaultProxy(DatagramProtocol):
             client.port = None
 
     def _touch(self, client: _Client) -> None:
-        client.lastSeen = max(client.lastSeen, self._now())
-        self._clients.move_to_end(client.address)
-        if self._sweep is None:
-            self._sweep = self._clock.callLater(self._idleTimeout, self._forgetIdle)
+        """A client is active, if it is one still."""
+        if self._clients.get(client.address) is client:
+            client.lastSeen = self._now()
+            order = self._orders[client.known]
+            order[client] = None
+            order.move_to_end(client)
+            self._sweep.schedule(self._idleTimeout)
+
+    def _oldest(self) -> _Client:
+        """The client to forget first."""
+        return next(iter(self._orders[False] or self._orders[True]))
 
     def _forgetIdle(self) -> None:
-        self._sweep = None
-        now = self._now()
-        while self._clients:
-            oldest = next(iter(self._clients.values()))
-            left = oldest.lastSeen + self._idleTimeout - now
-            if left > 0:
-                self._sweep = self._clock.callLater(left, self._forgetIdle)
-                return
-            self._forget(oldest)
+        now, following = self._now(), None
+        for order in self._orders:
+            while order:
+                oldest = next(iter(order))
+                left = oldest.lastSeen + self._idleTimeout - now
+                if left > 0:
+                    following = left if following is None else min(left, following)
+                    break
+                if oldest.held:
+                    # A client with a delayed datagram is not idle.
+                    self._touch(oldest)
+                else:
+                    self._forget(oldest)
+        if following is not None:
+            self._sweep.cancel()
+            self._sweep.schedule(following)
 
     def _forget(self, client: _Client) -> None:
         del self._clients[client.address]
+        self._orders[client.known].pop(client, None)
         self._leave(client, False)
 
     # From the upstream
 
     def _refused(self, client: _Client) -> None:
         self.refusals += 1
-        host, port = self.address
+        host, port = self._address
         local = client.address.localHost or host
         if icmp.refuse(client.address, (local, port), client.lastSize):
             self.refusalsPassed += 1
@@ -371,44 +366,48 @@ class FaultProxy(DatagramProtocol):
 
     # Either way
 
-    def _pass(self, direction: _Direction, client: _Client, datagram: bytes) -> None:
-        self._line.releaseDue()
+    def _pass(self, direction: Direction, client: _Client, datagram: bytes, hopLimit: int | None) -> None:
         now = self._now()
-        decision = direction.plan.decide(len(datagram), now)
-        direction.datagrams += 1
-        for reason in decision.reasons:
-            direction.outcomes[reason] += 1
+        decision, arrivals = direction.decide(datagram, now)
+        hops = None if hopLimit is None else decision.hopsOf(hopLimit)
+        if direction is self.up:
+            client.hops = hops
         if self._watcher is not None:
-            self._watcher(direction.name, client.address, len(datagram), decision)
-        for delivery in decision.apply(datagram):
-            # The watcher may have stopped the proxy.
-            if delivery.delay and self._port is not None:
-                if len(self._line) >= _MAX_HELD:
-                    direction.outcomes["own_loss"] += 1
-                    continue
-                due = now + delivery.delay
-                # A client with a delayed datagram is not idle.
-                client.lastSeen = max(client.lastSeen, due)
-                self._line.hold(due, partial(self._send, direction, client, delivery.datagram))
+            try:
+                self._watcher(direction.name, client.address, len(datagram), decision)
+            except Exception:
+                _log.failure("Unhandled error in the watcher of a proxy")
+        for delay, arrived in arrivals:
+            if hops is not None and hops < 2:
+                direction.outcomes["loop_guard"] += 1
+            elif not self._held.take(client, len(arrived)):
+                direction.outcomes["held_full"] += 1
+            elif self._port is not None and (delay or self._line.late):
+                self._line.hold(now + delay, partial(self._send, direction, client, arrived, hops))
             else:
-                self._send(direction, client, delivery.datagram)
+                self._send(direction, client, arrived, hops)
 
-    def _send(self, direction: _Direction, client: _Client, datagram: bytes) -> None:
+    def _send(self, direction: Direction, client: _Client, datagram: bytes, hops: int | None) -> None:
+        """Send what is held."""
+
+        def lost(outcome: str) -> None:
+            self._held.give(client, len(datagram))
+            direction.outcomes[outcome] += 1
+
         def sent(reason: str | None) -> None:
-            if reason is not None:
-                direction.outcomes["own_loss"] += 1
-
-        if direction is self.down:
-            if self._port is None:
-                sent("stopped")
+            if reason is None:
+                self._held.give(client, len(datagram))
             else:
-                cast(Any, self._port).send(datagram, client.address, sent)
-        elif client.port is not None:
-            client.port.send(datagram, None, sent)
-        elif client.waiting is not None and len(client.waiting) < _MAX_WAITING:
-            client.waiting.append(datagram)
+                lost("own_loss")
+
+        if direction is self.down and self._port is not None:
+            self._port.send(datagram, client.address.withHops(hops), sent)
+        elif direction is self.up and client.port is not None and client.peer is not None:
+            client.port.send(datagram, client.peer.withHops(hops), sent)
+        elif direction is self.up and client.waiting is not None and len(client.waiting) < _MAX_WAITING:
+            client.waiting.append((datagram, hops))
         else:
-            direction.outcomes[client.lost] += 1
+            lost(client.lost if direction is self.up else "own_loss")
 
     def __str__(self) -> str:
         lines = []
@@ -419,7 +418,7 @@ class FaultProxy(DatagramProtocol):
         return "\n".join(lines)
 
 
-def _close(port: DatagramPort, direction: _Direction) -> None:
+def _close(port: DatagramPort, direction: Direction) -> None:
     """Close a socket, and count what the kernel dropped from its receive queue."""
     direction.outcomes["own_loss"] += port.getKernelDrops() or 0
     port.abort()

@@ -112,19 +112,31 @@ class Upstream:
         if address.port != listening[1]:
             return False
         own = _plain(listening[0])
-        host = _plain(address.host)
-        if host.is_unspecified:
-            # The system sends to this machine (RFC 1122 section 3.2.1.3).
-            host = ip_address("127.0.0.1" if host.version == 4 else "::1")
+        host = _reached(address)
         if not own.is_unspecified:
             return host == own
         # The wildcard of IPv6 is that of IPv4, too.
         return own.version in (6, host.version) and isOwnAddress(str(host), address.scopeID)
 
+    def isSource(self, address: DatagramAddress) -> bool:
+        """Whether a datagram comes from the upstream itself."""
+        return address.port == self._port and any(
+            (_plain(address.host), address.scopeID) == (_reached(own), own.scopeID) for own in self.addresses
+        )
+
     def close(self) -> None:
         """Look nothing up any more."""
         if self._lookUp is not None:
             self._lookUp.cancel()
+
+
+def _reached(address: DatagramAddress) -> IPv4Address | IPv6Address:
+    """The address that the system sends to."""
+    host = _plain(address.host)
+    if host.is_unspecified:
+        # It is this machine (RFC 1122 section 3.2.1.3).
+        return ip_address("127.0.0.1" if host.version == 4 else "::1")
+    return host
 
 
 def _plain(host: str) -> IPv4Address | IPv6Address:

@@ -239,7 +239,7 @@ class DatagramPort(udp.Port):
 
     def getKernelDrops(self) -> int | None:
         """How many datagrams the system dropped because the receive buffer was full; C{None} where it does not report it."""
-        drops = sockopt.kernelDrops(self.socket)
+        drops = sockopt.kernelDrops(self.socket) if self.connected else 0
         return None if drops is None else drops + self._closedDrops
 
     # Reading
@@ -408,7 +408,7 @@ class DatagramPort(udp.Port):
         for work in (self._read, self._sendWaiting):
             self._context.turn.forget(work)
         self._context.turn.closed()
-        number, self._realPortNumber = self._realPortNumber, None
+        number, self._realPortNumber, self._closedDrops = self._realPortNumber, None, self.getKernelDrops() or 0
         base.BasePort.connectionLost(self, reason)
         self._sender.close()
         calls = self._calls
