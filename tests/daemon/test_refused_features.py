@@ -19,6 +19,7 @@ from tests.support.guards import needsSharing, onlyLinux
 from tests.support.processes import Process, Processes, Server, eventually
 from tests.support.refusals import Refusals
 from tests.support.running import udpSocket
+from tests.support.source import ROOT
 from udpecho.net import features
 from udpecho.net.features import Feature
 from udpecho.net.linux import sockopt
@@ -46,9 +47,10 @@ _cases: dict[str, tuple[Mapping[str, int], list[Feature], list[Feature]]] = {
     "SO_TIMESTAMPING": (_timestamps, [], [features.TIMESTAMPS]),
     "SO_RCVBUFFORCE": ({f"set.{_socket}.{sockopt.SO_RCVBUFFORCE}": errno.EPERM}, [], []),
     "UDP_GRO": ({f"set.{sockopt.SOL_UDP}.{sockopt.UDP_GRO}": errno.ENOPROTOOPT}, [features.GRO], []),
+    "UDP_SEGMENT": ({f"cmsg.{sockopt.SOL_UDP}.{sockopt.UDP_SEGMENT}": errno.EINVAL}, [features.GSO], []),
     "recvmmsg": ({"call.recvmmsg": errno.ENOSYS}, [features.BATCHES], []),
     "sendmmsg": ({"call.sendmmsg": errno.EPERM}, [features.BATCHES], []),
-    "sendmsg": ({"call.sendmsg": errno.EPERM}, [features.HOP_LIMIT, features.PKTINFO], []),
+    "sendmsg": ({"call.sendmsg": errno.EPERM}, [features.GSO, features.HOP_LIMIT, features.PKTINFO], []),
     "timerfd": ({"call.timerfd_create": errno.EPERM}, [], [features.TIMER]),
     "timerfd_settime": ({"call.timerfd_settime": errno.EPERM}, [], [features.TIMER]),
     "madvise": ({"call.madvise": errno.EINVAL}, [], []),
@@ -91,6 +93,12 @@ def pinged(process: Process) -> list[dict[str, Any]]:
     assert "Traceback" not in process.stderr, process
     found: list[dict[str, Any]] = json.loads(process.stdout)["targets"]
     return found
+
+
+def test_documented() -> None:
+    """The table in the documentation has each feature."""
+    table = (ROOT / "docs" / "systems.rst").read_text().partition(".. features")[2].partition(".. end of features")[0]
+    assert re.findall(r"^(\w.*?)   ", table, re.MULTILINE)[1:] == list(features.FEATURES)
 
 
 class ServerTests:
