@@ -51,6 +51,7 @@ _cases: dict[str, tuple[Mapping[str, int], list[Feature], list[Feature]]] = {
     "recvmmsg": ({"call.recvmmsg": errno.ENOSYS}, [features.BATCHES], []),
     "sendmmsg": ({"call.sendmmsg": errno.EPERM}, [features.BATCHES], []),
     "sendmsg": ({"call.sendmsg": errno.EPERM}, [features.GSO, features.HOP_LIMIT, features.PKTINFO], []),
+    "epoll": ({"call.epoll_create1": errno.EPERM}, [features.EPOLL], [features.TIMER]),
     "timerfd": ({"call.timerfd_create": errno.EPERM}, [], [features.TIMER]),
     "timerfd_settime": ({"call.timerfd_settime": errno.EPERM}, [], [features.TIMER]),
     "madvise": ({"call.madvise": errno.EINVAL}, [], []),
