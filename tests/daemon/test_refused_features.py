@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.guards import needsSharing, onlyLinux
-from tests.support.processes import Process, Processes, Server, eventually
+from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.refusals import Refusals
 from tests.support.running import udpSocket
 from tests.support.source import ROOT
@@ -211,6 +211,25 @@ class PingTests:
         environment = refusals.environment({"call.recvmmsg": errno.ENOSYS, "largest": 1000})
         process = processes.run("udpecho", "ping", "127.0.0.1:9", "-c1", "-s1200", environment=environment)
         assert "not sent: too long for the path, or for any datagram" in process.stdout
+
+
+class FilterTests:
+    """The kernel itself denies system calls, as the filter of a container does."""
+
+    @needsSharing
+    def test_filter(self, processes: Processes, refusals: Refusals) -> None:
+        """Server, workers and C{ping} work on, and say what is lacking."""
+        program, environment = refusals.denied("recvmmsg", "sendmmsg", "timerfd_create", "memfd_create")
+        twistd = [program, *command("twistd"), "-n"]
+        server = processes.server("--workers", "2", twistd=twistd, environment=environment)
+        where = f"127.0.0.1:{server.addresses[0][1]}"
+        ping = processes.run(program, *command("udpecho"), "ping", where, "-c3", "-i50ms", "--json", environment=environment)
+        (target,) = pinged(ping)
+        assert (ping.status, target["outcomes"]["answered"], target["timestamp_source"]) == (0, 3, "monotonic")
+        assert named(ping.stderr) == ["timerfd and epoll"]
+        server.process.stop()
+        assert named(server.process.stdout) == ["memfd_create", "recvmmsg and sendmmsg"]
+        assert "Traceback" not in server.process.stdout
 
 
 @pytest.mark.slow
