@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from tests.support.guards import needsSharing, onlyLinux
-from tests.support.processes import Process, Processes, Server, eventually
+from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.refusals import Refusals
 from tests.support.running import udpSocket
+from tests.support.source import ROOT
 from udpecho.net import features
 from udpecho.net.features import Feature
 from udpecho.net.linux import sockopt
@@ -46,9 +47,11 @@ _cases: dict[str, tuple[Mapping[str, int], list[Feature], list[Feature]]] = {
     "SO_TIMESTAMPING": (_timestamps, [], [features.TIMESTAMPS]),
     "SO_RCVBUFFORCE": ({f"set.{_socket}.{sockopt.SO_RCVBUFFORCE}": errno.EPERM}, [], []),
     "UDP_GRO": ({f"set.{sockopt.SOL_UDP}.{sockopt.UDP_GRO}": errno.ENOPROTOOPT}, [features.GRO], []),
+    "UDP_SEGMENT": ({f"cmsg.{sockopt.SOL_UDP}.{sockopt.UDP_SEGMENT}": errno.EINVAL}, [features.GSO], []),
     "recvmmsg": ({"call.recvmmsg": errno.ENOSYS}, [features.BATCHES], []),
     "sendmmsg": ({"call.sendmmsg": errno.EPERM}, [features.BATCHES], []),
-    "sendmsg": ({"call.sendmsg": errno.EPERM}, [features.HOP_LIMIT, features.PKTINFO], []),
+    "sendmsg": ({"call.sendmsg": errno.EPERM}, [features.GSO, features.HOP_LIMIT, features.PKTINFO], []),
+    "epoll": ({"call.epoll_create1": errno.EPERM}, [features.EPOLL], [features.TIMER]),
     "timerfd": ({"call.timerfd_create": errno.EPERM}, [], [features.TIMER]),
     "timerfd_settime": ({"call.timerfd_settime": errno.EPERM}, [], [features.TIMER]),
     "madvise": ({"call.madvise": errno.EINVAL}, [], []),
@@ -91,6 +94,12 @@ def pinged(process: Process) -> list[dict[str, Any]]:
     assert "Traceback" not in process.stderr, process
     found: list[dict[str, Any]] = json.loads(process.stdout)["targets"]
     return found
+
+
+def test_documented() -> None:
+    """The table in the documentation has each feature."""
+    table = (ROOT / "docs" / "systems.rst").read_text().partition(".. features")[2].partition(".. end of features")[0]
+    assert re.findall(r"^(\w.*?)   ", table, re.MULTILINE)[1:] == list(features.FEATURES)
 
 
 class ServerTests:
@@ -202,6 +211,25 @@ class PingTests:
         environment = refusals.environment({"call.recvmmsg": errno.ENOSYS, "largest": 1000})
         process = processes.run("udpecho", "ping", "127.0.0.1:9", "-c1", "-s1200", environment=environment)
         assert "not sent: too long for the path, or for any datagram" in process.stdout
+
+
+class FilterTests:
+    """The kernel itself denies system calls, as the filter of a container does."""
+
+    @needsSharing
+    def test_filter(self, processes: Processes, refusals: Refusals) -> None:
+        """Server, workers and C{ping} work on, and say what is lacking."""
+        program, environment = refusals.denied("recvmmsg", "sendmmsg", "timerfd_create", "memfd_create")
+        twistd = [program, *command("twistd"), "-n"]
+        server = processes.server("--workers", "2", twistd=twistd, environment=environment)
+        where = f"127.0.0.1:{server.addresses[0][1]}"
+        ping = processes.run(program, *command("udpecho"), "ping", where, "-c3", "-i50ms", "--json", environment=environment)
+        (target,) = pinged(ping)
+        assert (ping.status, target["outcomes"]["answered"], target["timestamp_source"]) == (0, 3, "monotonic")
+        assert named(ping.stderr) == ["timerfd and epoll"]
+        server.process.stop()
+        assert named(server.process.stdout) == ["memfd_create", "recvmmsg and sendmmsg"]
+        assert "Traceback" not in server.process.stdout
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ system calls. So do older kernels, imitations of Linux, and filters (C{seccomp(2
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -154,6 +155,43 @@ int madvise(void *memory, size_t size, int advice) {
 }
 """
 
+# Runs a command for which the system calls in $DENY, numbers between spaces, fail with EPERM, by a filter of the kernel.
+_filter = r"""
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+int main(int count, char **arguments) {
+    struct sock_filter program[64] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+    unsigned short size = 1;
+    char *rest = getenv("DENY");
+    while (*rest && size < 60) {
+        unsigned int number = strtoul(rest, &rest, 10);
+        program[size++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1);
+        program[size++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+    }
+    program[size++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog whole = {size, program};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &whole)) {
+        perror("seccomp");
+        return 77;
+    }
+    execv(arguments[1], arguments + 1);
+    perror(arguments[count - 1]);
+    return 1;
+}
+"""
+#: Numbers of system calls (C{asm/unistd_64.h} of x86-64, C{asm-generic/unistd.h} of the other).
+_numbers = {
+    "x86_64": {"recvmmsg": 299, "sendmmsg": 307, "timerfd_create": 283, "memfd_create": 319},
+    "aarch64": {"recvmmsg": 243, "sendmmsg": 269, "timerfd_create": 85, "memfd_create": 279},
+}
+
 
 class Refusals:
     """Kernels without some features."""
@@ -163,9 +201,24 @@ class Refusals:
         compiler = shutil.which("cc")
         if compiler is None or not os.path.isdir("/proc/self"):
             pytest.skip("needs Linux and a C compiler, for a library that refuses features to one process")
-        source, self._library = directory / "refuse.c", directory / "refuse.so"
-        source.write_text(_source)
-        subprocess.run([compiler, "-shared", "-fPIC", "-O", "-Wall", "-Werror", "-o", self._library, source], check=True)
+        self._compiler, self._directory = compiler, directory
+        self._library = self._build("refuse.so", _source, "-shared", "-fPIC")
+
+    def _build(self, name: str, text: str, *options: str) -> Path:
+        source = (self._directory / name).with_suffix(".c")
+        source.write_text(text)
+        output = self._directory / name
+        subprocess.run([self._compiler, *options, "-O", "-Wall", "-Werror", "-o", output, source], check=True)
+        return output
+
+    def denied(self, *calls: str) -> tuple[str, dict[str, str]]:
+        """A program that runs a command for which the kernel denies system calls (C{seccomp(2)}), and its environment."""
+        if platform.machine() not in _numbers:
+            pytest.skip(f"the numbers of the system calls of {platform.machine()} are not known here")
+        program = str(self._build("deny", _filter))
+        if subprocess.run([program, shutil.which("true") or "true"], env={"DENY": ""}, check=False).returncode:
+            pytest.skip("no filters of system calls here")
+        return program, {"DENY": " ".join(str(_numbers[platform.machine()][call]) for call in calls)}
 
     def environment(self, items: Mapping[str, int]) -> dict[str, str]:
         """The environment of a process for which the items are refused, each with an error number."""

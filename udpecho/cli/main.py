@@ -19,6 +19,7 @@ from udpecho.cli.console import SIGNALLED, UNANSWERED, Parser, complain
 from udpecho.cli.ping.command import addPing
 from udpecho.cli.proxy import addProxy
 from udpecho.cli.send import addSend
+from udpecho.net.installed import installedReactor
 from udpecho.printing import escapeWhatDoesNotFit
 
 #: Each adds a subcommand to the parser.
@@ -39,9 +40,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
 
     @param interrupted: the signal that is a normal end of the command, so that its own exit status stands.
     """
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
+    reactor = installedReactor()
     status = UNANSWERED
     over = False
     work: defer.Deferred[int] = defer.Deferred()

@@ -21,6 +21,7 @@ from udpecho.daemon.preload import preload
 from udpecho.daemon.start_errors import ExitOnStartError, checkSender
 from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
+from udpecho.net.installed import installedReactor
 from udpecho.net.pipe import InputReader
 from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
@@ -76,8 +77,7 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Make the service for a command line."""
-    from twisted.internet import reactor
-
+    reactor = installedReactor()
     preload(options)
     abandonThreads(reactor)
     transfer = Transfer(

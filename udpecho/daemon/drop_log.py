@@ -76,6 +76,7 @@ class DropLog:
         self._reactor = reactor
         self._account = account
         self._busiest: BusiestPrefixes = busiest or (lambda most: {})
+        self._hasKernel = kernelDrops is not None
         self._kernelDrops = kernelDrops or (lambda: None)
         self._wouldDrop: Callable[[], Mapping[str, int]] = wouldDrop or dict
         self._throttles: dict[tuple[str, str], LogThrottle] = {}
@@ -105,9 +106,9 @@ class DropLog:
         kernelDrops = self._kernelDrops()
         lacking = ", ".join(features.lacking())
         _log.info(
-            "counters: {counters} kernel-dropped={known}{lacking}",
+            "counters: {counters}{suffix}{lacking}",
             counters=str(self._account),
-            known="unknown" if kernelDrops is None else kernelDrops,
+            suffix=f" kernel-dropped={'unknown' if kernelDrops is None else kernelDrops}" if self._hasKernel else "",
             lacking=lacking and f"; lacking: {lacking}",
             kernelDropped=kernelDrops,
             **self._account.asFields(),

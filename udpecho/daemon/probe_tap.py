@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -15,6 +14,7 @@ from udpecho.daemon.paths import endpointLater
 from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
+from udpecho.net.installed import installedReactor
 from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseAddress
 from udpecho.probe.service import ProbeService
@@ -60,10 +60,8 @@ class _CommandLineDaemon(ExitOnStartError, ProbeDaemon):
 
 def makeService(options: Options) -> IService:
     """Make the service for a command line."""
-    from twisted.internet import reactor
-
+    reactor = installedReactor()
     preload(options)
-    running: Any = reactor
     removePassed(os.environ)
     abandonThreads(reactor)
     metrics = None
@@ -73,7 +71,7 @@ def makeService(options: Options) -> IService:
         metrics = ProbeMetrics()
     plan, socketOptions = settingsFrom(options)
     probes = ProbeService(
-        running,
+        reactor,
         options["target"],
         plan,
         sources=options["sources"],
@@ -83,4 +81,4 @@ def makeService(options: Options) -> IService:
     )
     pages = endpointLater(options["metrics"], options)
     reload = None if options["config"] is None else Reload(options)
-    return _CommandLineDaemon(running, probes, options.passed, metrics=pages, probeMetrics=metrics, reload=reload)
+    return _CommandLineDaemon(reactor, probes, options.passed, metrics=pages, probeMetrics=metrics, reload=reload)

@@ -7,7 +7,6 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from ipaddress import ip_address
 from itertools import permutations
-from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -19,6 +18,7 @@ from udpecho.daemon.preload import preload
 from udpecho.daemon.service import Daemon
 from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
+from udpecho.net.installed import installedReactor
 from udpecho.net.reuseport import canShare
 from udpecho.server.service import EchoService
 from udpecho.server.settings import OPTIONS, settingsFrom
@@ -66,14 +66,12 @@ class _CommandLineDaemon(ExitOnStartError, Daemon):
 
 def makeService(options: Options) -> IService:
     """Make the service for a command line."""
-    from twisted.internet import reactor
-
+    reactor = installedReactor()
     preload(options)
-    running: Any = reactor
     removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
     echo = EchoService(
-        running,
+        reactor,
         options["port"],
         options["interface"] or None,
         guard=policy,
@@ -83,7 +81,7 @@ def makeService(options: Options) -> IService:
     pages = endpointLater(options["metrics"], options)
     reload = None if options["config"] is None else Reload(options)
     return _CommandLineDaemon(
-        running, echo, options.passed, metrics=pages, reload=reload, payloadSize=serviceOptions.maxPayload
+        reactor, echo, options.passed, metrics=pages, reload=reload, payloadSize=serviceOptions.maxPayload
     )
 
 

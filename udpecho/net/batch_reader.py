@@ -143,7 +143,11 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
         return None
     whole = IBatchReceiver.providedBy(context.protocol)
     # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
-    gro = sockopt.enableGRO(sock, whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM)
+    offload = whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM
+    canSegment = offload and reply_controls.areTaken(sock.family, features.GSO)
+    if offload and not canSegment:
+        features.missed(features.GSO)
+    gro = sockopt.enableGRO(sock, canSegment)
     isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
     batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
     sender, calls = BatchSender(batchOptions, sendOne, context.dropped), context.calls

@@ -55,6 +55,7 @@ RECVERR = Feature("IP_RECVERR", "refusals are reported, but not unreachable host
 DROPS = Feature("SO_MEMINFO", "what a full receive queue drops is not known, and not counted")
 TIMESTAMPS = Feature("SO_TIMESTAMPING", "round trips are of the monotonic clock, with the time that this process needs")
 TIMER = Feature("timerfd and epoll", "probes go one by one, a millisecond late at times, timed by the monotonic clock")
+EPOLL = Feature("epoll", "the reactor uses poll", LogLevel.info)
 MEMORY = Feature("memfd_create", "workers share their counters by a temporary file", LogLevel.info)
 
 

@@ -1,5 +1,6 @@
-"""The proof that a reply can be sent with control messages: its source address, and its hop limit. A system that reports both
-for what is received may refuse them for what is sent, and then no reply at all could be sent.
+"""The proof that a reply can be sent with control messages: its source address, its hop limit, and the size of the segments of
+a GSO batch. A system that reports them for what is received may refuse them for what is sent, and then no reply at all could be
+sent; or it may ignore them, and send a whole batch as one datagram.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from udpecho.net.linux import cmsg
 
 
 def areTaken(family: int, feature: features.Feature) -> bool:
-    """Whether the control messages of a feature, C{PKTINFO} or C{HOP_LIMIT}, can be received and sent. If the test cannot be
-    done, it is done again next time, and they are taken to be.
+    """Whether the control messages of a feature, C{PKTINFO}, C{HOP_LIMIT} or C{GSO}, can be sent.
+
+    If the test cannot be done, they are taken to be, and it is done again next time.
     """
     try:
         reason = _refusal(family, feature)
@@ -32,7 +34,13 @@ def _refusal(family: int, feature: features.Feature) -> str | None:
     @raise OSError: if the test cannot be done.
     """
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-    hopLimit, local = (None, host) if feature is features.PKTINFO else (1, None)
+    controls = cmsg.replyControls(
+        family == socket.AF_INET6,
+        host if feature is features.PKTINFO else None,
+        1 if feature is features.HOP_LIMIT else None,
+        1 if feature is features.GSO else 0,
+    )
+    expected = [b"a", b"b"] if feature is features.GSO else [b"ab"]
     with socket.socket(family, socket.SOCK_DGRAM) as near, socket.socket(family, socket.SOCK_DGRAM) as far:
         for sock in (near, far):
             sock.bind((host, 0))
@@ -40,9 +48,9 @@ def _refusal(family: int, feature: features.Feature) -> str | None:
         near.sendto(b"", far.getsockname())
         try:
             far.recvmsg(1, cmsg.ANCILLARY_SIZE)
-            far.sendmsg([b""], cmsg.replyControls(family == socket.AF_INET6, local, hopLimit), 0, near.getsockname())
+            far.sendmsg([b"ab"], controls, 0, near.getsockname())
         except OSError as e:
             if e.errno in features.REFUSALS:
                 return e.strerror
             raise
-    return None
+        return None if [near.recv(2) for _ in expected] == expected else "it is ignored"

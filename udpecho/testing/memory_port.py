@@ -133,6 +133,10 @@ class MemoryPort:
         """The local address."""
         return (IPv6Address if self._ipv6 else IPv4Address)("UDP", self.interface, self.number)
 
+    def getKernelDrops(self) -> int:
+        """None: the receive queue in memory is never full."""
+        return 0
+
     def stopListening(self) -> defer.Deferred[None]:
         """Receive nothing more, and stop in the next turn. May be called twice."""
         if not self.connected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from udpecho.net.linux.gso import REMEMBERED, SegmentLimits
 
@@ -20,6 +21,8 @@ class SegmentLimitsTests:
         assert "1400 bytes" in str(limits.refused(errno.EINVAL, 1400, 3))
         assert limits.allow(1399, 2)
         assert not limits.allow(1400, 2)
+        # Each path carries this: it is not the reason.
+        assert limits.refused(errno.EINVAL, 20, 3) == f"this system refuses UDP_SEGMENT ({os.strerror(errno.EINVAL)})"
         assert "checksums" in str(limits.refused(errno.EIO, 10, 2))
         assert not limits.allow(1, 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from math import inf
@@ -13,7 +14,8 @@ REFUSALS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 
 #: Every kernel that has C{UDP_SEGMENT} takes so many datagrams as one (C{UDP_MAX_SEGMENTS}, 128 since Linux 6.9).
 MAX_SEGMENTS = 64
-
+#: Bytes of payload that each path carries: IPv4 hosts take 576 with the headers, without fragments or with (RFC 791).
+_ALWAYS_CARRIED = 548
 
 #: Seconds for which a refusal is remembered: routes, devices and their settings change.
 REMEMBERED = 600.0
@@ -64,4 +66,6 @@ class SegmentLimits:
             self._fewest = min(count, self._fewest)
             return f"{count} datagrams are too many for one send"
         self._shortest = min(segment, self._shortest)
+        if segment <= _ALWAYS_CARRIED:
+            return f"this system refuses UDP_SEGMENT ({os.strerror(number)})"
         return f"the path does not carry {segment} bytes"
