@@ -20,6 +20,7 @@ LAYERS = {
     "interfaces": 2,
     "options": 2,
     "parsing": 2,
+    "pieces": 2,
     "printing": 2,
     "guard": 3,
     "net": 3,

@@ -19,6 +19,7 @@ from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import DROP_REASONS
 from udpecho.net.linux import sockopt
+from udpecho.pieces import finish
 from udpecho.server.protocol import EchoServer
 from udpecho.server.service import EchoService
 
@@ -206,4 +207,4 @@ class ServiceTests:
         policy = GuardPolicy(
             allow=parseNetwork("private"), trust=parseNetwork("2001:db8::/32"), rate=7, burst=8, maxRate=9, refuseLoops=False
         )
-        assert GuardPolicy.fromSettings(policy.asSettings()) == policy
+        assert finish(GuardPolicy.fromSettings(finish(policy.asSettings()))) == policy

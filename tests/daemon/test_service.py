@@ -531,11 +531,17 @@ class DaemonTests:
             echo = EchoService(reactor, 0, ["127.0.0.1"])
             options = ServerOptions()
             options.parseOptions(["--rate", "7", "--log-datagrams", "3"])
-            daemon = Daemon(reactor, echo, {}, reload=lambda: (options, Changes(("rate",), ())))
+
+            async def read() -> tuple[ServerOptions, Changes]:
+                return options, Changes(("rate",), ())
+
+            daemon = Daemon(reactor, echo, {}, reload=read)
             before = signal.getsignal(signal.SIGHUP)
             daemon.startService()
             await echo.whenServing()
             daemon.reload()
+            assert daemon._reloading is not None
+            await daemon._reloading
             assert echo._listeners.guardStats.policy.rate == 7  # type: ignore[union-attr]
             assert echo._listeners.log._rate == 3  # type: ignore[attr-defined]
             await daemon.stopService()

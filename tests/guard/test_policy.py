@@ -12,6 +12,7 @@ import pytest
 from tests.support.source import ROOT
 from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import SERVICES, GuardPolicy
+from udpecho.pieces import finish
 
 
 class GuardPolicyTests:
@@ -59,7 +60,7 @@ class GuardPolicyTests:
             refuseLoops=False,
             dryRun=True,
         )
-        assert GuardPolicy.fromSettings(json.loads(json.dumps(policy.asSettings()))) == policy
+        assert finish(GuardPolicy.fromSettings(json.loads(json.dumps(finish(policy.asSettings()))))) == policy
 
 
 def test_documented() -> None:

@@ -14,6 +14,7 @@ from tests.support.source import ROOT
 from udpecho.daemon.server_tap import Options
 from udpecho.guard.networks import PRIVATE
 from udpecho.guard.policy import GuardPolicy
+from udpecho.pieces import finish
 from udpecho.server.settings import (
     OPTIONS,
     ServiceOptions,
@@ -82,8 +83,8 @@ class TableTests:
             maxPayload=5, logDatagrams=None, writeTimeout=0.5, receiveBuffer=4096, offload=False, workers=3
         )
         policy = GuardPolicy(allow=PRIVATE, rate=7, refuseLoops=False)
-        carried = json.loads(json.dumps(toWorkerSettings(options, policy)))
-        assert fromWorkerSettings(carried) == (options, policy)
+        carried = json.loads(json.dumps(finish(toWorkerSettings(options, policy))))
+        assert finish(fromWorkerSettings(carried)) == (options, policy)
 
 
 class DocumentationTests:

@@ -17,6 +17,7 @@ from tests.support.running import udpSocket
 from tests.support.server import Lines
 from tests.support.workers import FakeProcess, Pool, ProcessClock
 from udpecho.guard.policy import GuardPolicy
+from udpecho.pieces import finish
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
@@ -266,7 +267,7 @@ class ChangeTests:
     @staticmethod
     def settings(rate: int = 7, logDatagrams: int | None = None) -> WorkerSettings:
         """Other settings."""
-        return WorkerSettings(ServiceOptions(logDatagrams=logDatagrams), GuardPolicy(rate=rate))
+        return finish(WorkerSettings.make(ServiceOptions(logDatagrams=logDatagrams), GuardPolicy(rate=rate)))
 
     @staticmethod
     def rates(process: FakeProcess) -> list[int]:
@@ -394,8 +395,8 @@ class WorkerListenersTests:
         listeners = WorkerListeners(clock, where, options, DatagramLog(10, clock), GuardPolicy())
         listeners.bind()
         listeners.start()
-        listeners.prepare(GuardPolicy(rate=7, refuseLoops=False), 3)()
-        wanted = toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7))
+        finish(listeners.prepare(GuardPolicy(rate=7, refuseLoops=False), 3))()
+        wanted = finish(toWorkerSettings(ServiceOptions(workers=2, logDatagrams=3, maxPayload=5), GuardPolicy(rate=7)))
         clock.started[0].end(None, signal.SIGKILL)
         clock.advance(0)
         for process in clock.started[1:]:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.guard.policy import GuardPolicy
+from udpecho.pieces import finish
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.settings import ServiceOptions
 from udpecho.server.worker_messages import WorkerSettings, decode, encode
@@ -117,7 +118,7 @@ class Pool:
             sock.setblocking(False)
         self.log = DatagramLog(rate, self.clock)
         options = ServiceOptions(maxPayload=5, logDatagrams=rate)
-        self.pool = WorkerPool(self.clock, sockets, self.log, WorkerSettings(options, GuardPolicy()))
+        self.pool = WorkerPool(self.clock, sockets, self.log, finish(WorkerSettings.make(options, GuardPolicy())))
         self.ready: list[None] = []
         self.pool.start().addCallback(self.ready.append)
 

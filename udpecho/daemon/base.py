@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet import defer, error
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from udpecho.daemon.states import failures
 from udpecho.daemon.systemd import Notifier, Watchdog, watchdogInterval
 from udpecho.interfaces import Reactor
 from udpecho.net.restartable import RestartableService
 from udpecho.net.stopping import stopAll
+from udpecho.pieces import Work, inPieces
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from udpecho.daemon.http_pages import MetricsService
 
 #: Reads the options again; raises C{ValueError} if they are wrong.
-Reloader = Callable[[], "tuple[Mapping[str, Any], Changes]"]
+Reloader = Callable[[], "Coroutine[Any, Any, tuple[Mapping[str, Any], Changes]]"]
 
 _log = Logger()
 
@@ -64,6 +67,11 @@ class BaseDaemon(RestartableService, ABC):
         interval = watchdogInterval(environment)
         self._watchdog = None if interval is None else Watchdog(reactor, interval, self._requireHealthy, self._notifier)
         self._handlers: dict[int, Any] = {}
+        # Whether the service has worked since its start, the reload that runs, with its last step, and whether another follows.
+        self._works = False
+        self._reloading: defer.Deferred[None] | None = None
+        self._applying: defer.Deferred[object] | None = None
+        self._reloadsAgain = False
 
     def _makePages(self, metrics: str) -> MetricsService:
         from udpecho.daemon.http_pages import MetricsService
@@ -103,8 +111,12 @@ class BaseDaemon(RestartableService, ABC):
         """Log the results so far."""
 
     @abstractmethod
-    def _configure(self, options: Mapping[str, Any]) -> None:
-        """Apply the options that can be applied without a restart."""
+    def _prepare(self, options: Mapping[str, Any]) -> Work[Callable[[], object]]:
+        """Prepare to apply the options that can be applied without a restart.
+
+        @return: applies them. It may return a Deferred, which fires when they are in force.
+        @raise ValueError: if they cannot be applied.
+        """
 
     @abstractmethod
     def check(self) -> defer.Deferred[dict[str, str | None]]:
@@ -149,12 +161,21 @@ class BaseDaemon(RestartableService, ABC):
 
     def _notifyReady(self, _: object) -> None:
         if self.running:
-            self._notifier.ready(self._status())
+            self._works = True
+            self._notifyState()
             if self._watchdog is not None:
                 self._watchdog.start()
 
+    def _notifyState(self) -> None:
+        # It is ready when it works, and has applied the newest configuration.
+        if self._works and self._reloading is None:
+            self._notifier.ready(self._status())
+
     async def _stop(self) -> None:
         self._notifier.stopping()
+        self._works = self._reloadsAgain = False
+        if self._reloading is not None:
+            self._reloading.cancel()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -187,22 +208,45 @@ class BaseDaemon(RestartableService, ABC):
         self._handlers[number] = before
 
     def reload(self) -> None:
-        """Reload the configuration, and apply what can be applied without a restart. A wrong one changes nothing."""
+        """Reload the configuration, and apply what can be applied without a restart. A wrong one changes nothing. It takes
+        several turns of the reactor; any number of calls meanwhile are one more reload.
+        """
         if self._reload is None:
             _log.warn("cannot reload: the {daemon} was started without --config FILE", daemon=self.name)
-            return
+        elif self._reloading is not None:
+            self._reloadsAgain = True
+            if self._applying is not None:
+                # What is in force everywhere is for the next one to report.
+                self._applying.cancel()
+        elif self.running:
+            self._reloading = defer.Deferred.fromCoroutine(self._reloadOnce(self._reload))
+            self._reloading.addBoth(self._reloaded)
+
+    async def _reloadOnce(self, read: Reloader) -> None:
+        # After all signals that this answers (sd_notify(3)).
         self._notifier.reloading()
         try:
-            options, changes = self._reload()
-            self._configure(options)
+            options, changes = await read()
+            apply = await inPieces(self._reactor, self._prepare(options))
+            self._applying = defer.maybeDeferred(apply)
+            with suppress(defer.CancelledError):
+                await self._applying
         except ValueError as e:
             _log.error("cannot reload, the configuration is unchanged: {reason}", reason=str(e))
+            return
+        _log.info("configuration reloaded: {applied}", applied=", ".join(changes.applicable) or "no changes")
+        if changes.needRestart:
+            _log.warn("a restart is needed for {options}", options=", ".join(changes.needRestart))
+
+    def _reloaded(self, result: object) -> None:
+        self._reloading = self._applying = None
+        if isinstance(result, Failure) and not result.check(defer.CancelledError):
+            _log.failure("cannot reload", result)
+        if self._reloadsAgain:
+            self._reloadsAgain = False
+            self.reload()
         else:
-            _log.info("configuration reloaded: {applied}", applied=", ".join(changes.applicable) or "no changes")
-            if changes.needRestart:
-                _log.warn("a restart is needed for {options}", options=", ".join(changes.needRestart))
-        finally:
-            self._notifier.ready(self._status())
+            self._notifyState()
 
     def _requireHealthy(self) -> defer.Deferred[object]:
         def require(reasons: dict[str, str | None]) -> None:

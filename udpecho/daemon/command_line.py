@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from udpecho.daemon.config_file import ConfigurationError, printable, read
+from udpecho.daemon.config_file import ConfigurationError, FileOptions, printable, read
 from udpecho.options import Table, Values
 
 
@@ -35,17 +35,20 @@ class CommandLine:
     given: frozenset[str]
 
 
-def expand(options: usage.Options, arguments: Sequence[str], table: Table) -> CommandLine:
+def expand(options: usage.Options, arguments: Sequence[str], table: Table, file: FileOptions | None = None) -> CommandLine:
     """Read the file that a command line names with C{--check-config} or C{--config}, if it does. Errors in the command line
     itself are left for C{options} to report.
 
     @param table: the options of the daemon.
+    @param file: what is in the file, if it has been read.
     @raise ConfigurationError: if the file cannot be used.
     """
     pairs = _pairs(options, arguments)
     given = frozenset(name for name, _ in pairs)
     paths = _valuesOf("check-config", pairs) or _valuesOf("config", pairs)
-    values, parsed = read(paths[-1], table) if paths else ({}, {})
+    if file is None:
+        file = read(paths[-1], table) if paths else FileOptions({}, {})
+    values, parsed = file
     return CommandLine(values, {name: value for name, value in parsed.items() if name not in given}, given)
 
 

@@ -16,7 +16,9 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from udpecho.daemon.plain_toml import readPlain
 from udpecho.options import LIST, NUMBER, SWITCH, TEXT, Option, Table, Value
+from udpecho.pieces import Work, finish
 
 #: The longest file that is read, in bytes.
 MAX_SIZE = 2**20
@@ -24,6 +26,8 @@ MAX_SIZE = 2**20
 # Nobody reads more problems, and finding the line of each takes time.
 _mostProblems = 20
 _longestText = 1000
+# How many values of an array are a piece of work.
+_piece = 50
 _bareKey = re.compile(r"[A-Za-z0-9_-]+")
 _place = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 # TOML's types, by the Python types that tomllib makes of them.
@@ -65,11 +69,18 @@ def read(path: str, table: Table) -> FileOptions:
     @param table: the options of the daemon.
     @raise ConfigurationError: if it cannot be used.
     """
+    return parse(contents(path), table, path)
+
+
+def contents(path: str) -> bytes:
+    """Read the text of a configuration file.
+
+    @raise ConfigurationError: if that is refused, or it is too long.
+    """
     try:
-        data = _contents(path)
+        return _contents(path)
     except (OSError, ValueError) as e:
         raise ConfigurationError([f"{printable(path)}: {getattr(e, 'strerror', None) or e}"]) from None
-    return parse(data, table, path)
 
 
 def parse(data: bytes | str, table: Table, path: str = "configuration") -> FileOptions:
@@ -93,7 +104,7 @@ def parse(data: bytes | str, table: Table, path: str = "configuration") -> FileO
         try:
             if name not in table or not table[name].inFile:
                 raise ValueError(_unknown(name, value, table))
-            options.values[name], options.parsed[name] = _optionValue(value, table[name])
+            options.values[name], options.parsed[name] = finish(_optionValue(value, table[name]))
         except ValueError as e:
             line = _lineOf(name, text)
             problems.append(f"{where}{'' if line is None else f':{line}'}: {_key(name)}: {e}")
@@ -102,6 +113,23 @@ def parse(data: bytes | str, table: Table, path: str = "configuration") -> FileO
     if problems:
         raise ConfigurationError(problems)
     return options
+
+
+def parseInPieces(data: bytes, table: Table) -> Work[FileOptions | None]:
+    """Read the text of a configuration file as L{parse} does, in pieces, if nothing in it is wrong or unusual.
+
+    @return: C{None} if there is: L{parse} finds out what it is.
+    """
+    options = FileOptions({}, {})
+    try:
+        found = yield from readPlain(data.decode("utf-8-sig"))
+        for name, value in (found or {}).items():
+            if name not in table or not table[name].inFile:
+                return None
+            options.values[name], options.parsed[name] = yield from _optionValue(value, table[name])
+    except ValueError:
+        return None
+    return None if found is None else options
 
 
 def _contents(path: str) -> bytes:
@@ -141,7 +169,7 @@ def _toml(where: str) -> ModuleType:
     raise ConfigurationError([f"{where}: tomli must be installed to read TOML with Python 3.10: pip install 'udpecho[config]'"])
 
 
-def _optionValue(value: Any, option: Option) -> tuple[Value, Any]:
+def _optionValue(value: Any, option: Option) -> Work[tuple[Value, Any]]:
     """@return: the value as the command line would have it, and what the option's parser makes of it.
     @raise ValueError: if the option does not take that value.
     """
@@ -156,10 +184,12 @@ def _optionValue(value: Any, option: Option) -> tuple[Value, Any]:
         if not texts:
             raise ValueError("must have a value, got an empty array: leave the option out for its default")
         parsed: list[Any] = []
-        for text in texts:
+        for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"must be {_wanted[LIST]}, got an array with {_typeOf(text)}")
             parsed += option.listed(_parsed(text, option))
+            if not number % _piece:
+                yield
         return texts, parsed
     if isinstance(value, str) and kind != SWITCH:
         return value, _parsed(value, option)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from twisted.python import usage
 
 from udpecho.daemon.command_line import Changes, CommandLine, check, compare, expand, fileToCheck
-from udpecho.daemon.config_file import ConfigurationError
+from udpecho.daemon.config_file import ConfigurationError, FileOptions, contents, parse, parseInPieces
 from udpecho.daemon.environment import readPassed
 from udpecho.daemon.paths import fileLater
 from udpecho.daemon.preload import rootProblem
 from udpecho.daemon.start_errors import checkLibrary
+from udpecho.interfaces import Reactor
+from udpecho.net.threads import runInThread
 from udpecho.options import LIST, SWITCH, Option, Table
 from udpecho.parsing import optionValue
+from udpecho.pieces import inPieces
 from udpecho.printing import escapeWhatDoesNotFit
 
 
@@ -26,6 +29,7 @@ class DaemonOptions(usage.Options):
     @cvar table: the options.
     @ivar arguments: the command line as it was given.
     @ivar commandLine: the command line with its file.
+    @ivar file: what is in its file, if that has been read.
     @ivar passed: what systemd has passed in the environment.
     """
 
@@ -33,6 +37,7 @@ class DaemonOptions(usage.Options):
     optParameters: ClassVar[list[list[Any]]] = []
     optFlags: ClassVar[list[list[Any]]] = []
     commandLine: CommandLine
+    file: FileOptions | None = None
 
     def __init_subclass__(cls) -> None:
         options = cls.table.values()
@@ -69,7 +74,7 @@ class DaemonOptions(usage.Options):
             raise usage.UsageError(str(e)) from None
 
     def _parseWithFile(self) -> None:
-        self.commandLine = expand(self, self.arguments, self.table)
+        self.commandLine = expand(self, self.arguments, self.table, self.file)
         self.update(self.commandLine.parsed)
         super().parseOptions(self.arguments)
 
@@ -108,26 +113,44 @@ def _listMethod(option: Option) -> Callable[[usage.Options, str], None]:
 class Reload:
     """Reads a command line and its file again."""
 
-    def __init__(self, options: DaemonOptions) -> None:
-        """@param options: those that the daemon was started with; they name a file."""
-        # Of several files the last one counts. The daemon may have another working directory then.
-        self._arguments = [*options.arguments, "--config=" + fileLater(options["config"], options)]
+    def __init__(self, reactor: Reactor, options: DaemonOptions) -> None:
+        """@param reactor: an C{IReactorFromThreads} and C{IReactorTime} provider.
+        @param options: those that the daemon was started with; they name a file.
+        """
+        self._reactor = reactor
+        # The daemon may have another working directory then.
+        self._path = fileLater(options["config"], options)
+        # Of several files the last one counts.
+        self._arguments = [*options.arguments, f"--config={self._path}"]
         self._make = type(options)
         self._inUse = options.commandLine.values
 
-    def __call__(self) -> tuple[DaemonOptions, Changes]:
+    async def __call__(self) -> tuple[Mapping[str, Any], Changes]:
         """@return: the options, and which of them have changed.
         @raise ValueError: if the file cannot be used.
         """
         options = self._make()
+        options.file = await self._readFile(options.table)
         try:
             options.parseOptions(self._arguments)
         except usage.UsageError as e:
-            path, text = self._arguments[-1].partition("=")[2], str(e)
-            raise ValueError(text if text.startswith(path) else f"{path}: {text}") from None
+            raise ValueError(f"{self._path}: {e}") from None
         found = options.commandLine
         changes = compare(self._inUse, found.values, options.table, found.given)
         # What needs a restart is reported each time until there was one.
         kept = {name: value for name, value in self._inUse.items() if name in changes.needRestart}
         self._inUse = {**{name: value for name, value in found.values.items() if name not in changes.needRestart}, **kept}
-        return options, changes
+        values = dict(options)
+        # Twisted's options refer to themselves: thousands of networks would wait for the garbage collector.
+        options.clear()
+        del options.file, options.commandLine
+        return values, changes
+
+    async def _readFile(self, table: Table) -> FileOptions:
+        # The file may be that of a server which does not answer.
+        data = await runInThread(self._reactor, lambda: contents(self._path))
+        found = await inPieces(self._reactor, parseInPieces(data, table))
+        if found is None:
+            # In one piece this may take long.
+            found = await runInThread(self._reactor, lambda: parse(data, table, self._path))
+        return found

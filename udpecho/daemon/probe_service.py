@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
@@ -13,6 +14,7 @@ from udpecho.daemon.start_errors import checkSender
 from udpecho.daemon.states import Works
 from udpecho.errors import EXHAUSTED
 from udpecho.interfaces import Reactor
+from udpecho.pieces import Work
 from udpecho.probe.service import ProbeService
 from udpecho.probe.target import failureMessage
 
@@ -66,8 +68,9 @@ class ProbeDaemon(BaseDaemon):
     def _logResults(self) -> None:
         self.probes.logResults()
 
-    def _configure(self, options: Mapping[str, Any]) -> None:
-        self.probes.configure(options["target"])
+    def _prepare(self, options: Mapping[str, Any]) -> Work[Callable[[], object]]:
+        yield
+        return partial(self.probes.configure, options["target"])
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """Check whether probes can be sent, as far as this machine is concerned.

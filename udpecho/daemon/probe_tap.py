@@ -17,6 +17,7 @@ from udpecho.daemon.start_errors import ExitOnStartError
 from udpecho.net.installed import installedReactor
 from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseAddress
+from udpecho.pieces import spareGarbageCollector
 from udpecho.probe.service import ProbeService
 from udpecho.probe.settings import OPTIONS, settingsFrom
 
@@ -55,7 +56,9 @@ class Options(DaemonOptions):
 
 
 class _CommandLineDaemon(ExitOnStartError, ProbeDaemon):
-    pass
+    def startService(self) -> None:
+        super().startService()
+        spareGarbageCollector()
 
 
 def makeService(options: Options) -> IService:
@@ -80,5 +83,5 @@ def makeService(options: Options) -> IService:
         resolveInterval=options["resolve-interval"],
     )
     pages = endpointLater(options["metrics"], options)
-    reload = None if options["config"] is None else Reload(options)
+    reload = None if options["config"] is None else Reload(reactor, options)
     return _CommandLineDaemon(reactor, probes, options.passed, metrics=pages, probeMetrics=metrics, reload=reload)

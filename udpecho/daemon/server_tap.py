@@ -20,6 +20,7 @@ from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSock
 from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
 from udpecho.net.installed import installedReactor
 from udpecho.net.reuseport import canShare
+from udpecho.pieces import spareGarbageCollector
 from udpecho.server.service import EchoService
 from udpecho.server.settings import OPTIONS, settingsFrom
 
@@ -61,7 +62,9 @@ class Options(DaemonOptions):
 
 
 class _CommandLineDaemon(ExitOnStartError, Daemon):
-    pass
+    def startService(self) -> None:
+        super().startService()
+        spareGarbageCollector()
 
 
 def makeService(options: Options) -> IService:
@@ -79,7 +82,7 @@ def makeService(options: Options) -> IService:
         options=serviceOptions,
     )
     pages = endpointLater(options["metrics"], options)
-    reload = None if options["config"] is None else Reload(options)
+    reload = None if options["config"] is None else Reload(reactor, options)
     return _CommandLineDaemon(
         reactor, echo, options.passed, metrics=pages, reload=reload, payloadSize=serviceOptions.maxPayload
     )

@@ -12,6 +12,7 @@ from udpecho.daemon.base import BaseDaemon, Reloader
 from udpecho.daemon.drop_log import DropLog
 from udpecho.daemon.states import Works
 from udpecho.interfaces import Reactor
+from udpecho.pieces import Work
 from udpecho.server.service import EchoService
 from udpecho.server.settings import settingsFrom
 
@@ -91,9 +92,9 @@ class Daemon(BaseDaemon):
             number = sum(wouldDrop.values())
             _log.info("dry run: {datagrams} datagrams would have been dropped ({reasons})", datagrams=number, reasons=reasons)
 
-    def _configure(self, options: Mapping[str, Any]) -> None:
+    def _prepare(self, options: Mapping[str, Any]) -> Work[Callable[[], object]]:
         serviceOptions, policy = settingsFrom(options)
-        self.echo.configure(policy, serviceOptions.logDatagrams)
+        return self.echo.prepare(policy, serviceOptions.logDatagrams)
 
     def check(self) -> defer.Deferred[dict[str, str | None]]:
         """Check whether the service works: each of its addresses echoes a datagram, or drops it by decision, and each worker

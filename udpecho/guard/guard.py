@@ -21,6 +21,7 @@ from udpecho.guard.networks import MAPPED
 from udpecho.guard.policy import FIRST_UNPRIVILEGED_PORT, SERVICES, GuardPolicy
 from udpecho.guard.verdicts import LIMITED, UNLIMITED, Verdicts
 from udpecho.interfaces import DROP_REASONS, IBatchGuard, IDatagramBatch
+from udpecho.pieces import Work, finish
 
 _allUnlimited, _allLimited = frozenset([UNLIMITED]), frozenset([LIMITED])
 
@@ -73,16 +74,16 @@ class Guard:
         """The policy in force."""
         return self._policy
 
-    def makeVerdicts(self, policy: GuardPolicy) -> Verdicts:
-        """Prepare a policy for L{configure}. It may be called in another thread."""
-        return Verdicts(policy, self._broadcasts)
+    def makeVerdicts(self, policy: GuardPolicy) -> Work[Verdicts]:
+        """Prepare a policy for L{configure}."""
+        return Verdicts.make(policy, self._broadcasts)
 
     def configure(self, policy: GuardPolicy | Verdicts) -> None:
         """Replace the policy. The limiter and the ceiling keep their state unless their own rates change.
 
         @param policy: the policy, or what L{makeVerdicts} made of it: then it takes no time, however many networks there are.
         """
-        verdicts = policy if isinstance(policy, Verdicts) else self.makeVerdicts(policy)
+        verdicts = policy if isinstance(policy, Verdicts) else finish(self.makeVerdicts(policy))
         policy = verdicts.policy
         limiter, ceiling = self._limiter, self._ceiling
         if not policy.rate:

@@ -12,8 +12,9 @@ from itertools import islice, repeat
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Generic, TypeVar
 
+from udpecho.pieces import Work, finish
+
 _T = TypeVar("_T")
-_O = TypeVar("_O", int, tuple[int, int])
 
 Network = IPv4Network | IPv6Network
 Networks = tuple[Network, ...]
@@ -35,8 +36,8 @@ ANY: Networks = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 #: IPv4 addresses as an IPv6 socket that serves both writes them (RFC 4291 section 2.5.5.2).
 MAPPED = IPv6Network("::ffff:0:0/96")
 
-#: How many values are sorted in one call.
-_piece = 2000
+#: How many values are a piece of work.
+_piece = 50
 _names = {"any": ANY, "loopback": LOOPBACK, "private": PRIVATE}
 _network = re.compile(r"([0-9A-Fa-f:.]+)(?:/([0-9]{1,3}))?", re.ASCII)
 
@@ -81,20 +82,28 @@ def _read(text: str) -> tuple[Network, bool]:
     return (IPv6Network if isIPv6 else IPv4Network)((address & ~host, length)), not address & host
 
 
-def joinNetworks(networks: Iterable[Network]) -> str:
+def joinNetworks(networks: Iterable[Network]) -> Work[str]:
     """Write networks as one text, each once."""
-    return " ".join(dict.fromkeys(map(str, networks)))
+    texts: dict[str, None] = {}
+    for some in _some(networks):
+        texts.update(dict.fromkeys(map(str, some)))
+        yield
+    return " ".join(texts)
 
 
-def splitNetworks(text: str) -> Networks:
+def splitNetworks(text: str) -> Work[Networks]:
     """Read what L{joinNetworks} wrote."""
-    return tuple(_read(match[0])[0] for match in re.finditer("[^ ]+", text))
+    networks: list[Network] = []
+    for some in _some(match[0] for match in re.finditer("[^ ]+", text)):
+        networks += [_read(one)[0] for one in some]
+        yield
+    return tuple(networks)
 
 
-def _inOrder(values: Iterable[_O]) -> Iterator[_O]:
-    """Sort values, in pieces: one call that sorts very many would keep all other threads from running."""
+def _some(values: Iterable[_T]) -> Iterator[list[_T]]:
+    """Divide values into pieces."""
     rest = iter(values)
-    return merge(*iter(lambda: sorted(islice(rest, _piece)), []))
+    return iter(lambda: list(islice(rest, _piece)), [])
 
 
 class AddressRanges:
@@ -105,15 +114,31 @@ class AddressRanges:
 
     def __init__(self, networks: Iterable[Network], version: int) -> None:
         """@param networks: the networks; those of another IP version than C{version} are ignored."""
-        spans = (
-            (int(net.network_address), 1 << net.max_prefixlen - net.prefixlen) for net in networks if net.version == version
-        )
         self.edges: list[int] = []
-        for start, size in _inOrder(spans):
-            if self.edges and start <= self.edges[-1]:
-                self.edges[-1] = max(start + size, self.edges[-1])
-            else:
-                self.edges += start, start + size
+        finish(self._add(networks, version))
+
+    @classmethod
+    def make(cls, networks: Iterable[Network], version: int) -> Work[AddressRanges]:
+        """The same in pieces."""
+        made = cls((), version)
+        yield from made._add(networks, version)
+        return made
+
+    def _add(self, networks: Iterable[Network], version: int) -> Work[None]:
+        spans: list[list[tuple[int, int]]] = []
+        for some in _some(networks):
+            ours = [(int(net.network_address), net.max_prefixlen - net.prefixlen) for net in some if net.version == version]
+            spans.append(sorted(ours))
+            yield
+        edges = self.edges
+        for ordered in _some(merge(*spans)):
+            for start, bits in ordered:
+                end = start + (1 << bits)
+                if edges and start <= edges[-1]:
+                    edges[-1] = max(end, edges[-1])
+                else:
+                    edges += start, end
+            yield
 
     def __contains__(self, address: int) -> bool:
         return bisect_right(self.edges, address) % 2 == 1
@@ -125,16 +150,29 @@ class AddressMap(Generic[_T]):
     """
 
     def __init__(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> None:
-        """@param edges: the addresses at which C{valueOf}, the value of an address, may change."""
+        """@param edges: the addresses at which C{valueOf}, the value of an address, may change, in their order."""
         self._edges: list[int] = []
         self._values = [valueOf(0)]
-        for edge in _inOrder(edges):
-            value = valueOf(edge)
-            if value != self._values[-1]:
-                self._edges.append(edge)
-                self._values.append(value)
+        self._alone = [frozenset(self._values)]
+        finish(self._add(edges, valueOf))
+
+    @classmethod
+    def make(cls, edges: Iterable[int], valueOf: Callable[[int], _T]) -> Work[AddressMap[_T]]:
+        """The same in pieces."""
+        made = cls((), valueOf)
+        yield from made._add(edges, valueOf)
+        return made
+
+    def _add(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> Work[None]:
         alone: dict[_T, frozenset[_T]] = {}
-        self._alone = [alone.setdefault(value, frozenset([value])) for value in self._values]
+        for some in _some(edges):
+            for edge in some:
+                value = valueOf(edge)
+                if value != self._values[-1]:
+                    self._edges.append(edge)
+                    self._values.append(value)
+                    self._alone.append(alone.setdefault(value, frozenset([value])))
+            yield
 
     def __getitem__(self, address: int) -> _T:
         return self._values[bisect_right(self._edges, address)]

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, Networks, joinNetworks, splitNetworks
+from udpecho.pieces import Work
 
 #: All lower ports belong to services of the system and are refused, as in every inetd since CERT CA-1996-01. Echo, chargen,
 #: QOTD, daytime, time, TFTP, DNS and NTP, the subject of CVE-2024-2169 (VU#417980), are among them.
@@ -57,15 +58,18 @@ class GuardPolicy:
     refuseLoops: bool = True
     dryRun: bool = False
 
-    def asSettings(self) -> dict[str, Any]:
+    def asSettings(self) -> Work[dict[str, Any]]:
         """The policy as values that JSON can carry; the networks are one text, each once."""
-        return {**vars(self), "allow": joinNetworks(self.allow), "trust": joinNetworks(self.trust)}
+        allow = yield from joinNetworks(self.allow)
+        trust = yield from joinNetworks(self.trust)
+        return {**vars(self), "allow": allow, "trust": trust}
 
     @classmethod
-    def fromSettings(cls, settings: Mapping[str, Any]) -> GuardPolicy:
+    def fromSettings(cls, settings: Mapping[str, Any]) -> Work[GuardPolicy]:
         """The policy that L{asSettings} returned the values of."""
-        networks = {name: splitNetworks(settings[name]) for name in ("allow", "trust")}
-        return cls(**{**settings, **networks})
+        allow = yield from splitNetworks(settings["allow"])
+        trust = yield from splitNetworks(settings["trust"])
+        return cls(**{**settings, "allow": allow, "trust": trust})
 
     def __post_init__(self) -> None:
         for name in ("allow", "trust"):

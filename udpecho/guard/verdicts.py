@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import merge
 from ipaddress import IPv4Network
 
 from udpecho.guard.bogons import IPV4_BOGONS, IPV6_BOGONS
 from udpecho.guard.networks import ANY, AddressMap, AddressRanges, Network
 from udpecho.guard.policy import GuardPolicy
+from udpecho.pieces import Work
 
 # The verdicts on a source, besides the reasons to refuse it.
 UNLIMITED, LIMITED = "unlimited", "limited"
 
 
 class Verdicts:
-    """The verdict on every source address. With many networks it takes long to make, and it can be made in any thread.
+    """The verdict on every source address.
 
     @ivar policy: the operator's decisions.
     @ivar maps: the verdict on each IPv4 address, and on each IPv6 address: L{UNLIMITED}, L{LIMITED} or the reason to refuse it.
     """
 
-    def __init__(self, policy: GuardPolicy, broadcasts: Iterable[IPv4Network] = ()) -> None:
-        """@param broadcasts: the broadcast addresses of our own networks."""
+    def __init__(self, policy: GuardPolicy, maps: tuple[AddressMap[str], AddressMap[str]]) -> None:
         self.policy = policy
-        self.maps = (_verdicts(policy, 4, (*IPV4_BOGONS, *broadcasts)), _verdicts(policy, 6, IPV6_BOGONS))
+        self.maps = maps
+
+    @classmethod
+    def make(cls, policy: GuardPolicy, broadcasts: Iterable[IPv4Network] = ()) -> Work[Verdicts]:
+        """Make them, which takes long with many networks.
+
+        @param broadcasts: the broadcast addresses of our own networks.
+        """
+        ipv4 = yield from _verdicts(policy, 4, (*IPV4_BOGONS, *broadcasts))
+        ipv6 = yield from _verdicts(policy, 6, IPV6_BOGONS)
+        return cls(policy, (ipv4, ipv6))
 
 
-def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> AddressMap[str]:
+def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> Work[AddressMap[str]]:
     refused = AddressRanges(bogons if policy.refuseLoops else (), version)
-    allowed = AddressRanges(policy.allow, version)
-    trusted = AddressRanges(policy.trust if policy.rate else ANY, version)
+    allowed = yield from AddressRanges.make(policy.allow, version)
+    trusted = yield from AddressRanges.make(policy.trust if policy.rate else ANY, version)
 
     def verdict(address: int) -> str:
         if address in refused:
@@ -38,4 +49,4 @@ def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> A
             return "not_allowed"
         return UNLIMITED if address in trusted else LIMITED
 
-    return AddressMap([*refused.edges, *allowed.edges, *trusted.edges], verdict)
+    return (yield from AddressMap.make(merge(refused.edges, allowed.edges, trusted.edges), verdict))

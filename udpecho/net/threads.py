@@ -43,8 +43,7 @@ def abandonThreads(reactor: Reactor) -> None:
 
 
 def runInThread(reactor: Reactor, function: Callable[[], _T]) -> defer.Deferred[_T]:
-    """Call a function of Python code beside the reactor, which goes on as if it were alone. No call that it makes may take long
-    in C, as that of a sort: nothing else runs meanwhile. The end of the process does not wait for it.
+    """Call a function beside the reactor. The end of the process does not wait for it.
 
     @param reactor: an C{IReactorFromThreads} provider.
     @return: fires in the reactor with the result, or with the exception. It may be cancelled: the result is ignored then.

@@ -29,6 +29,7 @@ from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import checkAdoptable, hasBoth
 from udpecho.net.stopping import stopAll
 from udpecho.parsing import parseInterface
+from udpecho.pieces import Work
 from udpecho.server.counters import Counters, CountersView, WorkerGuardStats
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.drop_watch import DropWatch
@@ -225,9 +226,9 @@ class Listeners(ABC):
     async def _drain(self) -> bool:
         """@return: whether all that was queued is answered."""
 
-    def prepare(self, policy: GuardPolicy, logDatagrams: int | None) -> Change:
+    def prepare(self, policy: GuardPolicy, logDatagrams: int | None) -> Work[Change]:
         """Prepare a change of the policy of the guard and of the number of log lines. Whether the guard refuses loops stays as
-        it is, since it is set on the sockets when they are opened. It may be called in another thread.
+        it is, since it is set on the sockets when they are opened.
 
         @return: applies the change, without a pause, however many networks there are. Its Deferred fires when no process
             answers by the former policy any more.
@@ -237,7 +238,7 @@ class Listeners(ABC):
             raise ValueError("guard must be a GuardPolicy to be changed, got one that was made elsewhere: configure that one")
         policy = replace(policy, refuseLoops=self.policy.refuseLoops)
         options = replace(self.options, logDatagrams=logDatagrams)
-        serve = self._prepare(options, policy)
+        serve = yield from self._prepare(options, policy)
 
         def apply() -> defer.Deferred[None]:
             self.policy, self.options = policy, options
@@ -248,7 +249,7 @@ class Listeners(ABC):
         return apply
 
     @abstractmethod
-    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Change:
+    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Work[Change]:
         """Prepare to serve with changed settings."""
 
     @abstractmethod
@@ -337,11 +338,11 @@ class LocalListeners(Listeners):
         # A port that cannot be read any more is closed like the others.
         return all(await defer.gatherResults([port.drain(DRAIN_TIMEOUT).addErrback(lambda _: False) for port in ours]))
 
-    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Change:
+    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Work[Change]:
         guard = self._guard
         if not isinstance(guard, Guard):
             return lambda: defer.succeed(None)
-        verdicts = guard.makeVerdicts(policy)
+        verdicts = yield from guard.makeVerdicts(policy)
         return lambda: defer.execute(guard.configure, verdicts)
 
     def processes(self) -> int:

@@ -20,6 +20,7 @@ from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.restartable import RestartableService
 from udpecho.net.reuseport import canShare
 from udpecho.net.stopping import stopAll
+from udpecho.pieces import Work, finish
 from udpecho.server.counters import Counters, CountersView
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.drop_watch import DropWatch
@@ -183,12 +184,12 @@ class EchoService(RestartableService):
         @return: fires when no process answers by the former policy any more.
         @raise ValueError: if the guard is one that was made elsewhere.
         """
-        return self.prepare(policy, logDatagrams)()
+        return finish(self.prepare(policy, logDatagrams))()
 
-    def prepare(self, policy: GuardPolicy, logDatagrams: int | None) -> Change:
-        """The part of L{configure} that takes long if there are many networks: it may be called in another thread.
+    def prepare(self, policy: GuardPolicy, logDatagrams: int | None) -> Work[Change]:
+        """What takes long in L{configure} with many networks, in pieces.
 
-        @return: does the rest, in the reactor, and returns what L{configure} does.
+        @return: does the rest, and returns what L{configure} does.
         """
         return self._listeners.prepare(policy, logDatagrams)
 

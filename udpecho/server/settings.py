@@ -29,6 +29,7 @@ from udpecho.parsing import (
     parseSocketName,
     parseWorkers,
 )
+from udpecho.pieces import Work
 from udpecho.server.datagram_log import DEFAULT_LOG_RATE
 
 #: The port that the server listens on by default.
@@ -131,11 +132,11 @@ def settingsFrom(values: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy
     return ServiceOptions(**service), GuardPolicy(**guard)
 
 
-def toWorkerSettings(options: ServiceOptions, policy: GuardPolicy) -> dict[str, Any]:
+def toWorkerSettings(options: ServiceOptions, policy: GuardPolicy) -> Work[dict[str, Any]]:
     """What a worker needs, as JSON can carry it."""
-    return {"options": asdict(options), "policy": policy.asSettings()}
+    return {"options": asdict(options), "policy": (yield from policy.asSettings())}
 
 
-def fromWorkerSettings(settings: Mapping[str, Any]) -> tuple[ServiceOptions, GuardPolicy]:
+def fromWorkerSettings(settings: Mapping[str, Any]) -> Work[tuple[ServiceOptions, GuardPolicy]]:
     """Read what L{toWorkerSettings} made."""
-    return ServiceOptions(**settings["options"]), GuardPolicy.fromSettings(settings["policy"])
+    return ServiceOptions(**settings["options"]), (yield from GuardPolicy.fromSettings(settings["policy"]))

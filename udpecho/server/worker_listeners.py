@@ -10,6 +10,7 @@ from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog, Reactor
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
+from udpecho.pieces import Work, finish
 from udpecho.server.counters import Counters, CountersView, SummedCounters, WorkerGuardStats
 from udpecho.server.listeners import DRAIN_TIMEOUT, BoundPort, Change, ListenAddresses, Listeners, SilentWorker
 from udpecho.server.settings import ServiceOptions
@@ -39,7 +40,7 @@ class WorkerListeners(Listeners):
         if self._pool is None:
             try:
                 pool = self._pool = WorkerPool(
-                    self.reactor, self._sockets(), self.log, WorkerSettings(self.options, self.policy)
+                    self.reactor, self._sockets(), self.log, finish(WorkerSettings.make(self.options, self.policy))
                 )
             except OSError as e:
                 host = self.addresses[0].host
@@ -97,8 +98,8 @@ class WorkerListeners(Listeners):
         self.log.close()
         return not any(hasQueued(group.sockets[index]) for group in self._groups() for index in pool.undrained())
 
-    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Change:
-        settings = WorkerSettings(options, policy)
+    def _prepare(self, options: ServiceOptions, policy: GuardPolicy) -> Work[Change]:
+        settings = yield from WorkerSettings.make(options, policy)
         return lambda: defer.succeed(None) if self._pool is None else self._pool.change(settings)
 
     def processes(self) -> int:

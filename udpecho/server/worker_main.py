@@ -23,7 +23,7 @@ from twisted.python.reflect import namedAny, namedModule
 
 from udpecho.guard.policy import GuardPolicy
 from udpecho.net.stopping import stopAll
-from udpecho.net.threads import runInThread
+from udpecho.pieces import Work, finish, inPieces, spareGarbageCollector
 from udpecho.server.counters import divide
 from udpecho.server.listeners import Change, ListenAddresses, LocalListeners
 from udpecho.server.settings import ServiceOptions, fromWorkerSettings
@@ -80,16 +80,17 @@ class Worker:
     def _setSettings(self, settings: Mapping[str, Any]) -> None:
         number, listeners = settings["number"], self._listeners
         if listeners is None:
-            self._serve(*fromWorkerSettings(settings))
+            self._serve(*finish(fromWorkerSettings(settings)))
+            spareGarbageCollector()
             self._write(encode("applied", number))
             return
 
-        def prepare() -> Change:
-            options, policy = fromWorkerSettings(settings)
-            return listeners.prepare(policy, options.logDatagrams)
+        def prepare() -> Work[Change]:
+            options, policy = yield from fromWorkerSettings(settings)
+            return (yield from listeners.prepare(policy, options.logDatagrams))
 
         # The parent sends no others before these are applied.
-        changing = runInThread(self._reactor, prepare).addCallback(lambda apply: apply())
+        changing = inPieces(self._reactor, prepare()).addCallback(lambda apply: apply())
         changing.addCallback(lambda _: self._write(encode("applied", number)))
         changing.addErrback(lambda failure: self._failed("settings", failure))
 

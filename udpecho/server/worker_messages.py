@@ -31,6 +31,7 @@ from zope.interface import implementer
 from udpecho.addresses import DatagramAddress
 from udpecho.guard.policy import GuardPolicy
 from udpecho.interfaces import IDatagramLog
+from udpecho.pieces import Work
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 
@@ -59,18 +60,23 @@ def decode(line: bytes) -> tuple[str, Any]:
 
 
 class WorkerSettings:
-    """What workers serve with, as a message that all of them get. With many networks it takes long to make, and it can be made
-    in any thread.
+    """What workers serve with, as a message that all of them get.
 
     @ivar number: tells them from others.
     @ivar logsAll: whether all datagrams get their lines.
     @ivar message: the message.
     """
 
-    def __init__(self, options: ServiceOptions, policy: GuardPolicy) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        """@param settings: the result of L{toWorkerSettings}."""
         self.number = next(_numbers)
-        self.logsAll = options.logDatagrams is None
-        self.message = encode("settings", {"number": self.number, **toWorkerSettings(options, policy)})
+        self.logsAll = settings["options"]["logDatagrams"] is None
+        self.message = encode("settings", {"number": self.number, **settings})
+
+    @classmethod
+    def make(cls, options: ServiceOptions, policy: GuardPolicy) -> Work[WorkerSettings]:
+        """Make them, which takes long with many networks."""
+        return cls((yield from toWorkerSettings(options, policy)))
 
 
 class MessageReceiver(LineOnlyReceiver):
