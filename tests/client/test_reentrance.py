@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.support.client import ScriptedServer, serve
 from tests.support.depth import stackDepth
+from tests.support.reaction import Reaction
 from tests.support.running import Run, udpSocket
 from udpecho.client.connect import connect, echo
 from udpecho.client.protocol import EchoClient
@@ -174,9 +174,13 @@ class VirtualTests:
         """Callbacks run in the order of sending, also when one of them closes the client."""
         _, _, calls = self.world("close", ["close"])
         order: list[int] = []
+
+        def fired(_: object, number: int) -> None:
+            order.append(number)
+
         calls.startMany(10)
         for number, call in enumerate(calls.started):
-            call.addBoth(lambda _, number=number: order.append(number))
+            call.addBoth(fired, number)
         calls.clients[0].close()
         assert order == list(range(10))
 
@@ -184,9 +188,13 @@ class VirtualTests:
         """When the first callback runs, the socket is closed, and no deadline is left."""
         _, host, calls = self.world("deadline", ["nothing"])
         left: list[object] = []
+
+        def look(result: object) -> None:
+            left.append((calls.clients[0].transport, host.getDelayedCalls()))
+
         calls.startMany(3)
         for call in calls.started:
-            call.addBoth(lambda _: left.append((calls.clients[0].transport, host.getDelayedCalls())))
+            call.addBoth(look)
         calls.clients[0].close()
         assert left == [(None, [])] * 3
 
@@ -249,20 +257,11 @@ class VirtualTests:
     def test_logCloses(self) -> None:
         """An observer of the log may close the client when its line about another socket comes."""
         network, host, calls = self.world("deadline", ["nothing"])
-
-        def observer(event: Any) -> None:
-            if "socket reopened" in (event.get("log_format") or ""):
-                closed.append(calls.clients[0].close())
-
-        closed: list[Deferred[None]] = []
-        globalLogPublisher.addObserver(observer)
-        try:
+        with Reaction("socket reopened", calls.clients[0].close) as reaction:
             for _ in range(8):
                 calls.startMany(3)
                 network.advance(2)
-        finally:
-            globalLogPublisher.removeObserver(observer)
-        assert closed
+        assert reaction.count
         network.advance(0.1)
         calls.check()
         assert host.getDelayedCalls() == []

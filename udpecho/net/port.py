@@ -147,6 +147,9 @@ class DatagramPort(udp.Port):
             if isinstance(e, OSError):
                 raise error.CannotListenError(self.interface, self.port, e) from None
             raise
+        if not self.connected and getattr(self.protocol, "numPorts", False):
+            # Closed by startProtocol, before it could be stopped.
+            self._calls.call(self.protocol.doStop)
 
     def createInternetSocket(self) -> socket.socket:
         """Make the socket, with the options that must be set before it is bound."""
@@ -304,11 +307,11 @@ class DatagramPort(udp.Port):
             return True
         if number in _badDescriptor:
             raise failure
+        super().stopReading()
+        self._readingPause.schedule(_readPause)
         if not self._readingFailed:
             self._readingFailed = True
             _log.warn("cannot read from UDP port {port}: {error}", port=self._realPortNumber, error=failure)
-        super().stopReading()
-        self._readingPause.schedule(_readPause)
         return False
 
     def _resume(self) -> None:

@@ -175,6 +175,9 @@ class Sender:
         while self.waiting:
             first = self.waiting[0]
             number = self._transmit(first.datagram, first.destination, first.ancillary)
+            if not self._open:
+                # Closed by an observer of the log.
+                return
             if number in _sendLater:
                 if number == errno.ENOBUFS:
                     self._onPause()
