@@ -148,9 +148,9 @@ def setTrafficClass(sock: socket.socket, trafficClass: int) -> None:
 
 def forbidFragments(sock: socket.socket) -> None:
     """Send each datagram whole or not at all."""
-    needed = "to forbid fragments must be possible (IP_MTU_DISCOVER)"
+    needed = '"do not fragment" must have IP_MTU_DISCOVER'
     if not available:
-        raise features.Refused(errno.ENOPROTOOPT, f"{needed}, and only Linux can")
+        raise features.Refused(errno.ENOPROTOOPT, f"{needed}, and only Linux has it")
     ipv6 = sock.family == socket.AF_INET6
     level, option = (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) if ipv6 else (socket.IPPROTO_IP, IP_MTU_DISCOVER)
     features.require(sock, needed, level, option, IP_PMTUDISC_DO)
