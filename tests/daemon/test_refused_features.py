@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.guards import needsSharing, onlyLinux
+from tests.support.guards import needsIPv6, needsSharing, onlyLinux
 from tests.support.processes import Process, Processes, Server, command, eventually
 from tests.support.refusals import Refusals
 from tests.support.running import udpSocket
@@ -129,6 +129,33 @@ class ServerTests:
         assert not named("\n".join(server.log()))
         server.stop()
 
+    @needsIPv6
+    def test_onlyIPv6(self, processes: Processes, refusals: Refusals) -> None:
+        """A server on all of IPv6 needs the options of IPv6 only."""
+        server = processes.server("--interface", "::", environment=refusals.environment({**_pktinfo, **_hopLimit}))
+        exchange(server, "::1")
+        assert not named("\n".join(server.log()))
+        assert server.stop()["echoed"] == 5
+        lacking = {
+            f"set.{_ipv6}.{sockopt.IPV6_RECVPKTINFO}": errno.EPERM,
+            f"set.{_ipv6}.{sockopt.IPV6_RECVHOPLIMIT}": errno.EPERM,
+        }
+        server = processes.server("--interface", "::", environment=refusals.environment(lacking))
+        exchange(server, "::1")
+        assert named("\n".join(server.log())) == ["IP_PKTINFO", "IP_RECVTTL"]
+        assert server.stop()["echoed"] == 5
+
+    @needsIPv6
+    def test_cannotSeparate(self, processes: Processes, refusals: Refusals) -> None:
+        """Without IPV6_V6ONLY a server cannot keep IPv4 out of C{::}, and does not start; one on C{::1} does."""
+        environment = refusals.environment({f"set.{_ipv6}.{socket.IPV6_V6ONLY}": errno.ENOPROTOOPT})
+        process = processes.run("twistd", "-n", "udpecho", "--port", "0", "--interface", "::", environment=environment)
+        assert process.status == 1
+        assert ":: must have IPV6_V6ONLY to keep IPv4 out, and this system refuses it: Protocol not available" in process.stdout
+        server = processes.server("--interface", "::1", environment=environment)
+        exchange(server, "::1")
+        server.stop()
+
     @needsSharing
     def test_cannotShare(self, processes: Processes, refusals: Refusals) -> None:
         """Without SO_REUSEPORT there are no workers, and the one line says so, and does not blame the port."""
@@ -187,6 +214,29 @@ class PingTests:
         assert "no reply: 1 lost by the network or in our own receive queue" in process.stdout
         assert process.status == 1
 
+    def test_metrics(self, processes: Processes, refusals: Refusals) -> None:
+        """The metrics of the prober have no number of drops, and those of the server neither."""
+        environment = refusals.environment(_memInfo)
+        server = processes.server("--metrics", f"unix:{processes.directory}/server", environment=environment)
+        target = f"127.0.0.1:{server.addresses[0][1]}"
+        pages = f"unix:{processes.directory}/probe"
+        twistd = ["twistd", "-n", "--pidfile", "probe.pid", "udpecho-probe"]
+        prober = processes.start(*twistd, "--target", target, "--metrics", pages, environment=environment)
+        prober.until("SO_MEMINFO")
+        for name, present in (("server", "udpecho_received_datagrams_total"), ("probe", "udpecho_probe_sent_total")):
+
+            def page(name: str = name) -> str:
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.connect(f"{processes.directory}/{name}")
+                    sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                    return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+
+            text = eventually(page, "the metrics")
+            assert f"\n{present}" in text
+            assert not re.search(r"^udpecho_(kernel_dropped|probe_own_queue_drops)\S* ", text, re.MULTILINE)
+        prober.stop()
+        server.stop()
+
     @pytest.mark.parametrize(
         ("option", "key", "text"),
         [
@@ -195,15 +245,15 @@ class PingTests:
             (
                 ["--dont-fragment"],
                 f"set.{_ip}.{sockopt.IP_MTU_DISCOVER}",
-                "to forbid fragments must be possible (IP_MTU_DISCOVER)",
+                '"do not fragment" must have IP_MTU_DISCOVER',
             ),
         ],
     )
     def test_options(self, processes: Processes, refusals: Refusals, option: list[str], key: str, text: str) -> None:
         """An option that the system refuses is named: the peer is not blamed."""
-        environment = refusals.environment({key: errno.EPERM})
+        environment = refusals.environment({key: errno.ENOPROTOOPT})
         process = processes.run("udpecho", "ping", "127.0.0.1:9", "-c1", *option, environment=environment)
-        assert process.stderr == f"udpecho: 127.0.0.1:9: {text}, and this system refuses it: Operation not permitted\n"
+        assert process.stderr == f"udpecho: 127.0.0.1:9: {text}, and this system refuses it: Protocol not available\n"
         assert process.status == 2
 
     def test_tooLong(self, processes: Processes, refusals: Refusals) -> None:

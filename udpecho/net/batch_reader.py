@@ -118,28 +118,22 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     """
     sock, endpoints, options = context.socket, context.endpoints, context.options
     severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
+    counts = options.countsHops(context.protocol)
     if not sockopt.available:
-        if severalHosts:
-            features.missed(features.PKTINFO)
+        for feature, wants in ((features.PKTINFO, severalHosts), (features.HOP_LIMIT, counts)):
+            if wants:
+                features.missed(feature)
         return None
     sockopt.disablePathMTUDiscovery(sock)
     # An adopted socket may have more enabled than is wanted.
-    counts = options.countsHops(context.protocol)
-    canReport = counts and reply_controls.areTaken(sock.family, features.HOP_LIMIT)
-    hopLimits = endpoints.hopLimits = sockopt.enableRecvHopLimit(sock, canReport)
-    if counts and not hopLimits:
-        features.missed(features.HOP_LIMIT)
+    hopLimits = endpoints.hopLimits = reply_controls.reportHopLimits(sock, counts)
     wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None
     if reason is not None:
         features.missed(features.BATCHES, reason)
+    endpoints.pktinfo = reply_controls.reportDestinations(sock, severalHosts)
     if not wanted or reason is not None:
         sockopt.enableGRO(sock, False)
-    canReport = severalHosts and reply_controls.areTaken(sock.family, features.PKTINFO)
-    endpoints.pktinfo = sockopt.enablePktinfo(sock, canReport)
-    if severalHosts and not endpoints.pktinfo:
-        features.missed(features.PKTINFO)
-    if not wanted or reason is not None:
         return None
     whole = IBatchReceiver.providedBy(context.protocol)
     # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.

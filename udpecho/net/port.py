@@ -56,6 +56,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
+from udpecho.net import reply_controls
 from udpecho.net.batch_reader import openBatchReader
 from udpecho.net.call_queue import CallQueue, cancelled
 from udpecho.net.connection import Connection, Renewal
@@ -213,7 +214,7 @@ class DatagramPort(udp.Port):
         if sockopt.available:
             sockopt.enableRecvErr(self.socket)
             if self._context.options.countsHops(self.protocol):
-                self._endpoints.hopLimits = sockopt.enableRecvHopLimit(self.socket)
+                self._endpoints.hopLimits = reply_controls.reportHopLimits(self.socket, True)
 
     def keepConnected(self, connection: Connection) -> None:
         """Open the socket again, as C{connection} does, when the system would choose another local address or interface."""

@@ -9,7 +9,7 @@ import socket
 from functools import lru_cache
 
 from udpecho.net import features
-from udpecho.net.linux import cmsg
+from udpecho.net.linux import cmsg, sockopt
 
 
 def areTaken(family: int, feature: features.Feature) -> bool:
@@ -25,6 +25,25 @@ def areTaken(family: int, feature: features.Feature) -> bool:
     if reason is not None:
         features.refused(feature, reason)
     return reason is None
+
+
+def reportHopLimits(sock: socket.socket, wanted: bool) -> bool:
+    """Have what is left of the hop limit of each datagram reported, if replies can be sent with one less.
+
+    @return: whether it is.
+    """
+    reported = sockopt.enableRecvHopLimit(sock, wanted and areTaken(sock.family, features.HOP_LIMIT))
+    if wanted and not reported:
+        features.missed(features.HOP_LIMIT)
+    return reported
+
+
+def reportDestinations(sock: socket.socket, wanted: bool) -> bool:
+    """The same for the local address that each datagram was sent to."""
+    reported = sockopt.enablePktinfo(sock, wanted and areTaken(sock.family, features.PKTINFO))
+    if wanted and not reported:
+        features.missed(features.PKTINFO)
+    return reported
 
 
 @lru_cache(8)

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IAddress
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import NO_DESCRIPTOR
 from udpecho.interfaces import Reactor
+from udpecho.net.features import Refused
 from udpecho.net.resolver import literal, resolve
 from udpecho.parsing import parseAddress
 
@@ -104,7 +105,7 @@ def failureMessage(reason: BaseException) -> str:
     if isinstance(reason, error.CannotListenError):
         return f"cannot send from {formatAddress((reason.interface, reason.port))}: {failureMessage(reason.socketError)}"
     number = getattr(reason, "errno", None)
-    if number == errno.ENOPROTOOPT:
+    if number == errno.ENOPROTOOPT and not isinstance(reason, Refused):
         return f"the system refuses an option: {os.strerror(number)}"
     if number in NO_DESCRIPTOR:
         return f"no file descriptor is left: {os.strerror(number)} (ulimit -n, LimitNOFILE=)"

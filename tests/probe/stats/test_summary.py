@@ -273,6 +273,15 @@ class StatisticsTests:
         assert (measured.count(Outcome.LOST), measured.count(Outcome.LOST_OWN)) == (0, 4)
         checkSums(measured)
 
+    def test_unknownDrops(self) -> None:
+        """Where the system does not report drops, there is no number of them, and it does not come back."""
+        measured = Statistics()
+        measured.addOwnDrops(0)
+        assert (measured.asDict()["own_queue_drops"], measured.asDict()["outcomes"]["lost_own"]) == (0, 0)
+        for number in (None, 2):
+            measured.addOwnDrops(number)
+            assert (measured.asDict()["own_queue_drops"], measured.asDict()["outcomes"]["lost_own"]) == (None, None)
+
     def test_spread(self) -> None:
         """It is the difference of p95 and median, if both are known."""
         measured = Statistics()

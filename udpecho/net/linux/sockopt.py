@@ -60,13 +60,24 @@ def _enable(sock: socket.socket, feature: features.Feature, option4: int, option
     @return: whether it is set now.
     """
     try:
-        sock.setsockopt(socket.IPPROTO_IP, option4, int(wanted))
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, option6, int(wanted))
+        sock.setsockopt(socket.IPPROTO_IP, option4, int(wanted))
     except OSError as e:
+        # A socket for IPv6 only does not need the option of IPv4.
+        if e.errno in features.REFUSALS and _isIPv6Only(sock):
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, option6, int(wanted))
+                return wanted
         features.refused(feature, e)
         return False
     return wanted
+
+
+def _isIPv6Only(sock: socket.socket) -> bool:
+    with suppress(OSError):
+        return sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    return False
 
 
 def enablePktinfo(sock: socket.socket, wanted: bool = True) -> bool:
@@ -148,9 +159,9 @@ def setTrafficClass(sock: socket.socket, trafficClass: int) -> None:
 
 def forbidFragments(sock: socket.socket) -> None:
     """Send each datagram whole or not at all."""
-    needed = "to forbid fragments must be possible (IP_MTU_DISCOVER)"
+    needed = '"do not fragment" must have IP_MTU_DISCOVER'
     if not available:
-        raise features.Refused(errno.ENOPROTOOPT, f"{needed}, and only Linux can")
+        raise features.Refused(errno.ENOPROTOOPT, f"{needed}, and only Linux has it")
     ipv6 = sock.family == socket.AF_INET6
     level, option = (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) if ipv6 else (socket.IPPROTO_IP, IP_MTU_DISCOVER)
     features.require(sock, needed, level, option, IP_PMTUDISC_DO)
