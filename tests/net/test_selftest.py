@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.guards import needsBatches, needsCtypes, onlyLinux
 from udpecho.net import batch as module
-from udpecho.net.linux import library, sockopt
+from udpecho.net.linux import cmsg, library, sockopt
 from udpecho.net.linux.mmsg import SystemCalls, systemCalls
 from udpecho.net.selftest import batching, unsupportedReason
 
@@ -66,6 +66,22 @@ class SystemCallsTests:
         monkeypatch.setattr(sockopt, "enableRecvHopLimit", lambda sock, wanted: True)
         try:
             assert unsupportedReason() == "a batch has not the control messages of what was sent"
+        finally:
+            batching.forget()
+
+    @pytest.mark.parametrize(("member", "shift"), [("localAt", -4), ("destinationAt", 4), ("hopLimitAt", 4)])
+    def test_otherPlaces(self, monkeypatch: pytest.MonkeyPatch, member: str, shift: int) -> None:
+        """Control messages that a kernel puts elsewhere are found out: most are read and changed where they are."""
+        batching.forget()
+        real = cmsg.controlLayout
+
+        def elsewhere(*arguments: bool) -> cmsg.ControlLayout:
+            layout = real(*arguments)
+            return layout._replace(**{member: getattr(layout, member) + shift})
+
+        monkeypatch.setattr(cmsg, "controlLayout", elsewhere)
+        try:
+            assert unsupportedReason() is not None
         finally:
             batching.forget()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
-from tests.support.guards import onlyLinux
+from tests.support.guards import needsStamps, onlyLinux
 from tests.support.running import Run, udpSocket, unusedPort
 from tests.support.sums import checkSums
 from udpecho.addresses import DatagramAddress
@@ -27,11 +27,6 @@ from udpecho.probe.schedule import Plan
 from udpecho.probe.stats.summary import Statistics
 from udpecho.probe.target import Target
 from udpecho.server.protocol import EchoServer
-
-needsStamps = pytest.mark.skipif(
-    selftest.unsupportedReason() is not None or timestamps.noTimestampsReason() is not None,
-    reason="this machine's kernel gives no timestamps",
-)
 
 
 async def probe(reactor: Any, plan: Plan, *targets: tuple[str, int], **how: Any) -> Prober:

@@ -15,6 +15,7 @@ from tests.support.running import PATIENCE, hasIPv6
 from udpecho.net import reuseport
 from udpecho.net.linux import library, sockopt
 from udpecho.net.selftest import unsupportedReason
+from udpecho.probe.io.timestamps import noTimestampsReason
 
 needsIPv6 = pytest.mark.skipif(not hasIPv6(), reason="this machine has no ::1")
 #: For a test that runs once for each family.
@@ -23,6 +24,8 @@ onlyLinux = pytest.mark.skipif(not sockopt.available, reason="the socket options
 needsSharing = pytest.mark.skipif(not reuseport.canShare, reason="only Linux distributes datagrams among sockets of one port")
 needsCtypes = pytest.mark.skipif(library.ctypes is None, reason="this Python was built without ctypes")
 needsBatches = pytest.mark.skipif(unsupportedReason() is not None, reason=f"no batches here: {unsupportedReason()}")
+_noStamps = unsupportedReason() or noTimestampsReason()
+needsStamps = pytest.mark.skipif(_noStamps is not None, reason=f"no timestamps here: {_noStamps}")
 needsRoot = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may do this")
 needsFIFOs = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 needsQuit = pytest.mark.skipif(not hasattr(signal, "SIGQUIT"), reason="this system has no SIGQUIT")

@@ -33,6 +33,18 @@ def batching() -> str | None:
         return _mismatch(near, far)
 
 
+def _areUsual(batch: MessageBatch, options: BatchOptions) -> bool:
+    """Whether the control messages are where all are read at once, in whichever order they may stand."""
+    fields, addresses = batch.fields, [batch.address(entry) for entry in range(batch.entries)]
+    if fields is None:
+        return False
+    hosts = b"".join(socket.inet_aton(address.localHost or "") for address in addresses) if options.destinations else b""
+    hopLimits = [address.hopLimit for address in addresses] if options.hopLimits else []
+    return (not options.destinations or fields.locals4.tobytes() == fields.destinations4.tobytes() == hosts) and (
+        not options.hopLimits or fields.hopLimits.tolist() == hopLimits
+    )
+
+
 def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
     """What is wrong, if anything is.
 
@@ -58,6 +70,8 @@ def _mismatch(near: socket.socket, far: socket.socket) -> str | None:
         return "a batch has not the addresses of what was sent"
     if (options.destinations and address.localHost != host) or (options.hopLimits and not address.hopLimit):
         return "a batch has not the control messages of what was sent"
+    if not _areUsual(batch, options):
+        return "a batch has its control messages at other places"
     batch.drop(1, "not_allowed")
     batch.send(lambda reason, datagrams, size: outcomes.update([(reason, datagrams, size)]))
     del payloads[1]

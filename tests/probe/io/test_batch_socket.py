@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,24 +14,16 @@ import pytest
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
+from tests.support.guards import needsBatches, needsStamps, onlyLinux
 from tests.support.running import PATIENCE, Run, udpSocket, unusedPort
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import MessageTooLong, PortUnreachable
-from udpecho.net import selftest
-from udpecho.net.linux import errqueue, sockopt
+from udpecho.net.linux import errqueue, library, sockopt, timerfd
 from udpecho.net.linux.mmsg import SLOTS
 from udpecho.net.sockets import connectedSocket
-from udpecho.probe.io import timestamps
 from udpecho.probe.io.batch_socket import BatchSocket, failureOf
 from udpecho.probe.io.socket import SocketOptions, Taken, explain
-from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch
-
-pytestmark = pytest.mark.skipif(
-    selftest.unsupportedReason() is not None, reason=f"no batches here: {selftest.unsupportedReason()}"
-)
-needsStamps = pytest.mark.skipif(
-    timestamps.noTimestampsReason() is not None, reason=f"no stamps here: {timestamps.noTimestampsReason()}"
-)
+from udpecho.probe.io.timer import DelayedTurns, Watch, openWatch, watching
 
 
 @pytest.fixture
@@ -54,6 +48,7 @@ def fill(near: BatchSocket, *payloads: bytes) -> int:
     return len(payloads)
 
 
+@needsBatches
 class BatchSocketTests:
     """L{BatchSocket}."""
 
@@ -148,6 +143,10 @@ class BatchSocketTests:
         near.close()
         assert near.drops() is None
 
+
+class OutcomesTests:
+    """L{Taken}, L{failureOf} and L{SocketOptions}: no batch is needed for them."""
+
     def test_full(self) -> None:
         """That the send queue is full is recognised."""
         assert Taken(3, errno.EAGAIN).full
@@ -160,6 +159,7 @@ class BatchSocketTests:
         assert isinstance(reason, MessageTooLong)
         assert str(reason) == "the path to 192.0.2.1:7 carries 1400 bytes at the most, with headers"
 
+    @onlyLinux
     def test_family(self) -> None:
         """IPv6 has options of its own."""
         try:
@@ -176,6 +176,7 @@ class BatchSocketTests:
 class WatchTests:
     """L{Watch} and L{DelayedTurns}."""
 
+    @onlyLinux
     def test_rings(self, run: Run) -> None:
         """It calls at the requested time and not before, and once; and when a socket that it watches has something."""
 
@@ -220,6 +221,48 @@ class WatchTests:
             watch.setDeadline(1)
 
         run(test)
+
+    @onlyLinux
+    @pytest.mark.parametrize(
+        ("module", "name", "value"),
+        [
+            # Of another width, with space for what the kernel writes.
+            (timerfd, "_itimerspec", struct.Struct("@hhhh56x")),
+            (library, "ctypes", None),
+            (select, "epoll", None),
+        ],
+        ids=["layout", "ctypes", "epoll"],
+    )
+    def test_refused(self, monkeypatch: pytest.MonkeyPatch, runOnce: Run, module: object, name: str, value: object) -> None:
+        """Where a timer cannot be used as it is meant, whatever the cause, the reactor's delayed calls do."""
+        monkeypatch.setattr(module, name, value)
+        timerfd._functions.cache_clear()
+        watching.forget()
+
+        async def test(reactor: Any) -> None:
+            watch = openWatch(reactor, lambda ready: None, time.monotonic_ns)
+            assert isinstance(watch, DelayedTurns)
+            watch.close()
+
+        try:
+            runOnce(test)
+        finally:
+            timerfd._functions.cache_clear()
+            watching.forget()
+
+    @onlyLinux
+    def test_timerResults(self) -> None:
+        """What the system returns is looked at; and the latest time that a timer can have is one for all machines."""
+        timer = timerfd.Timerfd()
+        timer.set(10**30)
+        assert timer.remaining() > 10**9 * 2**30
+        timer.set(None)
+        assert timer.remaining() == 0
+        timer.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            timer.set(1)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            timer.remaining()
 
     def test_delayed(self) -> None:
         """Without descriptors the reactor's delayed calls do."""

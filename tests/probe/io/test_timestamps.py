@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import time
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clocks import SettableClocks
-from tests.support.guards import onlyLinux
+from tests.support.guards import needsStamps, onlyLinux
 from tests.support.running import PATIENCE, udpSocket
 from udpecho.net.linux import cmsg, errqueue, sockopt
 from udpecho.probe.io import timestamps
@@ -138,6 +140,18 @@ class KernelTests:
                 assert isinstance(stamp, errqueue.SendTimestamp)
                 assert stamp.id == number
                 assert cmsg.readTimestamp(far.recvmsg(100, 512)[1]) >= stamp.time
+
+    @needsStamps
+    def test_otherClock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Timestamps that are not of this clock are found out."""
+        monkeypatch.setattr(time, "time_ns", partial(lambda real: real() - 3600 * 10**9, time.time_ns))
+        assert timestamps.waitForTimestamping(PATIENCE) == "the kernel's timestamps are not of the wall clock"
+
+    @needsStamps
+    def test_otherLayout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Timestamps that are read with the wrong width are found out, although they are numbers and grow."""
+        monkeypatch.setattr(StampSlots, "_times", lambda slots, count: slots._seconds[:count].tolist())
+        assert timestamps.waitForTimestamping(PATIENCE) == "the kernel's timestamps are not of the wall clock"
 
     def test_notThere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A kernel that refuses is reported in one sentence."""
