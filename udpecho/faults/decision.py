@@ -162,6 +162,9 @@ class Direction:
         return decision, arrivals
 
     def drop(self, reason: str) -> None:
-        """Count a datagram that the plan does not see."""
+        """Count a datagram that the plan does not see.
+
+        @param reason: one of L{udpecho.interfaces.DROP_REASONS}.
+        """
         self.datagrams += 1
-        self.outcomes[reason] += 1
+        self.outcomes["loop_guard" if reason == "loop_guard" else "own_loss"] += 1
