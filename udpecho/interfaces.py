@@ -55,7 +55,12 @@ class IDatagramReactor(Interface):
     """A reactor without file descriptors that has the ports of L{udpecho.net.open.listen} nevertheless: one in memory."""
 
     def listenDatagrams(
-        port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
+        port: int,
+        protocol: DatagramProtocol,
+        interface: str,
+        maxPacketSize: int,
+        ipv6Only: bool,
+        decrementHopLimit: bool | None = None,
     ) -> IListeningPort:
         """Listen, as L{udpecho.net.open.listen} does."""
 

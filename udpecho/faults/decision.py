@@ -53,7 +53,7 @@ class Decision(NamedTuple):
         """What each copy of a datagram has of its IPv4 time to live or IPv6 hop limit. They share it: else there
         were more and more copies of what goes round in a circle and is duplicated on each turn.
         """
-        return hopLimit // max(1, len(self.delays))
+        return max(1, hopLimit // max(1, len(self.delays)))
 
     def apply(self, datagram: bytes) -> list[Arrival]:
         """The arrivals of a datagram, in the order of their delays.
@@ -162,6 +162,9 @@ class Direction:
         return decision, arrivals
 
     def drop(self, reason: str) -> None:
-        """Count a datagram that the plan does not see."""
+        """Count a datagram that the plan does not see.
+
+        @param reason: one of L{udpecho.interfaces.DROP_REASONS}.
+        """
         self.datagrams += 1
-        self.outcomes[reason] += 1
+        self.outcomes["loop_guard" if reason == "loop_guard" else "own_loss"] += 1

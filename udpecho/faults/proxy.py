@@ -245,7 +245,7 @@ class FaultProxy(DatagramProtocol):
         self._pass(self.up, client, datagram, address.hopLimit)
 
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
-        """A datagram from a client had no hop left."""
+        """A datagram from a client had no hop left, or the proxy was stopped."""
         self.up.drop(reason)
 
     def _isOurs(self, address: DatagramAddress) -> bool:

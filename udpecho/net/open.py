@@ -120,7 +120,8 @@ def listen(
         decrementHopLimit=decrementHopLimit,
     )
     if IDatagramReactor.providedBy(reactor):
-        return cast(DatagramPort, reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only))
+        inMemory = reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit)
+        return cast(DatagramPort, inMemory)
     if not IReactorFDSet.providedBy(reactor):
         return cast(DatagramPort, reactor.listenUDP(port, protocol, interface, maxPacketSize))
     listening = DatagramPort(port, protocol, interface, maxPacketSize, reactor, options)

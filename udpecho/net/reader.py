@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sized
 from contextlib import suppress
 
+from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
@@ -25,33 +26,20 @@ MAX_BACKLOG = 4096
 _log = Logger()
 
 
-class Delivery:
-    """Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
+class Handover:
+    """Hands datagrams to a protocol, or drops those that are not for it."""
 
-    @ivar wanted: whether the protocol wants datagrams.
-    @ivar backlog: what was received and not handed over, each with the reason if it is dropped.
-    """
-
-    def __init__(self, context: PortContext, waiting: Sized) -> None:
-        self._context = context
-        self._protocol = context.protocol
-        self._endpoints = context.endpoints
-        self._maxPacketSize = context.maxPacketSize
-        self._dropped = context.dropped
-        self._waiting = waiting
-        self._closed = False
-        self.wanted = False
-        self.backlog: deque[tuple[bytes, DatagramAddress, str | None]] = deque()
+    def __init__(self, protocol: DatagramProtocol, maxPacketSize: int, dropped: Counter[str]) -> None:
+        """@param maxPacketSize: the longest datagram to hand over, in bytes.
+        @param dropped: where to count what is dropped, by reason.
+        """
+        self._protocol = protocol
+        self._maxPacketSize = maxPacketSize
+        self._dropped = dropped
 
     def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
-        """Hand a datagram to the protocol, if it is for it."""
-        if self._context.renewal is not None:
-            self._context.renewal.received()
-        peer = self._endpoints.peer
-        if peer is not None and (address, address.scopeID) != (peer, peer.scopeID):
-            # From another address, queued before the port was connected.
-            self._dropped["not_allowed"] += 1
-        elif len(datagram) > self._maxPacketSize:
+        """Hand a datagram over, if it is not too long and has a hop left for a reply. What the protocol raises is logged."""
+        if len(datagram) > self._maxPacketSize:
             self.drop("truncated", len(datagram), address)
         elif address.unicast and address.hopLimit is not None and address.hopLimit < 2:
             # What is sent to a group has one hop by default, and nobody is to answer it.
@@ -66,7 +54,38 @@ class Delivery:
         """Count a datagram that is not handed over, and notify a protocol that counts too."""
         self._dropped[reason] += 1
         if IDropReceiver.providedBy(self._protocol):
-            self._protocol.datagramDropped(reason, size, address)
+            try:
+                self._protocol.datagramDropped(reason, size, address)
+            except Exception:
+                _log.failure("Unhandled error in datagramDropped of {protocol}", protocol=self._protocol)
+
+
+class Delivery(Handover):
+    """Hands datagrams to a protocol one by one, as long as it wants them and none waits for the send queue.
+
+    @ivar wanted: whether the protocol wants datagrams.
+    @ivar backlog: what was received and not handed over, each with the reason if it is dropped.
+    """
+
+    def __init__(self, context: PortContext, waiting: Sized) -> None:
+        super().__init__(context.protocol, context.maxPacketSize, context.dropped)
+        self._context = context
+        self._endpoints = context.endpoints
+        self._waiting = waiting
+        self._closed = False
+        self.wanted = False
+        self.backlog: deque[tuple[bytes, DatagramAddress, str | None]] = deque()
+
+    def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
+        """Hand a datagram to the protocol, if it is for it."""
+        if self._context.renewal is not None:
+            self._context.renewal.received()
+        peer = self._endpoints.peer
+        if peer is not None and (address, address.scopeID) != (peer, peer.scopeID):
+            # From another address, queued before the port was connected.
+            self._dropped["not_allowed"] += 1
+        else:
+            super().deliver(datagram, address)
 
     def flush(self) -> None:
         """Hand over the backlog, until the turn is over."""

@@ -10,6 +10,9 @@ from typing import Any
 from twisted.internet.base import DelayedCall
 from twisted.internet.task import Clock
 
+#: How many calls and datagrams there may be at one and the same time: more are an endless loop.
+MAX_AT_ONCE = 1_000_000
+
 
 class NetworkClock(Clock):
     """A C{Clock} for a network: while it advances, each call is made at its own time, calls made meanwhile included, and calls
@@ -42,11 +45,22 @@ class NetworkClock(Clock):
         heappush(self._queue, (self.rightNow + when, next(self._order), what, arguments))
 
     def advance(self, amount: float) -> None:
-        """Advance by C{amount} seconds, and make all calls that are due meanwhile."""
+        """Advance by C{amount} seconds, and make all calls that are due meanwhile.
+
+        @raise RuntimeError: if there is no end of calls for one and the same time.
+        """
         end = self.rightNow + amount
         queue = self._queue
+        since, made = self.rightNow, 0
         while queue and queue[0][0] <= end:
+            if made == MAX_AT_ONCE and queue[0][0] <= since:
+                raise RuntimeError(
+                    f"calls for one time must come to an end, got {made} at {since:g} s: do two protocols answer each other?"
+                )
             time, _, what, arguments = heappop(queue)
+            if time > since:
+                since, made = time, 0
+            made += 1
             self.rightNow = max(self.rightNow, time)
             if not isinstance(what, DelayedCall):
                 what(*arguments)

@@ -23,12 +23,15 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
 )
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
 from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
+from udpecho.faults.delay_line import HeldBytes
 from udpecho.interfaces import IDatagramReactor
+from udpecho.net.options import PortOptions
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
 
@@ -38,7 +41,12 @@ _ephemeral = range(32768, 61000)
 _ephemeralStep = 1009
 
 _inFlight = "in flight"
-_outcomes = ("delivered", "refused", "nobody listens")
+_outcomes = ("delivered", "refused", "nobody listens", "no buffer")
+
+#: How many bytes may be in flight in a network.
+MAX_IN_FLIGHT = 256 * 2**20
+
+_log = Logger()
 
 
 @dataclass
@@ -55,6 +63,13 @@ class TraceEntry:
     destination: DatagramAddress
     size: int
     outcome: str
+
+    def addOutcome(self, outcome: str) -> None:
+        """Add that of one arrival. The faults come first, then each arrival."""
+        if self.outcome == _inFlight:
+            self.outcome = outcome
+        else:
+            self.outcome += f"{', ' if self.outcome.endswith(_outcomes) else ': '}{outcome}"
 
 
 class Trace(list[TraceEntry]):
@@ -131,6 +146,7 @@ class MemoryNetwork:
         self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
         self._byAddress: dict[str, MemoryHost] = {}
+        self._inFlight = HeldBytes(MAX_IN_FLIGHT)
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
         """Add a host.
@@ -168,11 +184,13 @@ class MemoryNetwork:
         """Whether there is a route from a host to an address."""
         return self._hostOf(source, address) is not None or isGroup(address)
 
-    def carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+    def carry(
+        self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
+    ) -> None:
         """Bring a datagram to its destination, through the faults of the link."""
         if isGroup(destination.host):
             loops = sender.loopback or destination.host == "255.255.255.255"
-            hosts = [host for host in self.hosts.values() if loops or host is not sender.host]
+            hosts = [host for host in self.hosts.values() if (loops if host is sender.host else hopLimit)]
         else:
             found = self._hostOf(sender.host, destination.host)
             hosts = [] if found is None else [found]
@@ -180,14 +198,24 @@ class MemoryNetwork:
             entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), _inFlight)
             self.trace.append(entry)
             plan = self._plans.get((sender.host, host), self._plan)
-            decision = plan.decide(len(datagram), self.clock.rightNow)
+            try:
+                decision = plan.decide(len(datagram), self.clock.rightNow)
+                arrivals = decision.apply(datagram)
+            except Exception:
+                # The sender is not to blame.
+                _log.failure("Unhandled error in the plan {plan}", plan=plan)
+                entry.outcome = "plan failed"
+                continue
             if decision.reasons != (DELIVERED,):
                 entry.outcome = ",".join(decision.reasons)
             latency = 0.0 if host is sender.host else self._latency
             if TOO_LONG in decision.reasons:
                 self.clock.fly(latency, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
-            for delay, arrived in decision.apply(datagram):
-                self.clock.fly(latency + delay, self._arrive, sender, host, arrived, entry)
+            for delay, arrived in arrivals:
+                if self._inFlight.take(sender, len(arrived)):
+                    self.clock.fly(latency + delay, self._arrive, sender, host, arrived, entry, decision.hopsOf(hopLimit))
+                else:
+                    entry.addOutcome("no buffer")
 
     def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
@@ -195,29 +223,29 @@ class MemoryNetwork:
         message = f"the path to {destination} does not carry {known}"
         self._notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
 
-    def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry) -> None:
+    def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int) -> None:
+        self._inFlight.give(sender, len(datagram))
         source, destination = entry.source, entry.destination
         receivers = host._receivers(source, destination)
         refused = not receivers and not isGroup(destination.host)
-        outcome = "refused" if refused else "delivered" if receivers else "nobody listens"
-        if entry.outcome == _inFlight:
-            entry.outcome = outcome
-        else:
-            # The faults come first, then each arrival.
-            entry.outcome += f"{', ' if entry.outcome.endswith(_outcomes) else ': '}{outcome}"
+        entry.addOutcome("refused" if refused else "delivered" if receivers else "nobody listens")
         for receiver in receivers:
-            receiver.receive(datagram, source, destination)
+            receiver.receive(datagram, source, destination, hopLimit)
         if refused:
             self._sendBack(host, sender, destination)
 
     def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
         """Send a refusal, through the faults of the opposite direction: it may be late, or lost."""
         plan = self._plans.get((host, sender.host), self._plan)
-        delays = plan.decide(0, self.clock.rightNow).delays
-        if delays:
+        try:
+            arrivals = plan.decide(0, self.clock.rightNow).apply(b"")
+        except Exception:
+            _log.failure("Unhandled error in the plan {plan}", plan=plan)
+            return
+        if arrivals:
             latency = 0.0 if host is sender.host else self._latency
             refusal = unreachable(errno.ECONNREFUSED, str(destination))
-            self.clock.fly(latency + min(delays), self._notify, sender, destination, refusal)
+            self.clock.fly(latency + arrivals[0].delay, self._notify, sender, destination, refusal)
 
     def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
         # Only a connected socket is notified, and only of its own peer.
@@ -284,10 +312,18 @@ class MemoryHost:
         return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple))
 
     def listenDatagrams(
-        self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int, ipv6Only: bool
+        self,
+        port: int,
+        protocol: DatagramProtocol,
+        interface: str,
+        maxPacketSize: int,
+        ipv6Only: bool,
+        decrementHopLimit: bool | None = None,
     ) -> MemoryPort:
         """@see: L{IDatagramReactor.listenDatagrams}"""
-        return self._listen(MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only))
+        made = MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only)
+        made.countsHops = PortOptions(decrementHopLimit=decrementHopLimit).countsHops(protocol)
+        return self._listen(made)
 
     def _listen(self, port: MemoryPort) -> MemoryPort:
         port.startListening()
@@ -342,9 +378,11 @@ class MemoryHost:
         """Whether there is a route to an address."""
         return self.network.reachable(self, destination)
 
-    def carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+    def carry(
+        self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
+    ) -> None:
         """Bring a datagram to its destination."""
-        self.network.carry(sender, datagram, source, destination)
+        self.network.carry(sender, datagram, source, destination, hopLimit)
 
     def unbind(self, port: MemoryPort) -> None:
         """Free a port's number."""

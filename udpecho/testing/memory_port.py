@@ -16,18 +16,17 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IMulticastTransport
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, unreachable
-from udpecho.interfaces import IDatagramTransport, IDropReceiver, SendCallback
+from udpecho.interfaces import IDatagramTransport, SendCallback
 from udpecho.net.call_queue import CallQueue
 from udpecho.net.network_errors import notifyError
+from udpecho.net.options import PortOptions
+from udpecho.net.reader import Handover
 
 _wildcards = ("0.0.0.0", "::")
-
-_log = Logger()
 
 
 class Host(Protocol):
@@ -57,7 +56,9 @@ class Host(Protocol):
     def reachable(self, destination: str) -> bool:
         """Whether there is a route to an address."""
 
-    def carry(self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+    def carry(
+        self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
+    ) -> None:
         """Bring a datagram to its destination; IPv4 addresses are plain here, not IPv4-mapped."""
 
 
@@ -65,7 +66,11 @@ class Host(Protocol):
 class MemoryPort:
     """A UDP port of a L{MemoryHost <udpecho.testing.memory_network.MemoryHost>}.
 
-    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}.
+    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{loop_guard}.
+    @ivar hopLimit: the time to live or hop limit of what it sends to one host (C{IP_TTL} in C{ip(7)}).
+    @ivar countsHops: whether it hands over the hop limit of each datagram, so that the reply has one less (L{PortOptions
+        <udpecho.net.options.PortOptions>}).
+    @ivar held: the bytes that it has sent and that have not arrived yet.
     @ivar peer: the peer in connected mode, else C{None}.
     @ivar groups: the multicast groups that were joined.
     @ivar loopback: whether the host receives what this port sends to its groups.
@@ -95,7 +100,6 @@ class MemoryPort:
         self.number = port
         self.interface = canonical(interface)
         self._wildcard = unmapped(self.interface) in _wildcards
-        self._maxPacketSize = maxPacketSize
         self.listenMultiple = listenMultiple
         self.ipv6Only = ipv6Only
         self.peer: DatagramAddress | None = None
@@ -103,6 +107,10 @@ class MemoryPort:
         self.groups: set[str] = set()
         self._outgoingInterface = self.interface
         self._ttl = 1
+        self.hopLimit = 64
+        self.countsHops = PortOptions().countsHops(protocol)
+        self.held = 0
+        self._handover = Handover(protocol, maxPacketSize, self.dropped)
         self.loopback = True
         self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
@@ -155,13 +163,13 @@ class MemoryPort:
         if self.connected:
             self.connected = False
             self.host.unbind(self)
-            try:
-                self.protocol.doStop()
-            except Exception:
-                _log.failure("Unhandled error in stopProtocol of {protocol}", protocol=self.protocol)
+            self._calls.call(self.protocol.doStop)
+        # A program may go on inside such a callback, and find that the port works as outside of one.
+        calls = CallQueue()
         stopped, self._stopped = self._stopped, []
         for done in stopped:
-            done.callback(None)
+            calls.addResult(done, None)
+        calls.run()
 
     # IUDPTransport
 
@@ -221,8 +229,9 @@ class MemoryPort:
             if self.peer is not None and number != errno.EMSGSIZE:
                 self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
             return number
-        self._calls.call(callback, None)
         target = unmapped(destination.host)
+        received = getattr(address, "hopLimit", None)
+        initial = self._ttl if isGroup(target) else self.hopLimit
         source = self.interface
         if self._wildcard:
             local = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
@@ -232,7 +241,10 @@ class MemoryPort:
             datagram,
             DatagramAddress((unmapped(source), self.number)),
             destination if target is destination.host else DatagramAddress((target, destination.port)),
+            initial if received is None else max(1, received - 1),
         )
+        # It is on its way, whatever the callback does.
+        self._calls.call(callback, None)
         return 0
 
     def _refusal(self, datagram: bytes, destination: DatagramAddress) -> int:
@@ -310,22 +322,15 @@ class MemoryPort:
             return None if mapped else host
         return f"::ffff:{host}" if mapped or (self._wildcard and not self.ipv6Only) else None
 
-    def receive(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+    def receive(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int) -> None:
         """A datagram arrives."""
         if not self.connected or self._stopped:
             return
         address = DatagramAddress((self._peerView(source.host) or source.host, source.port))
         address.localHost = self._peerView(destination.host)
         address.unicast = not isGroup(destination.host)
-        if len(datagram) > self._maxPacketSize:
-            self.dropped["truncated"] += 1
-            if IDropReceiver.providedBy(self.protocol):
-                self.protocol.datagramDropped("truncated", self._maxPacketSize + 1, address)
-            return
-        try:
-            self.protocol.datagramReceived(datagram, address)
-        except Exception:
-            _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self.protocol)
+        address.hopLimit = hopLimit if self.countsHops else None
+        self._handover.deliver(datagram, address)
 
     def networkError(self, reason: EchoError) -> None:
         """An earlier datagram did not arrive."""
@@ -369,11 +374,11 @@ class MemoryPort:
         self.loopback = bool(mode)
 
     def getTTL(self) -> int:
-        """The time to live of datagrams to groups."""
+        """The time to live of datagrams to groups (C{IP_MULTICAST_TTL} in C{ip(7)})."""
         return self._ttl
 
     def setTTL(self, ttl: int) -> None:
-        """Set it, without effect: there are no routers."""
+        """Set it. There are no routers: with 0 a datagram stays on the host, with more it reaches all."""
         self._ttl = ttl
 
 
