@@ -62,6 +62,12 @@ class Batch:
     def drop(self, entry: int, reason: str) -> None:
         self.dropped[entry] = reason
 
+    def take(self, entry: int) -> list[bytes]:
+        raise NotImplementedError
+
+    def split(self) -> None:
+        raise NotImplementedError
+
     def send(self, callback: BatchSendCallback) -> None:
         raise NotImplementedError
 

@@ -219,29 +219,8 @@ class TroubleTests:
 class FairnessTests:
     """A turn ends."""
 
-    @pytest.mark.parametrize(("size", "most"), [(0, 64), (1, 64), (60000, 5)])
-    def test_turnIsBounded(self, runOnce: Run, size: int, most: int) -> None:
-        """One turn reads a bounded number of datagrams, and of bytes."""
-
-        async def test(reactor: Any) -> None:
-            protocol = Recorder()
-            port = open_(reactor, protocol, receiveBuffer=2**24)
-            sent = 3 * most
-            with udpSocket() as sock:
-                for _ in range(sent):
-                    sock.sendto(b"x" * size, address(port))
-            read = []
-            while len(protocol.datagrams) < sent:
-                before = len(protocol.datagrams)
-                port.doRead()
-                read.append(len(protocol.datagrams) - before)
-                assert 0 < read[-1] <= most
-            await port.stopListening()
-
-        runOnce(test)
-
     def test_backlogGoesOn(self, run: Run) -> None:
-        """What was queued before the port is connected is handed over to the last, also if it is more than one turn's."""
+        """What was queued before the port is connected is handed over to the last, also if that takes more than one turn."""
 
         async def test(reactor: Any) -> None:
             protocol = Recorder()

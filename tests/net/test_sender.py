@@ -184,7 +184,8 @@ class SendQueueTests:
             with udpSocket() as sock:
                 for payload in (b"one", b"two"):
                     port.send(payload, sock.getsockname(), raising)
-                await sleep(reactor, 0.01)
+                while port._sender.waiting:
+                    await sleep(reactor, 0.01)
                 assert [sock.recv(100), sock.recv(100)] == [b"one", b"two"]
             await port.stopListening()
 

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from tests.conftest import CaughtErrors
 from tests.support.guards import needsBatches
-from tests.support.ports import script
+from tests.support.ports import inOneTurn, script
 from tests.support.running import udpSocket
 from tests.support.server import EvenPortsOnly, Lines, check
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
@@ -40,6 +40,7 @@ def serving(
     """A port that reads when the test calls its C{doRead}, and a client connected to it."""
     port = DatagramPort(0, server, interface, maxPacketSize, installed, PortOptions(receiveBuffer=2**22, **options))
     port.startListening()
+    inOneTurn(port)
     try:
         with udpSocket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)

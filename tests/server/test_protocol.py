@@ -15,6 +15,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.support.guards import onlyLinux
+from tests.support.ports import inOneTurn
 from tests.support.running import Run, udpSocket
 from tests.support.server import PEER, EvenPortsOnly, check
 from tests.support.transports import PatientTransport, StockTransport
@@ -154,6 +155,8 @@ class RealEchoTests:
         async def test(reactor: Any) -> None:
             server = EchoServer()
             port: Any = reactor.listenUDP(0, server, "127.0.0.1") if stock else listen(reactor, 0, server)
+            if not stock:
+                inOneTurn(port)
             with udpSocket() as sock:
                 sock.connect(("127.0.0.1", port.getHost().port))
                 for payload in (b"hello", b"", bytes(100), b"x" * (8191 if stock else 65507)):
@@ -190,6 +193,7 @@ class RealEchoTests:
             server = EchoServer()
             port: Any = listen(reactor, 0, server, "0.0.0.0")
             membership = socket.inet_aton("239.1.2.3") + socket.inet_aton("127.0.0.1")
+            inOneTurn(port)
             port.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
             with udpSocket() as sock:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
@@ -209,6 +213,7 @@ class RealEchoTests:
         async def test(reactor: Any) -> None:
             server = EchoServer(maxPayload=500)
             port: Any = listen(reactor, 0, server, maxPacketSize=1000, receiveBuffer=2**22)
+            inOneTurn(port)
             chance = random.Random(862)
             sizes = [chance.choice((0, 1, 499, 500, 501, 1000, 1001, 65507)) for _ in range(300)]
             with udpSocket() as sock:

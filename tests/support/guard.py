@@ -126,6 +126,12 @@ class GivenBatch:
         assert reason in DROP_REASONS
         self.dropped.setdefault(entry, reason)
 
+    def take(self, entry: int) -> list[bytes]:
+        raise NotImplementedError
+
+    def split(self) -> None:
+        raise NotImplementedError
+
     def send(self, callback: BatchSendCallback) -> None:
         raise NotImplementedError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -24,6 +25,11 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     elif unsupportedReason() is not None:
         pytest.skip(f"no batches: {unsupportedReason()}")
     return cast(str, request.param)
+
+
+def inOneTurn(port: Any) -> None:
+    """Have a test that calls C{doRead} by itself take as much time as it likes: for the port's reactor it is all one turn."""
+    port._context.turn._left = inf
 
 
 class FailingSocket:

@@ -58,7 +58,6 @@ class BatchReader(Reader):
         for entry in range(batch.entries):
             address, reason = batch.address(entry), batch.dropped.get(entry)
             self._delivery.backlog.extend((payload, address, reason) for payload in batch.payloads(entry))
-        self._delivery.dropBacklog()
 
     def close(self) -> None:
         """Nothing of the last batch can be sent any more."""

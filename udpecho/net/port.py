@@ -266,18 +266,16 @@ class DatagramPort(udp.Port):
         self._delivery.flush()
         if not self._delivery.backlog:
             self._receive(self._reader)
-        if self._sawError:
-            self._sawError = False
-            if self._delivery.wanted and self.connected:
-                # libuv, and so uvloop, stops watching a socket that has reported an error.
-                super().stopReading()
-                self._resume()
+        sawError, self._sawError = self._sawError, False
+        if sawError and self._delivery.wanted and self.connected:
+            # libuv, and so uvloop, stops watching a socket that has reported an error.
+            super().stopReading()
+            self._resume()
 
     def _receive(self, reader: Reader) -> None:
         delivery, waiting, isOver = self._delivery, self._sender.waiting, self._context.turn.isOver
         isFirst = mayHaveMore = True
-        # Closing takes away what the protocol wants.
-        while mayHaveMore and delivery.wanted and not waiting and self._reader is reader:
+        while mayHaveMore and delivery.wanted and not waiting and self._reader is reader and (isFirst or not isOver()):
             try:
                 mayHaveMore = reader.receive()
             except OSError as e:
@@ -293,8 +291,6 @@ class DatagramPort(udp.Port):
                 self._readingFailed = False
                 reader.handle()
             isFirst = False
-            if isOver():
-                return
 
     def _readFailed(self, failure: OSError) -> bool:
         """The system returned an error instead of a datagram. True: read on in this turn."""
@@ -409,9 +405,7 @@ class DatagramPort(udp.Port):
         parts: list[Any] = [self._errors, self._delivery, self._reader, *self._former]
         for part in parts:
             part.close()
-        for work in (self._read, self._sendWaiting):
-            self._context.turn.forget(work)
-        self._context.turn.closed()
+        self._context.turn.closed(self._read, self._sendWaiting)
         number, self._realPortNumber, self._closedDrops = self._realPortNumber, None, self.getKernelDrops() or 0
         base.BasePort.connectionLost(self, reason)
         self._sender.close()

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
 from udpecho.net.endpoints import PortContext
+from udpecho.net.failure_log import FailureLog
 from udpecho.net.linux import cmsg
 from udpecho.net.sockets import datagramAddress
 
@@ -36,28 +37,33 @@ class Handover:
         self._protocol = protocol
         self._maxPacketSize = maxPacketSize
         self._dropped = dropped
+        self._failures = FailureLog(_log)
+        self._closed = False
 
-    def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
-        """Hand a datagram over, if it is not too long and has a hop left for a reply. What the protocol raises is logged."""
-        if len(datagram) > self._maxPacketSize:
-            self.drop("truncated", len(datagram), address)
-        elif address.unicast and address.hopLimit is not None and address.hopLimit < 2:
-            # What is sent to a group has one hop by default, and nobody is to answer it.
-            self.drop("loop_guard", len(datagram), address)
-        else:
-            try:
+    def deliver(self, datagram: bytes, address: DatagramAddress, reason: str | None = None) -> None:
+        """Hand a datagram over, if it is not too long and has a hop left for a reply. What the protocol raises is logged.
+
+        @param reason: why it is dropped, if that is known.
+        """
+        if reason is None:
+            reason = self._reasonToDrop(len(datagram), address)
+        try:
+            if reason is None:
                 self._protocol.datagramReceived(datagram, address)
-            except Exception:
-                _log.failure("Unhandled error in datagramReceived of {protocol}", protocol=self._protocol)
+            else:
+                self._dropped[reason] += 1
+                if IDropReceiver.providedBy(self._protocol):
+                    self._protocol.datagramDropped(reason, len(datagram), address)
+        except Exception:
+            self._failures.failure("Unhandled error in datagramReceived of {protocol}", protocol=self._protocol)
 
-    def drop(self, reason: str, size: int, address: DatagramAddress) -> None:
-        """Count a datagram that is not handed over, and notify a protocol that counts too."""
-        self._dropped[reason] += 1
-        if IDropReceiver.providedBy(self._protocol):
-            try:
-                self._protocol.datagramDropped(reason, size, address)
-            except Exception:
-                _log.failure("Unhandled error in datagramDropped of {protocol}", protocol=self._protocol)
+    def _reasonToDrop(self, size: int, address: DatagramAddress) -> str | None:
+        if size > self._maxPacketSize:
+            return "truncated"
+        if address.unicast and address.hopLimit is not None and address.hopLimit < 2:
+            # What is sent to a group has one hop by default, and nobody is to answer it.
+            return "loop_guard"
+        return "send_failed" if self._closed else None
 
 
 class Delivery(Handover):
@@ -72,11 +78,10 @@ class Delivery(Handover):
         self._context = context
         self._endpoints = context.endpoints
         self._waiting = waiting
-        self._closed = False
         self.wanted = False
         self.backlog: deque[tuple[bytes, DatagramAddress, str | None]] = deque()
 
-    def deliver(self, datagram: bytes, address: DatagramAddress) -> None:
+    def deliver(self, datagram: bytes, address: DatagramAddress, reason: str | None = None) -> None:
         """Hand a datagram to the protocol, if it is for it."""
         if self._context.renewal is not None:
             self._context.renewal.received()
@@ -85,17 +90,13 @@ class Delivery(Handover):
             # From another address, queued before the port was connected.
             self._dropped["not_allowed"] += 1
         else:
-            super().deliver(datagram, address)
+            super().deliver(datagram, address, reason)
 
     def flush(self) -> None:
-        """Hand over the backlog, until the turn is over."""
-        while self.backlog and self.wanted and not self._waiting:
-            datagram, address, reason = self.backlog.popleft()
-            if reason is None:
-                self.deliver(datagram, address)
-            else:
-                self.drop(reason, len(datagram), address)
-            if self._context.turn.isOver():
+        """Hand over the backlog, until the turn is over. When the port is closed, count it at once: nobody gets it."""
+        while self.backlog and (self._closed or (self.wanted and not self._waiting)):
+            self.deliver(*self.backlog.popleft())
+            if not self._closed and self._context.turn.isOver():
                 self.flushSoon()
                 return
 
@@ -108,13 +109,7 @@ class Delivery(Handover):
         """Hand over nothing more. The backlog is dropped, and so is what is added to it."""
         self.wanted, self._closed = False, True
         self._context.turn.forget(self.flush)
-        self.dropBacklog()
-
-    def dropBacklog(self) -> None:
-        """Count what nobody gets any more, if the port is closed."""
-        while self.backlog and self._closed:
-            datagram, address, reason = self.backlog.popleft()
-            self.drop(reason or "send_failed", len(datagram), address)
+        self.flush()
 
 
 class Reader:

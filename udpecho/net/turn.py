@@ -1,8 +1,8 @@
 """The time that all ports of a reactor may take in one of its turns, together: no timer waits longer, whatever comes.
 
 Each port works in a turn for a part of the time, until L{TurnBudget.isOver}. The descriptors that it leaves readable, or
-writable, the reactor finds again in the next turn, always in the same order. So the ports that had to leave their work come
-first then, in the order in which they left it, and each port gets its turn.
+writable, the reactor finds again in the next turn, always in the same order. So the ports that found no time come
+first then, and of those the one that has not worked for longest.
 """
 
 from __future__ import annotations
@@ -48,16 +48,21 @@ class TurnBudget:
         self._until = inf
         self._nextTurn = SingleCall(reactor, self._begin)
         self._postponed: dict[Work, None] = {}
+        self._workedLast: dict[Work, int] = {}
+        self._number = 0
 
     def run(self, work: Work) -> None:
-        """Work now; or first in the next turn if this one has no time left."""
+        """Work now; or in the next turn if this one has no time left, or if others wait for that already."""
+        # Without a running reactor there is no timer, and no next turn.
         isRunning = getattr(self._reactor, "running", True)
-        if self._left <= 0 and isRunning:
+        if (self._postponed or self._left <= 0) and isRunning:
             self.postpone(work)
-            return
+        else:
+            self._work(work, isRunning)
+
+    def _work(self, work: Work, isRunning: bool = True) -> None:
         self._postponed.pop(work, None)
         began = self._seconds()
-        # Without a running reactor there is no timer, and no next turn.
         self._until = began + self._left / (1 + len(self._postponed)) if isRunning else inf
         try:
             work()
@@ -79,14 +84,17 @@ class TurnBudget:
     def forget(self, work: Work) -> None:
         """Do not do this any more."""
         self._postponed.pop(work, None)
+        self._workedLast.pop(work, None)
 
     def _begin(self) -> None:
         self._left = TURN_TIME
         # What is postponed from now on is for the turn after this one.
-        for work in list(self._postponed):
+        for work in sorted(self._postponed, key=lambda work: self._workedLast.get(work, 0)):
             if self._left > 0 and work in self._postponed:
+                self._number += 1
+                self._workedLast[work] = self._number
                 try:
-                    self.run(work)
+                    self._work(work)
                 except OSError as e:
                     # The reactor, which finds the descriptor ready, closes it then.
                     _log.debug("cannot go on with {work}: {error}", work=work, error=e)
@@ -97,8 +105,10 @@ class TurnBudget:
         """There is one user more."""
         self._users += 1
 
-    def closed(self) -> None:
-        """There is one user less. The last one leaves nothing in the reactor."""
+    def closed(self, *works: Work) -> None:
+        """There is one user less, with such work. The last one leaves nothing in the reactor."""
+        for work in works:
+            self.forget(work)
         self._users -= 1
         if not self._users:
             self._nextTurn.cancel()
