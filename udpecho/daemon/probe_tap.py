@@ -15,6 +15,7 @@ from udpecho.daemon.paths import endpointLater
 from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
+from udpecho.net.stopping import allowSecondStop
 from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseAddress
 from udpecho.pieces import spareGarbageCollector
@@ -67,6 +68,7 @@ def makeService(options: Options) -> IService:
 
     preload(options)
     running: Any = reactor
+    allowSecondStop(reactor)
     removePassed(os.environ)
     abandonThreads(reactor)
     metrics = None

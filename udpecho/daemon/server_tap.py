@@ -20,6 +20,7 @@ from udpecho.daemon.service import Daemon
 from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSockets
 from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
 from udpecho.net.reuseport import canShare
+from udpecho.net.stopping import allowSecondStop
 from udpecho.pieces import spareGarbageCollector
 from udpecho.server.service import EchoService
 from udpecho.server.settings import OPTIONS, settingsFrom
@@ -73,6 +74,7 @@ def makeService(options: Options) -> IService:
 
     preload(options)
     running: Any = reactor
+    allowSecondStop(reactor)
     removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
     echo = EchoService(
