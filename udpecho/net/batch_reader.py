@@ -99,7 +99,7 @@ class WholeReader(BatchReader):
         """Hand the batch over, with the entries dropped that are not for the protocol."""
         batch = self.batch
         self._drop(batch)
-        for entry in batch.unanswerable():
+        for entry in batch.unanswerable() if batch.irregular else ():
             batch.drop(entry, "unanswerable")
         dropped = dict(batch.dropped)
         protocol: Any = self._context.protocol
