@@ -22,7 +22,15 @@ from udpecho.net.linux.mmsg import SystemCalls, systemCalls
 
 _PATTERN = b"\xa5"
 #: Options that change which control messages come while a batch is used.
-_CHANGES = ("SO_TIMESTAMP", "SO_TIMESTAMPING", "SO_RXQ_OVFL", "IP_RECVOPTS", "IP_RETOPTS", "IP_RECVTOS", "IP_RECVORIGDSTADDR")
+_CHANGES: tuple[str, ...] = (
+    "SO_TIMESTAMP",
+    "SO_TIMESTAMPING",
+    "SO_RXQ_OVFL",
+    "IP_RECVOPTS",
+    "IP_RETOPTS",
+    "IP_RECVTOS",
+    "IP_RECVORIGDSTADDR",
+)
 _CHANGES += ("IP_RECVFRAGSIZE", "UDP_GRO", "no IP_PKTINFO", "no IP_RECVTTL")
 
 
