@@ -86,7 +86,7 @@ class ControlMessageTests:
     @given(_messages)
     def test_anyMessages(self, messages: cmsg.Ancillary) -> None:
         """Messages of any length are read or left out: a truncated one is left out, and raises nothing."""
-        found = cmsg.readControls(messages)
+        found = cmsg.readControls((messages, 0))
         assert found.segment >= 0
         errqueue.readEntry(messages)
         assert cmsg.unpackControls(cmsg.packControls(messages)) == messages
@@ -97,15 +97,16 @@ class ControlMessageTests:
         written = bytearray(cmsg.packControls(messages))
         for _ in range(data.draw(st.integers(0, 4)) if written else 0):
             written[data.draw(st.integers(0, len(written) - 1))] = data.draw(st.integers(0, 255))
-        cmsg.readControls(cmsg.unpackControls(bytes(written[: data.draw(st.integers(0, len(written)))])))
+        cmsg.readControls((cmsg.unpackControls(bytes(written[: data.draw(st.integers(0, len(written)))])), 0))
 
     @pytest.mark.parametrize("length", range(12))
     def test_truncated(self, length: int) -> None:
         """A truncated destination counts as none."""
         whole = struct.pack("@I4s4s", 1, bytes([127, 0, 0, 2]), bytes([127, 0, 0, 2]))
         message = (socket.IPPROTO_IP, sockopt.IP_PKTINFO, whole[:length])
-        assert cmsg.readControls([message]).local is None
-        assert cmsg.readControls([(*message[:2], whole)]).local == "127.0.0.2"
+        found = cmsg.readControls(([message], 0))
+        assert (found.local, found.truncated, found.expected) == (None, True, False)
+        assert cmsg.readControls(([(*message[:2], whole)], 0)).local == "127.0.0.2"
 
 
 @onlyLinux

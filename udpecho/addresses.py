@@ -21,6 +21,8 @@ class DatagramAddress(tuple[str, int]):
     @ivar flowInfo: the IPv6 flow label and traffic class as received, else 0.
     @ivar localHost: the local address that the datagram was sent to, or C{None} if the system does not report it.
     @ivar unicast: whether the datagram was sent to this host only; C{False} for broadcast and multicast.
+    @ivar interface: the index of the interface that the datagram came by, 0 if the system does not report it.
+    @ivar answerable: whether the system reported all that a reply needs. If not, nothing is sent to this object.
     @ivar hopLimit: the IPv4 time to live or IPv6 hop limit as received, if the transport asks for it, else C{None}. The reply
         then has one less.
     """
@@ -30,6 +32,8 @@ class DatagramAddress(tuple[str, int]):
     localHost: str | None = None
     unicast: bool = True
     hopLimit: int | None = None
+    interface: int = 0
+    answerable: bool = True
 
     @property
     def host(self) -> str:
@@ -69,3 +73,9 @@ def formatAddress(address: tuple[str, int]) -> str:
 def isGroup(host: str) -> bool:
     """Whether an IP address is a multicast group or the limited broadcast address."""
     return host == "255.255.255.255" or ip_address(host).is_multicast
+
+
+def isLinkLocal(host: str) -> bool:
+    """Whether an IP address, as the system writes it, means something on one link only (RFC 3927, RFC 4291 section 2.5.6)."""
+    host = host.removeprefix("::ffff:")
+    return host.startswith("169.254.") or (host.startswith(("fe8", "fe9", "fea", "feb")) and host[4:5] == ":")

@@ -43,7 +43,7 @@ class IDatagramTransport(IUDPTransport, Interface):
         @param datagram: the payload.
         @param address: the peer; C{None} in connected mode.
         @param callback: called exactly once, perhaps before this method returns: with C{None} when the system has taken the
-            datagram, else with the reason why it never will, C{"send_failed"} or C{"send_timeout"}.
+            datagram, else with the reason why it never will, C{"send_failed"}, C{"send_timeout"} or C{"unanswerable"}.
         @return: the system's error number if it has rejected the datagram, else 0.
         """
 
@@ -231,6 +231,7 @@ DROP_REASONS = (
     "rate_limited",
     "too_large",
     "truncated",
+    "unanswerable",
     "send_failed",
     "send_timeout",
 )

@@ -30,8 +30,8 @@ def replies(sock: socket.socket, count: int) -> list[tuple[bytes, str, int | Non
     """Receive so many datagrams: payload, source address, and what is left of the hop limit, if the socket reports it."""
     found = []
     for _ in range(count):
-        payload, ancillary, _, source = sock.recvmsg(65535, 100)
-        found.append((payload, source[0], cmsg.readControls(ancillary).hopLimit))
+        payload, ancillary, flags, source = sock.recvmsg(65535, 100)
+        found.append((payload, source[0], cmsg.readControls((ancillary, flags)).hopLimit))
     return found
 
 

@@ -222,7 +222,7 @@ class FullSocket:
         self.number = errno.EAGAIN
         self.sent: list[bytes] = []
 
-    def sendto(self, datagram: bytes, destination: object) -> None:
+    def sendto(self, datagram: bytes, flags: int, destination: object) -> None:
         if self.full:
             raise OSError(self.number, "full")
         self.sent.append(datagram)

@@ -51,7 +51,7 @@ class SocketsTests:
             with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as both, udpSocket() as peer:
                 both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 both.bind(("::", 0))
-                sockopt.enableGRO(both, True)
+                sockopt.enableGRO(both)
                 service = EchoService(reactor, sockets=[both])
                 service.startService()
                 port = both.getsockname()[1]

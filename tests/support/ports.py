@@ -11,6 +11,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.net import batch_reader
 from udpecho.net.batch_reader import BatchReader
+from udpecho.net.linux import sockopt
 from udpecho.net.linux.mmsg import SystemCalls
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
@@ -66,7 +67,7 @@ class FailingSocket:
         return self._real.recvfrom(*arguments)
 
     def recvmsg(self, *arguments: Any) -> Any:
-        if len(arguments) < 3:
+        if len(arguments) < 3 or not arguments[2] & sockopt.MSG_ERRQUEUE:
             self._fail(self.receives)
         return self._real.recvmsg(*arguments)
 

@@ -10,7 +10,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from zope.interface import implementer
 
@@ -26,6 +26,8 @@ SLOT_SIZE = 65535
 _maxDatagrams = 512
 
 _noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
+#: The beginning of a link-local IPv4 address (RFC 3927).
+_LINK_LOCAL4 = b"\xa9\xfe"
 _dontWait = socket.MSG_DONTWAIT if sockopt.available else 0
 
 
@@ -34,7 +36,7 @@ class BatchOptions(NamedTuple):
 
     @ivar isIPv6: whether its family is IPv6; it has no IPv4 datagrams then.
     @ivar boundHost: the local address that all datagrams are sent to, C{None} if that differs.
-    @ivar destinations: whether the kernel reports the local address of each datagram.
+    @ivar destinations: whether the kernel reports the local address of each datagram, and its interface.
     @ivar hopLimits: whether the kernel reports the hop limit of each datagram; a reply has one less.
     @ivar segments: which GSO batches the kernel sends; C{None} without GRO, when none is to be sent.
     """
@@ -47,12 +49,16 @@ class BatchOptions(NamedTuple):
 
 
 class ControlFields(NamedTuple):
-    """Members of the usual control messages; C{destinations4} is the destination of the IPv4 header."""
+    """Members of the usual control messages; C{destinations4} is the destination of the IPv4 header, C{prefixes6} has the
+    first two bytes of the local IPv6 address, and C{kinds} the level and type of each message, with what they must be.
+    """
 
     interfaces: memoryview
     locals4: memoryview
     destinations4: memoryview
     hopLimits: memoryview
+    prefixes6: tuple[memoryview, memoryview]
+    kinds: tuple[tuple[memoryview, memoryview], ...]
 
 
 class Fields(NamedTuple):
@@ -74,6 +80,17 @@ class Fields(NamedTuple):
     locals4: memoryview
     destinations4: memoryview
     hopLimits: memoryview
+    kinds: tuple[tuple[memoryview, memoryview], ...]
+
+    def areUsual(self) -> bool:
+        """Whether all entries have just the usual control messages. Others may be as long."""
+        if self.controlLengths != self.usualControlLengths:
+            return False
+        # The common case of each batch: a generator takes longer than what it looks at.
+        for found, usual in self.kinds:  # noqa: SIM110
+            if found != usual:
+                return False
+        return True
 
 
 class BatchSlots(Slots):
@@ -85,14 +102,12 @@ class BatchSlots(Slots):
     @ivar hosts6: the halves of the hosts of IPv6 names.
     @ivar gro: the usual control messages, where that of a GRO batch stands before them.
     @ivar locals6: the halves of the local IPv6 address in the usual control messages.
-    @ivar prefixes6: the first byte of it.
     @ivar cmsgKinds: the level and the type of the first control message, as one number.
     @ivar segmentSizes: the C{int} in it, of C{UDP_GRO}; C{sentSegmentSizes} is that of C{UDP_SEGMENT}, which is shorter.
     """
 
-    def __init__(self, isIPv6: bool, layout: cmsg.ControlLayout, controls: bool) -> None:
-        """@param controls: whether there may be control messages at all."""
-        super().__init__(SLOT_SIZE, nameLength=28 if isIPv6 else 16, controls=controls, spares=SLOTS)
+    def __init__(self, isIPv6: bool, layout: cmsg.ControlLayout) -> None:
+        super().__init__(SLOT_SIZE, nameLength=28 if isIPv6 else 16, spares=SLOTS)
         self._isIPv6 = isIPv6
         self.size = layout.size
         self.ports = self.nameField("H", 2)
@@ -106,17 +121,18 @@ class BatchSlots(Slots):
                 self.controlField("I", shift + layout.localAt),
                 self.controlField("I", shift + layout.destinationAt),
                 self.controlField("B", shift + layout.hopLimitAt),
+                (self.controlField("B", shift + layout.localAt), self.controlField("B", shift + layout.localAt + 1)),
+                tuple((self.controlField("Q", shift + at), _constants("Q", kind)) for at, kind in layout.kinds),
             )
             for shift in (0, cmsg.SEGMENT_SPACE)
         )
         self.locals6 = [self.controlField("Q", layout.localAt + at) for at in (0, 8)] if isIPv6 else []
-        self.prefixes6 = self.controlField("B", layout.localAt)
         self.cmsgLengths = self.controlField("I", cmsg.LENGTH_AT)
         self.cmsgKinds = self.controlField("Q", cmsg.KIND_AT)
         self.segmentSizes = self.controlField("I", cmsg.DATA_AT)
         self.sentSegmentSizes = self.controlField("H", cmsg.DATA_AT)
-        self._allIovLengths = memoryview(array("I", [SLOT_SIZE] * SLOTS))
-        self._usualControlLengths = memoryview(array("I", [layout.size] * SLOTS))
+        self._allIovLengths = _constants("I", SLOT_SIZE)
+        self._usualControlLengths = _constants("I", layout.size)
         self._fields: list[Fields | None] = [None] * (SLOTS + 1)
 
     def fields(self, count: int) -> Fields:
@@ -138,6 +154,7 @@ class BatchSlots(Slots):
                 usual.locals4[:count],
                 usual.destinations4[:count],
                 usual.hopLimits[:count],
+                tuple((found[:count], kinds[:count]) for found, kinds in usual.kinds),
             )
         return fields
 
@@ -194,7 +211,7 @@ class MessageBatch:
         self.irregular: dict[int, cmsg.Controls] = {}
         self.prepared = False
         layout = cmsg.controlLayout(options.isIPv6, options.destinations, options.hopLimits)
-        self.slots = BatchSlots(options.isIPv6, layout, bool(layout.size) or options.segments is not None)
+        self.slots = BatchSlots(options.isIPv6, layout)
         self.fields: Fields | None = None
 
     def receive(self, descriptor: int) -> int:
@@ -228,7 +245,7 @@ class MessageBatch:
             self.segmentSizes = {}
         if self.irregular:
             self.irregular = {}
-        if fields.controlLengths != fields.usualControlLengths:
+        if not fields.areUsual():
             self._readUnusual(fields)
             self._nextRequested = max(1, min(SLOTS, _maxDatagrams * count // self.datagrams))
         elif self._nextRequested != SLOTS:
@@ -240,11 +257,11 @@ class MessageBatch:
         slots, usual = self.slots, self.slots.size
         kinds, lengths, segmentSizes = slots.cmsgKinds, slots.cmsgLengths, slots.segmentSizes
         for entry, size in enumerate(fields.controlLengths.tolist()):
-            if size == usual:
-                continue
-            expected = size == usual + cmsg.SEGMENT_SPACE and kinds[entry] == cmsg.GRO_KIND
-            if expected and lengths[entry] == cmsg.GRO_LENGTH and segmentSizes[entry]:
+            segmented = size == usual + cmsg.SEGMENT_SPACE and kinds[entry] == cmsg.GRO_KIND
+            if segmented and lengths[entry] == cmsg.GRO_LENGTH and segmentSizes[entry] and _hasKinds(slots.gro, entry):
                 self.segmentSizes[entry] = segmentSizes[entry]
+            elif size == usual and _hasKinds(slots.usual, entry):
+                continue
             else:
                 self.irregular[entry] = cmsg.readControls(slots.controls(entry, size))
             self.datagrams += self.count(entry) - 1
@@ -304,10 +321,8 @@ class MessageBatch:
 
     def address(self, entry: int) -> DatagramAddress:
         """@see: L{IDatagramBatch.address}"""
-        address, controls = self.slots.address(entry), self._controls(entry)
-        address.localHost = controls.local or self._options.boundHost
-        address.unicast = controls.unicast
-        address.hopLimit = controls.hopLimit
+        address, options = self.slots.address(entry), self._options
+        self._controls(entry).describe(address, options.boundHost, options.destinations, options.hopLimits)
         return address
 
     def _controls(self, entry: int) -> cmsg.Controls:
@@ -334,11 +349,33 @@ class MessageBatch:
             return ()
         if not self.irregular and not self.segmentSizes:
             if self.isIPv6:
-                if b"\xff" not in self.slots.prefixes6[:count].tobytes():
+                if b"\xff" not in self.slots.usual.prefixes6[0][:count].tobytes():
                     return ()
             elif fields.locals4 == fields.destinations4:
                 return ()
         return [entry for entry in range(count) if not self._controls(entry).unicast]
+
+    def unanswerable(self) -> Sequence[int]:
+        """The entries of which the kernel has not reported what a reply needs."""
+        needs = self._options.destinations, self._options.hopLimits
+        return [entry for entry, controls in self.irregular.items() if not controls.isKnown(*needs)]
+
+    def onLink(self) -> Sequence[int]:
+        """The entries whose reply must leave by the interface that they came by (L{cmsg.replyInterface}), if they have just the
+        usual control messages, or those of a GRO batch. The name of a link-local IPv6 source has its interface.
+        """
+        fields, slots, count = self.fields, self.slots, self.entries
+        if fields is None:
+            return ()
+        if not self.isIPv6:
+            hosts = fields.hosts4.tobytes()
+            if _LINK_LOCAL4 not in hosts:
+                return ()
+            return [entry for entry in range(count) if hosts.startswith(_LINK_LOCAL4, 4 * entry)]
+        if not self.segmentSizes and b"\xfe" not in slots.usual.prefixes6[0][:count].tobytes():
+            return ()
+        firsts, seconds = zip(*((slots.gro if entry in self.segmentSizes else slots.usual).prefixes6 for entry in range(count)))
+        return [entry for entry in range(count) if firsts[entry][entry] == 0xFE and seconds[entry][entry] & 0xC0 == 0x80]
 
     def truncated(self) -> Sequence[int]:
         """The entries that were longer than their slot."""
@@ -377,3 +414,11 @@ class MessageBatch:
     def send(self, callback: BatchSendCallback) -> None:
         """@see: L{IDatagramBatch.send}"""
         self._send(self, callback)
+
+
+def _constants(form: Literal["I", "Q"], number: int) -> memoryview:
+    return memoryview(array(form, [number] * SLOTS))
+
+
+def _hasKinds(fields: ControlFields, entry: int) -> bool:
+    return all(found[entry] == kinds[entry] for found, kinds in fields.kinds)

@@ -9,12 +9,14 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from udpecho.addresses import isLinkLocal
 from udpecho.interfaces import BatchSendCallback, IBatchReceiver
 from udpecho.net import features, reply_controls
 from udpecho.net.batch import BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender, SendOne
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import sockopt
+from udpecho.net.linux.adopted import resetOptions, resetSending
 from udpecho.net.linux.gso import SegmentLimits
 from udpecho.net.reader import Delivery, Reader
 from udpecho.net.selftest import unsupportedReason
@@ -38,7 +40,10 @@ class BatchReader(Reader):
     def receive(self) -> bool:
         """Receive a batch. If it could have been larger, the reactor calls again when there is more."""
         batch = self.batch
-        return batch.receive(self._socket.fileno()) >= batch.requested
+        more = batch.receive(self._socket.fileno()) >= batch.requested
+        if batch.irregular:
+            self._context.restoreOptions()
+        return more
 
     def _drop(self, batch: MessageBatch) -> None:
         """Drop the entries that are not for the protocol."""
@@ -65,7 +70,6 @@ class BatchReader(Reader):
 
     def portConnected(self) -> None:
         """Add what is queued to the backlog."""
-        sockopt.enableGRO(self._socket, False)
         # The protocol may be handling the last one.
         following = self.batch.another()
         self.batch.close()
@@ -95,6 +99,8 @@ class WholeReader(BatchReader):
         """Hand the batch over, with the entries dropped that are not for the protocol."""
         batch = self.batch
         self._drop(batch)
+        for entry in batch.unanswerable() if batch.irregular else ():
+            batch.drop(entry, "unanswerable")
         dropped = dict(batch.dropped)
         protocol: Any = self._context.protocol
         try:
@@ -115,8 +121,9 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
 
     @return: C{None} to receive one by one.
     """
-    sock, endpoints, options = context.socket, context.endpoints, context.options
-    severalHosts = endpoints.boundHost is None or sockopt.isNonUnicast(endpoints.boundHost)
+    sock, endpoints, options, bound = context.socket, context.endpoints, context.options, context.endpoints.boundHost
+    # A link-local IPv4 address is no bind to an interface.
+    severalHosts = bound is None or sockopt.isNonUnicast(bound) or (":" not in bound and isLinkLocal(bound))
     counts = options.countsHops(context.protocol)
     if not sockopt.available:
         for feature, wants in ((features.PKTINFO, severalHosts), (features.HOP_LIMIT, counts)):
@@ -126,13 +133,20 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     sockopt.disablePathMTUDiscovery(sock)
     # An adopted socket may have more enabled than is wanted.
     hopLimits = endpoints.hopLimits = reply_controls.reportHopLimits(sock, counts)
-    wanted = options.batches and not (endpoints.boundHost is None and hasBoth(sock))
+    wanted = options.batches and not (bound is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None
     if reason is not None:
         features.missed(features.BATCHES, reason)
-    endpoints.pktinfo = reply_controls.reportDestinations(sock, severalHosts)
+    pktinfo = endpoints.pktinfo = reply_controls.reportDestinations(sock, severalHosts)
+
+    def restore() -> None:
+        # What a reply needs stays what it was: without it there is none.
+        resetOptions(sock)
+        sockopt.enableRecvHopLimit(sock, hopLimits)
+        sockopt.enablePktinfo(sock, pktinfo)
+
+    context.restore = restore if context.adopted else None
     if not wanted or reason is not None:
-        sockopt.enableGRO(sock, False)
         return None
     whole = IBatchReceiver.providedBy(context.protocol)
     # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
@@ -140,10 +154,11 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     canSegment = offload and reply_controls.areTaken(sock.family, features.GSO)
     if offload and not canSegment:
         features.missed(features.GSO)
-    gro = sockopt.enableGRO(sock, canSegment)
+    gro = canSegment and sockopt.enableGRO(sock)
     isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
-    batchOptions = BatchOptions(isIPv6, endpoints.boundHost, endpoints.pktinfo, hopLimits, segments)
-    sender, calls = BatchSender(batchOptions, sendOne, context.dropped), context.calls
+    batchOptions = BatchOptions(isIPv6, bound, pktinfo, hopLimits, segments)
+    beforeSending = partial(resetSending, sock) if context.adopted else None
+    sender, calls = BatchSender(batchOptions, sendOne, context.dropped, beforeSending), context.calls
 
     def send(batch: MessageBatch, callback: BatchSendCallback) -> None:
         sender.send(batch, partial(calls.add, callback))

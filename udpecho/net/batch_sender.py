@@ -35,17 +35,28 @@ _log = Logger()
 class BatchSender:
     """Sends the batches of one socket back, and reports the outcome of each datagram."""
 
-    def __init__(self, options: BatchOptions, sendOne: SendOne, failures: Counter[str]) -> None:
-        """@param failures: where to count what the system rejects, in addition to the report."""
+    def __init__(
+        self,
+        options: BatchOptions,
+        sendOne: SendOne,
+        failures: Counter[str],
+        beforeSending: Callable[[], object] | None = None,
+    ) -> None:
+        """@param failures: where to count what the system rejects, in addition to the report.
+        @param beforeSending: called before each batch.
+        """
         self._destinations = options.destinations
         self._hopLimits = options.hopLimits
         self._limits = options.segments
         self._sendOne = sendOne
         self._failures = failures
+        self._beforeSending = beforeSending
 
     def send(self, batch: MessageBatch, callback: BatchSendCallback) -> None:
         """Send a batch, as L{IDatagramBatch.send <udpecho.interfaces.IDatagramBatch.send>} does."""
         self._prepare(batch)
+        if self._beforeSending is not None:
+            self._beforeSending()
         segmented = bool(batch.segmentSizes)
         if batch.dropped or batch.taken or batch.irregular or (segmented and (self._limits is None or self._limits.refusedAny)):
             self._sendSome(batch, callback)
@@ -69,8 +80,9 @@ class BatchSender:
         if fields is None:
             return
         fields.iovLengths[:] = fields.lengths
-        if batch.segmentSizes:
-            self._prepareEach(batch)
+        onLink = batch.onLink() if self._destinations else ()
+        if batch.segmentSizes or onLink:
+            self._prepareEach(batch, onLink)
         else:
             if self._destinations:
                 # The routing table chooses the interface.
@@ -80,19 +92,23 @@ class BatchSender:
             if self._hopLimits:
                 fields.hopLimits[:] = fields.hopLimits.tobytes().translate(_oneLess)
         for entry, controls in batch.irregular.items():
-            hopLimit = None if controls.hopLimit is None else controls.hopLimit - 1
-            packed = cmsg.packControls(cmsg.replyControls(batch.isIPv6, controls.local, hopLimit, controls.segment))
+            hopLimit = controls.hopLimit - 1 if self._hopLimits and controls.hopLimit is not None else None
+            interface = cmsg.replyInterface(controls.local, batch.address(entry).host, controls.interface)
+            packed = cmsg.packControls(cmsg.replyControls(batch.isIPv6, controls.local, hopLimit, controls.segment, interface))
             batch.slots.writeControls(entry, packed)
             batch.slots.controlLengths[entry] = len(packed)
         batch.prepared = True
 
-    def _prepareEach(self, batch: MessageBatch) -> None:
-        """Prepare the control messages of a batch with GRO batches, where they do not stand at the same place everywhere."""
+    def _prepareEach(self, batch: MessageBatch, onLink: Sequence[int]) -> None:
+        """Prepare the control messages of a batch with GRO batches, where they do not stand at the same place everywhere, or
+        with entries that do not all have interface 0.
+        """
         slots = batch.slots
         for entry in range(batch.entries):
             controls = slots.gro if entry in batch.segmentSizes else slots.usual
             if self._destinations:
-                controls.interfaces[entry] = 0
+                if entry not in onLink:
+                    controls.interfaces[entry] = 0
                 if not batch.isIPv6 and not controls.locals4[entry]:
                     controls.locals4[entry] = controls.destinations4[entry]
             if self._hopLimits:
@@ -117,7 +133,7 @@ class BatchSender:
             return [range(entry, entry + 1) for entry in range(count)]
         fields = [*slots.hosts6, slots.scopes] if batch.isIPv6 else []
         if self._destinations:
-            fields += slots.locals6 if batch.isIPv6 else [slots.usual.locals4]
+            fields += [slots.usual.interfaces, *(slots.locals6 if batch.isIPv6 else [slots.usual.locals4])]
         if self._hopLimits:
             fields.append(slots.usual.hopLimits)
         columns = [batch.sizes(), flows, *(field[:count].tolist() for field in fields)]
@@ -136,7 +152,7 @@ class BatchSender:
         for entry, count in enumerate(batch.counts()):
             if entry not in batch.dropped and entry not in batch.taken:
                 segment = batch.segmentSize(entry)
-                if segment and self._limits is not None and not self._limits.allow(segment, count):
+                if segment and (self._limits is None or not self._limits.allow(segment, count)):
                     refused.append(entry)
                 else:
                     groups.append(range(entry, entry + 1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from twisted.internet import error
@@ -16,10 +18,15 @@ from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.interfaces import Reactor
 from udpecho.net.call_queue import CallQueue
 from udpecho.net.connection import Renewal
-from udpecho.net.linux import cmsg
+from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.linux.adopted import resetOptions
 from udpecho.net.options import PortOptions
 from udpecho.net.sockets import datagramAddress, socketAddress
 from udpecho.net.turn import TurnBudget
+
+_Socket = socket.socket
+#: Seconds from one time that the options of an adopted socket are set again to the next.
+_restorePause = 0.1
 
 #: A socket address, C{None} on a connected socket; and the control messages to send with.
 Destination = tuple["tuple[Any, ...] | None", cmsg.Ancillary]
@@ -30,8 +37,8 @@ class Endpoints:
 
     @ivar boundHost: the local address that all datagrams are sent to, C{None} on a wildcard bind.
     @ivar peer: the peer in connected mode, else C{None}.
-    @ivar pktinfo: whether the kernel reports the local address of each datagram.
-    @ivar hopLimits: whether it reports what is left of the hop limit of each.
+    @ivar pktinfo: whether the kernel reports the local address of each datagram, because a reply needs it.
+    @ivar hopLimits: whether the kernel reports the hop limit of each datagram, because a reply needs it.
     """
 
     def __init__(self, family: int) -> None:
@@ -84,15 +91,16 @@ class Endpoints:
         if (":" in address.host) != (self.family == socket.AF_INET6):
             self.checkHost(address.host)
         destination = (*address, 0, address.scopeID) if self.family == socket.AF_INET6 else tuple(address)
-        source = address.localHost if self.pktinfo and self.boundHost is None and address.unicast else None
+        source = address.localHost if self.pktinfo and address.unicast else None
         if source is None and address.hopLimit is None:
             return destination, []
-        return destination, self._controls(address.host, source, address.hopLimit)
+        interface = cmsg.replyInterface(source, address.host, address.interface)
+        return destination, self._controls(address.host, source, address.hopLimit, interface)
 
-    def _controls(self, host: str, source: str | None, hopLimit: int | None) -> cmsg.Ancillary:
+    def _controls(self, host: str, source: str | None, hopLimit: int | None, interface: int = 0) -> cmsg.Ancillary:
         # A socket for both families sends IPv4 with the control messages of IPv4.
         isIPv6 = ":" in host and "." not in host
-        return cmsg.replyControls(isIPv6, source, None if hopLimit is None else max(1, hopLimit - 1))
+        return cmsg.replyControls(isIPv6, source, None if hopLimit is None else max(1, hopLimit - 1), 0, interface)
 
     def checkHost(self, host: str) -> None:
         """@raise error.InvalidAddressError: if C{host} is not an IP address of the port's family."""
@@ -107,6 +115,8 @@ class PortContext:
 
     @ivar maxPacketSize: the longest datagram to hand over, in bytes.
     @ivar dropped: how many datagrams were dropped, by reason.
+    @ivar adopted: whether another program has made the socket: it may have it still, and change its options.
+    @ivar restore: sets all options of an adopted socket that is not connected.
     @ivar renewal: keeps the choices of C{connect(2)} up to date, on a port that L{dial <udpecho.net.open.dial>} has opened.
     @ivar socket: the socket, set when it is open.
     @ivar turn: the time that the port shares with the others of its reactor once it is open.
@@ -118,11 +128,26 @@ class PortContext:
     endpoints: Endpoints
     maxPacketSize: int
     options: PortOptions
+    adopted: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
+    restore: Callable[[], None] | None = None
     renewal: Renewal | None = None
     calls: CallQueue = field(default_factory=CallQueue)
     socket: socket.socket = field(init=False)
     turn: TurnBudget = field(init=False)
+    _restoreAfter: float = -inf
 
     def __post_init__(self) -> None:
         self.turn = TurnBudget(self.reactor)
+
+    def opened(self, sock: _Socket) -> None:
+        """The port has got its socket."""
+        self.socket = sock
+        if self.adopted and sockopt.available:
+            resetOptions(sock)
+
+    def restoreOptions(self) -> None:
+        """Set the options of an adopted socket again: they are not what they were."""
+        if self.restore is not None and self.endpoints.peer is None and self.reactor.seconds() >= self._restoreAfter:
+            self._restoreAfter = self.reactor.seconds() + _restorePause
+            self.restore()

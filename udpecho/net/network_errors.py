@@ -90,7 +90,10 @@ class NetworkErrors:
         if number and not entries and sockopt.available:
             # It came between the two calls.
             entries = errqueue.readErrors(self._context.socket, _errorsPerTurn)
-        if self._endpoints.peer is not None:
+        if self._endpoints.peer is None:
+            # Nothing wakes an unconnected port without a datagram, unless somebody has asked for errors.
+            self._context.restoreOptions()
+        else:
             for entry in entries:
                 self.addError(entry.errno, entry.info, entry.quoted)
             if number and not entries:

@@ -60,16 +60,20 @@ def dial(
     @see: L{connectedSocket <udpecho.net.sockets.connectedSocket>} for the other parameters, and what is raised.
     """
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
-    port = _open(reactor, connection.open(None if replaced is None else replaced.socket), protocol, options)
+    sock = connection.open(None if replaced is None else replaced.socket)
+    port = _open(reactor, sock, protocol, options, adopted=False)
     if renewed:
         port.keepConnected(connection)
     return port
 
 
-def _open(reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, options: PortOptions) -> DatagramPort:
+def _open(
+    reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, options: PortOptions, adopted: bool = True
+) -> DatagramPort:
     try:
         port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor, options=options)
         port._preexistingSocket = sock
+        port._context.adopted = adopted
         port.startListening()
     except BaseException:
         sock.close()

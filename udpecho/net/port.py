@@ -93,8 +93,8 @@ class DatagramPort(udp.Port):
 
     A protocol that provides L{IBatchReceiver <udpecho.interfaces.IBatchReceiver>} gets batches, where the system has them.
 
-    @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{send_timeout}, C{loop_guard}
-        (no hop is left for a reply), and C{not_allowed} (not from the peer, and queued before the port was connected).
+    @ivar dropped: how many datagrams this port dropped, by reason (L{udpecho.interfaces.DROP_REASONS}): C{not_allowed} if not
+        from the peer, and queued before the port was connected.
     """
 
     reactor: Any
@@ -118,7 +118,7 @@ class DatagramPort(udp.Port):
         super().__init__(port, proto, interface, maxPacketSize, reactor)
         useMonotonicTime(self.reactor)
         self._endpoints = Endpoints(self.addressFamily)
-        self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options)
+        self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options, port is None)
         self.dropped = context.dropped
         self._errors = NetworkErrors(context)
         self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty, self.stopWriting)
@@ -184,13 +184,13 @@ class DatagramPort(udp.Port):
     def _openParts(self, sock: socket.socket) -> None:
         """@raise OSError: if the system rejects it."""
         self._endpoints.bound(sock)
-        self._context.socket = sock
+        self._context.opened(sock)
         self._sender.open()
-        self._reader = PlainReader(self._context, self._delivery)
         if isConnected(sock):
             # An adopted one may be.
             self._becameConnected(None)
-        else:
+        self._reader = PlainReader(self._context, self._delivery)
+        if self._endpoints.peer is None:
             self._reader = openBatchReader(self._context, self._delivery, self._sender.sendPart) or self._reader
 
     def connect(self, host: str, port: int) -> None:

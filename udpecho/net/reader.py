@@ -15,8 +15,8 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDropReceiver
 from udpecho.net.endpoints import PortContext
 from udpecho.net.failure_log import FailureLog
-from udpecho.net.linux import cmsg
-from udpecho.net.sockets import datagramAddress
+from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.sockets import MAX_DATAGRAM, datagramAddress
 
 #: Windows reports a datagram that is longer than the buffer as an error of reading.
 _truncatedOnWindows = errno.EMSGSIZE if sys.platform == "win32" else None
@@ -148,38 +148,54 @@ class PlainReader(Reader):
         self._endpoints = context.endpoints
         # One byte more than is wanted: a longer datagram is not truncated without notice.
         self._bufferSize = context.maxPacketSize + 1
-        self._datagram = b""
+        # Nobody else has set an option of a socket that is ours, and connected from the beginning.
+        self._hasControls = sockopt.available and (context.adopted or context.endpoints.peer is None)
+        self._payloads: list[bytes] = []
         self._address = DatagramAddress(("", 0))
 
     def receive(self) -> bool:
         """Receive a datagram."""
         try:
-            if self._endpoints.pktinfo or self._endpoints.hopLimits:
-                self._datagram, ancillary, _, sender = self._context.socket.recvmsg(self._bufferSize, cmsg.ANCILLARY_SIZE)
-                self._address = address = datagramAddress(sender)
-                address.localHost, address.unicast, address.hopLimit, _ = cmsg.readControls(ancillary)
-                if not self._endpoints.pktinfo:
-                    address.localHost = self._endpoints.boundHost
+            if self._hasControls or self._endpoints.hopLimits:
+                self._receiveWithControls()
             else:
-                self._datagram, sender = self._context.socket.recvfrom(self._bufferSize)
-                self._address = address = datagramAddress(sender)
-                address.localHost = self._endpoints.boundHost
+                datagram, sender = self._context.socket.recvfrom(self._bufferSize)
+                self._payloads, self._address = [datagram], datagramAddress(sender)
+                self._address.localHost = self._endpoints.boundHost
         except OSError as e:
             if e.errno != _truncatedOnWindows:
                 raise
             # Windows does not report the sender.
-            self._datagram, self._address = bytes(self._bufferSize), self._endpoints.peer or DatagramAddress(("", 0))
+            self._payloads, self._address = [bytes(self._bufferSize)], self._endpoints.peer or DatagramAddress(("", 0))
         return True
+
+    def _receiveWithControls(self) -> None:
+        endpoints = self._endpoints
+        datagram, received, sender = cmsg.receive(self._context.socket, MAX_DATAGRAM)
+        controls = cmsg.readControls(received)
+        self._address = address = datagramAddress(sender)
+        controls.describe(address, endpoints.boundHost, endpoints.pktinfo, endpoints.hopLimits)
+        segment = controls.segment
+        self._payloads = [datagram[at : at + segment] for at in range(0, len(datagram), segment)] if segment else [datagram]
+        if not (controls.expected and address.answerable):
+            self._context.restoreOptions()
 
     def handle(self) -> None:
         """Hand it over."""
-        self._delivery.deliver(self._datagram, self._address)
+        if len(self._payloads) == 1:
+            self._delivery.deliver(self._payloads[0], self._address)
+            return
+        self._addToBacklog()
+        self._delivery.flush()
+
+    def _addToBacklog(self) -> None:
+        self._delivery.backlog.extend((payload, self._address, None) for payload in self._payloads)
 
     def receiveSome(self, most: int) -> None:
         """Add to the backlog what is queued, until the turn is over or the backlog has so many datagrams."""
         with suppress(OSError):
             while len(self._delivery.backlog) < most:
                 self.receive()
-                self._delivery.backlog.append((self._datagram, self._address, None))
+                self._addToBacklog()
                 if self._context.turn.isOver():
                     return

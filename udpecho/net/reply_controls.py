@@ -66,7 +66,7 @@ def _refusal(family: int, feature: features.Feature) -> str | None:
             sock.setblocking(False)
         near.sendto(b"", far.getsockname())
         try:
-            far.recvmsg(1, cmsg.ANCILLARY_SIZE)
+            far.recvmsg(1, cmsg.CONTROL_SIZE)
             far.sendmsg([b"ab"], controls, 0, near.getsockname())
         except OSError as e:
             if e.errno in features.REFUSALS:

@@ -12,7 +12,8 @@ from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddres
 from udpecho.interfaces import SendCallback
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
-from udpecho.net.linux import cmsg
+from udpecho.net.linux import cmsg, sockopt
+from udpecho.net.linux.adopted import resetSending
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 
@@ -21,6 +22,8 @@ from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 _sendLater = TRY_AGAIN | {errno.EINTR, errno.ENOBUFS}
 #: Seconds until then.
 _retryPause = 0.01
+# Another program may have the socket, and have made it block.
+_dontWait = getattr(socket, "MSG_DONTWAIT", 0)
 #: Errors of the one datagram, which mean nothing for the peer.
 _datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOMEM})
 
@@ -86,6 +89,9 @@ class Sender:
         @return: the system's error number if it rejected the datagram, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
+        if isinstance(address, DatagramAddress) and not address.answerable:
+            self._report("unanswerable", callback)
+            return 0
         if not self._open:
             self._report("send_failed", callback)
             return errno.EBADF
@@ -118,17 +124,19 @@ class Sender:
         if number:
             self._errors.addError(number)
             return number
+        if self._context.adopted and sockopt.available:
+            resetSending(self._context.socket)
         for _ in range(SEND_TRIES):
             if not self._open:
                 # By an observer of the log, which has a line about a new socket.
                 return errno.EBADF
             try:
                 if ancillary:
-                    self._context.socket.sendmsg([datagram], ancillary, 0, destination)
+                    self._context.socket.sendmsg([datagram], ancillary, _dontWait, destination)
                 elif destination is None:
-                    self._context.socket.send(datagram)
+                    self._context.socket.send(datagram, _dontWait)
                 else:
-                    self._context.socket.sendto(datagram, destination)
+                    self._context.socket.sendto(datagram, _dontWait, destination)
                 return 0
             except OSError as e:
                 number = e.errno or errno.EIO

@@ -14,6 +14,7 @@ from twisted.internet import error
 from udpecho.addresses import DatagramAddress
 from udpecho.net import features
 from udpecho.net.linux import sockopt
+from udpecho.net.linux.adopted import isUDP
 
 #: Longer than any datagram that UDP can carry (its length field has 16 bits, RFC 768), in bytes.
 MAX_DATAGRAM = 65535
@@ -64,7 +65,8 @@ def prepare(sock: socket.socket, host: str, ipv6Only: bool, receiveBuffer: int |
 
 def checkAdoptable(sock: socket.socket) -> None:
     """@raise ValueError: if it is not a UDP socket, or not bound."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
+    isIP = sock.family in (socket.AF_INET, socket.AF_INET6)
+    if not isIP or sock.type != socket.SOCK_DGRAM or (sockopt.available and not isUDP(sock)):
         raise ValueError(f"socket must be a UDP socket over IPv4 or IPv6, got {sock!r}")
     if not sock.getsockname()[1]:
         raise ValueError(f"socket must be bound to an address, got {sock!r}")

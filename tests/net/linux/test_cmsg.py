@@ -23,7 +23,7 @@ class ControlsTests:
         isIPv6 = host.version == 6
         ancillary = cmsg.replyControls(isIPv6, str(host), hopLimit, segment)
         assert cmsg.unpackControls(cmsg.packControls(ancillary)) == ancillary
-        read = cmsg.readControls(ancillary)
+        read = cmsg.readControls((ancillary, 0))
         assert read.local is not None
         assert ip_address(read.local) == host
         assert read.hopLimit == hopLimit

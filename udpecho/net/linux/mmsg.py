@@ -16,9 +16,6 @@ from udpecho.net.linux import cmsg, library, sockopt
 
 #: How many datagrams, or GRO batches, one call takes at the most.
 SLOTS = 64
-#: Bytes for the control messages of one slot.
-CONTROL_SIZE = 256
-
 _nameSize = 32
 #: C{struct mmsghdr}, see L{Slots}, and the offsets of the members that are fields. A C{msghdr} is aligned like a pointer. Of a
 #: C{size_t} only the lowest 32 bits are used, so that all lengths have one width, and one can be copied to the other.
@@ -95,11 +92,11 @@ class Slots:
         """
         self._count = count
         self._nameLength = nameLength
-        self.controlSpace = CONTROL_SIZE if controls else 0
+        self.controlSpace = cmsg.CONTROL_SIZE if controls else 0
         self._iovsAt = count * HEADER_SIZE
         self._namesAt = self._iovsAt + -(-count * _iov.size // 8) * 8
         self._controlsAt = self._namesAt + count * _nameSize + _controlShift
-        self._sparesAt = self._controlsAt + count * CONTROL_SIZE - _controlShift + 8
+        self._sparesAt = self._controlsAt + count * cmsg.CONTROL_SIZE - _controlShift + 8
         self._memory = mmap.mmap(-1, self._sparesAt + spares * HEADER_SIZE)
         # A little more than a power of two, or the first lines of all payloads would share a few sets of the processor's cache.
         self._stride = stride = -(-payloadSize // 128) * 128 + 128
@@ -133,7 +130,7 @@ class Slots:
 
     def controlField(self, form: Literal["B", "H", "I", "Q"], offset: int) -> memoryview:
         """A member of the control messages of all slots, at an offset in bytes."""
-        return self._field(form, self._controlsAt, offset, CONTROL_SIZE)
+        return self._field(form, self._controlsAt, offset, cmsg.CONTROL_SIZE)
 
     def resetControls(self, count: int) -> None:
         """Offer all the space for control messages again, after a call that has filled so many slots."""
@@ -149,14 +146,14 @@ class Slots:
         at = self._namesAt + slot * _nameSize
         return self._memory[at : at + _nameSize]
 
-    def controls(self, slot: int, size: int) -> cmsg.Ancillary:
+    def controls(self, slot: int, size: int) -> cmsg.ReceivedControls:
         """Read C{size} bytes of control messages."""
-        at = self._controlsAt + slot * CONTROL_SIZE
-        return cmsg.unpackControls(self._memory[at : at + size])
+        at = self._controlsAt + slot * cmsg.CONTROL_SIZE
+        return cmsg.unpackControls(self._memory[at : at + size]), self.flags[slot]
 
     def writeControls(self, slot: int, packed: bytes, offset: int = 0) -> None:
         """Write control messages, C{offset} bytes behind where those of the slot begin."""
-        at = self._controlsAt + slot * CONTROL_SIZE + offset
+        at = self._controlsAt + slot * cmsg.CONTROL_SIZE + offset
         self._memory[at : at + len(packed)] = packed
 
     def copyHeader(self, spare: int, slot: int) -> None:
@@ -178,7 +175,7 @@ class Slots:
             self._nameLength,
             base + self._iovsAt + slot * _iov.size,
             count,
-            base + self._controlsAt + slot * CONTROL_SIZE if controlLength else 0,
+            base + self._controlsAt + slot * cmsg.CONTROL_SIZE if controlLength else 0,
             controlLength,
             0,
             0,

@@ -23,6 +23,7 @@ IP_PMTUDISC_DO = 2
 IP_PMTUDISC_OMIT = 5
 IP_RECVERR = 11
 IPV6_MTU_DISCOVER = 23
+IPV6_PMTUDISC_WANT = 1
 IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
@@ -102,17 +103,16 @@ def enableRecvErr(sock: socket.socket) -> bool:
     return can
 
 
-def enableGRO(sock: socket.socket, wanted: bool) -> bool:
-    """Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), if the kernel can, from 5.0 on;
-    or one by one again. What is queued already stays as it is.
+def enableGRO(sock: socket.socket) -> bool:
+    """Receive datagrams of one flow that came together as one batch (C{UDP_GRO} in C{udp(7)}), if the kernel can, from 5.0 on.
+    It is never disabled: a batch that is queued then comes as one long datagram, without a word about the datagrams in it.
     """
     try:
-        sock.setsockopt(SOL_UDP, UDP_GRO, int(wanted))
+        sock.setsockopt(SOL_UDP, UDP_GRO, 1)
     except OSError as e:
-        if wanted:
-            features.missed(features.GRO, e)
+        features.missed(features.GRO, e)
         return False
-    return wanted
+    return True
 
 
 def disablePathMTUDiscovery(sock: socket.socket) -> None:

@@ -64,7 +64,7 @@ class StampSlots(Slots):
         datagrams = [payload[:size] for payload, size in zip(self.payloads, self.lengths[:count].tolist())]
         if controls.count(_stampSize) == count:
             return datagrams, self._times(count)
-        return datagrams, [cmsg.readTimestamp(self.controls(*each)) for each in enumerate(controls)]
+        return datagrams, [cmsg.readTimestamp(self.controls(*each)[0]) for each in enumerate(controls)]
 
     def readErrorQueue(self, descriptor: int) -> Entries:
         """Read all that is in the error queue."""
@@ -78,7 +78,7 @@ class StampSlots(Slots):
             else:
                 for slot, size in enumerate(controls):
                     quoted = bytes(self.payloads[slot][: self.lengths[slot]])
-                    entry = errqueue.readEntry(self.controls(slot, size), quoted)
+                    entry = errqueue.readEntry(self.controls(slot, size)[0], quoted)
                     if isinstance(entry, errqueue.SendTimestamp):
                         found.stamps.append(entry)
                     elif entry is not None:
