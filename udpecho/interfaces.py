@@ -151,25 +151,30 @@ class IDatagramBatch(Interface):
         """Do not send an entry back.
 
         @param reason: one of L{udpecho.interfaces.DROP_REASONS}. The first reason counts.
-        @raise ValueError: if it is none.
+        @raise ValueError: if it is none, or there is no such entry, or it was taken.
         """
 
     def take(entry: int) -> list[bytes]:
         """Take an entry out of the batch: L{send} neither sends nor reports it.
 
         @return: the payload of each of its datagrams.
+        @raise ValueError: if there is no such entry, or it was dropped or taken.
+        @raise RuntimeError: if the batch was sent or split before.
         """
 
     def split() -> None:
         """Have the transport hand the datagrams over one by one, by C{datagramReceived} and
-        L{IDropReceiver.datagramDropped}, as fast as its timers allow. Do nothing else with the batch.
+        L{IDropReceiver.datagramDropped}, as fast as its timers allow, in place of L{send}.
+
+        @raise RuntimeError: if the batch was sent or split before, or C{datagramsReceived} has returned.
         """
 
     def send(callback: BatchSendCallback) -> None:
-        """Send what is not dropped back to where it came from, from the address that received it.
+        """Send what is not dropped back to where it came from, from the address that received it. Once.
 
         @param callback: called with the outcome of all datagrams, also of those that were dropped; as often as needed, perhaps
             after this method has returned.
+        @raise RuntimeError: if the batch was sent or split before, or C{datagramsReceived} has returned.
         """
 
 
@@ -235,3 +240,15 @@ DROP_REASONS = (
     "send_failed",
     "send_timeout",
 )
+
+
+def dropReason(reason: object) -> str:
+    """Check a reason that somebody else gives.
+
+    @return: one of L{DROP_REASONS}, as a plain string.
+    @raise ValueError: if it is none.
+    """
+    text = str.__str__(reason) if isinstance(reason, str) else None
+    if text not in DROP_REASONS:
+        raise ValueError(f"reason must be one of {', '.join(DROP_REASONS)}, got {reason!r}")
+    return text

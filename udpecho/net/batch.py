@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress
-from udpecho.interfaces import DROP_REASONS, BatchSendCallback, IDatagramBatch
+from udpecho.interfaces import BatchSendCallback, IDatagramBatch, dropReason
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.gso import SegmentLimits
 from udpecho.net.linux.mmsg import SLOTS, Slots, SystemCalls, systemCalls
@@ -200,7 +200,7 @@ class MessageBatch:
         self.hopLimits = options.hopLimits
         self.dropped: dict[int, str] = {}
         self.taken: set[int] = set()
-        self.isSplit = False
+        self.isSplit = self._isDone = False
         self.calls = systemCalls() if calls is None else calls
         self._options = options
         self._send = send
@@ -240,7 +240,7 @@ class MessageBatch:
             self.dropped = {}
         if self.taken:
             self.taken = set()
-        self.isSplit = False
+        self.isSplit = self._isDone = False
         if self.segmentSizes:
             self.segmentSizes = {}
         if self.irregular:
@@ -398,22 +398,40 @@ class MessageBatch:
 
     def drop(self, entry: int, reason: str) -> None:
         """@see: L{IDatagramBatch.drop}"""
-        if reason not in DROP_REASONS:
-            raise ValueError(f"reason must be one of {', '.join(DROP_REASONS)}, got {reason!r}")
-        self.dropped.setdefault(entry, reason)
+        self.dropped.setdefault(self._untaken(entry), dropReason(reason))
 
     def take(self, entry: int) -> list[bytes]:
         """@see: L{IDatagramBatch.take}"""
-        self.taken.add(entry)
+        if self._isDone:
+            raise RuntimeError("a batch must not be sent or split when an entry is taken")
+        if entry in self.dropped:
+            raise ValueError(f"entry must not be dropped to be taken, got {entry!r}")
+        self.taken.add(self._untaken(entry))
         return self.payloads(entry)
+
+    def _untaken(self, entry: int) -> int:
+        if entry not in range(self.entries) or entry in self.taken:
+            raise ValueError(f"entry must be one of {self.entries} that was not taken, got {entry!r}")
+        return int(entry)
 
     def split(self) -> None:
         """@see: L{IDatagramBatch.split}"""
+        self._end()
         self.isSplit = True
 
     def send(self, callback: BatchSendCallback) -> None:
         """@see: L{IDatagramBatch.send}"""
+        self._end()
         self._send(self, callback)
+
+    def _end(self) -> None:
+        if self._isDone:
+            raise RuntimeError("a batch must be sent or split once, and before datagramsReceived returns")
+        self._isDone = True
+
+    def finish(self) -> None:
+        """It can be sent no more: the next one comes into the same memory."""
+        self._isDone = True
 
 
 def _constants(form: Literal["I", "Q"], number: int) -> memoryview:

@@ -60,7 +60,7 @@ class BatchReader(Reader):
 
     def _addToBacklog(self, batch: MessageBatch) -> None:
         """Have the datagrams handed over one by one."""
-        for entry in range(batch.entries):
+        for entry in sorted(set(range(batch.entries)) - batch.taken):
             address, reason = batch.address(entry), batch.dropped.get(entry)
             self._delivery.backlog.extend((payload, address, reason) for payload in batch.payloads(entry))
 
@@ -106,7 +106,8 @@ class WholeReader(BatchReader):
         try:
             protocol.datagramsReceived(batch)
         except Exception:
-            _log.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
+            self._delivery.failures.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
+        batch.finish()
         if batch.isSplit:
             self._addToBacklog(batch)
             self._delivery.flush()

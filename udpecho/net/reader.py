@@ -37,8 +37,7 @@ class Handover:
         self._protocol = protocol
         self._maxPacketSize = maxPacketSize
         self._dropped = dropped
-        self._failures = FailureLog(_log)
-        self._closed = False
+        self.failures = FailureLog(_log)
 
     def deliver(self, datagram: bytes, address: DatagramAddress, reason: str | None = None) -> None:
         """Hand a datagram over, if it is not too long and has a hop left for a reply. What the protocol raises is logged.
@@ -47,23 +46,28 @@ class Handover:
         """
         if reason is None:
             reason = self._reasonToDrop(len(datagram), address)
+        if reason is not None:
+            self.drop(reason, len(datagram), address)
+            return
         try:
-            if reason is None:
-                self._protocol.datagramReceived(datagram, address)
-            else:
-                self._dropped[reason] += 1
-                if IDropReceiver.providedBy(self._protocol):
-                    self._protocol.datagramDropped(reason, len(datagram), address)
+            self._protocol.datagramReceived(datagram, address)
         except Exception:
-            self._failures.failure("Unhandled error in datagramReceived of {protocol}", protocol=self._protocol)
+            self.failures.failure("Unhandled error in datagramReceived of {protocol}", protocol=self._protocol)
 
     def _reasonToDrop(self, size: int, address: DatagramAddress) -> str | None:
         if size > self._maxPacketSize:
             return "truncated"
-        if address.unicast and address.hopLimit is not None and address.hopLimit < 2:
-            # What is sent to a group has one hop by default, and nobody is to answer it.
-            return "loop_guard"
-        return "send_failed" if self._closed else None
+        # What is sent to a group has one hop by default, and nobody is to answer it.
+        return "loop_guard" if address.unicast and address.hopLimit is not None and address.hopLimit < 2 else None
+
+    def drop(self, reason: str, size: int, address: DatagramAddress) -> None:
+        """Count a datagram that is not handed over, and notify a protocol that counts too."""
+        self._dropped[reason] += 1
+        if IDropReceiver.providedBy(self._protocol):
+            try:
+                self._protocol.datagramDropped(reason, size, address)
+            except Exception:
+                self.failures.failure("Unhandled error in datagramDropped of {protocol}", protocol=self._protocol)
 
 
 class Delivery(Handover):
@@ -78,6 +82,7 @@ class Delivery(Handover):
         self._context = context
         self._endpoints = context.endpoints
         self._waiting = waiting
+        self._closed = False
         self.wanted = False
         self.backlog: deque[tuple[bytes, DatagramAddress, str | None]] = deque()
 
@@ -91,6 +96,9 @@ class Delivery(Handover):
             self._dropped["not_allowed"] += 1
         else:
             super().deliver(datagram, address, reason)
+
+    def _reasonToDrop(self, size: int, address: DatagramAddress) -> str | None:
+        return super()._reasonToDrop(size, address) or ("send_failed" if self._closed else None)
 
     def flush(self) -> None:
         """Hand over the backlog, until the turn is over. When the port is closed, count it at once: nobody gets it."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from udpecho.interfaces import (
@@ -18,13 +20,17 @@ from udpecho.interfaces import (
     IDatagramTransport,
     IDropReceiver,
     SendCallback,
+    dropReason,
 )
+from udpecho.net.failure_log import FailureLog
 from udpecho.server.counters import Counters
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.drop_watch import DropWatch
 
 #: How many lines the log may want without getting the whole batch one by one.
 _mostLines = 64
+
+_log = Logger()
 
 
 def checkGuard(guard: object) -> None:
@@ -75,6 +81,7 @@ class EchoServer(DatagramProtocol):
         self._watch = DropWatch() if watch is None else watch
         self._send: Callable[[bytes, tuple[str, int], SendCallback], object] = self._write
         self._truncatedFrom: int | None = None
+        self._failures = FailureLog(_log)
 
     def makeConnection(self, transport: IUDPTransport) -> None:
         """Choose how to send on this transport."""
@@ -87,7 +94,24 @@ class EchoServer(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """Log the sum of what was not logged yet."""
-        self._log.close()
+        self._attempt(self._log.close)
+
+    # What others have written
+
+    def _attempt(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Call a function. Each datagram has its outcome whatever it raises, which is logged.
+
+        @return: its result, or C{None}.
+        """
+        try:
+            return function(*arguments)
+        except Exception:
+            self._failures.failure("Unhandled error in {function}", function=function)
+            return None
+
+    def _known(self, reason: object, instead: str = "not_allowed") -> str:
+        """@return: the reason, or another one in place of an unknown one."""
+        return self._attempt(dropReason, reason) or instead
 
     # One datagram
 
@@ -95,7 +119,7 @@ class EchoServer(DatagramProtocol):
         """Answer a datagram."""
         size = len(datagram)
         self.counters.receive(size)
-        logged = self._log.received(size, addr)
+        logged = self._attempt(self._log.received, size, addr)
         try:
             reason = self._reasonToDrop(size, addr)
         except Exception:
@@ -104,20 +128,29 @@ class EchoServer(DatagramProtocol):
             raise
         if reason is not None:
             self.counters.drop(reason, size)
-            self._watch.lookAt(datagram, addr, reason)
-            return
+            self._attempt(self._watch.lookAt, datagram, addr, reason)
+        else:
+            self._answer(datagram, addr, logged)
 
-        self._send(datagram, addr, self._sent(size, addr, logged))
+    def _answer(self, datagram: bytes, address: tuple[str, int], logged: bool) -> None:
+        size, isDone = len(datagram), False
 
-    def _sent(self, size: int, address: tuple[str, int], logged: bool) -> SendCallback:
         def sent(reason: str | None) -> None:
+            nonlocal isDone
+            if isDone:
+                return
+            isDone = True
             if reason is None:
                 self.counters.echo(size)
-                self._log.written(size, address, logged)
+                self._attempt(self._log.written, size, address, logged)
             else:
-                self.counters.drop(reason, size)
+                self.counters.drop(self._known(reason, "send_failed"), size)
 
-        return sent
+        try:
+            self._send(datagram, address, sent)
+        except Exception:
+            self._failures.failure("Unhandled error in {transport}", transport=self.transport)
+            sent("send_failed")
 
     def _reasonToDrop(self, size: int, address: tuple[str, int]) -> str | None:
         if not getattr(address, "unicast", True):
@@ -126,7 +159,8 @@ class EchoServer(DatagramProtocol):
             return "truncated"
         if self._maxPayload is not None and size > self._maxPayload:
             return "too_large"
-        return None if self._guard is None else self._guard.refuse(size, address)
+        reason = None if self._guard is None else self._guard.refuse(size, address)
+        return None if reason is None else self._known(reason)
 
     def _write(self, datagram: bytes, address: tuple[str, int], callback: SendCallback) -> None:
         """Send on a transport that raises what the system rejects."""
@@ -141,18 +175,19 @@ class EchoServer(DatagramProtocol):
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
         """Count a datagram that the transport dropped."""
         self.counters.receive(size)
-        self.counters.drop(reason, size)
+        self.counters.drop(self._known(reason), size)
 
     # A batch
 
     def datagramsReceived(self, batch: IDatagramBatch) -> None:
         """Answer a batch."""
-        most, lines = self._maxPayload, self._log.wantsLines()
+        most, lines = self._maxPayload, self._attempt(self._log.wantsLines)
+        lines = lines if isinstance(lines, int) else 0
         mixed = most is not None and _hasMixedEntry(batch, most)
         if self._guardsEach or mixed or lines is True or lines > _mostLines:
             self.counters.receiveBatch(batch.entries, 0, 0)
             if batch.dropped:
-                self._watch.lookThrough(batch)
+                self._attempt(self._watch.lookThrough, batch)
             batch.split()
             return
         self.counters.receiveBatch(batch.entries, batch.size, batch.datagrams)
@@ -167,13 +202,21 @@ class EchoServer(DatagramProtocol):
                 self._batchGuard.refuseEntries(batch)
             except Exception:
                 # A guard that fails admits nobody.
-                self.counters.drop("not_allowed", batch.size, batch.datagrams)
-                raise
+                self._failures.failure("Unhandled error in {guard}", guard=self._guard)
+                for entry in range(batch.entries):
+                    batch.drop(entry, "not_allowed")
         if batch.dropped:
-            self._watch.lookThrough(batch)
-        datagrams, size = self._logFirst(batch, lines) if lines else (0, 0)
-        self._log.addUnlogged(batch.datagrams - datagrams, batch.size - size, 0, 0)
-        batch.send(self._batchSent)
+            self._attempt(self._watch.lookThrough, batch)
+        datagrams = size = 0
+        try:
+            if lines:
+                datagrams, size = self._logFirst(batch, lines)
+            self._attempt(self._log.addUnlogged, batch.datagrams - datagrams, batch.size - size, 0, 0)
+            batch.send(self._batchSent)
+        except RuntimeError:
+            # A guard has sent the batch itself.
+            self._failures.failure("Unhandled error in {guard}", guard=self._guard)
+            self.counters.drop("send_failed", batch.size - size, batch.datagrams - datagrams)
 
     def _logFirst(self, batch: IDatagramBatch, lines: int) -> tuple[int, int]:
         """Log the first datagrams of a batch. To know the outcome of each, send them one by one.
@@ -188,15 +231,15 @@ class EchoServer(DatagramProtocol):
             for payload in batch.payloads(entry) if isDropped else batch.take(entry):
                 datagrams += 1
                 size += len(payload)
-                logged = self._log.received(len(payload), address)
+                logged = self._attempt(self._log.received, len(payload), address)
                 if not isDropped:
-                    self._send(payload, address, self._sent(len(payload), address, logged))
+                    self._answer(payload, address, logged)
         return datagrams, size
 
     def _batchSent(self, reason: str | None, datagrams: int, size: int) -> None:
         if reason is None:
             self.counters.echo(size, datagrams)
-            self._log.addUnlogged(0, 0, datagrams, size)
+            self._attempt(self._log.addUnlogged, 0, 0, datagrams, size)
         else:
             self.counters.drop(reason, size, datagrams)
 
