@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ MAX_RATE = 1_000_000
 #: The most sizes in a list: each possible size once.
 MAX_SIZES = MAX_PAYLOAD_IPV6 + 1
 
-_Units = Mapping[str, "int | Decimal"]
+_Units = Mapping[str, "int | Fraction"]
 _noUnit: _Units = {"": 1}
 _nanoseconds: _Units = {
     "": 10**9,
@@ -43,10 +44,11 @@ _nanoseconds: _Units = {
     "h": 3600 * 10**9,
 }
 _bytes: _Units = {"": 1, "k": 1024, "K": 1024, "m": 1024**2, "M": 1024**2, "g": 1024**3, "G": 1024**3}
+_percents: _Units = {"": Fraction("0.01"), "%": Fraction("0.01")}
 _thousands: _Units = {"": 1, "k": 10**3, "K": 10**3, "m": 10**6, "M": 10**6}
-_shares: _Units = {"": 1, "%": Decimal("0.01")}
+_shares: _Units = {"": 1, "%": Fraction("0.01")}
 
-_numberAndUnit = re.compile(r"([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})([A-Za-zµ%]*)")
+_numberAndUnit = re.compile(r"([0-9]{1,100}(?:\.[0-9]{0,100})?|\.[0-9]{1,100})([A-Za-zµ%]*)")
 
 #: The DSCP by its name: Class Selectors (RFC 2474), Assured and Expedited Forwarding (RFC 2597, RFC 3246), Voice-Admit (RFC
 #: 5865), Lower Effort (RFC 8622), and what is not marked (RFC 2474's default, RFC 4594's DF).
@@ -76,12 +78,12 @@ def _error(rule: str, given: object) -> ValueError:
     return ValueError(f"{rule}, got {given!r}")
 
 
-def _decimal(text: str, rule: str, lowest: int | Decimal, highest: int, units: _Units) -> Decimal:
+def _decimal(text: str, rule: str, lowest: int | Fraction, highest: int, units: _Units) -> Fraction:
     """Read a decimal number, with a unit perhaps. The result is exact. C{lowest} and C{highest} are in the smallest unit, and
     allowed.
     """
     match = _numberAndUnit.fullmatch(text)
-    if match is None or match[2] not in units or not lowest <= (value := Decimal(match[1]) * units[match[2]]) <= highest:
+    if match is None or match[2] not in units or not lowest <= (value := Fraction(match[1]) * units[match[2]]) <= highest:
         raise _error(rule, text)
     return value
 
@@ -110,7 +112,7 @@ def parseDuration(text: str, least: int = 1) -> int:
     @return: nanoseconds, exact as floating-point seconds would not be; no more than a year has.
     """
     rule = f"duration must be {formatDuration(least)} to 366 days, as in 0.5s or 500ms"
-    return int(_decimal(text, rule, least, MAX_DURATION, _nanoseconds).to_integral_value())
+    return round(_decimal(text, rule, least, MAX_DURATION, _nanoseconds))
 
 
 def parseSeconds(text: str) -> float:
@@ -127,7 +129,7 @@ def formatDuration(nanoseconds: int) -> str:
     """Write a duration without loss, in the largest unit of which it has one whole: C{1.5ms}."""
     for unit in ("s", "ms", "us"):
         if nanoseconds >= _nanoseconds[unit]:
-            text = f"{Decimal(nanoseconds) / _nanoseconds[unit]:f}"
+            text = f"{Decimal(nanoseconds) / int(_nanoseconds[unit]):f}"
             return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
     return f"{nanoseconds}ns" if nanoseconds else "0s"
 
@@ -150,10 +152,15 @@ def parseShare(text: str) -> float:
     return float(_decimal(text, "share must be 0 to 1, as in 0.1 or 10%", 0, 1, _shares))
 
 
+def parsePercent(text: str, what: str) -> float:
+    """Read a percentage, C{1%}, or C{1} for the same. C{what} is its name, for the message. The result is from 0 to 1."""
+    return float(_decimal(text, f"{what} must be a percentage from 0 to 100, as in 1% or 0.5", 0, 1, _percents))
+
+
 def parseRate(text: str) -> float:
     """Read a rate, C{1000}, C{50k} (units of 1000) or C{0.5}, in probes a second."""
     rule = f"rate must be 0.000001 to {MAX_RATE} probes a second, as in 0.5, 1000 or 50k"
-    return float(_decimal(text, rule, Decimal("0.000001"), MAX_RATE, _thousands))
+    return float(_decimal(text, rule, Fraction("0.000001"), MAX_RATE, _thousands))
 
 
 def parseLogRate(text: str) -> int | None:
@@ -239,7 +246,9 @@ def parseSocketName(text: str) -> str:
 
 def parseAddress(text: str) -> tuple[str, int]:
     """Read C{HOST:PORT} or C{[ADDR]:PORT}; the host may be a name. A link-local IPv6 address has its scope."""
-    host, port = _split(text)
+    host, port = _split(_decoded(text))
+    if _notInNames.search(host):
+        raise _error("host must be a name or an IP address, as in localhost", text)
     if port is None:
         raise _error(_bracketedAddress if ":" in host else _plainAddress, text)
     if "%" not in host and isIPv6Address(host) and ip_address(host) in _linkLocal:
@@ -253,7 +262,7 @@ def parseTarget(text: str) -> str:
     @return: the text itself.
     """
     parseAddress(text)
-    return text
+    return _decoded(text)
 
 
 def parseLocalAddress(text: str) -> tuple[str, int]:
@@ -273,6 +282,16 @@ def checkFamily(local: str, peer: str) -> None:
         raise _error(f"local address must be an IPv{6 if ':' in peer else 4} address to reach {peer}", local)
 
 
+def _decoded(text: str) -> str:
+    """Read bytes of the command line that are UTF-8 where the locale is not: Python keeps them as surrogates."""
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        return text
+
+
+# Controls, spaces and what was not decoded.
+_notInNames = re.compile("[\0- \x7f-\xa0\u2028\u2029\ud800-\udfff]")
 _linkLocal = ip_network("fe80::/10")
 _plainAddress = "address must be HOST:PORT, as in localhost:1234"
 _bracketedAddress = "IPv6 address must be [ADDR]:PORT, as in [::1]:1234"

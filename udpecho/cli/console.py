@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
+
+from udpecho.printing import printable, printableLines
 
 # Exit statuses.
 ANSWERED = 0
@@ -16,6 +17,8 @@ WRONG_INPUT = 2
 UNREACHABLE = 3
 #: Ended by a signal: this plus the signal's number, as in shells; 130 for an interrupt.
 SIGNALLED = 128
+#: The reader of the results is gone: as if by C{SIGPIPE}, which Python ignores.
+READER_GONE = SIGNALLED + 13
 
 _T = TypeVar("_T")
 
@@ -25,7 +28,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit."""
-        self.exit(WRONG_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        _printError(f"{self.prog}: {printable(message)} (see {self.prog} --help)")
+        sys.exit(WRONG_INPUT)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # The help, or the version: argparse ignores that it cannot be printed.
+        Printer().line(message.rstrip("\n"))
 
 
 def argument(parser: Callable[[str], _T]) -> Callable[[str], _T]:
@@ -54,31 +62,50 @@ class CannotPrint(Exception):
         super().__init__(reason)
         self.reason = reason
 
-    def complain(self) -> None:
-        """Print the reason, unless the reader has closed its end and does not want more."""
-        if not isinstance(self.reason, BrokenPipeError):
-            complain(f"cannot write to standard output: {self.reason.strerror}")
+    def complain(self) -> int:
+        """Print the reason, unless the reader has closed its end and does not want more.
+
+        @return: the exit status.
+        """
+        if isinstance(self.reason, BrokenPipeError):
+            return READER_GONE
+        complain(f"cannot write to standard output: {self.reason.strerror}")
+        return UNANSWERED
 
 
 class Printer:
     """Prints results to standard output."""
 
     def line(self, line: str) -> None:
-        """Print a line.
+        """Print a line, or several; nothing if who started the command has closed standard output.
 
         @raise CannotPrint: if standard output does not take it.
         """
         try:
-            print(line, flush=True)
+            print(printableLines(line), flush=True)
         except OSError as e:
-            # Else Python would try, and complain, again when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            silence(1)
             raise CannotPrint(e) from None
 
 
 def complain(sentence: str) -> None:
-    """Print a message to standard error."""
+    """Print a message, of one line or several, to standard error."""
+    _printError(f"udpecho: {printableLines(sentence)}")
+
+
+def _printError(text: str) -> None:
     # Without standard error, print would use standard output.
     if sys.stderr is not None:
-        with suppress(OSError):
-            print(f"udpecho: {sentence}", file=sys.stderr, flush=True)
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            silence(2)
+
+
+def silence(descriptor: int) -> None:
+    """Print no more to standard output (1) or error (2), which takes nothing. Python would try again when it exits, complain,
+    and change the exit status.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

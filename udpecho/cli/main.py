@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import provider
 
 from udpecho._version import __version__
-from udpecho.cli.console import SIGNALLED, UNANSWERED, Parser, complain
+from udpecho.cli.console import SIGNALLED, UNANSWERED, CannotPrint, Parser, complain
 from udpecho.cli.ping.command import addPing
 from udpecho.cli.proxy import addProxy
 from udpecho.cli.send import addSend
@@ -24,6 +23,8 @@ from udpecho.printing import escapeWhatDoesNotFit
 
 #: Each adds a subcommand to the parser.
 _commands = (addSend, addProxy, addPing)
+#: Seconds after which a second signal ends the command as it is, if the first one has not been dealt with.
+PATIENCE = 1.0
 
 
 def _makeParser() -> argparse.ArgumentParser:
@@ -43,6 +44,11 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
     reactor = installedReactor()
     status = UNANSWERED
     over = False
+    waitingSince: float | None = None
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Ignored under nohup.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     work: defer.Deferred[int] = defer.Deferred()
 
     def finished(result: int | Failure) -> None:
@@ -55,13 +61,22 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
         pool = reactor.threadpool
         if pool is not None and pool.working:
             # The reactor would wait for a lookup in a thread that nobody needs any more.
-            sys.stdout.flush()
             os._exit(status)
         reactor.stop()
 
     def catchSignals() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: reactor.callFromThread(interrupt, number))
+        for number in numbers:
+            signal.signal(number, caught)
+
+    def caught(number: int, frame: object) -> None:
+        nonlocal waitingSince
+        if waitingSince is None:
+            waitingSince = reactor.seconds()
+            reactor.callFromThread(interrupt, number)
+        elif reactor.seconds() - waitingSince > PATIENCE:
+            # The reactor is stuck, because nobody reads what it prints.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def begin() -> None:
         nonlocal work
@@ -71,11 +86,12 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
         work.addBoth(finished)
 
     def interrupt(number: int) -> None:
-        nonlocal status
+        nonlocal status, waitingSince
         if number != interrupted:
             status = SIGNALLED + number
         if not over:
             work.cancel()
+        waitingSince = None
 
     catchSignals()
     globalLogBeginner.beginLoggingTo([_print], redirectStandardIO=False)
@@ -101,8 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     escapeWhatDoesNotFit()
     parser = _makeParser()
-    # argparse takes an optional operand next to the first one only, but FILE may come after an option too.
-    options, others = parser.parse_known_args(arguments)
+    try:
+        # argparse takes an optional operand next to the first one only, but FILE may come after an option too.
+        options, others = parser.parse_known_args(arguments)
+    except CannotPrint as e:
+        return e.complain()
     if len(others) == 1 and not others[0].startswith("-") and getattr(options, "file", None) == "-":
         options.file = others.pop()
     if others:

@@ -9,7 +9,7 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
-from udpecho.cli.console import ANSWERED, UNANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
+from udpecho.cli.console import ANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
 from udpecho.errors import EchoError
 from udpecho.faults.decision import Decision
 from udpecho.faults.models import GilbertElliott, Jitter
@@ -122,8 +122,7 @@ def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]
         if isinstance(reason, defer.CancelledError):
             return ANSWERED
         if isinstance(reason, CannotPrint):
-            reason.complain()
-            return UNANSWERED
+            return reason.complain()
         if isinstance(reason, error.CannotListenError):
             complain(f"cannot listen on {formatAddress(options.listen)}: {reason.socketError.strerror}")
             return WRONG_INPUT

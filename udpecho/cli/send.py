@@ -18,6 +18,7 @@ from udpecho.errors import HostUnreachable, MessageTooLong, PortUnreachable, Res
 from udpecho.interfaces import Reactor
 from udpecho.net.pipe import InputReader
 from udpecho.parsing import parseAddress, parseLocalAddress, parsePayloadSize, parseSeconds
+from udpecho.printing import printable
 
 
 def addSend(commands: Any) -> None:
@@ -27,7 +28,7 @@ def addSend(commands: Any) -> None:
         help="send a file or standard input, and wait for the replies",
         description="Send FILE, or standard input, to a UDP echo server, whole or in pieces, and wait for each reply.",
         epilog="Exit status: 0 all answered, 1 something was not, 2 wrong usage or input, 3 refused or unreachable,"
-        " 130 interrupted.",
+        " 130 interrupted, 141 its reader is gone.",
     )
     addArgument(parser, "peer", "HOST:PORT", parseAddress, "the server; [ADDR]:PORT for an IPv6 address")
     parser.add_argument(
@@ -69,7 +70,7 @@ def _send(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:
         # Its number may belong to another descriptor by now.
         complain("standard input must be open: name a FILE, or /dev/null to send an empty datagram")
         return defer.succeed(WRONG_INPUT)
-    name = "standard input" if options.file == "-" else options.file
+    name = "standard input" if options.file == "-" else printable(options.file)
     try:
         descriptor = 0 if options.file == "-" else _open(options.file)
     except OSError as e:
@@ -98,8 +99,7 @@ def _statusOfFailure(failure: Failure, source: str) -> int | Failure:
     if isinstance(reason, defer.CancelledError):
         return UNANSWERED
     if isinstance(reason, CannotPrint):
-        reason.complain()
-        return UNANSWERED
+        return reason.complain()
     message = failureMessage(reason, source)
     if message is None:
         return failure

@@ -40,6 +40,7 @@ from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.restartable import RestartableService
 from udpecho.parsing import parseEndpoint
+from udpecho.printing import printable
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -215,7 +216,7 @@ def removeStale(path: str) -> None:
 def _addressText(address: IAddress) -> str:
     if isinstance(address, (IPv4Address, IPv6Address)):
         return formatAddress((address.host, address.port))
-    return os.fsdecode(getattr(address, "name", str(address)))
+    return printable(os.fsdecode(getattr(address, "name", str(address))))
 
 
 class _Site(server.Site):

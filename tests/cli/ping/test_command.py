@@ -233,13 +233,6 @@ class PingTests:
             assert sorted(answered) == list(range(10))
             assert max(event["schedule_deviation"] for event in answered.values()) > 0.05
 
-    def test_closedOutput(self, processes: Processes, server: str) -> None:
-        """A reader that is gone ends it, without a message."""
-        process = processes.start("sh", "-c", f"{_command()} ping -i 5ms {server} | head -n 3")
-        process.finish()
-        assert len(process.stdout.splitlines()) == 3
-        assert process.stderr == ""
-
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [

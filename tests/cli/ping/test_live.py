@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import subprocess
 import sys
@@ -339,6 +340,20 @@ class DrawingTests:
         view.update(5.0)
         view.stop()
         assert stream.getvalue() == ""
+
+    def test_terminalGone(self) -> None:
+        """A terminal that is gone ends the view, not the prober."""
+
+        class Gone(io.StringIO):
+            def write(self, text: str) -> int:
+                raise OSError(errno.EIO, "gone")
+
+        shown = console.Console(force_terminal=True, file=Gone())
+        view = LiveView([Watched(TARGET, Statistics())], 0.0, console=shown)
+        view.update(1.0)
+        assert not view.active
+        view.update(2.0)
+        view.stop()
 
 
 class ImportTests:

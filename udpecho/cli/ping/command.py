@@ -24,6 +24,7 @@ from udpecho.cli.ping.thresholds import Limit, LossLimit, exceeded
 from udpecho.errors import EchoError, HostUnreachable, PortUnreachable
 from udpecho.interfaces import Reactor
 from udpecho.parsing import parseTarget
+from udpecho.printing import printable
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Event, Outcome
@@ -46,8 +47,8 @@ def addPing(commands: Any) -> None:
         " Without --count and --duration it runs until it is interrupted, or all targets have refused all probes.",
         epilog="Times are in seconds or have a unit (1s, 10ms, 100us). SIGINT (Ctrl-C) ends it with the summary, SIGQUIT prints"
         " the summary so far. Exit status: 0 all probes were answered in time, 1 some were not, 2 wrong usage or input, 3 a"
-        " target refused or is unreachable and has answered nothing. As with ping, an interrupt is a normal end, with one of"
-        " these.",
+        " target refused or is unreachable and has answered nothing, 141 the reader of the output is gone. As with ping, an"
+        " interrupt is a normal end, with one of these.",
     )
     ping.add_argument(
         "targets", metavar="HOST:PORT", nargs="+", type=argument(parseTarget), help="the servers; [ADDR]:PORT for IPv6"
@@ -168,8 +169,7 @@ class _Ping:
             self._print(self._output.end, prober.flows)
         drawn = self._plot(prober.flows)
         if self._cannotPrint is not None:
-            self._cannotPrint.complain()
-            return UNANSWERED
+            return self._cannotPrint.complain()
         for flow in prober.flows:
             for sentence in exceeded(flow.statistics, self._limits):
                 complain(f"{self._nameOf(flow)}: {sentence}")
@@ -181,7 +181,7 @@ class _Ping:
             try:
                 self._picture.draw(flows, self._nameOf)
             except OSError as e:
-                complain(f"cannot write {self._options.plot}: {e.strerror}")
+                complain(f"cannot write {printable(self._options.plot)}: {e.strerror}")
                 return False
         return True
 

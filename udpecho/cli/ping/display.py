@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from udpecho.cli.ping.live import LiveView, Watched
 from udpecho.cli.ping.plot import Plotted, checkPlot, plot
 from udpecho.interfaces import Reactor
+from udpecho.printing import printable
 from udpecho.probe.flow import Flow
 from udpecho.probe.outcomes import Event
 from udpecho.probe.prober import Prober
@@ -33,7 +34,7 @@ class Picture:
     def __init__(self, path: str) -> None:
         checkPlot()
         if not os.path.isdir(os.path.dirname(path) or "."):
-            raise NotADirectoryError(f"directory of --plot must exist, got {path}")
+            raise NotADirectoryError(f"directory of --plot must exist, got {printable(path)}")
         self._path = path
         self._timelines: defaultdict[Flow, Timeline] = defaultdict(Timeline)
 

@@ -8,9 +8,10 @@ in their schedule deviation.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from udpecho.cli.console import silence
 from udpecho.cli.ping.recent import Recent, bars, columns, lowest
 from udpecho.cli.ping.text import anomalies, counted, milliseconds, percent
 from udpecho.probe.outcomes import Outcome
@@ -87,14 +88,23 @@ class LiveView:
             self._live = Live(
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )
-            self._live.start()
-        self._live.update(self.render(now), refresh=True)
+            self._draw(self._live.start)
+        self._draw(self._live.update, self.render(now), refresh=True)
 
     def stop(self) -> None:
         """Remove the view, so that lines can be printed. May be called twice; L{update} draws it again."""
         if self._live is not None:
             live, self._live = self._live, None
-            live.stop()
+            self._draw(live.stop)
+
+    def _draw(self, step: Callable[..., object], *arguments: object, **how: Any) -> None:
+        try:
+            step(*arguments, **how)
+        except OSError:
+            # The terminal is gone; the results go elsewhere.
+            self.active = False
+            if self._console.file is sys.stderr:
+                silence(2)
 
     def render(self, now: float) -> RenderableType:
         """The content of the view at a time, in seconds."""

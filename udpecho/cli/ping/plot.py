@@ -6,7 +6,10 @@ C{matplotlib}'s settings.
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from math import nan
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,8 +100,23 @@ def plot(path: str, targets: Sequence[Plotted]) -> None:
 
     form = path.rpartition(".")[2].lower()
     with style.context(["default", _style]):
-        figure = _figure(targets)
-        figure.savefig(path, format=form, dpi=110, metadata={"Date": None} if form == "svg" else {"Software": None})
+        picture = io.BytesIO()
+        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        _figure(targets).savefig(picture, format=form, dpi=110, metadata=metadata)
+    _replace(path, picture.getvalue())
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Write a file whole, or leave what is there."""
+    part = f"{path}.{os.getpid()}"
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def _figure(targets: Sequence[Plotted]) -> Figure:

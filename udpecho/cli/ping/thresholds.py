@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import NamedTuple
 
 from udpecho.cli.ping.text import percent
-from udpecho.parsing import formatDuration, parseSeconds
+from udpecho.parsing import formatDuration, parsePercent, parseSeconds
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.stats.distribution import QUANTILES, leastCount
 from udpecho.probe.stats.summary import Statistics
@@ -40,12 +38,7 @@ _aliases = {"avg": "mean", "p50": "median", "p99_9": "p99.9"}
 
 def parseLossLimit(text: str) -> LossLimit:
     """Read a limit of loss in percent: C{1%}, or C{1} for the same. C{ValueError} has the form that is expected."""
-    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]*)?|\.[0-9]+)%?", text, re.ASCII)
-    # Decimal, so that 0.7% is the float nearest to 7/1000.
-    share = -1.0 if match is None else float(Decimal(match[1]) / 100)
-    if not 0 <= share <= 1:
-        raise ValueError(f"loss must be a percentage from 0 to 100, as in 1% or 0.5, got {text!r}")
-    return LossLimit(share)
+    return LossLimit(parsePercent(text, "loss"))
 
 
 def parseRttLimit(text: str) -> RttLimit:
