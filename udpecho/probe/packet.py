@@ -26,10 +26,10 @@ in network byte order.
 from __future__ import annotations
 
 import re
+from binascii import crc32
 from collections.abc import Container
 from struct import Struct
 from typing import NamedTuple
-from zlib import crc32
 
 from udpecho.probe.outcomes import Outcome
 
