@@ -56,7 +56,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.interfaces import IDatagramTransport, Reactor, SendCallback
-from udpecho.net import reply_controls
 from udpecho.net.batch_reader import openBatchReader
 from udpecho.net.call_queue import CallQueue, cancelled
 from udpecho.net.connection import Connection, Renewal
@@ -68,6 +67,7 @@ from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
+from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender, ignoreOutcome
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, socketAddress
 from udpecho.net.turn import turnBudget
@@ -211,10 +211,7 @@ class DatagramPort(udp.Port):
 
     def _becameConnected(self, address: tuple[str, int] | None) -> None:
         self._endpoints.connected(self.socket, address)
-        if sockopt.available:
-            sockopt.enableRecvErr(self.socket)
-            if self._context.options.countsHops(self.protocol):
-                self._endpoints.hopLimits = reply_controls.reportHopLimits(self.socket, True)
+        self._endpoints.hopLimits = reportToConnected(self.socket, self._context.options.countsHops(self.protocol))
 
     def keepConnected(self, connection: Connection) -> None:
         """Open the socket again, as C{connection} does, when the system would choose another local address or interface."""

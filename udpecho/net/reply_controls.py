@@ -46,6 +46,17 @@ def reportDestinations(sock: socket.socket, wanted: bool) -> bool:
     return reported
 
 
+def reportToConnected(sock: socket.socket, hopLimits: bool) -> bool:
+    """Have the system report what a connected port needs: what ICMP reports, and perhaps hop limits.
+
+    @return: whether it reports those.
+    """
+    if not sockopt.available:
+        return False
+    sockopt.enableRecvErr(sock)
+    return hopLimits and reportHopLimits(sock, True)
+
+
 @lru_cache(8)
 def _refusal(family: int, feature: features.Feature) -> str | None:
     """Why they are not; C{None} if they are.

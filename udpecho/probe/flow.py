@@ -108,9 +108,7 @@ class Flow:
         self.target, self._preparedSizes = target, [None] * socket.most
 
     def release(self) -> None:
-        """Close the socket to send by: no probe can be sent until L{use} is called. A local port that the user has chosen must
-        be free before it can be bound again.
-        """
+        """Close the socket to send by, until L{use}: a port that the user has chosen must be free before it is bound again."""
         while self.read(self.socket):
             pass
         self.readDrops()
@@ -122,9 +120,7 @@ class Flow:
         return self._sendTimes.taken
 
     def isUp(self) -> bool:
-        """Whether a reply has come within the last three intervals, or the last interval and timeout if that is longer, and no
-        send has failed since.
-        """
+        """Whether a reply came in the last three intervals (or interval and timeout, if longer), and no send failed since."""
         interval = round(self._plan.interval * _second)
         return self._clocks.monotonic() - self._silence.answeredAt <= max(3 * interval, interval + self._timeout)
 
@@ -134,9 +130,7 @@ class Flow:
         return self.socket.source
 
     def timeOf(self, event: Event) -> float | None:
-        """When the probe of the current event was sent, or scheduled if it was not sent, in seconds of the monotonic clock;
-        C{None} if the event has no sequence number.
-        """
+        """When the current event's probe was sent, or scheduled, in seconds of the monotonic clock; C{None} if it has none."""
         if event.sequence is None:
             return None
         if event.outcome is Outcome.NOT_SENT:
