@@ -23,6 +23,7 @@ from udpecho.errors import ResponseTimeout
 from udpecho.interfaces import Reactor
 from udpecho.net.installed import installedReactor
 from udpecho.net.pipe import InputReader
+from udpecho.net.stopping import allowSecondStop
 from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseLocalAddress, parsePayloadSize, parsePort, parseSeconds
 from udpecho.printing import escapeWhatDoesNotFit
@@ -80,6 +81,7 @@ def makeService(options: Options) -> IService:
     reactor = installedReactor()
     preload(options)
     abandonThreads(reactor)
+    allowSecondStop(reactor)
     transfer = Transfer(
         options["host"], options["port"], options["timeout"], not options["no-verify"], options["bind"], options["chunk"]
     )

@@ -15,6 +15,7 @@ from udpecho.daemon.preload import preload
 from udpecho.daemon.probe_service import ProbeDaemon
 from udpecho.daemon.start_errors import ExitOnStartError
 from udpecho.net.installed import installedReactor
+from udpecho.net.stopping import allowSecondStop
 from udpecho.net.threads import abandonThreads
 from udpecho.parsing import checkFamily, optionValue, parseAddress
 from udpecho.pieces import spareGarbageCollector
@@ -65,6 +66,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     reactor = installedReactor()
     preload(options)
+    allowSecondStop(reactor)
     removePassed(os.environ)
     abandonThreads(reactor)
     metrics = None

@@ -20,6 +20,7 @@ from udpecho.daemon.socket_activation import ALL, ActivationError, activatedSock
 from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
 from udpecho.net.installed import installedReactor
 from udpecho.net.reuseport import canShare
+from udpecho.net.stopping import allowSecondStop
 from udpecho.pieces import spareGarbageCollector
 from udpecho.server.service import EchoService
 from udpecho.server.settings import OPTIONS, settingsFrom
@@ -71,6 +72,7 @@ def makeService(options: Options) -> IService:
     """Make the service for a command line."""
     reactor = installedReactor()
     preload(options)
+    allowSecondStop(reactor)
     removePassed(os.environ)
     serviceOptions, policy = settingsFrom(options)
     echo = EchoService(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
-from twisted.internet import defer
+from twisted.internet import defer, error
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,3 +26,18 @@ def stopAll(parts: Mapping[str, Callable[[], object]]) -> defer.Deferred[None]:
 
     stopping = [defer.maybeDeferred(stop).addErrback(failed, name) for name, stop in parts.items()]
     return defer.gatherResults(stopping).addCallback(lambda _: None)
+
+
+def allowSecondStop(reactor: Any) -> None:
+    """Have C{reactor.stop()} do nothing while the reactor stops: each further signal that asks for the stop calls it, and
+    Twisted logs a traceback then.
+
+    @param reactor: an C{IReactorCore} provider that this process has for itself.
+    """
+    stop = reactor.stop
+
+    def stopOnce() -> None:
+        with suppress(error.ReactorNotRunning):
+            stop()
+
+    reactor.stop = stopOnce
