@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
@@ -336,6 +336,16 @@ class _Listener:
         # sockaddr_un has 108 bytes for a path and its NUL, unix(7).
         if len(os.fsencode(address)) > 107:
             raise _error("path of a socket must have 107 bytes at most", address)
+
+
+def firstTwice(values: Iterable[_T]) -> _T | None:
+    """The first value that is there a second time, if there is one."""
+    found: set[_T] = set()
+    for value in values:
+        if value in found:
+            return value
+        found.add(value)
+    return None
 
 
 def checkTimeout(timeout: float) -> None:

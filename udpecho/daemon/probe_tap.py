@@ -17,7 +17,7 @@ from udpecho.daemon.start_errors import ExitOnStartError
 from udpecho.net.installed import installedReactor
 from udpecho.net.stopping import allowSecondStop
 from udpecho.net.threads import abandonThreads
-from udpecho.parsing import checkFamily, optionValue, parseAddress
+from udpecho.parsing import checkFamily, firstTwice, optionValue, parseAddress
 from udpecho.pieces import spareGarbageCollector
 from udpecho.probe.service import ProbeService
 from udpecho.probe.settings import OPTIONS, settingsFrom
@@ -38,9 +38,9 @@ class Options(DaemonOptions):
         targets = self["target"]
         if not targets:
             raise usage.UsageError("--target: one target or more must be given, as HOST:PORT, got none")
-        for number, target in enumerate(targets):
-            if target in targets[:number]:
-                raise usage.UsageError(f"--target: each target must be given once, got {target!r} twice")
+        twice = firstTwice(targets)
+        if twice is not None:
+            raise usage.UsageError(f"--target: each target must be given once, got {twice!r} twice")
         try:
             settingsFrom(self)
         except ValueError as e:

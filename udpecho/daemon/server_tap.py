@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import MutableMapping, Sequence
 from ipaddress import ip_address
-from itertools import permutations
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -21,6 +20,7 @@ from udpecho.daemon.start_errors import CannotStart, ExitOnStartError
 from udpecho.net.installed import installedReactor
 from udpecho.net.reuseport import canShare
 from udpecho.net.stopping import allowSecondStop
+from udpecho.parsing import firstTwice
 from udpecho.pieces import spareGarbageCollector
 from udpecho.server.service import EchoService
 from udpecho.server.settings import OPTIONS, settingsFrom
@@ -49,17 +49,20 @@ class Options(DaemonOptions):
             raise usage.UsageError("--socket-activation: the sockets are bound: leave --port and --interface out")
         if self["workers"] > 1:
             raise usage.UsageError("--socket-activation: one process serves on passed sockets: leave --workers out")
-        again = [name for index, name in enumerate(names) if name in names[:index] or (ALL in names and name != ALL)]
-        if again:
-            raise usage.UsageError(f"--socket-activation: each socket must be selected once, got {again[0]!a} again")
+        others = [name for name in names if name != ALL]
+        again = others[0] if others and ALL in names else firstTwice(names)
+        if again is not None:
+            raise usage.UsageError(f"--socket-activation: each socket must be selected once, got {again!a} again")
 
     def _checkInterfaces(self) -> None:
-        for interface, other in permutations(self["interface"], 2):
-            address, another = ip_address(interface), ip_address(other)
-            if address == another:
-                raise usage.UsageError(f"--interface: each must be given once, got {other} twice")
-            if address.is_unspecified and another.version == address.version:
-                raise usage.UsageError(f"--interface: {address} has {another} in it: give one of them")
+        addresses = [ip_address(interface) for interface in self["interface"]]
+        twice = firstTwice(addresses)
+        if twice is not None:
+            raise usage.UsageError(f"--interface: each must be given once, got {twice} twice")
+        for address in filter(lambda one: one.is_unspecified, addresses):
+            for another in addresses:
+                if another.version == address.version and another != address:
+                    raise usage.UsageError(f"--interface: {address} has {another} in it: give one of them")
 
 
 class _CommandLineDaemon(ExitOnStartError, Daemon):

@@ -17,7 +17,7 @@ from udpecho.errors import EchoError
 from udpecho.interfaces import Reactor
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.stopping import stopAll
-from udpecho.parsing import parseAddress
+from udpecho.parsing import firstTwice, parseAddress
 from udpecho.probe.flow import Flow
 from udpecho.probe.io.socket import SocketOptions
 from udpecho.probe.outcomes import Outcome
@@ -124,12 +124,13 @@ class ProbeService(Service):
         """
         if not targets:
             raise ValueError("targets must have one target or more, got none")
-        for number, name in enumerate(targets):
+        for name in targets:
             parseAddress(name)
-            if name in targets[:number]:
-                raise ValueError(f"each target must be given once, got {name!r} twice")
+        twice, wanted = firstTwice(targets), set(targets)
+        if twice is not None:
+            raise ValueError(f"each target must be given once, got {twice!r} twice")
         known = {target.name: target for target in self._targets}
-        taken = {target.place for target in self._targets if target.name in targets}
+        taken = {target.place for target in self._targets if target.name in wanted}
         free = (place for place in count() if place not in taken)
         self._targets = [known.pop(name) if name in known else _TargetState(name, next(free)) for name in targets]
         stopAll({name: target.stop for name, target in known.items()})
