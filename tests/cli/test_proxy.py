@@ -113,6 +113,15 @@ class ProxyCommandTests:
             }
             assert len(proxy.process.stdout.splitlines()) == 3
 
+    def test_maxHeld(self, processes: Processes, server: Server) -> None:
+        """What waits in the proxy has a bound of bytes, half of it for one client, and the sums have what had no place."""
+        proxy = ProxyProcess(processes, server.addresses[0], "--delay", "300s", "--max-held", "10k", "-v")
+        with udpSocket() as sock:
+            for _ in range(20):
+                sock.sendto(bytes(512), proxy.address)
+            proxy.process.until(r"(?:up: bytes=512 .*\n){20}", "stdout")
+        assert proxy.stop()["up"] == {"datagrams": 20, "delayed": 20, "held_full": 15, "own_loss": 5}
+
     def test_nobodyReads(self, processes: Processes, server: Server) -> None:
         """It ends without a traceback when nobody reads its output."""
         read, write = os.pipe()

@@ -195,6 +195,53 @@ def expected(failure: Failure) -> None:
     failure.trap(ZeroDivisionError)
 
 
+class Starting(DatagramProtocol):
+    """Does something when it starts.
+
+    @ivar stopped: how often it was stopped.
+    """
+
+    noisy = False
+
+    def __init__(self, action: str) -> None:
+        self.action = action
+        self.stopped = 0
+
+    def startProtocol(self) -> None:
+        if self.action == "raise":
+            raise ZeroDivisionError
+        getattr(self.transport, self.action)()
+
+    def stopProtocol(self) -> None:
+        self.stopped += 1
+
+
+class StartTests:
+    """What C{startProtocol} may do."""
+
+    def test_raises(self) -> None:
+        """What it raises comes out of C{listenUDP}, and the number is free again."""
+        host = MemoryNetwork().host("machine")
+        with pytest.raises(ZeroDivisionError):
+            host.listenUDP(5000, Starting("raise"))
+        assert host._byNumber == {}
+
+    @pytest.mark.parametrize("action", ["abort", "stopListening"])
+    def test_stops(self, action: str) -> None:
+        """It may stop its port: then it is stopped once."""
+        network = MemoryNetwork()
+        host = network.host("machine")
+        protocol = Starting(action)
+        port = host.listenUDP(5000, protocol)
+        network.advance(0)
+        assert protocol.stopped == 1
+        assert not port.connected
+        assert host._byNumber == {}
+        stopped: list[Any] = []
+        port.stopListening().addBoth(stopped.append)
+        assert stopped == [None]
+
+
 class Actor(DatagramProtocol):
     """Does something at random in each of its callbacks."""
 

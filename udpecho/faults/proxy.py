@@ -222,10 +222,10 @@ class FaultProxy(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from a client."""
         address = cast(DatagramAddress, addr)
-        if address.port in _ANSWERING_PORTS or self._isOurs(address):
+        client = self._clients.get(address)
+        if self._wouldReturn(address, client is None):
             self.up.drop("loop_guard")
             return
-        client = self._clients.get(address)
         if client is None:
             while len(self._clients) >= self._maxClients:
                 self._forget(self._oldest())
@@ -248,9 +248,11 @@ class FaultProxy(DatagramProtocol):
         """A datagram from a client had no hop left, or the proxy was stopped."""
         self.up.drop(reason)
 
-    def _isOurs(self, address: DatagramAddress) -> bool:
-        """Whether a source is the upstream, whose answers would come back, or this proxy."""
-        return self.upstream.isSource(address) or self.upstream.isProxy(address, self._address)
+    def _wouldReturn(self, address: DatagramAddress, isNew: bool) -> bool:
+        """Whether a source answers the answer: it is the upstream, of which more addresses may be known now, or this proxy."""
+        return self.upstream.isSource(address) or (
+            isNew and (address.port in _ANSWERING_PORTS or self.upstream.isProxy(address, self._address))
+        )
 
     def _open(self, client: _Client) -> None:
         """Open a client's socket. If that fails, its datagrams are counted when they are sent, and the next one tries again."""

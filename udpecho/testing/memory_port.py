@@ -126,7 +126,7 @@ class MemoryPort:
     # IListeningPort
 
     def startListening(self) -> None:
-        """Bind the address.
+        """Bind the address. What C{startProtocol} raises is raised here, and nothing is left open then.
 
         @raise error.CannotListenError: if it is not the host's, or taken.
         """
@@ -135,7 +135,14 @@ class MemoryPort:
         except OSError as e:
             raise error.CannotListenError(self.interface, self.number, e) from None
         self.connected = True
-        self.protocol.makeConnection(self)
+        try:
+            self.protocol.makeConnection(self)
+        except BaseException:
+            self.abort()
+            raise
+        if not self.connected and getattr(self.protocol, "numPorts", False):
+            # Closed by startProtocol, before it could be stopped.
+            self._calls.call(self.protocol.doStop)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """The local address."""
@@ -163,7 +170,8 @@ class MemoryPort:
         if self.connected:
             self.connected = False
             self.host.unbind(self)
-            self._calls.call(self.protocol.doStop)
+            if getattr(self.protocol, "numPorts", True):
+                self._calls.call(self.protocol.doStop)
         # A program may go on inside such a callback, and find that the port works as outside of one.
         calls = CallQueue()
         stopped, self._stopped = self._stopped, []
