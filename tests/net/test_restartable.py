@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet import defer, error
 
 from tests.support.server import Lines
@@ -95,3 +96,40 @@ class RestartableServiceTests:
         service.refused = False
         service.startService()
         assert service.calls == ["bind", "start"]
+
+    def test_callbacks(self) -> None:
+        """Those who wait for the stop may stop it again: each Deferred fires once, and the service stays stopped."""
+        service, stopping = self.stopping()
+        fired: list[object] = []
+        all_ = [stopping, *(service.stopService() for _ in range(300))]
+        for each in all_:
+            each.addCallback(lambda _: service.stopService())
+            each.addCallback(fired.append)
+        service.stopped.callback(None)
+        # The first of them began another stop, for which all wait.
+        assert fired == []
+        service.stopped.callback(None)
+        assert fired == [None] * 301
+        assert (service.running, service.calls) == (0, ["stop"])
+
+    def test_stoppedWhileItBinds(self) -> None:
+        """Something that is called while it binds, an observer of the log for example, may stop it: it does not start."""
+
+        class Stopped(Slow):
+            def _bind(self) -> None:
+                super()._bind()
+                self.stopService()
+
+        service = Stopped()
+        service.startService()
+        assert (service.running, service.calls) == (0, ["bind", "stop"])
+        service.stopped.callback(None)
+        assert (service.running, service.calls) == (0, ["bind", "stop"])
+
+    def test_refusedAtOnce(self) -> None:
+        """A service whose address is refused at the start is not running."""
+        service = Slow()
+        service.refused = True
+        with pytest.raises(error.CannotListenError):
+            service.startService()
+        assert (service.running, service.calls) == (0, [])

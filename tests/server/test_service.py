@@ -16,6 +16,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.guards import needsIPv6, needsSharing, onlyLinux
 from tests.support.ports import script
+from tests.support.reaction import Reaction
 from tests.support.running import PATIENCE, Run, sleep, udpSocket
 from tests.support.server import Lines, check
 from udpecho.addresses import DatagramAddress
@@ -365,6 +366,24 @@ class EchoServiceTests:
             assert await echo(reactor, address.host, address.port, b"hello") == 5
             await service.stopService()
             assert not service.isServing
+
+        run(test)
+
+    def test_logStops(self, run: Run) -> None:
+        """An observer of the log may stop it when it begins to answer: C{whenServing} waits for the next start."""
+
+        async def test(reactor: Any) -> None:
+            service = EchoService(reactor, 0, ["127.0.0.1"])
+            serving = service.whenServing()
+            stopping: list[Any] = []
+            with Reaction("answering on", lambda: stopping.append(service.stopService())):
+                service.startService()
+            await stopping[0]
+            assert not serving.called
+            assert service.addresses == []
+            service.startService()
+            await serving
+            await service.stopService()
 
         run(test)
 

@@ -198,9 +198,7 @@ class EchoClient(DatagramProtocol):
         stopping.addBoth(lambda _: self._stopping.remove(stopping))
 
     def _notifyClosed(self, result: object = None) -> None:
-        closing, self._closing = self._closing, []
-        for closed in closing:
-            self._calls.addResult(closed, None)
+        self._calls.addResults(self._closing, None)
         self._calls.run()
 
     # Called by the transport

@@ -76,6 +76,12 @@ class CallQueue:
         """Collect the result of a Deferred, or an exception to fail with. If it is cancelled meanwhile, this is ignored."""
         self._calls.append((_fire, (done, result)))
 
+    def addResults(self, waiting: list[defer.Deferred[Any]], result: object) -> None:
+        """Take all from a list, and collect for each the same result, as L{addResult}."""
+        for done in waiting:
+            self.addResult(done, result)
+        waiting.clear()
+
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Make a call after those that were collected before."""
         self._calls.append((function, arguments))

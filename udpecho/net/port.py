@@ -126,7 +126,6 @@ class DatagramPort(udp.Port):
         self._sawError = self._readingFailed = self._foundEmpty = False
         self._closedDrops = 0
         self._former: list[FormerSocket] = []
-        self._calls = context.calls
         self._readingPause = SingleCall(self.reactor, self._resume)
         self._closing = SingleCall(self.reactor, self.connectionLost)
         self._stopped: list[defer.Deferred[None]] = []
@@ -148,9 +147,8 @@ class DatagramPort(udp.Port):
             if isinstance(e, OSError):
                 raise error.CannotListenError(self.interface, self.port, e) from None
             raise
-        if not self.connected and getattr(self.protocol, "numPorts", False):
-            # Closed by startProtocol, before it could be stopped.
-            self._calls.call(self.protocol.doStop)
+        if not self.connected and getattr(self.protocol, "numPorts", False):  # closed by startProtocol
+            self._context.calls.call(self.protocol.doStop)
 
     def createInternetSocket(self) -> socket.socket:
         """Make the socket, with the options that must be set before it is bound."""
@@ -177,7 +175,7 @@ class DatagramPort(udp.Port):
             self.connected = 0
             self._sender.close()
             if sock is not None:
-                self._closeSocket(sock)
+                _closeSocket(self, sock)
             raise error.CannotListenError(self.interface, self.port, e) from None
         _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
@@ -335,8 +333,8 @@ class DatagramPort(udp.Port):
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""
-        number = self._sender.send(datagram, address, partial(self._calls.add, callback))
-        self._calls.run()
+        number = self._sender.send(datagram, address, partial(self._context.calls.add, callback))
+        self._context.calls.run()
         return number
 
     def doWrite(self) -> None:
@@ -406,25 +404,14 @@ class DatagramPort(udp.Port):
         number, self._realPortNumber, self._closedDrops = self._realPortNumber, None, self.getKernelDrops() or 0
         base.BasePort.connectionLost(self, reason)
         self._sender.close()
-        calls = self._calls
-        calls.add(_logAsStock, self.protocol, f"(UDP Port {number} Closed)")
-        if getattr(self.protocol, "numPorts", 1):
-            calls.add(self.protocol.doStop)
+        calls = self._context.calls
+        calls.add(_stopProtocol, self.protocol, number)
         calls.run()
-        self._closeSocket(self.socket)
-        if not calls.isEmptying:
-            # A program may go on inside such a callback, and find that the port works as outside of one.
-            calls = CallQueue()
-        for done in self._stopped:
-            calls.addResult(done, None)
-        self._stopped = []
+        _closeSocket(self, self.socket)
+        # A program may go on inside such a callback, and find that the port works as outside of one.
+        calls = calls if calls.isEmptying else CallQueue()
+        calls.addResults(self._stopped, None)
         calls.run()
-
-    def _closeSocket(self, sock: socket.socket) -> None:
-        """Do what the stock port leaves undone when it cannot start, or when C{stopProtocol} raises."""
-        sock.close()
-        for name in ("socket", "fileno"):
-            self.__dict__.pop(name, None)
 
     def _survives(self, reason: Failure) -> bool:
         """On poll and epoll a socket's error looks like the end of a connection. It may be that of a socket that was closed in
@@ -434,6 +421,19 @@ class DatagramPort(udp.Port):
         self._errors.notify()
         self._resume()
         return True
+
+
+def _closeSocket(port: DatagramPort, sock: socket.socket) -> None:
+    """Do what the stock port leaves undone when it cannot start, or when C{stopProtocol} raises."""
+    sock.close()
+    for name in ("socket", "fileno"):
+        port.__dict__.pop(name, None)
+
+
+def _stopProtocol(protocol: DatagramProtocol, number: int) -> None:
+    _logAsStock(protocol, f"(UDP Port {number} Closed)")
+    if getattr(protocol, "numPorts", True):  # none when startProtocol has failed
+        protocol.doStop()
 
 
 def _logAsStock(protocol: DatagramProtocol, text: str) -> None:

@@ -78,10 +78,8 @@ class RestartableService(Service):
         return stopped
 
     def _stopped(self, result: object) -> None:
-        stopping, self._stopping = self._stopping, []
         calls = CallQueue()
-        for stopped in stopping:
-            calls.addResult(stopped, result)
+        calls.addResults(self._stopping, result)
         calls.add(self._startAgain)
         calls.run()
 

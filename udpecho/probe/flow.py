@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 from collections.abc import Callable
+from itertools import takewhile
 
 from zope.interface import implementer
 
@@ -165,9 +166,7 @@ class Flow:
         if self._closed or now < self._resumeAt:
             return False
         missed = min(self._schedule.missed(following, now), _givenUpPerTurn)
-        for sequence in range(following, following + missed):
-            if self._closed:
-                return False
+        for sequence in takewhile(lambda _: not self._closed, range(following, following + missed)):
             self._notSent(sequence, "this machine was more than a second late")
         due = self._schedule.due(following + missed, self.outstanding, now)
         if due <= 0 or self._closed:
@@ -246,8 +245,7 @@ class Flow:
         self._sendTimes.checkClock(highest)
         self._last = now
         for number, (datagram, stamp) in enumerate(zip(arrivals.datagrams, arrivals.stamps)):
-            if number and self._closed:
-                # By a listener.
+            if number and self._closed:  # by a listener
                 return
             problem, sequence = parse(datagram, highest)
             if problem is not None:
@@ -263,13 +261,12 @@ class Flow:
 
     def _reply(self, sequence: int, stamp: int, now: int, size: int) -> None:
         nanoseconds, byKernel = self._sendTimes.roundTrip(sequence, stamp, now)
-        statistics = self.statistics
-        before = statistics.reordering.reordered
-        outcome = statistics.replyReceived(sequence, nanoseconds)
+        before = self.statistics.reordering.reordered
+        outcome = self.statistics.replyReceived(sequence, nanoseconds)
         if outcome is Outcome.ANSWERED or outcome is Outcome.LATE:
             self._sendTimes.noteSource(byKernel)
             self._silence.answeredAt = now
-        self._notify(outcome, sequence, size, nanoseconds / _second, statistics.reordering.reordered > before)
+        self._notify(outcome, sequence, size, nanoseconds / _second, self.statistics.reordering.reordered > before)
 
     def _extraDatagram(self, outcome: Outcome, size: int) -> None:
         self.statistics.datagramReceived(outcome)
@@ -282,14 +279,12 @@ class Flow:
             self._arrived()
 
     def _undelivered(self, undelivered: Undelivered) -> None:
-        if self._closed:
-            return
         self.lastError = reason = undelivered.reason
         sequence = self._codec.sequenceOf(undelivered.quoted, self.statistics.highest)
         if sequence is None:
             # Without a usable quotation: the probe that has been outstanding for the longest time.
             sequence = self.statistics.oldestOutstanding
-        if sequence is None:
+        if sequence is None or self._closed:
             return
         self._last = self._clocks.monotonic()
         self._silence.failed = True

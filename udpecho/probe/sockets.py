@@ -50,8 +50,8 @@ class FlowSockets:
         return peer, source
 
     def release(self) -> None:
-        """Close the socket to send by, before there is another one."""
-        self._close([self.current])
+        """Close the socket to send by, before there is another one. A listener may have closed all."""
+        self._close([self.current] if self.isOpen else [])
 
     def look(self, now: int) -> None:
         """Close the former sockets whose time is over, and see whether the local address has changed."""

@@ -145,10 +145,8 @@ class EchoService(RestartableService):
         if not self._isServing:
             # Stopped by an observer of the log.
             return
-        waiting, self._waiting = self._waiting, []
         calls = CallQueue()
-        for waiter in waiting:
-            calls.addResult(waiter, None)
+        calls.addResults(self._waiting, None)
         calls.run()
 
     def kernelDrops(self) -> int | None:
