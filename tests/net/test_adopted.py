@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.guards import loopbacks, needsIPv6, onlyLinux
 from tests.support.hosts import until
+from tests.support.passed_options import MISSING, OPTIONS, change
 from tests.support.ports import path as path
 from tests.support.running import PATIENCE, Recorder, Run, udpSocket
 from tests.support.server import check
@@ -26,76 +26,8 @@ pytestmark = onlyLinux
 #: Sets an option of a socket.
 Change = Callable[[socket.socket], object]
 
-_IP, _IPV6, _SOCKET, _UDP = socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.SOL_SOCKET, sockopt.SOL_UDP
-# Timestamps of both directions, with numbers and C{SCM_TIMESTAMPING_PKTINFO}.
-_ALL_TIMESTAMPS = 0x1 | 0x2 | 0x8 | 0x10 | 0x80 | 0x800 | 0x2000
-#: Level, number and value of the options that add control messages, and of those that change what is sent.
-_OPTIONS: dict[str, tuple[int, int, Any]] = {
-    "SO_TIMESTAMP": (_SOCKET, 29, 1),
-    "SO_TIMESTAMPNS": (_SOCKET, 35, 1),
-    "SO_TIMESTAMPING": (_SOCKET, 37, _ALL_TIMESTAMPS),
-    "SO_RXQ_OVFL": (_SOCKET, 40, 1),
-    "SO_SELECT_ERR_QUEUE": (_SOCKET, 45, 1),
-    "SO_RCVMARK": (_SOCKET, 75, 1),
-    "SO_RCVPRIORITY": (_SOCKET, 82, 1),
-    "SO_PEEK_OFF": (_SOCKET, 42, 0),
-    "SO_RCVLOWAT": (_SOCKET, 18, 1000),
-    "SO_BROADCAST": (_SOCKET, 6, 1),
-    "SO_RCVTIMEO": (_SOCKET, 20, struct.pack("@qq", 1, 0)),
-    "IP_OPTIONS": (_IP, 4, b"\x07\x0b\x04" + bytes(9)),
-    "IP_RECVOPTS": (_IP, 6, 1),
-    "IP_RETOPTS": (_IP, 7, 1),
-    "IP_PKTINFO": (_IP, 8, 1),
-    "IP_MTU_DISCOVER": (_IP, 10, 2),
-    "IP_RECVERR": (_IP, 11, 1),
-    "IP_RECVTTL": (_IP, 12, 1),
-    "IP_RECVTOS": (_IP, 13, 1),
-    "IP_FREEBIND": (_IP, 15, 1),
-    "IP_PASSSEC": (_IP, 18, 1),
-    "IP_TRANSPARENT": (_IP, 19, 1),
-    "IP_RECVORIGDSTADDR": (_IP, 20, 1),
-    "IP_CHECKSUM": (_IP, 23, 1),
-    "IP_RECVFRAGSIZE": (_IP, 25, 1),
-    "UDP_CORK": (_UDP, 1, 1),
-    "UDP_SEGMENT": (_UDP, 103, 9),
-    "UDP_GRO": (_UDP, 104, 1),
-    "IPV6_2292PKTINFO": (_IPV6, 2, 1),
-    "IPV6_2292HOPOPTS": (_IPV6, 3, 1),
-    "IPV6_2292DSTOPTS": (_IPV6, 4, 1),
-    "IPV6_2292RTHDR": (_IPV6, 5, 1),
-    "IPV6_2292HOPLIMIT": (_IPV6, 8, 1),
-    "IPV6_FLOWINFO": (_IPV6, 11, 1),
-    "IPV6_MTU_DISCOVER": (_IPV6, 23, 2),
-    "IPV6_RECVERR": (_IPV6, 25, 1),
-    "IPV6_FLOWINFO_SEND": (_IPV6, 33, 1),
-    "IPV6_RECVPKTINFO": (_IPV6, 49, 1),
-    "IPV6_RECVHOPLIMIT": (_IPV6, 51, 1),
-    "IPV6_RECVHOPOPTS": (_IPV6, 53, 1),
-    "IPV6_HOPOPTS": (_IPV6, 54, b"\0\0\x01\x04" + bytes(4)),
-    "IPV6_RECVRTHDR": (_IPV6, 56, 1),
-    "IPV6_RECVDSTOPTS": (_IPV6, 58, 1),
-    "IPV6_RECVPATHMTU": (_IPV6, 60, 1),
-    "IPV6_DONTFRAG": (_IPV6, 62, 1),
-    "IPV6_RECVTCLASS": (_IPV6, 66, 1),
-    "IPV6_RECVORIGDSTADDR": (_IPV6, 74, 1),
-    "IPV6_RECVFRAGSIZE": (_IPV6, 77, 1),
-}
-#: Options that are needed, turned off.
-_MISSING = {
-    "no IP_PKTINFO": (_IP, 8, 0),
-    "no IP_RECVTTL": (_IP, 12, 0),
-    "no IPV6_RECVPKTINFO": (_IPV6, 49, 0),
-    "no IPV6_RECVHOPLIMIT": (_IPV6, 51, 0),
-}
 #: Longer than a segment, empty, longer than the MTU of a usual link, and the longest.
 _PAYLOADS = (b"x" * 25, b"", b"y" * 3000, b"z" * 65507)
-
-
-def change(sock: socket.socket, *names: str) -> None:
-    """Set options of a socket, as far as the system lets it."""
-    for name in names:
-        with suppress(OSError):
-            sock.setsockopt(*(_OPTIONS | _MISSING)[name])
 
 
 def bound(host: str) -> socket.socket:
@@ -151,7 +83,7 @@ class Server:
         client.connect((target, self.sock.getsockname()[1]))
         client.setblocking(False)
         assert sockopt.enableRecvHopLimit(client)
-        for level, option in ((_IP, socket.IP_TTL), (_IPV6, socket.IPV6_UNICAST_HOPS)):
+        for level, option in ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)):
             with suppress(OSError):
                 client.setsockopt(level, option, 64)
         return client
@@ -175,7 +107,7 @@ class AdoptedTests:
 
         async def test(reactor: Any) -> None:
             with bound(host) as sock:
-                change(sock, *_OPTIONS, *_MISSING)
+                change(sock, *OPTIONS, *MISSING)
                 server = Server(reactor, sock, path)
                 with server.client(source, target) as client:
                     for payload in _PAYLOADS:
@@ -194,15 +126,15 @@ class AdoptedTests:
             with bound(host) as sock:
                 server = Server(reactor, sock, path)
                 with server.client(source, target) as client:
-                    for name in (*_OPTIONS, *_MISSING):
+                    for name in (*OPTIONS, *MISSING):
                         change(sock, name)
                         sock.setblocking(True)
                         # What would be the next time to look is now.
                         server.port._context._restoreAfter = 0
                         answered = [await server.ask(client, payload) for payload in _PAYLOADS[:3]]
                         assert answered[1:] == [True, True], name
-                        assert answered[0] or name in _MISSING, name
-                    change(sock, *_OPTIONS)
+                        assert answered[0] or name in MISSING, name
+                    change(sock, *OPTIONS)
                     server.port._context._restoreAfter = 0
                     for payload in _PAYLOADS:
                         assert await server.ask(client, payload)
@@ -217,9 +149,9 @@ class AdoptedTests:
         async def test(reactor: Any) -> None:
             with bound(host) as one, bound(host) as other:
                 for sock in (one, other):
-                    change(sock, *_OPTIONS)
+                    change(sock, *OPTIONS)
                 first, second = Server(reactor, one, path), Server(reactor, other, path)
-                change(one, *(name for name in _OPTIONS if name != "UDP_CORK"))
+                change(one, *(name for name in OPTIONS if name != "UDP_CORK"))
                 one.sendto(b"forged", other.getsockname())
                 counters = [server.counters for server in (first, second)]
                 await until(reactor, lambda: any(each.dropped for each in counters), "the loop ends")
@@ -240,7 +172,7 @@ class AdoptedTests:
                 server.port._context.restore = None
                 change(sock, "no IP_RECVTTL", "IP_RECVTOS")
                 with server.client("127.0.0.1", "127.0.0.1") as client:
-                    client.setsockopt(_IP, socket.IP_TOS, 0xF8)
+                    client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xF8)
                     assert not await server.ask(client, b"hello")
                 await server.port.stopListening()
 
@@ -337,7 +269,7 @@ class AdoptedTests:
     def test_resetOptions(self, host: str) -> None:
         """Nothing is left of what adds control messages or changes what is sent, and it can be done again."""
         with bound(host) as sock, udpSocket(host) as client:
-            change(sock, *(name for name in _OPTIONS if name != "UDP_GRO"), *_MISSING)
+            change(sock, *(name for name in OPTIONS if name != "UDP_GRO"), *MISSING)
             sock.settimeout(PATIENCE)
             resetOptions(sock)
             resetOptions(sock)

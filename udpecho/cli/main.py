@@ -45,10 +45,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
     status = UNANSWERED
     over = False
     waitingSince: float | None = None
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    # Ignored under nohup.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    numbers = _endingSignals()
     work: defer.Deferred[int] = defer.Deferred()
 
     def finished(result: int | Failure) -> None:
@@ -98,6 +95,14 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
     reactor.callWhenRunning(begin)
     reactor.run()
     return status
+
+
+def _endingSignals() -> list[signal.Signals]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Ignored under nohup.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
 
 
 @provider(ILogObserver)

@@ -26,9 +26,9 @@ SLOT_SIZE = 65535
 _maxDatagrams = 512
 
 _noInterfaces = memoryview(bytes(4 * SLOTS)).cast("I")
+_noControls = cmsg.Controls()
 #: The beginning of a link-local IPv4 address (RFC 3927).
 _LINK_LOCAL4 = b"\xa9\xfe"
-_dontWait = socket.MSG_DONTWAIT if sockopt.available else 0
 
 
 class BatchOptions(NamedTuple):
@@ -227,7 +227,7 @@ class MessageBatch:
             self.fields = None
             self.entries = self.datagrams = self.size = 0
         self.requested = self._nextRequested
-        count = self.calls.recvmmsg(descriptor, self.slots.headersAddress, self.requested, _dontWait, None)
+        count = self.calls.recvmmsg(descriptor, self.slots.headersAddress, self.requested, sockopt.MSG_DONTWAIT, None)
         if count < 0:
             raise self.calls.failure()
         self.descriptor = descriptor
@@ -330,7 +330,11 @@ class MessageBatch:
         if controls is None:
             segment = self.segmentSizes.get(entry, 0)
             size = self.slots.size + (cmsg.SEGMENT_SPACE if segment else 0)
-            controls = cmsg.readControls(self.slots.controls(entry, size))._replace(segment=segment)
+            if not size:
+                return _noControls
+            controls = cmsg.readControls(self.slots.controls(entry, size))
+            if segment:
+                controls = controls._replace(segment=segment)
             if self.prepared and controls.hopLimit is not None:
                 controls = controls._replace(hopLimit=controls.hopLimit + 1)
         return controls
@@ -382,7 +386,7 @@ class MessageBatch:
         if self.size < SLOT_SIZE:
             return ()
         flags = self.slots.flags[: self.entries].tolist()
-        return [entry for entry, flag in enumerate(flags) if flag & socket.MSG_TRUNC]
+        return [entry for entry, flag in enumerate(flags) if flag & sockopt.MSG_TRUNC]
 
     def hopLimitExpired(self) -> Sequence[int]:
         """The entries whose hop limit leaves none for a reply."""

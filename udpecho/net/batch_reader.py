@@ -60,9 +60,11 @@ class BatchReader(Reader):
 
     def _addToBacklog(self, batch: MessageBatch) -> None:
         """Have the datagrams handed over one by one."""
-        for entry in sorted(set(range(batch.entries)) - batch.taken):
-            address, reason = batch.address(entry), batch.dropped.get(entry)
-            self._delivery.backlog.extend((payload, address, reason) for payload in batch.payloads(entry))
+        backlog, dropped, taken = self._delivery.backlog, batch.dropped, batch.taken
+        for entry in range(batch.entries):
+            if entry not in taken:
+                address, reason = batch.address(entry), dropped.get(entry)
+                backlog.extend([(payload, address, reason) for payload in batch.payloads(entry)])
 
     def close(self) -> None:
         """Nothing of the last batch can be sent any more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -27,7 +26,6 @@ _minToJoin = 4
 SendOne = Callable[[bytes, DatagramAddress, SendCallback], object]
 
 _oneLess = bytes(max(0, number - 1) for number in range(256))
-_dontWait = socket.MSG_DONTWAIT if sockopt.available else 0
 
 _log = Logger()
 
@@ -68,7 +66,7 @@ class BatchSender:
                 self._sendGroups(batch, groups, callback)
                 return
         address = batch.slots.headersAddress
-        sent = batch.calls.sendmmsg(batch.descriptor, address, count, _dontWait)
+        sent = batch.calls.sendmmsg(batch.descriptor, address, count, sockopt.MSG_DONTWAIT)
         if sent == count:
             callback(None, batch.datagrams, batch.size)
         else:
@@ -173,7 +171,7 @@ class BatchSender:
                 segment = batch.sizes()[group.start]
                 slots.writeControls(group.start, cmsg.segmentControl.pack(*cmsg.SEGMENT_HEADER, segment), usual)
                 slots.joinHeader(index, group, usual + cmsg.SEGMENT_SPACE)
-        sent = batch.calls.sendmmsg(batch.descriptor, slots.sparesAddress, len(groups), _dontWait)
+        sent = batch.calls.sendmmsg(batch.descriptor, slots.sparesAddress, len(groups), sockopt.MSG_DONTWAIT)
         if sent == len(groups) and not batch.dropped and not batch.taken and batch.datagrams == batch.entries:
             callback(None, batch.entries, batch.size)
             return
@@ -202,7 +200,9 @@ class BatchSender:
             if first == len(groups):
                 return
             # A short count has no reason with it. A call that begins there returns the reason.
-            sent = batch.calls.sendmmsg(batch.descriptor, address + first * HEADER_SIZE, len(groups) - first, _dontWait)
+            sent = batch.calls.sendmmsg(
+                batch.descriptor, address + first * HEADER_SIZE, len(groups) - first, sockopt.MSG_DONTWAIT
+            )
 
     def _refused(self, batch: MessageBatch, group: range, number: int, callback: BatchSendCallback) -> None:
         first, joined = group.start, len(group) > 1

@@ -22,8 +22,6 @@ from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 _sendLater = TRY_AGAIN | {errno.EINTR, errno.ENOBUFS}
 #: Seconds until then.
 _retryPause = 0.01
-# Another program may have the socket, and have made it block.
-_dontWait = getattr(socket, "MSG_DONTWAIT", 0)
 #: Errors of the one datagram, which mean nothing for the peer.
 _datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOMEM})
 
@@ -132,11 +130,11 @@ class Sender:
                 return errno.EBADF
             try:
                 if ancillary:
-                    self._context.socket.sendmsg([datagram], ancillary, _dontWait, destination)
+                    self._context.socket.sendmsg([datagram], ancillary, sockopt.MSG_DONTWAIT, destination)
                 elif destination is None:
-                    self._context.socket.send(datagram, _dontWait)
+                    self._context.socket.send(datagram, sockopt.MSG_DONTWAIT)
                 else:
-                    self._context.socket.sendto(datagram, _dontWait, destination)
+                    self._context.socket.sendto(datagram, sockopt.MSG_DONTWAIT, destination)
                 return 0
             except OSError as e:
                 number = e.errno or errno.EIO

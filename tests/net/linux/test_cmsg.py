@@ -17,7 +17,12 @@ from udpecho.net.linux import cmsg, sockopt
 class ControlsTests:
     """L{udpecho.net.linux.sockopt}: control messages."""
 
-    @given(st.ip_addresses(), st.integers(1, 255) | st.none(), st.integers(1, 65535))
+    # A mapped address may be a broadcast address of IPv4, so that alone it says nothing.
+    @given(
+        st.ip_addresses().filter(lambda host: getattr(host, "ipv4_mapped", None) is None),
+        st.integers(1, 255) | st.none(),
+        st.integers(1, 65535),
+    )
     def test_roundTrip(self, host: Any, hopLimit: int | None, segment: int) -> None:
         """What a reply is sent with is what is read of it when it comes, whichever call takes it."""
         isIPv6 = host.version == 6

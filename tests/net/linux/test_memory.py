@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.net.test_adopted import change
 from tests.support.guards import needsBatches
+from tests.support.passed_options import change
 from udpecho.net.batch import SLOT_SIZE, BatchOptions, MessageBatch
 from udpecho.net.batch_sender import BatchSender
 from udpecho.net.linux import cmsg, sockopt

@@ -141,7 +141,7 @@ def receive(sock: socket.socket, size: int, flags: int = 0) -> tuple[bytes, Rece
     @return: the datagram, the control messages, and the source as Python's C{socket} module has it.
     @raise OSError: if there is none.
     """
-    datagram, ancillary, received, source = sock.recvmsg(size, CONTROL_SIZE, flags | socket.MSG_DONTWAIT)
+    datagram, ancillary, received, source = sock.recvmsg(size, CONTROL_SIZE, flags | sockopt.MSG_DONTWAIT)
     return datagram, (ancillary, received), source
 
 
@@ -154,7 +154,7 @@ def readControls(received: ReceivedControls) -> Controls:
     segment = interface = 0
     ancillary, flags = received
     whole = complete(ancillary)
-    truncated = bool(flags & socket.MSG_CTRUNC) or len(whole) < len(ancillary)
+    truncated = bool(flags & sockopt.MSG_CTRUNC) or len(whole) < len(ancillary)
     for level, kind, data in whole:
         option = level, kind
         if option == _PKTINFO4:

@@ -58,7 +58,7 @@ def readErrors(sock: socket.socket, limit: int) -> list[QueuedError]:
     errors: list[QueuedError] = []
     for _ in range(limit):
         try:
-            quoted, ancillary, _, _ = sock.recvmsg(QUOTE_SIZE, ANCILLARY_SIZE, sockopt.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            quoted, ancillary, _, _ = sock.recvmsg(QUOTE_SIZE, ANCILLARY_SIZE, sockopt.MSG_ERRQUEUE | sockopt.MSG_DONTWAIT)
         except OSError:
             break
         entry = readEntry(ancillary, quoted)

@@ -28,6 +28,9 @@ IPV6_RECVERR = 25
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 MSG_ERRQUEUE = 0x2000
+# Plain numbers: to combine members of Python's enumeration takes microseconds. No call blocks, even where another program that
+# has the socket has made it block.
+MSG_CTRUNC, MSG_TRUNC, MSG_DONTWAIT = (int(getattr(socket, name, 0)) for name in ("MSG_CTRUNC", "MSG_TRUNC", "MSG_DONTWAIT"))
 SO_RCVBUFFORCE = 33
 # Where a C{long} has 32 bits the one with times of 64, SO_TIMESTAMPING_NEW, from Linux 5.1 on.
 SO_TIMESTAMPING = 37 if struct.calcsize("@l") == 8 else 65

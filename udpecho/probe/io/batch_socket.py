@@ -72,7 +72,7 @@ class BatchSocket:
         done = tries = number = 0
         while done < count:
             address = self._outgoing.headersAddress + done * HEADER_SIZE
-            sent = self._calls.sendmmsg(self._descriptor, address, count - done, socket.MSG_DONTWAIT)
+            sent = self._calls.sendmmsg(self._descriptor, address, count - done, sockopt.MSG_DONTWAIT)
             if sent > 0:
                 self._numbers.taken += sent
                 done += sent

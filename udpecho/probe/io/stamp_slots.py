@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,7 +37,7 @@ class StampSlots(Slots):
 
     def _receive(self, descriptor: int, flags: int) -> list[int]:
         """@return: the bytes of the control messages of each slot that was filled."""
-        flags |= socket.MSG_DONTWAIT
+        flags |= sockopt.MSG_DONTWAIT
         count = self._calls.recvmmsg(descriptor, self.headersAddress, SLOTS, flags, None)
         if count <= 0:
             # Each caller comes again, and a lasting error is one of sending too.
