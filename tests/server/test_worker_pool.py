@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,12 +18,13 @@ from tests.support.running import udpSocket
 from tests.support.server import Lines
 from tests.support.workers import FakeProcess, Pool, ProcessClock
 from udpecho.guard.policy import GuardPolicy
+from udpecho.net.turn import TURN_TIME
 from udpecho.pieces import finish
 from udpecho.server.datagram_log import DatagramLog
 from udpecho.server.listeners import ListenAddresses
 from udpecho.server.settings import ServiceOptions, toWorkerSettings
 from udpecho.server.worker_listeners import WorkerListeners
-from udpecho.server.worker_messages import SentDatagramLog, WorkerSettings, decode
+from udpecho.server.worker_messages import SentDatagramLog, WorkerSettings, decode, encode
 
 pytestmark = needsSharing
 
@@ -471,3 +473,29 @@ class LineTests:
         pool.log.close()
         assert len(lines.texts) == 2000 + 1024 + 1
         assert lines.texts[-1] == "datagrams-not-logged: received=0 bytes=0 written=976 bytes=4880"
+
+    @pytest.mark.parametrize("ends", [False, True])
+    def test_turn(self, ends: bool) -> None:
+        """The lines of a turn take no longer than all else in it. The processes wait meanwhile, also those that end."""
+        pool = Pool([[], []], None)
+        handled: list[int] = []
+
+        def slow(size: int, address: object) -> bool:
+            end = time.perf_counter() + TURN_TIME
+            while time.perf_counter() < end:
+                pass
+            handled.append(size)
+            return True
+
+        pool.log.received = slow  # type: ignore[method-assign]
+        pool.clock.running = True
+        for process in pool.clock.started:
+            process.protocol.childDataReceived(1, b"".join(encode("received", [size, *PEER]) for size in range(40)))
+        assert 0 < len(handled) < 40
+        assert all(process.isPaused for process in pool.clock.started)
+        for process in pool.clock.started if ends else ():
+            process.end()
+        for _ in range(80):
+            pool.clock.advance(0)
+        assert sorted(handled) == sorted([*range(40)] * 2)
+        assert not any(process.isPaused for process in pool.clock.started)

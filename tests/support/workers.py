@@ -26,6 +26,7 @@ class FakeProcess:
     @ivar inputEnded: whether its input is closed.
     @ivar killed: whether it was killed.
     @ivar isGone: whether it is ending: nobody reads its input any more.
+    @ivar isPaused: whether the parent does not read its output.
     """
 
     pid = 1
@@ -38,6 +39,13 @@ class FakeProcess:
         self.inputEnded = False
         self.killed = False
         self.isGone = False
+        self.isPaused = False
+
+    def pauseProducing(self) -> None:
+        self.isPaused = True
+
+    def resumeProducing(self) -> None:
+        self.isPaused = False
 
     @property
     def messages(self) -> list[tuple[str, Any]]:
@@ -80,7 +88,10 @@ class ProcessClock(Clock):
 
     @ivar started: the processes.
     @ivar refusals: what the next attempts to start one raise.
+    @ivar running: whether there are turns: else whatever comes is handled at once.
     """
+
+    running = False
 
     def __init__(self) -> None:
         super().__init__()

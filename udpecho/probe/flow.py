@@ -26,6 +26,8 @@ from udpecho.probe.target import Target
 #: The smallest and the largest number of probes that are remembered, at 17 bytes each.
 _minWindow, _maxWindow = 1 << 12, 1 << 21
 _second = 1_000_000_000
+#: How many batches to read from a socket that is to be closed: about what its receive buffer can have.
+_mostReads = 1024
 #: How long to wait while the send queue is full, in ns.
 _fullPause = 500_000
 #: How many overdue probes are given up in one turn.
@@ -51,6 +53,7 @@ class Flow:
     @ivar sockets: the socket to send by, and former ones to which replies may still come.
     @ivar bindAddress: the local C{(host, port)} that the user has chosen, or C{None}.
     @ivar problem: why no other socket can be opened while nothing is answered; or C{None}.
+    @ivar readUntil: when the datagram that was read last has come, in ns of the monotonic clock.
     @ivar lastError: what the network, or the system, last reported about an unreachable peer; or C{None}.
     """
 
@@ -82,7 +85,7 @@ class Flow:
         self._window = _windowOf(plan)
         self.statistics = Statistics(plan.timeout, self._window)
         self._sendTimes = SendTimes(self._window, steps)
-        self._resumeAt = 0
+        self._resumeAt = self.readUntil = 0
         self._silence = Silence()
         # Whether there may be no other reason to look in time.
         self._isSlow = self._timeout > PAUSE and plan.interval * _second > PAUSE / 2 and not plan.flood
@@ -110,8 +113,10 @@ class Flow:
 
     def release(self) -> None:
         """Close the socket to send by, until L{use}: a port that the user has chosen must be free before it is bound again."""
-        while self.read(self.socket):
-            pass
+        # What comes as fast as it is read is not all read.
+        for _ in range(_mostReads):
+            if not self.read(self.socket):
+                break
         self.readDrops()
         self.sockets.release()
 
@@ -244,6 +249,7 @@ class Flow:
         parse, highest = self._codec.parse, self.statistics.highest
         self._sendTimes.checkClock(highest)
         self._last = now
+        self.readUntil = self._sendTimes.arrival(arrivals.stamps[-1], now)
         for number, (datagram, stamp) in enumerate(zip(arrivals.datagrams, arrivals.stamps)):
             if number and self._closed:  # by a listener
                 return

@@ -28,6 +28,8 @@ from udpecho.probe.target import Target, findTarget
 #: How many batches one turn reads from a socket, so that the reactor's other work has its turn.
 _readsPerTurn = 8
 _second = 1_000_000_000
+#: For how many ns a receive queue that is never found empty keeps probes from being lost.
+_patience = _second
 
 
 class Backend(NamedTuple):
@@ -111,6 +113,8 @@ class Prober:
         self._renewal = Renewal(reactor, self._choose, self._reopen, resolveInterval)
         self._lookup: defer.Deferred[None] | None = None
         self._byDescriptor: dict[int, tuple[Flow, IProbeSocket]] = {}
+        self._lastRead: dict[int, int] = {}
+        self._unreadSince: dict[Flow, int] = {}
         self._started = self.running = False
         self._done: defer.Deferred[None] = defer.Deferred(self._cancel)
         self._calls = CallQueue()
@@ -296,24 +300,24 @@ class Prober:
     def _sendAndRead(self, ready: set[int] | frozenset[int]) -> None:
         """Send what is due, read what has come, and go on sending between two batches of that."""
         self._sendDue()
-        unread = False
-        for descriptor in ready:
-            pair = self._byDescriptor.get(descriptor)
-            if pair is not None:
-                unread = self._read(*pair) or unread
+        unread = self._readSome(ready)
         if not self.running or self._watch is None:
             return
         now = self._clocks.monotonic()
-        if not unread:
-            # No probe expires whose reply is in the receive queue: this process may have been stopped for a while.
-            for flow in self.flows:
-                if not ready and flow.socket.fileno() >= 0:
-                    for sock in list(flow.sockets.all):
-                        unread = self._read(flow, sock) or unread
-                flow.expire(now)
+        self._unreadSince = {flow: self._unreadSince.get(flow, now) for flow in unread}
+        for flow, since in self._unreadSince.items():
+            if now - since >= _patience:
+                del unread[flow]
+        # No probe expires whose reply may be in the receive queue: this process may have been stopped for a while. What came
+        # before the last datagram that was read is not in it.
+        for flow in self.flows:
+            if not ready and flow.socket.fileno() >= 0:
+                for sock in list(flow.sockets.all):
+                    self._read(flow, sock, unread)
+            flow.expire(unread.get(flow, now))
         if not self.running:
             return
-        if not unread and all(flow.isOver(now) for flow in self.flows):
+        if all(flow.isOver(unread.get(flow, now)) for flow in self.flows):
             self.stop()
             return
         times = [time for time in (flow.next(now) for flow in self.flows) if time is not None]
@@ -328,13 +332,34 @@ class Prober:
                 return
             flow.send(self._clocks.monotonic())
 
-    def _read(self, flow: Flow, sock: IProbeSocket) -> bool:
-        """@return: whether there may be more."""
+    def _readSome(self, ready: set[int] | frozenset[int]) -> dict[Flow, int]:
+        """Read as long as the turn has time, first from the sockets that were not read for longest.
+
+        @return: the flows with sockets that may have more, each with the time until which all that came was read.
+        """
+        unread: dict[Flow, int] = {}
+        isFirst = True
+        for descriptor in sorted(ready, key=lambda descriptor: self._lastRead.get(descriptor, 0)):
+            pair = self._byDescriptor.get(descriptor)
+            if pair is None or self._watch is None:
+                continue
+            if isFirst or not self._watch.isOver():
+                self._lastRead[descriptor] = self._clocks.monotonic()
+                self._read(*pair, unread)
+                isFirst = False
+            else:
+                unread[pair[0]] = 0
+        return unread
+
+    def _read(self, flow: Flow, sock: IProbeSocket, unread: dict[Flow, int]) -> None:
+        """Read from a socket, and add the flow if there may be more."""
         for _ in range(_readsPerTurn):
             if not self.running or not flow.read(sock):
-                return False
+                return
             self._sendDue()
-        return True
+            if self._watch is None or self._watch.isOver():
+                break
+        unread[flow] = min(flow.readUntil, unread.get(flow, flow.readUntil))
 
 
 class _Events(defer.DeferredQueue["tuple[Flow, Event] | None"]):

@@ -66,6 +66,10 @@ class SendTimes:
             self._firstTrusted = highest + 1
             self._kernel = array("q", bytes(8 * self._window))
 
+    def arrival(self, stamp: int, now: int) -> int:
+        """When a datagram came, by the monotonic clock; the parameters are those of L{roundTrip}."""
+        return min(now, stamp - self._steps.offset) if stamp else now
+
     def roundTrip(self, sequence: int, stamp: int, now: int) -> tuple[int, bool]:
         """The round trip of a probe in the window, by kernel timestamps if they are plausible, else by the monotonic clock.
 

@@ -16,11 +16,14 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
 from udpecho.net import features
+from udpecho.net.turn import TurnBudget, turnBudget
 from udpecho.server.worker_fork import ForkedWorker, mustFork
 from udpecho.server.worker_messages import MessageReceiver, WorkerSettings, encode
 
 _log = Logger()
 
+#: Bytes of messages to handle until the next look at the time: some lines for the log.
+_pieceSize = 512
 #: Bytes of a process's standard error that are logged.
 _maxStandardError = 16384
 #: Seconds in which the lines of one traceback come.
@@ -67,6 +70,9 @@ class WorkerProcess(ProcessProtocol):
         own = {"log": self._logEvent, "lacks": _logLack}
         self._messages = MessageReceiver({**handlers, **own}, lambda line: self._refuse(f"an invalid message: {line[:200]!r}"))
         self._messages.makeConnection(cast(Any, self))
+        self._turn: TurnBudget | None = None
+        self._unhandled = b""
+        self._paused = False
         self._standardError = b""
         self._standardErrorSize = 0
         self._logging: IDelayedCall | None = None
@@ -80,6 +86,7 @@ class WorkerProcess(ProcessProtocol):
         # After standard input, output and error.
         numbers = range(3, 3 + len(descriptors))
         childFDs: dict[int, int | str] = {0: "w", 1: "r", 2: "r", **dict(zip(numbers, descriptors))}
+        self._turn = turnBudget(self._reactor)
         try:
             if mustFork():
                 ForkedWorker(self._reactor, self, _names(self._reactor), childFDs)
@@ -88,6 +95,7 @@ class WorkerProcess(ProcessProtocol):
                 self._reactor.spawnProcess(self, sys.executable, commandLine, env=None, childFDs=childFDs)
         except Exception as e:
             # No descriptor, no process or no memory left, most of the time.
+            self._closeTurn()
             self._ended(e)
             return
         memory, *sockets = numbers
@@ -129,14 +137,38 @@ class WorkerProcess(ProcessProtocol):
         """The process has written messages, or to its standard error."""
         if childFD == 1:
             self.silence = 0
-            if not self.disconnecting:
-                self._messages.dataReceived(data)
+            self._unhandled += data
+            assert self._turn is not None
+            self._turn.run(self._handle)
+            if self._unhandled:
+                # The process waits when its pipe is full.
+                self._paused = True
+                cast(Any, self.transport).pauseProducing()
             return
         left = _maxStandardError - self._standardErrorSize
         self._standardError += data[:left]
         self._standardErrorSize += len(data[:left])
         if left and self._logging is None:
             self._logging = self._reactor.callLater(_tracebackTime, self._logStandardError)
+
+    def _handle(self) -> None:
+        """Handle messages until the turn is over: many workers may have many lines for the log."""
+        while self._unhandled and not self.disconnecting:
+            piece, self._unhandled = self._unhandled[:_pieceSize], self._unhandled[_pieceSize:]
+            self._messages.dataReceived(piece)
+            if self._unhandled and self._turn is not None and self._turn.isOver():
+                self._turn.postpone(self._handle)
+                return
+        # What follows an invalid message is left out.
+        self._unhandled = b""
+        if self._paused:
+            self._paused = False
+            cast(Any, self.transport).resumeProducing()
+
+    def _closeTurn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.closed(self._handle)
 
     def loseConnection(self) -> None:
         """The process has sent a message that is too long."""
@@ -174,6 +206,8 @@ class WorkerProcess(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """The process has ended, and its output has been read."""
+        self._closeTurn()
+        self._handle()
         self._logStandardError()
         cancel(self._reaping)
         assert reason.value is not None

@@ -13,6 +13,9 @@ _stampSize = cmsg.space(cmsg.TIMESTAMPS_SIZE)
 #: Behind it, in the error queue: C{struct sock_extended_err} with a C{struct sockaddr_in}, or C{sockaddr_in6}.
 _errorSizes = tuple(_stampSize + cmsg.space(cmsg.extendedError.size + size) for size in (16, 28))
 
+#: How many calls read an error queue at one time.
+_mostCalls = 8
+
 
 class Entries(NamedTuple):
     """What was in the error queue.
@@ -66,9 +69,9 @@ class StampSlots(Slots):
         return datagrams, [cmsg.readTimestamp(self.controls(*each)[0]) for each in enumerate(controls)]
 
     def readErrorQueue(self, descriptor: int) -> Entries:
-        """Read all that is in the error queue."""
+        """Read what is in the error queue, which may be filled as fast as it is read."""
         found = Entries([], [])
-        while True:
+        for _ in range(_mostCalls):
             controls = self._receive(descriptor, sockopt.MSG_ERRQUEUE)
             count = len(controls)
             stamped = self._origins[:count].tolist().count(sockopt.SO_EE_ORIGIN_TIMESTAMPING) == count
@@ -83,4 +86,5 @@ class StampSlots(Slots):
                     elif entry is not None:
                         found.errors.append(entry)
             if count < SLOTS:
-                return found
+                break
+        return found

@@ -23,6 +23,7 @@ from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.proof import Proof
 from udpecho.net.linux.timerfd import Timerfd
+from udpecho.net.turn import turnBudget
 
 _second = 1_000_000_000
 _none: frozenset[int] = frozenset()
@@ -38,7 +39,10 @@ Turn = Callable[["set[int] | frozenset[int]"], None]
 
 @implementer(IReadDescriptor)
 class Watch:
-    """One descriptor in the reactor, on Linux."""
+    """One descriptor in the reactor, on Linux.
+
+    @ivar isOver: whether the turn has no more time for what is to be read.
+    """
 
     def __init__(self, reactor: Reactor, turn: Turn) -> None:
         """@param reactor: an C{IReactorFDSet} provider.
@@ -48,6 +52,8 @@ class Watch:
         self._turn = turn
         self._at: int | None = None
         self._timer, self._epoll = _open()
+        self._budget = turnBudget(reactor)
+        self.isOver = self._budget.isOver
         reactor.addReader(self)
 
     def watch(self, descriptor: int) -> None:
@@ -68,6 +74,7 @@ class Watch:
         """Watch nothing any more. May be called twice."""
         if not self._epoll.closed:
             self._reactor.removeReader(self)
+            self._budget.closed(self._look)
             self._epoll.close()
             self._timer.close()
 
@@ -76,6 +83,10 @@ class Watch:
         return -1 if self._epoll.closed else self._epoll.fileno()
 
     def doRead(self) -> None:
+        """There is something: look when the turn has time for it."""
+        self._budget.run(self._look)
+
+    def _look(self) -> None:
         """Find out what has happened."""
         ready = {descriptor for descriptor, _ in self._epoll.poll(0)}
         if self._timer.descriptor in ready:
@@ -138,6 +149,10 @@ class DelayedTurns:
         self._monotonic = monotonic
         self._at: int | None = None
         self._call = SingleCall(reactor, lambda: turn(_none))
+
+    def isOver(self) -> bool:
+        """Nothing is read in such a turn."""
+        return False
 
     def watch(self, descriptor: int) -> None:
         """Sockets without a descriptor call by themselves."""

@@ -1,0 +1,66 @@
+"""Tests of probers whose peers send more than can be read."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from twisted.internet import task
+
+from tests.support.guards import needsBatches
+from tests.support.running import PATIENCE, Run, udpSocket
+from udpecho.addresses import DatagramAddress
+from udpecho.net.turn import TURN_TIME
+from udpecho.probe.flow import Flow
+from udpecho.probe.outcomes import Outcome
+from udpecho.probe.prober import Prober
+from udpecho.probe.schedule import Plan
+from udpecho.probe.target import Target
+
+#: How many sockets a prober has, and how long it takes to read from one, in seconds.
+SOCKETS, READ_TIME = 12, 0.001
+
+
+@needsBatches
+def test_flood(runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sockets share the time of a turn, and each has its part; probes are lost although no queue is ever found empty."""
+    reads: Counter[Flow] = Counter()
+    inTurn, most = 0, 0
+
+    def read(flow: Flow, socket: Any) -> bool:
+        nonlocal inTurn
+        inTurn += 1
+        reads[flow] += 1
+        end = time.perf_counter() + READ_TIME
+        while time.perf_counter() < end:
+            pass
+        return True
+
+    async def test(reactor: Any) -> None:
+        nonlocal most
+
+        def tick() -> None:
+            nonlocal inTurn, most
+            most, inTurn = max(most, inTurn), 0
+
+        with udpSocket() as peer:
+            target = Target("peer", DatagramAddress(peer.getsockname()))
+            prober = Prober(reactor, [target], Plan(count=2, interval=0.01, timeout=0.02), sources=SOCKETS)
+            ticks = task.LoopingCall(tick)
+            ticks.clock = reactor
+            ticks.start(0)
+            done = prober.start()
+            for flow in prober.flows:
+                # What is there stays there.
+                peer.sendto(b"", flow.source)
+            await done.addTimeout(PATIENCE, reactor)
+            ticks.stop()
+        assert [flow.statistics.count(Outcome.LOST) for flow in prober.flows] == [2] * SOCKETS
+
+    monkeypatch.setattr(Flow, "read", read)
+    runOnce(test)
+    assert 0 < most <= TURN_TIME / READ_TIME + 1
+    assert len(reads) == SOCKETS
+    assert max(reads.values()) <= 2 * min(reads.values())
