@@ -105,7 +105,7 @@ class WholeReader(BatchReader):
         protocol: Any = self._context.protocol
         try:
             protocol.datagramsReceived(batch)
-        except Exception:
+        except self._delivery.survives:
             self._delivery.failures.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
         batch.finish()
         if batch.isSplit:
