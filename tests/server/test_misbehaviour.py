@@ -236,6 +236,37 @@ class MisbehaviourTests:
                 client.recv(100)
         port.abort()
 
+    @needsBatches
+    @pytest.mark.parametrize("closes", [False, True])
+    def test_runsTheReactor(self, closes: bool) -> None:
+        """A guard that runs the reactor, where the next batch comes, still has its own batch; no datagram gets another's reply."""
+
+        @implementer(IBatchGuard)
+        class Nested(OddGuard):
+            def refuseEntries(self, batch: IDatagramBatch) -> None:
+                if batch.payloads(0) == [b"first"]:
+                    for _ in range(3):
+                        others.send(b"other")
+                    port.doRead()
+                    if closes:
+                        port.abort()
+
+        server = EchoServer(Nested(lambda: None))
+        port: Any = listen(installed, 0, server)
+        inOneTurn(port)
+        with udpSocket() as client, udpSocket() as others:
+            for sock in (client, others):
+                sock.connect(("127.0.0.1", port.getHost().port))
+            client.send(b"first")
+            port.doRead()
+            assert [others.recv(100) for _ in range(3)] == [b"other"] * 3
+            if closes:
+                assert server.counters.dropped == {"send_failed": 1}
+            else:
+                assert client.recv(100) == b"first"
+            check(server.counters)
+        port.abort()
+
     def test_logIsNotFlooded(self, lines: Lines) -> None:
         """A log that fails for each of many datagrams is a limited number of lines, and each datagram is answered."""
         server, transport = EchoServer(log=OddLog(lambda: ZeroDivisionError())), StockTransport()
