@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.delayed_calls import SingleCall, poll
 
 
 class SingleCallTests:
@@ -52,3 +53,20 @@ class SingleCallTests:
         call.schedule(1)
         clock.pump([1, 1, 1])
         assert times == [1, 2, 3]
+
+
+class PollTests:
+    """L{poll}."""
+
+    def test_cancelledByCondition(self) -> None:
+        """A condition that has it cancelled is not looked at again, and nothing is left in the reactor."""
+        clock = Clock()
+
+        def condition() -> bool:
+            done.cancel()
+            return False
+
+        done = poll(clock, condition, 10, lambda: 1)
+        done.addErrback(lambda failure: failure.trap(CancelledError))
+        clock.advance(0)
+        assert clock.getDelayedCalls() == []

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet import reactor as installed
 from twisted.internet.task import Clock
 
+from tests.conftest import CaughtErrors
 from tests.support.batches import sendSegments
 from tests.support.guards import needsBatches
 from tests.support.ports import inOneTurn
@@ -117,17 +118,32 @@ class TurnBudgetTests:
             self.turn()
             assert self.now - start <= 2 * (TURN_TIME + TURN_TIME / 3)
 
-    def test_failure(self) -> None:
+    @pytest.mark.parametrize("kind", [OSError, RuntimeError, SystemExit])
+    def test_failure(self, kind: type[BaseException], caught: CaughtErrors) -> None:
         """One that fails does not keep the others from their work."""
 
         def fail() -> None:
-            raise OSError
+            raise kind
 
         worker = self.worker("a", 0)
         self.budget.postpone(fail)
         self.budget.postpone(worker.work)
         self.turn()
         assert self.done == ["a"]
+        caught.flush(kind)
+
+    def test_insideAnother(self) -> None:
+        """Work inside other work, which runs the reactor, does not give that one more time."""
+
+        def work() -> None:
+            self.budget.run(self.worker("a", TURN_TIME / 2).work)
+            assert not self.budget.isOver()
+            self.spend(TURN_TIME / 2)
+            assert self.budget.isOver()
+            self.done.append("b")
+
+        self.budget.run(work)
+        assert self.done == ["a", "b"]
 
     def test_forget(self) -> None:
         """What is forgotten is not done, also if that happens in the turn in which it would have been."""

@@ -56,6 +56,7 @@ ANSWERS: list[Any] = [
     Reason("nope"),
     Reason("not_allowed"),
     ZeroDivisionError(),
+    SystemExit(),
 ]
 
 _answers = st.lists(st.sampled_from([*ANSWERS, *[None] * len(ANSWERS)]), min_size=1, max_size=100)
@@ -63,7 +64,7 @@ _answers = st.lists(st.sampled_from([*ANSWERS, *[None] * len(ANSWERS)]), min_siz
 
 def answer(value: Any) -> Any:
     """Return a value, or raise it."""
-    if isinstance(value, Exception):
+    if isinstance(value, BaseException):
         raise value
     return value
 
@@ -147,7 +148,7 @@ class MisbehaviourTests:
         server.makeConnection(OddTransport(draw))
         for size in range(10):
             # The guard's failure goes to the transport.
-            with suppress(ZeroDivisionError):
+            with suppress(ZeroDivisionError, SystemExit):
                 server.datagramReceived(bytes(size), PEER)
             server.datagramDropped(draw(), size, PEER)
         server.doStop()
@@ -204,8 +205,8 @@ class MisbehaviourTests:
         server.makeConnection(transport)
         try:
             server.datagramReceived(b"hello", PEER)
-        except ZeroDivisionError:
-            assert isinstance(reason, Exception)
+        except (ZeroDivisionError, SystemExit):
+            assert isinstance(reason, BaseException)
         assert transport.written == []
         assert server.counters.dropped == {"not_allowed": 1}
 
@@ -233,6 +234,37 @@ class MisbehaviourTests:
             client.setblocking(False)
             with pytest.raises(BlockingIOError):
                 client.recv(100)
+        port.abort()
+
+    @needsBatches
+    @pytest.mark.parametrize("closes", [False, True])
+    def test_runsTheReactor(self, closes: bool) -> None:
+        """A guard that runs the reactor, where the next batch comes, still has its own batch; no datagram gets another's reply."""
+
+        @implementer(IBatchGuard)
+        class Nested(OddGuard):
+            def refuseEntries(self, batch: IDatagramBatch) -> None:
+                if batch.payloads(0) == [b"first"]:
+                    for _ in range(3):
+                        others.send(b"other")
+                    port.doRead()
+                    if closes:
+                        port.abort()
+
+        server = EchoServer(Nested(lambda: None))
+        port: Any = listen(installed, 0, server)
+        inOneTurn(port)
+        with udpSocket() as client, udpSocket() as others:
+            for sock in (client, others):
+                sock.connect(("127.0.0.1", port.getHost().port))
+            client.send(b"first")
+            port.doRead()
+            assert [others.recv(100) for _ in range(3)] == [b"other"] * 3
+            if closes:
+                assert server.counters.dropped == {"send_failed": 1}
+            else:
+                assert client.recv(100) == b"first"
+            check(server.counters)
         port.abort()
 
     def test_logIsNotFlooded(self, lines: Lines) -> None:

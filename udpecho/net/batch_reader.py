@@ -35,10 +35,14 @@ class BatchReader(Reader):
     def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery) -> None:
         super().__init__(context, delivery)
         self.batch = batch
+        self._handled: list[MessageBatch] = []
         self._socket = context.socket
 
     def receive(self) -> bool:
         """Receive a batch. If it could have been larger, the reactor calls again when there is more."""
+        if self.batch in self._handled:
+            # A program runs the reactor inside of a callback.
+            self.batch = self.batch.another()
         batch = self.batch
         more = batch.receive(self._socket.fileno()) >= batch.requested
         if batch.irregular:
@@ -68,13 +72,14 @@ class BatchReader(Reader):
 
     def close(self) -> None:
         """Nothing of the last batch can be sent any more."""
-        self.batch.close()
+        for batch in (self.batch, *self._handled):
+            batch.close()
 
     def portConnected(self) -> None:
         """Add what is queued to the backlog."""
         # The protocol may be handling the last one.
         following = self.batch.another()
-        self.batch.close()
+        self.close()
         # What is queued already may be GRO batches; but datagrams may come as fast as they are read.
         space = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         with suppress(OSError):
@@ -105,10 +110,12 @@ class WholeReader(BatchReader):
             batch.drop(entry, "unanswerable")
         dropped = dict(batch.dropped)
         protocol: Any = self._context.protocol
+        self._handled.append(batch)
         try:
             protocol.datagramsReceived(batch)
-        except Exception:
+        except self._delivery.survives:
             self._delivery.failures.failure("Unhandled error in datagramsReceived of {protocol}", protocol=protocol)
+        self._handled.remove(batch)
         batch.finish()
         if batch.isSplit:
             self._addToBacklog(batch)

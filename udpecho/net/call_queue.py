@@ -102,7 +102,8 @@ class CallQueue:
                 function, arguments = calls.popleft()
                 try:
                     function(*arguments)
-                except Exception:
+                except BaseException:
+                    # As in a Deferred: the others would be made late or never.
                     _log.failure("Unhandled error in {function}", function=function)
         finally:
             self.isEmptying = False

@@ -55,9 +55,12 @@ def poll(
     def turn() -> None:
         try:
             holds = condition()
-        except Exception:
+        except BaseException:
             result: bool | Failure = Failure()
         else:
+            if done.called:
+                # Cancelled by what the condition has called.
+                return
             if not holds and reactor.seconds() < deadline:
                 look.schedule(pause())
                 return

@@ -62,7 +62,7 @@ def notifyError(protocol: DatagramProtocol, reason: EchoError, quoted: bytes = b
             protocol.networkError(reason)
         elif isinstance(reason, HostUnreachable):
             protocol.connectionRefused()
-    except Exception:
+    except BaseException:
         _log.failure("Unhandled error in {protocol} when notified: {reason}", protocol=protocol, reason=reason)
 
 

@@ -28,7 +28,12 @@ _log = Logger()
 
 
 class Handover:
-    """Hands datagrams to a protocol, or drops those that are not for it."""
+    """Hands datagrams to a protocol, or drops those that are not for it.
+
+    @cvar survives: what the protocol may raise without that this raises it.
+    """
+
+    survives: type[BaseException] = Exception
 
     def __init__(self, protocol: DatagramProtocol, maxPacketSize: int, dropped: Counter[str]) -> None:
         """@param maxPacketSize: the longest datagram to hand over, in bytes.
@@ -51,7 +56,7 @@ class Handover:
             return
         try:
             self._protocol.datagramReceived(datagram, address)
-        except Exception:
+        except self.survives:
             self.failures.failure("Unhandled error in datagramReceived of {protocol}", protocol=self._protocol)
 
     def _reasonToDrop(self, size: int, address: DatagramAddress) -> str | None:
@@ -66,7 +71,7 @@ class Handover:
         if IDropReceiver.providedBy(self._protocol):
             try:
                 self._protocol.datagramDropped(reason, size, address)
-            except Exception:
+            except self.survives:
                 self.failures.failure("Unhandled error in datagramDropped of {protocol}", protocol=self._protocol)
 
 
@@ -76,6 +81,9 @@ class Delivery(Handover):
     @ivar wanted: whether the protocol wants datagrams.
     @ivar backlog: what was received and not handed over, each with the reason if it is dropped.
     """
+
+    # As the stock port: the reactor would close the port, and go on.
+    survives = BaseException
 
     def __init__(self, context: PortContext, waiting: Sized) -> None:
         super().__init__(context.protocol, context.maxPacketSize, context.dropped)

@@ -62,12 +62,13 @@ class TurnBudget:
 
     def _work(self, work: Work, isRunning: bool = True) -> None:
         self._postponed.pop(work, None)
-        began = self._seconds()
+        # A program may run the reactor inside of a callback.
+        began, outer = self._seconds(), self._until
         self._until = began + self._left / (1 + len(self._postponed)) if isRunning else inf
         try:
             work()
         finally:
-            self._until = inf
+            self._until = outer
             self._left -= self._seconds() - began
             if self._left < TURN_TIME - _uncounted and self._users:
                 self._nextTurn.schedule()
@@ -98,6 +99,8 @@ class TurnBudget:
                 except OSError as e:
                     # The reactor, which finds the descriptor ready, closes it then.
                     _log.debug("cannot go on with {work}: {error}", work=work, error=e)
+                except BaseException:
+                    _log.failure("Unhandled error in {work}", work=work)
         if self._postponed:
             self._nextTurn.schedule()
 

@@ -105,7 +105,7 @@ class EchoServer(DatagramProtocol):
         """
         try:
             return function(*arguments)
-        except Exception:
+        except BaseException:
             self._failures.failure("Unhandled error in {function}", function=function)
             return None
 
@@ -122,7 +122,7 @@ class EchoServer(DatagramProtocol):
         logged = self._attempt(self._log.received, size, addr)
         try:
             reason = self._reasonToDrop(size, addr)
-        except Exception:
+        except BaseException:
             # A guard that fails admits nobody.
             self.counters.drop("not_allowed", size)
             raise
@@ -148,7 +148,7 @@ class EchoServer(DatagramProtocol):
 
         try:
             self._send(datagram, address, sent)
-        except Exception:
+        except BaseException:
             self._failures.failure("Unhandled error in {transport}", transport=self.transport)
             sent("send_failed")
 
@@ -200,7 +200,7 @@ class EchoServer(DatagramProtocol):
         if self._batchGuard is not None:
             try:
                 self._batchGuard.refuseEntries(batch)
-            except Exception:
+            except BaseException:
                 # A guard that fails admits nobody.
                 self._failures.failure("Unhandled error in {guard}", guard=self._guard)
                 for entry in range(batch.entries):
