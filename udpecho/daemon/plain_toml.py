@@ -10,7 +10,8 @@ from typing import Any
 from udpecho.pieces import Work
 
 _comment = r"(?:#[\t\x20-\x7e\x80-\U0010ffff]*(?=\n|\Z))"
-_blank = rf"(?:[ \t\n]+|{_comment})*"
+# Each character fits in one way only: else to find that something else follows takes time without end.
+_blank = rf"[ \t\n]*(?:{_comment}[ \t\n]*)*"
 #: A basic string without escapes or a literal string, neither of them of several lines.
 _string = r"""(?:"(?!"")([^"\\\x00-\x08\x0a-\x1f\x7f]*)"|'(?!'')([^'\x00-\x08\x0a-\x1f\x7f]*)')"""
 _key = re.compile(rf"{_blank}([A-Za-z0-9_-]+)[ \t]*=[ \t]*")
