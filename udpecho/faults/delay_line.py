@@ -65,7 +65,7 @@ class DelayLine:
 
 
 class Holder(Protocol):
-    """Whose datagrams wait.
+    """Something that has datagrams which wait.
 
     @ivar held: the bytes that they take.
     """
