@@ -38,7 +38,7 @@ class Verdicts(NamedTuple):
 
 
 def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> Work[AddressMap[str]]:
-    refused = AddressRanges(bogons if policy.refuseLoops else (), version)
+    refused = yield from AddressRanges.make(bogons if policy.refuseLoops else (), version)
     allowed = yield from AddressRanges.make(policy.allow, version)
     trusted = yield from AddressRanges.make(policy.trust if policy.rate else ANY, version)
 

@@ -7,12 +7,13 @@ from ipaddress import ip_address
 
 from udpecho.guard.networks import LOOPBACK, PRIVATE, AddressRanges
 from udpecho.net.sockets import isOwnAddress
+from udpecho.pieces import finish
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target
 
 #: The rate that a public address need not have agreed to, in probes a second, as in C{ping -f}.
 MAX_PUBLIC_RATE = 100
-_localNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for version in (4, 6)}
+_localNetworks = {version: finish(AddressRanges.make([*LOOPBACK, *PRIVATE], version)) for version in (4, 6)}
 
 
 def consentNeeded(plan: Plan, options: argparse.Namespace, target: Target) -> str | None:
