@@ -92,6 +92,12 @@ class ReadPlainTests:
         assert found == parse(text, OPTIONS)
         assert found.values["allow"] == tuple(names)
 
+    @pytest.mark.parametrize("line", ["# y\n", "\n"])
+    def test_piecesOfSpace(self, line: str) -> None:
+        """So are thousands of lines without an option."""
+        work = readPlain("rate = 5\n" + line * 100_000)
+        assert sum(1 for _ in work) > 100
+
     @pytest.mark.parametrize(
         "text", [b"rate = -1", b"rat = 1", b"\xff", b"rate = 1\nrate = 2", b'rate = """1"""', b"allow = []"]
     )
