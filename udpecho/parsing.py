@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
 from typing import TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -251,7 +251,7 @@ def parseAddress(text: str) -> tuple[str, int]:
         raise _error("host must be a name or an IP address, as in localhost", text)
     if port is None:
         raise _error(_bracketedAddress if ":" in host else _plainAddress, text)
-    if "%" not in host and isIPv6Address(host) and ip_address(host) in _linkLocal:
+    if "%" not in host and isIPv6Address(host) and ip_address(host).is_link_local:
         raise _error(f"link-local address must have a scope, as in [{host}%eth0]:{port}", text)
     return host, parsePort(port)
 
@@ -292,7 +292,6 @@ def _decoded(text: str) -> str:
 
 # Controls, spaces and what was not decoded.
 _notInNames = re.compile("[\0- \x7f-\xa0\u2028\u2029\ud800-\udfff]")
-_linkLocal = ip_network("fe80::/10")
 _plainAddress = "address must be HOST:PORT, as in localhost:1234"
 _bracketedAddress = "IPv6 address must be [ADDR]:PORT, as in [::1]:1234"
 

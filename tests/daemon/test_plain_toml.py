@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.processes import Processes
 from udpecho.daemon.config_file import FileOptions, parse, parseInPieces
 from udpecho.daemon.plain_toml import readPlain
 from udpecho.pieces import finish
@@ -65,6 +66,15 @@ class ReadPlainTests:
         text = between + "".join(f"{name} = {value}\n{between}" for name, value in lines.items())
         assert finish(readPlain(text)) == load(text)
 
+    @pytest.mark.parametrize(
+        ("before", "after"), [("port = 1", ""), ("port = 1\n", "!"), ("a = [", "!"), ("a = ['x',", "# x\n]"), ("a = ['x'", "!")]
+    )
+    def test_muchSpace(self, processes: Processes, before: str, after: str) -> None:
+        """Any amount of space, with anything after it, is read at once: in another process, since it may never end."""
+        text = before + "\n" * 500 + "# y\n" * 500 + " " * 500 + after
+        script = f"from tests.daemon.test_plain_toml import finish, readPlain; print(finish(readPlain({text!r})))"
+        assert processes.run(sys.executable, "-c", script).stdout == f"{load(text)}\n"
+
     def test_pieces(self) -> None:
         """Thousands of networks are read in pieces."""
         names = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(5000)]
@@ -81,6 +91,12 @@ class ReadPlainTests:
         assert pieces > 100
         assert found == parse(text, OPTIONS)
         assert found.values["allow"] == tuple(names)
+
+    @pytest.mark.parametrize("line", ["# y\n", "\n"])
+    def test_piecesOfSpace(self, line: str) -> None:
+        """So are thousands of lines without an option."""
+        work = readPlain("rate = 5\n" + line * 100_000)
+        assert sum(1 for _ in work) > 100
 
     @pytest.mark.parametrize(
         "text", [b"rate = -1", b"rat = 1", b"\xff", b"rate = 1\nrate = 2", b'rate = """1"""', b"allow = []"]

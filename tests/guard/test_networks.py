@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpecho.guard.networks import ANY, LOOPBACK, PRIVATE, AddressMap, AddressRanges, parseNetwork
+from udpecho.pieces import finish
 
 networks = st.builds(
     lambda number, length: IPv4Network((number >> 32 - length << 32 - length, length)),
@@ -85,7 +86,7 @@ class AddressRangesTests:
     @given(st.lists(networks, max_size=6), st.integers(0, 2**32 - 1))
     def test_contains(self, some: list[IPv4Network], address: int) -> None:
         """It contains what any of its networks contains, whether they overlap, touch or neither."""
-        ranges = AddressRanges(some, 4)
+        ranges = finish(AddressRanges.make(some, 4))
         addresses = {address, *(int(end) for net in some for end in (net.network_address, net.broadcast_address))}
         addresses |= {each + step for each in addresses for step in (-1, 1) if 0 <= each + step < 2**32}
         for each in addresses:
@@ -93,7 +94,7 @@ class AddressRangesTests:
 
     def test_family(self) -> None:
         """Networks of the other family are not in it."""
-        ranges = AddressRanges([IPv4Network("0.0.0.0/0"), IPv6Network("fe80::/10")], 6)
+        ranges = finish(AddressRanges.make([IPv4Network("0.0.0.0/0"), IPv6Network("fe80::/10")], 6))
         assert 1 not in ranges
         assert int(ip_address("fe80::1")) in ranges
 
@@ -105,15 +106,15 @@ class AddressMapTests:
     @given(st.lists(networks, max_size=6), st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8))
     def test_values(self, some: list[IPv4Network], addresses: list[int]) -> None:
         """It has the value of each address, and the set of the values of several."""
-        ranges = AddressRanges(some, 4)
+        ranges = finish(AddressRanges.make(some, 4))
         addresses += [int(net.network_address) for net in some]
-        found = AddressMap(ranges.edges, ranges.__contains__)
+        found = finish(AddressMap.make(ranges.edges, ranges.__contains__))
         assert [found[address] for address in addresses] == [address in ranges for address in addresses]
         assert found.valuesOf(addresses) == {address in ranges for address in addresses}
 
     def test_between(self) -> None:
         """An address with another value between two addresses of one value is not overlooked."""
-        found = AddressMap([10, 20], lambda address: 10 <= address < 20)
+        found = finish(AddressMap.make([10, 20], lambda address: 10 <= address < 20))
         assert found.valuesOf([1, 30]) == {False}
         assert found.valuesOf([1, 15, 30]) == {False, True}
         assert found.valuesOf([10, 19]) == {True}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from udpecho.cli.ping.command import addPing
 from udpecho.cli.proxy import addProxy
 from udpecho.cli.send import addSend
 from udpecho.net.installed import installedReactor
+from udpecho.net.threads import abandonThreads
 from udpecho.printing import escapeWhatDoesNotFit
 
 #: Each adds a subcommand to the parser.
@@ -42,6 +42,7 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
     @param interrupted: the signal that is a normal end of the command, so that its own exit status stands.
     """
     reactor = installedReactor()
+    abandonThreads(reactor)
     status = UNANSWERED
     over = False
     waitingSince: float | None = None
@@ -55,10 +56,6 @@ def _runReactor(start: Callable[[Any], defer.Deferred[int]], interrupted: int | 
             result.printTraceback()
         elif status < SIGNALLED:
             status = result
-        pool = reactor.threadpool
-        if pool is not None and pool.working:
-            # The reactor would wait for a lookup in a thread that nobody needs any more.
-            os._exit(status)
         reactor.stop()
 
     def catchSignals() -> None:

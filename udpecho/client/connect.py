@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
@@ -18,7 +18,6 @@ from udpecho.errors import EchoError, MessageTooLong
 from udpecho.interfaces import INetworkErrorReceiver, Reactor
 from udpecho.net.open import dial
 from udpecho.net.resolver import resolve
-from udpecho.net.sockets import MAX_DATAGRAM
 from udpecho.parsing import checkTimeout
 
 
@@ -108,18 +107,7 @@ def _open(reactor: Reactor, client: EchoClient, peer: DatagramAddress, bindAddre
     """Open a socket for a client, in place of the one that it has."""
     link = _Link(client)
     old: Any = client.transport
-    transport: Any
-    if IReactorFDSet.providedBy(reactor):
-        transport = dial(reactor, link, peer, bindAddress, replaced=old)
-    else:
-        host, port = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
-        transport = IReactorUDP(reactor).listenUDP(port, link, host, MAX_DATAGRAM)
-        try:
-            transport.connect(*peer)
-        except BaseException:
-            transport.stopListening()
-            raise
-    client.transport = transport
+    client.transport = dial(reactor, link, peer, bindAddress, replaced=old)
     client.connectedTo(peer)
     if old is not None:
         client.retire(old)

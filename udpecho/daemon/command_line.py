@@ -9,8 +9,9 @@ from typing import Any
 
 from twisted.python import usage
 
-from udpecho.daemon.config_file import ConfigurationError, FileOptions, printable, read
+from udpecho.daemon.config_file import ConfigurationError, FileOptions, read
 from udpecho.options import Table, Values
+from udpecho.printing import printable
 
 
 @dataclass(frozen=True)

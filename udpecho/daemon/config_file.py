@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from udpecho.daemon.plain_toml import readPlain
 from udpecho.options import LIST, NUMBER, SWITCH, TEXT, Option, Table, Value
 from udpecho.pieces import Work, finish
+from udpecho.printing import printable
 
 #: The longest file that is read, in bytes.
 MAX_SIZE = 2**20
@@ -249,8 +250,3 @@ def _lines(text: str) -> int:
 
 def _key(name: str) -> str:
     return name if _bareKey.fullmatch(name) and len(name) <= 80 else ascii(name[:80])
-
-
-def printable(path: str) -> str:
-    """A path in one line."""
-    return path if path.isprintable() else ascii(path)

@@ -108,9 +108,6 @@ class MetricsService(RestartableService):
         """The bound address; C{None} while the pages are not served."""
         return None if self._port is None else self._port.getHost()
 
-    def _start(self) -> None:
-        """Nothing: a bound endpoint is served."""
-
     async def _stop(self) -> None:
         binding, self._binding = self._binding, None
         port, self._port = self._port, None

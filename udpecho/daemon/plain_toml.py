@@ -10,7 +10,8 @@ from typing import Any
 from udpecho.pieces import Work
 
 _comment = r"(?:#[\t\x20-\x7e\x80-\U0010ffff]*(?=\n|\Z))"
-_blank = rf"(?:[ \t\n]+|{_comment})*"
+# Each character fits in one way only: else to find that something else follows takes time without end. More is skipped first.
+_blank = rf"[ \t\n]{{0,500}}(?:{_comment}[ \t\n]{{0,500}}){{0,20}}"
 #: A basic string without escapes or a literal string, neither of them of several lines.
 _string = r"""(?:"(?!"")([^"\\\x00-\x08\x0a-\x1f\x7f]*)"|'(?!'')([^'\x00-\x08\x0a-\x1f\x7f]*)')"""
 _key = re.compile(rf"{_blank}([A-Za-z0-9_-]+)[ \t]*=[ \t]*")
@@ -20,7 +21,8 @@ _scalar = re.compile(
 _item = re.compile(rf"{_blank}{_string}{_blank},")
 _arrayEnd = re.compile(rf"{_blank}(?:{_string}{_blank})?\]")
 _lineEnd = re.compile(rf"[ \t]*{_comment}?(?:\n|\Z)")
-_end = re.compile(_blank)
+_end = re.compile(rf"{_blank}\Z")
+_skipped = re.compile(_blank)
 # How many values of an array are a piece of work.
 _piece = 100
 
@@ -33,19 +35,19 @@ def readPlain(text: str) -> Work[dict[str, Any] | None]:
     text = text.replace("\r\n", "\n")
     found: dict[str, Any] = {}
     at = 0
-    while key := _key.match(text, at):
+    while key := (yield from _find(_key, text, at)):
         name, at = key[1], key.end()
         if name in found:
             return None
         if text.startswith("[", at):
             items: list[str] = []
             at += 1
-            while item := _item.match(text, at):
+            while item := (yield from _find(_item, text, at)):
                 items.append(item[1] if item[2] is None else item[2])
                 at = item.end()
                 if not len(items) % _piece:
                     yield
-            last = _arrayEnd.match(text, at)
+            last = yield from _find(_arrayEnd, text, at)
             if last is None:
                 return None
             items += [string for string in last.groups() if string is not None]
@@ -60,7 +62,15 @@ def readPlain(text: str) -> Work[dict[str, Any] | None]:
             return None
         at = lineEnd.end()
         yield
-    return found if _end.fullmatch(text, at) else None
+    return found if (yield from _find(_end, text, at)) else None
+
+
+def _find(pattern: re.Pattern[str], text: str, at: int) -> Work[re.Match[str] | None]:
+    """Match a pattern behind any amount of blank space and comments."""
+    while (found := pattern.match(text, at)) is None and (skipped := _skipped.match(text, at)) and skipped[0]:
+        at = skipped.end()
+        yield
+    return found
 
 
 def _valueOf(basic: str | None, literal: str | None, boolean: str | None, whole: str | None, decimal: str | None) -> Any:

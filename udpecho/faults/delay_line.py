@@ -7,7 +7,9 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
+
+from udpecho.net.delayed_calls import SingleCall
 
 #: Seconds of releasing after which the reactor has its turn.
 _TURN = 0.005
@@ -24,7 +26,7 @@ class DelayLine:
         self._clock = clock
         self._held: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._wake: IDelayedCall | None = None
+        self._wake = SingleCall(clock, self._release)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -48,11 +50,9 @@ class DelayLine:
         return held
 
     def _setWake(self) -> None:
-        if self._wake is not None and self._wake.active():
-            self._wake.cancel()
-        self._wake = None
+        self._wake.cancel()
         if self._held:
-            self._wake = self._clock.callLater(max(0.0, self._held[0][0] - self._clock.seconds()), self._release)
+            self._wake.schedule(max(0.0, self._held[0][0] - self._clock.seconds()))
 
     def _release(self) -> None:
         begin = now = self._clock.seconds()
@@ -65,7 +65,7 @@ class DelayLine:
 
 
 class Holder(Protocol):
-    """Whose datagrams wait.
+    """Something that has datagrams which wait.
 
     @ivar held: the bytes that they take.
     """

@@ -12,7 +12,7 @@ from itertools import islice, repeat
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Generic, TypeVar
 
-from udpecho.pieces import Work, finish
+from udpecho.pieces import Work
 
 _T = TypeVar("_T")
 
@@ -112,25 +112,18 @@ class AddressRanges:
     @ivar edges: the sorted addresses at which a range begins, and those just after a range's last.
     """
 
-    def __init__(self, networks: Iterable[Network], version: int) -> None:
-        """@param networks: the networks; those of another IP version than C{version} are ignored."""
-        self.edges: list[int] = []
-        finish(self._add(networks, version))
+    def __init__(self, edges: list[int]) -> None:
+        self.edges = edges
 
     @classmethod
     def make(cls, networks: Iterable[Network], version: int) -> Work[AddressRanges]:
-        """The same in pieces."""
-        made = cls((), version)
-        yield from made._add(networks, version)
-        return made
-
-    def _add(self, networks: Iterable[Network], version: int) -> Work[None]:
+        """@param networks: the networks; those of another IP version than C{version} are ignored."""
         spans: list[list[tuple[int, int]]] = []
         for some in _some(networks):
             ours = [(int(net.network_address), net.max_prefixlen - net.prefixlen) for net in some if net.version == version]
             spans.append(sorted(ours))
             yield
-        edges = self.edges
+        edges: list[int] = []
         for ordered in _some(merge(*spans)):
             for start, bits in ordered:
                 end = start + (1 << bits)
@@ -139,6 +132,7 @@ class AddressRanges:
                 else:
                     edges += start, end
             yield
+        return cls(edges)
 
     def __contains__(self, address: int) -> bool:
         return bisect_right(self.edges, address) % 2 == 1
@@ -149,30 +143,25 @@ class AddressMap(Generic[_T]):
     binary search, however many networks there are; any number of addresses between two changes cost two searches altogether.
     """
 
-    def __init__(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> None:
-        """@param edges: the addresses at which C{valueOf}, the value of an address, may change, in their order."""
+    def __init__(self, value: _T) -> None:
+        """@param value: that of all addresses."""
         self._edges: list[int] = []
-        self._values = [valueOf(0)]
+        self._values = [value]
         self._alone = [frozenset(self._values)]
-        finish(self._add(edges, valueOf))
 
     @classmethod
     def make(cls, edges: Iterable[int], valueOf: Callable[[int], _T]) -> Work[AddressMap[_T]]:
-        """The same in pieces."""
-        made = cls((), valueOf)
-        yield from made._add(edges, valueOf)
-        return made
-
-    def _add(self, edges: Iterable[int], valueOf: Callable[[int], _T]) -> Work[None]:
-        alone: dict[_T, frozenset[_T]] = {}
+        """@param edges: the addresses at which C{valueOf}, the value of an address, may change, in their order."""
+        made, alone = cls(valueOf(0)), dict[_T, frozenset[_T]]()
         for some in _some(edges):
             for edge in some:
                 value = valueOf(edge)
-                if value != self._values[-1]:
-                    self._edges.append(edge)
-                    self._values.append(value)
-                    self._alone.append(alone.setdefault(value, frozenset([value])))
+                if value != made._values[-1]:
+                    made._edges.append(edge)
+                    made._values.append(value)
+                    made._alone.append(alone.setdefault(value, frozenset([value])))
             yield
+        return made
 
     def __getitem__(self, address: int) -> _T:
         return self._values[bisect_right(self._edges, address)]

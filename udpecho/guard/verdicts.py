@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import merge
 from ipaddress import IPv4Network
+from typing import NamedTuple
 
 from udpecho.guard.bogons import IPV4_BOGONS, IPV6_BOGONS
 from udpecho.guard.networks import ANY, AddressMap, AddressRanges, Network
 from udpecho.guard.policy import GuardPolicy
 from udpecho.pieces import Work
 
-# The verdicts on a source, besides the reasons to refuse it.
+# The verdicts on a source, in addition to the reasons to refuse it.
 UNLIMITED, LIMITED = "unlimited", "limited"
 
 
-class Verdicts:
+class Verdicts(NamedTuple):
     """The verdict on every source address.
 
     @ivar policy: the operator's decisions.
     @ivar maps: the verdict on each IPv4 address, and on each IPv6 address: L{UNLIMITED}, L{LIMITED} or the reason to refuse it.
     """
 
-    def __init__(self, policy: GuardPolicy, maps: tuple[AddressMap[str], AddressMap[str]]) -> None:
-        self.policy = policy
-        self.maps = maps
+    policy: GuardPolicy
+    maps: tuple[AddressMap[str], AddressMap[str]]
 
     @classmethod
     def make(cls, policy: GuardPolicy, broadcasts: Iterable[IPv4Network] = ()) -> Work[Verdicts]:
@@ -38,7 +38,7 @@ class Verdicts:
 
 
 def _verdicts(policy: GuardPolicy, version: int, bogons: Iterable[Network]) -> Work[AddressMap[str]]:
-    refused = AddressRanges(bogons if policy.refuseLoops else (), version)
+    refused = yield from AddressRanges.make(bogons if policy.refuseLoops else (), version)
     allowed = yield from AddressRanges.make(policy.allow, version)
     trusted = yield from AddressRanges.make(policy.trust if policy.rate else ANY, version)
 

@@ -60,7 +60,7 @@ MEMORY = Feature("memfd_create", "workers share their counters by a temporary fi
 
 
 class Refused(OSError):
-    """The system refuses a feature that is needed. C{strerror} says which one, and what needs it."""
+    """The system refuses a feature that is needed. C{strerror} names it, and what needs it."""
 
 
 #: All, by their names.

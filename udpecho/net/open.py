@@ -53,12 +53,24 @@ def dial(
     """Open a L{DatagramPort} that is connected (C{connect(2)}) to one peer before anything can be queued on it: only the peer's
     datagrams reach the protocol. No datagram is sent for the connecting.
 
-    @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
+    On a reactor without file descriptors the result is that reactor's own UDP port, as for L{listen}; only C{bindAddress}
+    matters then.
+
+    @param reactor: as for L{listen}.
     @param replaced: a port that is to be closed, and whose C{bindAddress} this one may have.
     @param renewed: whether the port opens its socket again, and logs it, when the addresses, routes or interfaces of this
         machine change.
     @see: L{connectedSocket <udpecho.net.sockets.connectedSocket>} for the other parameters, and what is raised.
     """
+    if not IReactorFDSet.providedBy(reactor):
+        host, number = bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
+        listening = listen(reactor, number, protocol, host)
+        try:
+            listening.connect(*peer)
+        except BaseException:
+            listening.stopListening()
+            raise
+        return listening
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
     sock = connection.open(None if replaced is None else replaced.socket)
     port = _open(reactor, sock, protocol, options, adopted=False)

@@ -30,8 +30,7 @@ class RestartableService(Service):
         raise NotImplementedError
 
     def _start(self) -> None:
-        """Start with what is bound."""
-        raise NotImplementedError
+        """Start with what is bound, if more is to be done."""
 
     async def _stop(self) -> None:
         """Stop, and close what was bound."""

@@ -18,7 +18,7 @@ from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 
 #: With C{ENOBUFS} the queue of an interface is full: macOS and the BSDs return it instead of waiting (C{send(2)}), and so does
-#: Linux to a socket with C{IP_RECVERR}. The socket can be written all the time, so that no event tells when to try again.
+#: Linux to a socket with C{IP_RECVERR}. The socket can be written all the time, so that no event comes when to try again.
 _sendLater = TRY_AGAIN | {errno.EINTR, errno.ENOBUFS}
 #: Seconds until then.
 _retryPause = 0.01
@@ -100,8 +100,10 @@ class Sender:
         else:
             number = self._transmit(datagram, destination, ancillary)
         if number in _sendLater:
-            deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
-            self._wait(_Waiting(deadline, datagram, destination, ancillary, callback))
+            if len(self.waiting) >= self._context.options.maxWaiting:
+                self._report("send_timeout", callback)
+            else:
+                self._wait(datagram, destination, ancillary, callback)
             return 0
         self._report("send_failed" if number else None, callback)
         self._errors.notifySoon()
@@ -110,8 +112,7 @@ class Sender:
     def sendPart(self, datagram: bytes, address: DatagramAddress, callback: SendCallback) -> None:
         """Send a datagram of a batch that cannot be sent whole. When the turn is over, it waits for the next."""
         if self._open and self._context.turn.isOver():
-            deadline = self._context.reactor.seconds() + self._context.options.writeTimeout
-            self._keep(_Waiting(deadline, datagram, *self._endpoints.destination(address), callback))
+            self._wait(datagram, *self._endpoints.destination(address), callback)
         else:
             self.send(datagram, address, callback)
 
@@ -164,16 +165,13 @@ class Sender:
             self._context.dropped[reason] += 1
         callback(reason)
 
-    def _wait(self, waiting: _Waiting) -> None:
-        if len(self.waiting) >= self._context.options.maxWaiting:
-            self._report("send_timeout", waiting.callback)
-            return
-        self._keep(waiting)
-
-    def _keep(self, waiting: _Waiting) -> None:
-        self.waiting.append(waiting)
+    def _wait(
+        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
+    ) -> None:
+        timeout = self._context.options.writeTimeout
+        self.waiting.append(_Waiting(self._context.reactor.seconds() + timeout, datagram, destination, ancillary, callback))
         if not self._expiry.scheduled:
-            self._expiry.schedule(self._context.options.writeTimeout)
+            self._expiry.schedule(timeout)
             self._onFull()
 
     def flush(self) -> None:

@@ -115,8 +115,10 @@ def isOwnAddress(host: str, scopeID: int = 0) -> bool:
         sock.connect((host, 9, 0, scopeID)[: 4 if family == socket.AF_INET6 else 2])
         if ip_address(host).is_loopback or sock.getsockname()[0] == host:
             return True
-    # An address that nobody has can be bound only if the system allows any (ip_nonlocal_bind), and then this proves nothing.
-    return _canBind(family, host, scopeID) and not _canBind(family, "2001:db8::1" if ":" in host else "192.0.2.1")
+    # A group can be bound, too. An address that nobody has can be bound only if the system allows any (ip_nonlocal_bind), and
+    # then this proves nothing.
+    nobodys = "2001:db8::1" if ":" in host else "192.0.2.1"
+    return not sockopt.isNonUnicast(host) and _canBind(family, host, scopeID) and not _canBind(family, nobodys)
 
 
 def _canBind(family: int, host: str, scopeID: int = 0) -> bool:

@@ -43,7 +43,7 @@ def abandonThreads(reactor: Reactor) -> None:
 
 
 def runInThread(reactor: Reactor, function: Callable[[], _T]) -> defer.Deferred[_T]:
-    """Call a function beside the reactor. The end of the process does not wait for it.
+    """Call a function in a thread of its own. The end of the process does not wait for it.
 
     @param reactor: an C{IReactorFromThreads} provider.
     @return: fires in the reactor with the result, or with the exception. It may be cancelled: the result is ignored then.

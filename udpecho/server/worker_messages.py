@@ -62,7 +62,7 @@ def decode(line: bytes) -> tuple[str, Any]:
 class WorkerSettings:
     """What workers serve with, as a message that all of them get.
 
-    @ivar number: tells them from others.
+    @ivar number: different from that of others.
     @ivar logsAll: whether all datagrams get their lines.
     @ivar message: the message.
     """

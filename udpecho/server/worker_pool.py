@@ -8,16 +8,17 @@ from typing import Any
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet import defer, error
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from udpecho.interfaces import IDatagramLog
+from udpecho.net.call_queue import CallQueue
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.sockets import hasQueued
 from udpecho.server.counters import Counters, SharedCounters, WorkerGuardStats
 from udpecho.server.listeners import SilentWorker
 from udpecho.server.worker_messages import LogForwarder, WorkerSettings
-from udpecho.server.worker_process import WorkerProcess, cancel, describeEnd
+from udpecho.server.worker_process import WorkerProcess, describeEnd
 
 #: Seconds that a worker has to start and end, in addition to those in which it answers what is queued, before it is killed.
 _grace = 5.0
@@ -58,11 +59,10 @@ class WorkerSlot:
         self._sockets = sockets
         self._forwarder = LogForwarder(pool.log, pool.settings.logsAll)
         self._restarts = 0
-        self._waiting: IDelayedCall | None = None
+        self._starting = SingleCall(pool.reactor, self.start)
 
     def start(self) -> None:
         """Start a process."""
-        self._waiting = None
         pool = self._pool
         forwarder = self._forwarder = LogForwarder(pool.log, pool.settings.logsAll)
         # Set before it is started: it may end before that returns.
@@ -99,8 +99,7 @@ class WorkerSlot:
 
     def stop(self) -> None:
         """Have the process answer what is queued, and end. If there is none, and something is queued, start one."""
-        cancel(self._waiting)
-        self._waiting = None
+        self._starting.cancel()
         if self.process is None and any(map(hasQueued, self._sockets)):
             self.start()
         if self.process is not None:
@@ -166,7 +165,7 @@ class WorkerSlot:
             when=f"in {delay:g} s" if delay else "at once",
             delay=delay,
         )
-        self._waiting = self._pool.reactor.callLater(delay, self.start)
+        self._starting.schedule(delay)
         self._pool.workerEnded()
 
 
@@ -203,6 +202,7 @@ class WorkerPool:
         self._changing: list[defer.Deferred[None]] = []
         self._logged = False
         self._stopped: defer.Deferred[None] | None = None
+        self._killing, self._abandoning = SingleCall(reactor, self._kill), SingleCall(reactor, self._abandon)
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._slots = [WorkerSlot(self, *parts) for parts in zip(range(len(sockets)), sockets, self.counters)]
@@ -248,9 +248,9 @@ class WorkerPool:
 
     def _checkChanged(self) -> None:
         if self.stopping or all(slot.hasChanged() for slot in self._slots):
-            changing, self._changing = self._changing, []
-            for changed in changing:
-                changed.callback(None)
+            calls = CallQueue()
+            calls.addResults(self._changing, None)
+            calls.run()
 
     def serve(self, sockets: Sequence[Sequence[socket.socket]]) -> None:
         """Serve on other sockets from now on, as many for each worker as before."""
@@ -272,17 +272,14 @@ class WorkerPool:
         # Some may have ended, or not have been started, before all are asked.
         self._each("stop", WorkerSlot.stop)
         stopped = self._stopped = defer.Deferred()
-        killing = self.reactor.callLater(timeout + _grace, self._kill)
-        stopped.addBoth(lambda _: cancel(killing))
+        self._killing.schedule(timeout + _grace)
         self._checkChanged()
         self.workerStopped()
         return stopped
 
     def _kill(self) -> None:
         self._each("kill", WorkerSlot.kill)
-        abandoning = self.reactor.callLater(_killTimeout, self._abandon)
-        assert self._stopped is not None
-        self._stopped.addBoth(lambda _: cancel(abandoning))
+        self._abandoning.schedule(_killTimeout)
 
     def _abandon(self) -> None:
         _log.error(
@@ -291,6 +288,8 @@ class WorkerPool:
         self._finish()
 
     def _finish(self) -> None:
+        self._killing.cancel()
+        self._abandoning.cancel()
         stopped, self._stopped = self._stopped, None
         if stopped is not None:
             stopped.callback(None)

@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet import error
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 
 from udpecho.net import features
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.turn import TurnBudget, turnBudget
 from udpecho.server.worker_fork import ForkedWorker, mustFork
 from udpecho.server.worker_messages import MessageReceiver, WorkerSettings, encode
@@ -75,8 +76,8 @@ class WorkerProcess(ProcessProtocol):
         self._paused = False
         self._standardError = b""
         self._standardErrorSize = 0
-        self._logging: IDelayedCall | None = None
-        self._reaping: IDelayedCall | None = None
+        self._logging = SingleCall(reactor, self._logStandardError)
+        self._reaping = SingleCall(reactor, self._reap)
 
     def start(self, slot: int, descriptors: Sequence[int], settings: WorkerSettings) -> None:
         """Start the process with descriptors, of the counters' memory and of the sockets.
@@ -148,8 +149,8 @@ class WorkerProcess(ProcessProtocol):
         left = _maxStandardError - self._standardErrorSize
         self._standardError += data[:left]
         self._standardErrorSize += len(data[:left])
-        if left and self._logging is None:
-            self._logging = self._reactor.callLater(_tracebackTime, self._logStandardError)
+        if left:
+            self._logging.schedule(_tracebackTime)
 
     def _handle(self) -> None:
         """Handle messages until the turn is over: many workers may have many lines for the log."""
@@ -183,13 +184,13 @@ class WorkerProcess(ProcessProtocol):
     def childConnectionLost(self, childFD: int) -> None:
         """The process has closed its output: it is ending."""
         if childFD == 1:
-            self._reaping = self._reactor.callLater(_reapInterval, self._reap)
+            self._reaping.schedule(_reapInterval)
 
     def _reap(self) -> None:
         # Reactors do it on SIGCHLD, but not without their signal handlers, nor on an event loop that has its own.
         from twisted.internet.process import reapAllProcesses
 
-        self._reaping = self._reactor.callLater(_reapInterval, self._reap)
+        self._reaping.schedule(_reapInterval)
         reapAllProcesses()
 
     def _logEvent(self, value: Sequence[str]) -> None:
@@ -197,8 +198,7 @@ class WorkerProcess(ProcessProtocol):
         _log.emit(LogLevel.lookupByName(level), "worker {worker}: {text}", worker=self._name, text=text)
 
     def _logStandardError(self) -> None:
-        cancel(self._logging)
-        self._logging = None
+        self._logging.cancel()
         if self._standardError:
             more = " (the rest is left out)" if self._standardErrorSize == _maxStandardError else ""
             text, self._standardError = self._standardError.decode(errors="replace").rstrip(), b""
@@ -209,7 +209,7 @@ class WorkerProcess(ProcessProtocol):
         self._closeTurn()
         self._handle()
         self._logStandardError()
-        cancel(self._reaping)
+        self._reaping.cancel()
         assert reason.value is not None
         self._ended(reason.value)
 
@@ -217,12 +217,6 @@ class WorkerProcess(ProcessProtocol):
 def _logLack(value: Sequence[str]) -> None:
     name, reason = value
     features.missed(features.FEATURES[name], reason)
-
-
-def cancel(call: IDelayedCall | None) -> None:
-    """Cancel a delayed call, if there is one and it has not been called."""
-    if call is not None and call.active():
-        call.cancel()
 
 
 def _names(reactor: object) -> list[str]:

@@ -22,6 +22,7 @@ from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddres
 from udpecho.errors import EchoError, unreachable
 from udpecho.interfaces import IDatagramTransport, SendCallback
 from udpecho.net.call_queue import CallQueue
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
@@ -114,7 +115,7 @@ class MemoryPort:
         self.loopback = True
         self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
-        self._closing: IDelayedCall | None = None
+        self._closing = SingleCall(host, self.abort)
 
     def __repr__(self) -> str:
         return f"<MemoryPort {formatAddress((self.interface, self.number))} of {self.host.name}>"
@@ -158,15 +159,12 @@ class MemoryPort:
             return defer.succeed(None)
         stopped: defer.Deferred[None] = defer.Deferred()
         self._stopped.append(stopped)
-        if self._closing is None:
-            self._closing = self.host.callLater(0, self.abort)
+        self._closing.schedule()
         return stopped
 
     def abort(self) -> None:
         """@see: L{IDatagramTransport.abort}"""
-        closing, self._closing = self._closing, None
-        if closing is not None and closing.active():
-            closing.cancel()
+        self._closing.cancel()
         if self.connected:
             self.connected = False
             self.host.unbind(self)
@@ -174,9 +172,7 @@ class MemoryPort:
                 self._calls.call(self.protocol.doStop)
         # A program may go on inside such a callback, and find that the port works as outside of one.
         calls = CallQueue()
-        stopped, self._stopped = self._stopped, []
-        for done in stopped:
-            calls.addResult(done, None)
+        calls.addResults(self._stopped, None)
         calls.run()
 
     # IUDPTransport

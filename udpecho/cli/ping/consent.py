@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 from udpecho.guard.networks import LOOPBACK, PRIVATE, AddressRanges
+from udpecho.net.sockets import isOwnAddress
+from udpecho.pieces import finish
 from udpecho.probe.schedule import Plan
 from udpecho.probe.target import Target
 
 #: The rate that a public address need not have agreed to, in probes a second, as in C{ping -f}.
 MAX_PUBLIC_RATE = 100
-_localNetworks = {version: AddressRanges([*LOOPBACK, *PRIVATE], version) for version in (4, 6)}
+_localNetworks = {version: finish(AddressRanges.make([*LOOPBACK, *PRIVATE], version)) for version in (4, 6)}
 
 
 def consentNeeded(plan: Plan, options: argparse.Namespace, target: Target) -> str | None:
     """The error message if a plan needs the consent of the target and the user has not given C{--allow-public}."""
     address = ip_address(target.address.host)
-    if options.allow_public or int(address) in _localNetworks[address.version] or _isOwn(address):
+    if options.allow_public or int(address) in _localNetworks[address.version] or isOwnAddress(str(address)):
         return None
     if plan.flood:
         what = "a flood"
@@ -27,15 +28,3 @@ def consentNeeded(plan: Plan, options: argparse.Namespace, target: Target) -> st
     else:
         return None
     return f"{what} to a public address must have its consent and --allow-public, got {target.name}"
-
-
-def _isOwn(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one of this machine, which can be bound. So can multicast groups, which are not only its own."""
-    if address.is_multicast:
-        return False
-    try:
-        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.bind((str(address), 0))
-    except OSError:
-        return False
-    return True

@@ -7,11 +7,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from twisted.internet.interfaces import IDelayedCall
-
 from udpecho.cli.ping.live import LiveView, Watched
 from udpecho.cli.ping.plot import Plotted, checkPlot, plot
 from udpecho.interfaces import Reactor
+from udpecho.net.delayed_calls import SingleCall
 from udpecho.printing import printable
 from udpecho.probe.flow import Flow
 from udpecho.probe.outcomes import Event
@@ -58,15 +57,14 @@ class View:
     ) -> None:
         """The prober must have started. The other parameters are those of L{LiveView}."""
         watched = [Watched(nameOf(flow), flow.statistics) for flow in prober.flows]
-        self._reactor = reactor
         self._prober = prober
         self._view = LiveView(watched, prober.startedAt, count=count, duration=duration)
-        self._call: IDelayedCall | None = None
+        self._next = SingleCall(reactor, self.start)
 
     def start(self) -> None:
         """Draw the view, and update it from then on."""
         self._view.update(self._prober.seconds())
-        self._call = self._reactor.callLater(PAUSE, self.start)
+        self._next.schedule(PAUSE)
 
     def hide(self) -> None:
         """Remove the view until the next update, so that lines can be printed."""
@@ -74,9 +72,7 @@ class View:
 
     def stop(self) -> None:
         """Remove the view."""
-        call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
+        self._next.cancel()
         self._view.stop()
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
-from typing import Any
 
 from twisted.internet import error
-from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
+from twisted.internet.interfaces import IReactorFDSet
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EXHAUSTED
-from udpecho.interfaces import IDatagramReactor, Reactor
+from udpecho.interfaces import Reactor
 from udpecho.net import selftest
 from udpecho.net.features import Refused
 from udpecho.net.network_errors import connectFailure
 from udpecho.net.open import dial
-from udpecho.net.sockets import MAX_DATAGRAM, connectedSocket, datagramAddress
+from udpecho.net.sockets import connectedSocket, datagramAddress
 from udpecho.probe.io.batch_socket import BatchSocket
 from udpecho.probe.io.socket import IProbeReceiver, IProbeSocket, SocketOptions
 from udpecho.probe.io.transport_socket import TransportSocket
@@ -53,9 +51,10 @@ def openSocket(
     @raise ValueError: if the options include some that a reactor in memory does not have.
     """
     try:
-        if not IReactorFDSet.providedBy(reactor) or IDatagramReactor.providedBy(reactor):
-            return _openInMemory(reactor, peer, receiver, options)
-        if batches and selftest.unsupportedReason() is None:
+        hasDescriptors = IReactorFDSet.providedBy(reactor)
+        if not hasDescriptors and options._replace(bindAddress=None) != SocketOptions():
+            raise ValueError(f"options must be bindAddress only on a reactor without sockets, got {options!r}")
+        if hasDescriptors and batches and selftest.unsupportedReason() is None:
             sock = connectedSocket(peer, options.bindAddress, RECEIVE_BUFFER)
             try:
                 options.apply(sock)
@@ -92,21 +91,3 @@ def _refusal(reason: OSError, peer: DatagramAddress) -> Exception:
     if reason.errno in _notOfThePeer or isinstance(reason, Refused):
         return reason
     return connectFailure(reason.errno or 0, peer)
-
-
-def _openInMemory(reactor: Reactor, peer: DatagramAddress, receiver: IProbeReceiver, options: SocketOptions) -> TransportSocket:
-    if options._replace(bindAddress=None) != SocketOptions():
-        raise ValueError(f"options must be bindAddress only on a reactor without sockets, got {options!r}")
-    found = TransportSocket(receiver, peer)
-    host, number = options.bindAddress or ("::" if ":" in peer.host else "0.0.0.0", 0)
-    if IDatagramReactor.providedBy(reactor):
-        port: Any = reactor.listenDatagrams(number, found, host, MAX_DATAGRAM, False)
-    else:
-        port = IReactorUDP(reactor).listenUDP(number, found, host, MAX_DATAGRAM)
-    try:
-        port.connect(*peer)
-    except BaseException:
-        with suppress(Exception):
-            port.stopListening()
-        raise
-    return found
