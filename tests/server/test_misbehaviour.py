@@ -239,7 +239,7 @@ class MisbehaviourTests:
     @needsBatches
     @pytest.mark.parametrize("closes", [False, True])
     def test_runsTheReactor(self, closes: bool) -> None:
-        """A guard that runs the reactor, where the next batch comes, has its own batch still; none gets the reply of another."""
+        """A guard that runs the reactor, where the next batch comes, keeps its own; none gets the reply of another."""
 
         @implementer(IBatchGuard)
         class Nested(OddGuard):
