@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from udpecho.cli.main import _makeParser
+from udpecho.cli.run import _makeParser
 from udpecho.parsing import parseDuration, parsePort
 from udpecho.probe.settings import OPTIONS as PROBE_OPTIONS
 from udpecho.server.settings import OPTIONS as SERVER_OPTIONS

@@ -30,6 +30,14 @@ class EscapeTests:
         print("café \u0142 \udcff", flush=True)
         assert written.getvalue() == b"caf\xe9 \\u0142 \\udcff\n"
 
+    @pytest.mark.parametrize("encoding", ["idna", "undefined"])
+    def test_strict(self, processes: Processes, encoding: str) -> None:
+        """Where Python's codec for the charset escapes nothing, the output is ASCII, and the command ends."""
+        environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+        sent = processes.run("udpecho", "send", "127.0.0.1:9", "no\xe4", environment=environment)
+        assert (sent.status, sent.stdout) == (2, "")
+        assert sent.stderr.startswith("udpecho: cannot read no\\xe4: ")
+
     def test_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What an application has put in the place of standard output stays as it is."""
         stream = io.StringIO()

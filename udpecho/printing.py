@@ -20,6 +20,11 @@ def escapeWhatDoesNotFit() -> None:
             setattr(sys, name, stream)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+            try:
+                "\xe4 _\n".encode(stream.encoding, "backslashreplace")
+            except UnicodeError:
+                # A codec that escapes nothing, such as PYTHONIOENCODING=idna.
+                stream.reconfigure(encoding="ascii", errors="backslashreplace")
 
 
 def printable(text: str) -> str:

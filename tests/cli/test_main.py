@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.cli.main} and L{udpecho.cli.console}: usage, signals, output that cannot be written."""
+"""Tests of L{udpecho.cli.main}, C{run} and C{console}: usage, signals, output that cannot be written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,31 @@ class InterruptTests:
         sending.finish()
         assert (sending.status, sending.stdout) == (status, twoLines(4, at(plain)))
         assert sending.stderr == "udpecho: sent=1 answered=1 unanswered=0 sent-bytes=4 answered-bytes=4\n"
+
+    @pytest.mark.parametrize("module", ["twisted.internet.defer", "udpecho.cli.ping.command", "twisted.internet.reactor"])
+    def test_whileStarting(self, processes: Processes, module: str) -> None:
+        """An interrupt while it still imports has the same status, and no traceback."""
+        code = f"""
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+from udpecho.cli.main import main
+sys.meta_path.insert(0, Finder())
+sys.exit(main(["send", "--timeout", "0", "127.0.0.1:9"]))
+"""
+        sent = processes.run(sys.executable, "-c", code, feed=b"hello")
+        assert (sent.status, sent.stdout, sent.stderr) == (130, "", "")
+
+    def test_broken(self, processes: Processes) -> None:
+        """A command that raises before it waits for anything ends, and what it raised is printed."""
+        code = "import sys; from udpecho.cli import run; sys.exit(run._runReactor(lambda reactor: 1 / 0))"
+        broken = processes.run(sys.executable, "-c", code)
+        assert (broken.status, broken.stdout) == (1, "")
+        assert "ZeroDivisionError: division by zero" in broken.stderr
 
 
 class OutputTests:

@@ -132,7 +132,7 @@ class ProxyCommandTests:
         with udpSocket() as sock:
             sock.sendto(b"hello", (address[1], int(address[2])))
             process.finish()
-        assert process.status == 1, process
+        assert process.status == 141, process
         assert "Traceback" not in process.stderr, process
 
     @needsIPv6
