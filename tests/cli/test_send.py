@@ -312,7 +312,7 @@ class SystemCallTests:
         )
         assert connected is not None, calls
         sends = list(re.finditer(r"\bsend(?:to|msg|mmsg)?\(([0-9]+), (.*)$", calls, re.MULTILINE))
-        assert [(one[1], one[2]) for one in sends] == [(opened[1], '"hello", 5, 0, NULL, 0) = 5')], calls
+        assert [(one[1], one[2]) for one in sends] == [(opened[1], '"hello", 5, MSG_DONTWAIT, NULL, 0) = 5')], calls
         assert opened.end() < connected.start() < sends[0].start()
 
 
