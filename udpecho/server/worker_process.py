@@ -154,9 +154,14 @@ class WorkerProcess(ProcessProtocol):
 
     def _handle(self) -> None:
         """Handle messages until the turn is over: many workers may have many lines for the log."""
+        # It is no silence that its messages wait here.
+        self.silence = 0
         while self._unhandled and not self.disconnecting:
-            piece, self._unhandled = self._unhandled[:_pieceSize], self._unhandled[_pieceSize:]
-            self._messages.dataReceived(piece)
+            data = self._unhandled
+            # A long line in one piece: the receiver copies all of it that it has.
+            size = data.rfind(b"\n", 0, _pieceSize) + 1 or data.find(b"\n") + 1 or len(data)
+            self._unhandled = data[size:]
+            self._messages.dataReceived(data[:size])
             if self._unhandled and self._turn is not None and self._turn.isOver():
                 self._turn.postpone(self._handle)
                 return
