@@ -87,16 +87,18 @@ class CannotStartTests:
     @pytest.mark.parametrize(
         "host", ["127.0.0.1", "::1", "2001:db8:1234:5678:9abc:def0:1234:5678", "fe80::1234:5678:9abc:def0%enp0s31f6np12vx"]
     )
-    @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES])
-    def test_refused(self, host: str, number: int) -> None:
+    @pytest.mark.parametrize(
+        ("number", "port"), [(errno.EADDRINUSE, 65535), (errno.EADDRNOTAVAIL, 65535), (errno.EACCES, 1023)]
+    )
+    def test_refused(self, host: str, number: int, port: int) -> None:
         """In the foreground the line has a hint. In the background, where C{twistd} shows 100 bytes, it has the address and the
         reason, however long they are.
         """
         reason = os.strerror(number)
-        address = f"[{host}]:65535" if ":" in host else f"{host}:65535"
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
         def start() -> None:
-            raise error.CannotListenError(host, 65535, OSError(number, reason))
+            raise error.CannotListenError(host, port, OSError(number, reason))
 
         with pytest.raises(CannotStart) as caught:
             exitOnStartError(start)

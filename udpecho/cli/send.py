@@ -28,7 +28,7 @@ def addSend(commands: Any) -> None:
         help="send a file or standard input, and wait for the replies",
         description="Send FILE, or standard input, to a UDP echo server, whole or in pieces, and wait for each reply.",
         epilog="Exit status: 0 all answered, 1 something was not, 2 wrong usage or input, 3 refused or unreachable,"
-        " 130 interrupted, 141 its reader is gone.",
+        " 130 interrupted, 141 the reader of the output is gone.",
     )
     addArgument(parser, "peer", "HOST:PORT", parseAddress, "the server; [ADDR]:PORT for an IPv6 address")
     parser.add_argument(
