@@ -359,6 +359,7 @@ class TableTests:
             console.WRONG_INPUT,
             console.UNREACHABLE,
             console.SIGNALLED + signal.SIGINT,
+            console.READER_GONE,
         )
         assert [int(status) for status, _ in rows] == list(known)
 
