@@ -10,10 +10,13 @@ import pytest
 from twisted.internet import task
 
 from tests.support.guards import needsBatches
+from tests.support.probes import World
 from tests.support.running import PATIENCE, Run, udpSocket
 from udpecho.addresses import DatagramAddress
+from udpecho.net.linux.mmsg import SLOTS
 from udpecho.net.turn import TURN_TIME
 from udpecho.probe.flow import Flow
+from udpecho.probe.io.stamp_slots import StampSlots
 from udpecho.probe.outcomes import Outcome
 from udpecho.probe.prober import Prober
 from udpecho.probe.schedule import Plan
@@ -64,3 +67,35 @@ def test_flood(runOnce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < most <= TURN_TIME / READ_TIME + 1
     assert len(reads) == SOCKETS
     assert max(reads.values()) <= 2 * min(reads.values())
+
+
+class Endless:
+    """Calls that find as much as is asked for, each time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def recvmmsg(self, *_: object) -> int:
+        self.calls += 1
+        assert self.calls < 10_000
+        return SLOTS
+
+
+@needsBatches
+def test_errorQueue() -> None:
+    """An error queue that is filled as fast as it is read is left in time."""
+    calls: Any = Endless()
+    StampSlots(1, calls).readErrorQueue(-1)
+    assert calls.calls > 1
+
+
+def test_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is the receive queue of a socket that is to be closed."""
+    prober = World().prober(Plan(count=5))
+    prober.start()
+    (flow,) = prober.flows
+    endless = Endless()
+    monkeypatch.setattr(Flow, "read", lambda *_: bool(endless.recvmmsg()))
+    flow.release()
+    assert not flow.sockets.isOpen
+    prober.stop()
