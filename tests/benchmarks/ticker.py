@@ -104,6 +104,7 @@ def serve(kind: str, reactorName: str | None, lifetime: float) -> None:
 
     from udpecho.net.open import listen
     from udpecho.net.sockets import MAX_DATAGRAM
+    from udpecho.pieces import spareGarbageCollector
     from udpecho.server.protocol import EchoServer
 
     reactor: Any = installed
@@ -113,6 +114,8 @@ def serve(kind: str, reactorName: str | None, lifetime: float) -> None:
         ports = [listen(reactor, 0, EchoServer())]
     else:
         ports = [reactor.listenUDP(0, EchoServer(), "127.0.0.1", MAX_DATAGRAM)]
+    # As the daemon does.
+    spareGarbageCollector()
     ticker = Ticker(reactor)
 
     def begin() -> None:
