@@ -47,15 +47,20 @@ class InterruptTests:
         assert sending.stderr == "udpecho: sent=1 answered=1 unanswered=0 sent-bytes=4 answered-bytes=4\n"
 
     @pytest.mark.parametrize("module", ["twisted.internet.defer", "udpecho.cli.ping.command", "twisted.internet.reactor"])
-    def test_whileStarting(self, processes: Processes, module: str) -> None:
-        """An interrupt while it still imports has the same status, and no traceback."""
+    @pytest.mark.parametrize("interrupt", ["signal.raise_signal(signal.SIGINT)", "Late()"])
+    def test_whileStarting(self, processes: Processes, module: str, interrupt: str) -> None:
+        """An interrupt while it still imports has the same status, and no traceback, also where Python swallows exceptions."""
         code = f"""
 import signal, sys
+
+class Late:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
 
 class Finder:
     def find_spec(self, name, path, target=None):
         if name == {module!r}:
-            signal.raise_signal(signal.SIGINT)
+            {interrupt}
 
 from udpecho.cli.main import main
 sys.meta_path.insert(0, Finder())
