@@ -19,7 +19,7 @@ from tests.support.server import lines  # noqa: F401
 pytest_plugins = ["pytester", "tests.support.isolation"]
 
 # How long an example takes depends on what else the machine does.
-settings.register_profile("udpecho", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("udpecho", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("udpecho")
 
 

@@ -65,7 +65,7 @@ class OptionsTests:
     """L{Options}."""
 
     @given(st.lists(_words, max_size=6))
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     def test_anyCommandLine(self, arguments: list[str]) -> None:
         """Any command line is read, or refused in a line, or shows the help."""
         message = "no error"

@@ -121,7 +121,7 @@ class ErrorTests:
         assert str(caught.value) == f"{rule}, got {text!r}"
 
     @given(st.sampled_from(PARSERS), st.text(max_size=30))
-    @settings(max_examples=1000)
+    @settings(max_examples=300)
     def test_anything(self, parser: Callable[[str], Any], text: str) -> None:
         """Every text is read, or refused with one line of this form."""
         try:

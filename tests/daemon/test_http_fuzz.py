@@ -156,7 +156,7 @@ class MemoryTests:
     @example(b"GET /metrics HTTP/1.1\r\nAccept: \xff\r\n\r\n", None)
     @example(b"GET /metrics HTTP/1.1\r\nAccept-Encoding: \xff\r\n\r\n", None)
     @example(b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text; version=x.y\r\n\r\n", None)
-    @settings(max_examples=500)
+    @settings(max_examples=200)
     def test_anyStream(self, stream: bytes, size: int | None) -> None:
         """Any bytes, in pieces of any size."""
         clock = Clock()
@@ -196,7 +196,7 @@ class SocketTests:
         before = len(server.log())
 
         @given(_streams, st.booleans())
-        @settings(max_examples=150)
+        @settings(max_examples=60)
         def check(stream: bytes, isHalfClosed: bool) -> None:
             with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
                 client.sendall(stream)

@@ -323,6 +323,15 @@ class LoadTests:
             select.select([], [], [], 0.001)
 
 
+def catchesTerm(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM, as a reactor has as soon as it runs (C{proc_pid_status(5)})."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        pytest.skip("no /proc here shows which signals a process catches")
+    caught = re.search(r"^SigCgt:\s+(\w+)$", status.read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> signal.SIGTERM - 1 & 1)
+
+
 class SecondSignalTests:
     """Further signals that ask for the stop, during the stop."""
 
@@ -345,6 +354,7 @@ class SecondSignalTests:
         try:
             process = processes.start("twistd", "-n", "--pidfile=", "--reactor", reactor, *options, stdin=read)
             process.until(started)
+            eventually(lambda: catchesTerm(process.pid), "the reactor has its handlers of signals")
             for _ in range(30):
                 if isRunning(process.pid):
                     process.signal(number)

@@ -26,7 +26,7 @@ steps = st.lists(st.tuples(st.integers(0, 640), st.booleans(), entries), max_siz
 class PrefixLimiterTests:
     """L{PrefixLimiter}."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([1, 2, 8, 1 << 14]), steps, st.integers(0, 9))
     def test_model(
         self, rate: int, burst: int, size: int, some: list[tuple[int, bool, list[tuple[int, int]]]], seed: int

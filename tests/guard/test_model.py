@@ -113,7 +113,7 @@ times = st.one_of(st.integers(-640, 640), st.sampled_from([-(10**9), 10**9, 10**
 class ModelTests:
     """L{Guard} against L{GuardModel}."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(policies, st.lists(st.tuples(times, st.booleans(), entries), max_size=8), st.integers(0, 9))
     def test_model(self, policy: GuardPolicy, steps: list[tuple[int, bool, list[tuple[int, int, int]]]], seed: int) -> None:
         """They decide alike, in every order of sources, with segments, in both families, with clocks that go back and leap."""

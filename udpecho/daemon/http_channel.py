@@ -1,7 +1,7 @@
 """A connection to the HTTP pages.
 
 It is Twisted's, with an answer to whatever that cannot read, and with limits where that has none. Of Twisted's own limits,
-L{twisted.protocols.policies}, it uses C{TimeoutMixin}. C{LimitTotalConnectionsFactory} refuses the newest connection: idle ones
+C{twisted.protocols.policies}, it uses C{TimeoutMixin}. C{LimitTotalConnectionsFactory} refuses the newest connection: idle ones
 would keep out all others.
 """
 
