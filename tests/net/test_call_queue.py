@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from tests.conftest import CaughtErrors
 from tests.support.depth import stackDepth
 from udpecho.net.call_queue import MAX_NESTED, CallQueue, cancelled
+from udpecho.net.failure_log import MOST
 
 #: Frames that one call of an application takes, at the most, with all that is between it and the next one inside it.
 _framesPerCall = 15
@@ -60,6 +61,13 @@ class CallQueueTests:
         calls.call(made.append, 1)
         assert made == [1]
         assert [str(failure) for failure in caught.flush(RuntimeError)] == ["of the test"]
+
+    def test_manyExceptions(self, caught: CaughtErrors) -> None:
+        """Whoever sends datagrams can cause one with each: only the first of a second are logged."""
+        calls = CallQueue()
+        for _ in range(50 * MOST):
+            calls.call(lambda: 1 / 0)
+        assert 0 < len(caught.flush(ZeroDivisionError)) < 50 * MOST
 
     def test_interrupted(self, caught: CaughtErrors) -> None:
         """What ends a program is logged too, as in a Deferred: the next call would be made late or never."""

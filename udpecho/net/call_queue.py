@@ -16,6 +16,8 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
+from udpecho.net.failure_log import FailureLog
+
 #: How many calls may be inside each other, of different objects: a callback of one client closes another one, for example.
 MAX_NESTED = 4
 
@@ -62,10 +64,11 @@ class CallQueue:
     @ivar isEmptying: whether this is inside one of the calls.
     """
 
-    __slots__ = ("_calls", "isEmptying")
+    __slots__ = ("_calls", "_failures", "isEmptying")
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._failures: FailureLog | None = None
         self.isEmptying = False
 
     def add(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -104,7 +107,9 @@ class CallQueue:
                     function(*arguments)
                 except BaseException:
                     # As in a Deferred: the others would be made late or never.
-                    _log.failure("Unhandled error in {function}", function=function)
+                    if self._failures is None:
+                        self._failures = FailureLog(_log)
+                    self._failures.failure("Unhandled error in {function}", function=function)
         finally:
             self.isEmptying = False
 
