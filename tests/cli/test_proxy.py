@@ -168,6 +168,10 @@ class ProxyCommandTests:
                 ("127.0.0.1:0", "127.0.0.1:9", "--loss", "-1"),
                 "argument --loss: share must be 0 to 1, as in 0.1 or 10%, got '-1'",
             ),
+            (
+                ("127.0.0.1:0", "127.0.0.1:9", "--idle-timeout", "0"),
+                "argument --idle-timeout: duration must be 1us to 366 days, as in 0.5s or 500ms, got '0'",
+            ),
             (("127.0.0.1:0", "127.0.0.1:9", "--loss", "x"), "argument --loss: share must be 0 to 1, as in 0.1 or 10%, got 'x'"),
             (
                 ("127.0.0.1:0", "127.0.0.1:9", "--delay", "-1"),

@@ -172,6 +172,20 @@ class SelfTests:
         runOnce(test)
 
 
+class LimitTests:
+    """What a proxy is made with."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "least"),
+        [("idleTimeout", 0, "1e-06"), ("idleTimeout", float("nan"), "1e-06"), ("maxClients", 0, "1"), ("maxHeld", -1, "0")],
+    )
+    def test_wrong(self, name: str, value: float, least: str) -> None:
+        """A limit that no client could keep is refused."""
+        limits: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"^{name} must be a number, {least} or more, got {value!r}$"):
+            FaultProxy(Clock(), ("127.0.0.1", 7), **limits)
+
+
 class FaultProxyTests:
     """L{FaultProxy} on real sockets."""
 

@@ -16,7 +16,15 @@ from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy
 from udpecho.interfaces import Reactor
-from udpecho.parsing import parseAddress, parseBytes, parseLocalAddress, parsePayloadSize, parseSeconds, parseShare
+from udpecho.parsing import (
+    parseAddress,
+    parseBytes,
+    parseInterval,
+    parseLocalAddress,
+    parsePayloadSize,
+    parseSeconds,
+    parseShare,
+)
 
 #: The options that are arguments of L{FaultPlan} as they are.
 _faults = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "delay", "rate", "queue", "mtu")
@@ -61,7 +69,7 @@ def addProxy(commands: Any) -> None:
     proxy.add_argument("--direction", choices=["both", "up", "down"], default="both", help="the direction with faults [both]")
     proxy.add_argument("--seed", default="0", help="any text; the same seed gives the same faults [0]")
     idle = "how long a client may be idle until it is forgotten [%(default)gs]"
-    addArgument(proxy, "--idle-timeout", "TIME", parseSeconds, idle, IDLE_TIMEOUT)
+    addArgument(proxy, "--idle-timeout", "TIME", parseInterval, idle, IDLE_TIMEOUT)
     held = "how many bytes may wait in the proxy, half of it for one client [64M]"
     addArgument(proxy, "--max-held", "BYTES", parseBytes, held, MAX_HELD)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")

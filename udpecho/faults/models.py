@@ -24,6 +24,12 @@ def checkSeconds(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number of seconds, 0 or more, got {value!r}")
 
 
+def checkLeast(name: str, value: Any, least: float) -> None:
+    """@raise ValueError: if a number is below C{least} or not finite."""
+    if not least <= number(name, value) < math.inf:
+        raise ValueError(f"{name} must be a number, {least:g} or more, got {value!r}")
+
+
 def probability(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validate a number from 0 to 1."""
     if not 0 <= number(attribute.name, value) <= 1:

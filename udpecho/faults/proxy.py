@@ -20,6 +20,7 @@ from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import NO_DESCRIPTOR, EchoError
 from udpecho.faults.decision import Decider, Decision, Direction
 from udpecho.faults.delay_line import DelayLine, HeldBytes
+from udpecho.faults.models import checkLeast
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.upstream import Upstream
 from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver, Reactor
@@ -149,7 +150,10 @@ class FaultProxy(DatagramProtocol):
             have not sent again after a reply.
         @param watcher: called for each datagram.
         @param maxHeld: how many bytes may wait; one client gets half of them at most.
+        @raise ValueError: if C{idleTimeout} is less than 1 us, C{maxClients} less than 1, or C{maxHeld} less than 0.
         """
+        for name, value, least in (("idleTimeout", idleTimeout, 1e-6), ("maxClients", maxClients, 1), ("maxHeld", maxHeld, 0)):
+            checkLeast(name, value, least)
         self.up = Direction("up", FaultPlan() if up is None else up)
         self.down = Direction("down", FaultPlan() if down is None else down)
         self.refusals = 0
