@@ -84,6 +84,18 @@ class OptionsTests:
 class CannotStartTests:
     """L{CannotStart}."""
 
+    def test_becomesUsable(self) -> None:
+        """An address that becomes usable between the refusal and the look at its state is tried again."""
+        tries = []
+
+        def start() -> None:
+            tries.append(None)
+            if len(tries) == 1:
+                raise error.CannotListenError("127.0.0.1", 7, OSError(errno.EADDRNOTAVAIL, "refused"))
+
+        exitOnStartError(start)
+        assert len(tries) == 2
+
     @pytest.mark.parametrize(
         "host", ["127.0.0.1", "::1", "2001:db8:1234:5678:9abc:def0:1234:5678", "fe80::1234:5678:9abc:def0%enp0s31f6np12vx"]
     )

@@ -146,15 +146,22 @@ def exitOnStartError(start: Callable[[], None]) -> None:
 
 def _startWhenUsable(start: Callable[[], None]) -> None:
     # Nothing else runs yet: the reactor is started later, and signals end the process.
-    for tries in range(int(_detectionTimeout / _pollInterval)):
+    isLogged = isTriedAgain = False
+    for left in reversed(range(int(_detectionTimeout / _pollInterval) + 1)):
         try:
             start()
             return
         except error.CannotListenError as e:
             host = getattr(e, "host", e.interface)
-            if getattr(e.socketError, "errno", None) != errno.EADDRNOTAVAIL or duplicateDetection(host) != TENTATIVE:
+            if not left or getattr(e.socketError, "errno", None) != errno.EADDRNOTAVAIL:
                 raise
-        if not tries:
-            _log.info("waiting for {host}: the address is {state}", host=host, state=TENTATIVE)
-        time.sleep(_pollInterval)
-    start()
+            isTentative = duplicateDetection(host) == TENTATIVE
+            if not isTentative and isTriedAgain:
+                raise
+        # One that is not tentative may have become usable since it was refused.
+        isTriedAgain = not isTentative
+        if isTentative:
+            if not isLogged:
+                isLogged = True
+                _log.info("waiting for {host}: the address is {state}", host=host, state=TENTATIVE)
+            time.sleep(_pollInterval)
