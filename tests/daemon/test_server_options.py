@@ -86,7 +86,7 @@ class CannotStartTests:
 
     def test_becomesUsable(self) -> None:
         """An address that becomes usable between the refusal and the look at its state is tried again."""
-        tries = []
+        tries: list[None] = []
 
         def start() -> None:
             tries.append(None)

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet import error
 
 from tests.support.guards import needsIPv6, onlyLinux
+from tests.support.hosts import until
 from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import Recorder, Run, sleep, udpSocket
 from udpecho.addresses import DatagramAddress
@@ -132,7 +133,7 @@ class ConnectTests:
                 port.connect(*peer.getsockname())
                 peer.sendto(b"after", address(port))
                 await protocol.count(2)
-                await sleep(reactor, 0.01)
+                await until(reactor, lambda: port.dropped["not_allowed"] == 2, "the others are dropped")
                 assert port.dropped == {"not_allowed": 2}
                 assert protocol.datagrams == [(b"before", peer.getsockname()), (b"after", peer.getsockname())]
             await port.stopListening()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import gatherResults, maybeDeferred
 
+from tests.support.hosts import until
 from tests.support.ports import address, open_, path, script  # noqa: F401
-from tests.support.running import CuriousRecorder, Recorder, Run, sleep, udpSocket, unusedPort
+from tests.support.running import CuriousRecorder, Recorder, Run, udpSocket, unusedPort
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError, HostUnreachable, MessageTooLong, NetworkUnreachable
 from udpecho.net.network_errors import connectFailure
@@ -101,7 +102,7 @@ class RefusalTests:
             with udpSocket(port=peerPort) as peer:
                 peer.setblocking(False)
                 await protocol.until(lambda: protocol.refusals == 1)
-                await sleep(reactor, 0.01)
+                await until(reactor, lambda: not port._sender.waiting, "it is sent")
                 assert peer.recv(100) == b"waits"
             assert not port.dropped
             await port.stopListening()

@@ -12,6 +12,7 @@ from twisted.internet import error
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
+from tests.support.hosts import until
 from tests.support.ports import address, open_, path, script  # noqa: F401
 from tests.support.running import Recorder, Run, sleep, udpSocket
 from udpecho.net.endpoints import Endpoints, PortContext
@@ -37,7 +38,7 @@ class SendQueueTests:
                 assert outcomes == []
                 assert port not in reactor.getReaders()
                 sock.sendto(b"meanwhile", address(port))
-                await sleep(reactor, 0.01)
+                await until(reactor, lambda: len(outcomes) == 3, "all are sent")
                 assert [sock.recv(100) for _ in range(3)] == [b"1", b"2", b"3"]
                 assert outcomes == [None, None, None]
                 await protocol.count(1)
@@ -56,7 +57,7 @@ class SendQueueTests:
                 port.write(b"waits", sock.getsockname())
                 with pytest.raises(error.MessageLengthError):
                     port.write(bytes(65508), sock.getsockname())
-                await sleep(reactor, 0.01)
+                await until(reactor, lambda: not port._sender.waiting, "it is sent")
                 assert sock.recv(100) == b"waits"
             await port.stopListening()
 

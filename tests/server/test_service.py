@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from tests.support.guards import needsIPv6, needsSharing, onlyLinux
+from tests.support.hosts import until
 from tests.support.ports import script
 from tests.support.reaction import Reaction
 from tests.support.running import PATIENCE, Run, sleep, udpSocket
@@ -269,8 +270,7 @@ class EchoServiceTests:
             script(port, [errno.EAGAIN] * 1_000_000)  # type: ignore[arg-type]
             with udpSocket() as sock:
                 sock.sendto(b"waits", service.addresses[0])
-                await sleep(reactor, 0.01)
-                assert service.counters.waiting == 1
+                await until(reactor, lambda: service.counters.waiting == 1, "a reply waits")
                 await service.stopService()
             assert service.counters.dropped == {"send_timeout": 1}
             check(service.counters)
@@ -292,7 +292,7 @@ class EchoServiceTests:
                     await sleep(reactor, 0.005)
                 failing.sends.clear()
                 sock.sendto(b"again", service.addresses[0])
-                await sleep(reactor, 0.01)
+                await until(reactor, lambda: service.counters.echoed == 1, "it is answered")
                 assert sock.recv(100) == b"again"
             assert service.counters.dropped == {"too_large": 1, "send_timeout": 1}
             await service.stopService()
