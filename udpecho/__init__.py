@@ -43,7 +43,8 @@ _modules = {
     "server.protocol": "EchoServer",
     "server.service": "EchoService",
     "server.settings": "ServiceOptions",
-    "testing.memory_network": "MemoryHost MemoryNetwork",
+    "testing.memory_host": "MemoryHost",
+    "testing.memory_network": "MemoryNetwork",
     "testing.trial": "RunningServer UDPEchoMixin",
 }
 _homes = {name: module for module, names in _modules.items() for name in names.split()}
@@ -88,7 +89,8 @@ if TYPE_CHECKING:
     from udpecho.server.protocol import EchoServer
     from udpecho.server.service import EchoService
     from udpecho.server.settings import ServiceOptions
-    from udpecho.testing.memory_network import MemoryHost, MemoryNetwork
+    from udpecho.testing.memory_host import MemoryHost
+    from udpecho.testing.memory_network import MemoryNetwork
     from udpecho.testing.trial import RunningServer, UDPEchoMixin
 else:
 

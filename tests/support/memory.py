@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 
 from tests.support.running import PATIENCE, CuriousRecorder
 from udpecho.net.open import listen
-from udpecho.testing.memory_network import MemoryHost, MemoryNetwork
+from udpecho.testing.memory_host import MemoryHost
+from udpecho.testing.memory_network import MemoryNetwork
 
 _T = TypeVar("_T")
 Play = Callable[..., Any]

@@ -22,7 +22,8 @@ from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
 from udpecho.server.service import EchoService
 from udpecho.testing import clock, memory_network
-from udpecho.testing.memory_network import MemoryHost, MemoryNetwork
+from udpecho.testing.memory_host import MemoryHost
+from udpecho.testing.memory_network import MemoryNetwork
 
 
 class Answering(DatagramProtocol):

@@ -35,8 +35,10 @@ from udpecho.interfaces import IDatagramTransport
 from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
 from udpecho.server.service import EchoService
-from udpecho.testing.memory_network import MemoryHost, MemoryNetwork, TraceEntry
+from udpecho.testing.memory_host import MemoryHost
+from udpecho.testing.memory_network import MemoryNetwork
 from udpecho.testing.memory_port import MemoryPort
+from udpecho.testing.trace import TraceEntry
 
 
 class InterfaceTests:
