@@ -59,12 +59,14 @@ class Measurement:
     """
 
     NUMBER = 10000
-    #: So few that no queue is filled by them.
     BUNDLE = 100
+    #: How many may be on their way to the client: so few that its receive buffer, of 212992 bytes, is not filled by them.
+    WINDOW = 150
     #: The last ones.
     FENCE = b"the last of them all"
 
-    def __init__(self, processes: Processes, *options: str) -> None:
+    def __init__(self, processes: Processes, *options: str, arrivals: float = 1) -> None:
+        """@param arrivals: how many of one datagram are expected."""
         self.numbers: list[int] = []
         self.corrupted: list[bytes] = []
         self.truncated: list[bytes] = []
@@ -79,6 +81,9 @@ class Measurement:
                     datagram, address = upstream.recvfrom(100)
                     upstream.sendto(datagram, address)
                 self._take(client)
+                # A busy machine may not have given the proxy its turn yet. After a second more have been lost than expected.
+                while self._arrived < arrivals * (first + self.BUNDLE) - self.WINDOW and self._take(client, 1):
+                    pass
             # These arrive after all others, unless the faults concern them, too.
             fences = 0
             while not self._fence:
@@ -90,12 +95,20 @@ class Measurement:
             while "--reorder" in options and select.select([client], [], [], 1)[0]:
                 self._take(client)
             self.sums = proxy.stop()["down"]
-        assert self.sums.pop("datagrams") == self.NUMBER + fences
+        # On a busy machine the last fences are still on their way.
+        assert self.NUMBER < self.sums.pop("datagrams") <= self.NUMBER + fences
         assert "own_loss" not in self.sums
-        self.arrived = len(self.numbers) + len(self.corrupted) + len(self.truncated)
+        self.arrived = self._arrived
 
-    def _take(self, client: socket.socket, patience: float = 0) -> None:
+    @property
+    def _arrived(self) -> int:
+        return len(self.numbers) + len(self.corrupted) + len(self.truncated)
+
+    def _take(self, client: socket.socket, patience: float = 0) -> bool:
+        """@return: whether anything came."""
+        came = False
         while select.select([client], [], [], patience)[0]:
+            came, patience = True, 0
             datagram = client.recv(100)
             if len(datagram) < 16:
                 self.truncated.append(datagram)
@@ -105,6 +118,7 @@ class Measurement:
                 self.corrupted.append(datagram)
             else:
                 self.numbers.append(int.from_bytes(datagram[:8], "big"))
+        return came
 
 
 class MeasuredTests:
@@ -118,21 +132,21 @@ class MeasuredTests:
 
     def test_loss(self, processes: Processes) -> None:
         """The given share is lost, and the others keep their order."""
-        measured = Measurement(processes, "--loss", "10%")
+        measured = Measurement(processes, "--loss", "10%", arrivals=0.9)
         assert self.NUMBER - measured.arrived in interval(self.NUMBER, 0.1)
         assert 0 <= measured.sums["lost"] - (self.NUMBER - measured.arrived) < 10
         assert measured.numbers == sorted(set(measured.numbers))
 
     def test_burst(self, processes: Processes) -> None:
         """Bursty loss begins and ends with the given probabilities."""
-        arrived = set(Measurement(processes, "--burst", "2%,25%").numbers)
+        arrived = set(Measurement(processes, "--burst", "2%,25%", arrivals=25 / 27).numbers)
         pairs = Counter((number in arrived, number + 1 in arrived) for number in range(self.NUMBER - 1))
         assert pairs[True, False] in interval(pairs[True, False] + pairs[True, True], 0.02)
         assert pairs[False, True] in interval(pairs[False, True] + pairs[False, False], 0.25)
 
     def test_duplicate(self, processes: Processes) -> None:
         """The given share arrives twice, none three times, and none is lost."""
-        times = Counter(Measurement(processes, "--duplicate", "5%").numbers)
+        times = Counter(Measurement(processes, "--duplicate", "5%", arrivals=1.05).numbers)
         assert set(times) == set(range(self.NUMBER))
         assert set(times.values()) == {1, 2}
         assert list(times.values()).count(2) in interval(self.NUMBER, 0.05)
