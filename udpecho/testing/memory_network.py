@@ -9,8 +9,10 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
+from udpecho.faults.datagram import Datagram
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Decision, Replay, decideOn
 from udpecho.faults.delay_line import HeldBytes
+from udpecho.faults.journal import Journal
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
@@ -28,6 +30,7 @@ class MemoryNetwork:
     @ivar clock: the clock of all hosts.
     @ivar hosts: the hosts by name.
     @ivar trace: every datagram that was sent.
+    @ivar journal: what was decided about each datagram, after L{record} or L{replay}, else C{None}.
     """
 
     def __init__(self, plan: Decider | None = None, latency: float = 0.0) -> None:
@@ -37,6 +40,7 @@ class MemoryNetwork:
         self.clock = NetworkClock()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
+        self.journal: Journal | None = None
         # Without decisions to repeat, it delivers all at once.
         self._plan = Replay("") if plan is None else plan
         self._latency = latency
@@ -69,6 +73,19 @@ class MemoryNetwork:
         """Set the faults of one direction between two hosts, or of a host's loopback."""
         self._plans[source, destination] = plan
 
+    def record(self) -> Journal:
+        """Record what is decided about each datagram from now on. A failing test prints it, and L{replay} repeats it."""
+        self.journal = Journal()
+        return self.journal
+
+    def replay(self, text: str) -> None:
+        """Repeat recorded decisions, whatever the plans are. Datagrams without one are delivered at once.
+
+        @param text: the printed decisions, one a line, as in C{client > server 2: lost}: the third datagram is lost.
+        @raise ValueError: if a line is not a decision.
+        """
+        self.journal = Journal.fromString(text)
+
     def advance(self, seconds: float) -> None:
         """Advance the clock by seconds, and do everything that is due meanwhile, in its order."""
         self.clock.advance(seconds)
@@ -100,7 +117,7 @@ class MemoryNetwork:
             self.trace.append(entry)
             plan = self._plans.get((sender.host, host), self._plan)
             try:
-                decision = plan.decide(len(datagram), self.clock.rightNow)
+                decision = self._decide(plan, sender.host, host, datagram, source, destination)
                 arrivals = decision.apply(datagram)
             except Exception:
                 # The sender is not to blame.
@@ -118,6 +135,24 @@ class MemoryNetwork:
                 else:
                     entry.addOutcome("no buffer")
 
+    def _decide(
+        self,
+        plan: Decider,
+        sender: Host,
+        receiver: Host,
+        payload: bytes,
+        source: DatagramAddress,
+        destination: DatagramAddress,
+        refusal: bool = False,
+    ) -> Decision:
+        """Decide about a datagram on the link between two hosts, or about a refusal by ICMP."""
+        if self.journal is None and (refusal or not hasattr(plan, "decideDatagram")):
+            return plan.decide(len(payload), self.clock.rightNow)
+        datagram = Datagram(payload, source, destination, self.clock.rightNow, f"{sender.name} > {receiver.name}")
+        if self.journal is None:
+            return decideOn(plan, datagram)
+        return self.journal.decide(plan, datagram, refusal)
+
     def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
         known = "as much" if limit is None else f"more than {limit} bytes"
@@ -133,13 +168,14 @@ class MemoryNetwork:
         for receiver in receivers:
             receiver.receive(datagram, source, destination, hopLimit)
         if refused:
-            self._sendBack(host, sender, destination)
+            self._sendBack(host, sender, source, destination)
 
-    def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
+    def _sendBack(self, host: MemoryHost, sender: MemoryPort, source: DatagramAddress, destination: DatagramAddress) -> None:
         """Send a refusal, through the faults of the opposite direction: it may be late, or lost."""
         plan = self._plans.get((host, sender.host), self._plan)
         try:
-            arrivals = plan.decide(0, self.clock.rightNow).apply(b"")
+            decision = self._decide(plan, host, sender.host, b"", destination, source, refusal=True)
+            arrivals = decision.apply(b"")
         except Exception:
             _log.failure("Unhandled error in the plan {plan}", plan=plan)
             return
