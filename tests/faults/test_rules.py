@@ -1,4 +1,4 @@
-"""Tests of L{udpecho.faults.rules} and L{udpecho.faults.matching}: rules that see datagrams, alone, in memory, in a real proxy."""
+"""Tests of L{udpecho.faults.rules} and L{udpecho.faults.matching}: rules that see datagrams."""
 
 from __future__ import annotations
 
@@ -129,13 +129,11 @@ class MatchTests:
         with pytest.raises(ValueError, match=f"^{message}$"):
             make()
 
-    @pytest.mark.parametrize(
-        "make", [lambda: lose(3), lambda: matching().nth("1"), lambda: replace("text"), lambda: matching(7)]
-    )
-    def test_wrongType(self, make: Callable[[], object]) -> None:
+    @pytest.mark.parametrize(("function", "value"), [(lose, 3), (matching, 7), (matching().nth, "1"), (replace, "text")])
+    def test_wrongType(self, function: Callable[..., object], value: object) -> None:
         """So are those of a wrong type."""
         with pytest.raises(TypeError, match=" must be "):
-            make()
+            function(value)
 
 
 class RuleTests:

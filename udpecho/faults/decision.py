@@ -159,24 +159,30 @@ def decideOn(decider: Decider, datagram: Datagram) -> Decision:
 class Replay:
     """Repeats printed decisions, one a line. A line as C{7: lost} is about the datagram with this number, the first being 0; a
     line without one is about the next. What follows a C{#} is a comment. Datagrams without a line are delivered at once.
+
+    @ivar decisions: the decisions by their numbers.
     """
 
     def __init__(self, text: str) -> None:
         """@param text: the printed decisions.
         @raise ValueError: if a line is not a decision.
         """
-        self._decisions: dict[int, Decision] = {}
+        self._text = text
+        self.decisions: dict[int, Decision] = {}
         self._next = count()
         following = 0
         for line in readLines(text):
             number, rest = re.fullmatch(r"(?:(\d+):)?(.*)", line).groups()  # type: ignore[union-attr]
             following = int(number or following)
-            self._decisions[following] = Decision.fromString(rest)
+            self.decisions[following] = Decision.fromString(rest)
             following += 1
 
     def decide(self, size: int, now: float) -> Decision:
         """@see: L{Decider.decide}"""
-        return self._decisions.get(next(self._next), AT_ONCE)
+        return self.decisions.get(next(self._next), AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"Replay({self._text!r})"
 
 
 def readLines(text: str) -> Iterator[str]:

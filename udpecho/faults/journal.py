@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from udpecho.addresses import formatAddress
@@ -91,6 +91,15 @@ class Journal:
         else:
             self.forgotten += 1
         return decision
+
+    @property
+    def replays(self) -> bool:
+        """Whether it repeats decisions."""
+        return self._replay is not None
+
+    def report(self, places: Container[Place]) -> str:
+        """The lines of some of the decisions, of those that were made."""
+        return "\n".join(str(entry) for entry in self.entries if entry.place in places)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.entries))
