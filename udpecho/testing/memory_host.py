@@ -50,6 +50,11 @@ class Network(Protocol):
     ) -> None:
         """Bring a datagram to its destination."""
 
+    def notSent(
+        self, sender: Host, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, outcome: str
+    ) -> None:
+        """The sender's host does not send a datagram."""
+
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorTime, IReactorPluggableNameResolver, IReactorMulticast)
 class MemoryHost:
@@ -180,6 +185,10 @@ class MemoryHost:
     ) -> None:
         """Bring a datagram to its destination."""
         self.network.carry(sender, datagram, source, destination, hopLimit)
+
+    def notSent(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, outcome: str) -> None:
+        """A datagram is not sent."""
+        self.network.notSent(self, datagram, source, destination, outcome)
 
     def unbind(self, port: MemoryPort) -> None:
         """Free a port's number."""

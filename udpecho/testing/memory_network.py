@@ -102,6 +102,12 @@ class MemoryNetwork:
         """Whether there is a route from a host to an address."""
         return self._hostOf(source, address) is not None or isGroup(address)
 
+    def notSent(
+        self, sender: Host, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, outcome: str
+    ) -> None:
+        """The sender's host does not send a datagram: the trace has why."""
+        self.trace.append(TraceEntry(self.clock.rightNow, source, destination, len(datagram), outcome, datagram, sender.name))
+
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
     ) -> None:
@@ -113,7 +119,8 @@ class MemoryNetwork:
             found = self._hostOf(sender.host, destination.host)
             hosts = [] if found is None else [found]
         for host in hosts:
-            entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), IN_FLIGHT)
+            names = sender.host.name, host.name
+            entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), IN_FLIGHT, datagram, *names)
             self.trace.append(entry)
             plan = self._plans.get((sender.host, host), self._plan)
             try:
@@ -164,7 +171,8 @@ class MemoryNetwork:
         source, destination = entry.source, entry.destination
         receivers = host.receivers(source, destination)
         refused = not receivers and not isGroup(destination.host)
-        entry.addOutcome("refused" if refused else "delivered" if receivers else "nobody listens")
+        outcome = "refused" if refused else "delivered" if receivers else "nobody listens"
+        entry.arrive(self.clock.rightNow, outcome, datagram, receivers)
         for receiver in receivers:
             receiver.receive(datagram, source, destination, hopLimit)
         if refused:

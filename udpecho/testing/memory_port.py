@@ -62,6 +62,9 @@ class Host(Protocol):
     ) -> None:
         """Bring a datagram to its destination; IPv4 addresses are plain here, not IPv4-mapped."""
 
+    def notSent(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, outcome: str) -> None:
+        """A datagram is not sent, because the system refuses it."""
+
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
 class MemoryPort:
@@ -229,6 +232,7 @@ class MemoryPort:
         number = self._refusal(datagram, destination)
         if number:
             self.dropped["send_failed"] += 1
+            self._traceRefusal(number, datagram, destination)
             self._calls.call(callback, "send_failed")
             if self.peer is not None and number != errno.EMSGSIZE:
                 self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
@@ -262,6 +266,15 @@ class MemoryPort:
         if destination.host == "255.255.255.255":
             return 0 if self._broadcastAllowed else errno.EACCES
         return self._noRoute(unmapped(destination.host))
+
+    def _traceRefusal(self, number: int, datagram: bytes, destination: DatagramAddress) -> None:
+        # The others are calls that no system takes for datagrams: of a closed port, to no port, from a loopback address.
+        if number not in (errno.EBADF, errno.EINVAL):
+            outcome = "no route" if number == errno.ENETUNREACH else f"not sent: {os.strerror(number)}"
+            target = unmapped(destination.host)
+            source = self.host.sourceFor(target) if self._wildcard else unmapped(self.interface)
+            ends = DatagramAddress((source, self.number)), DatagramAddress((target, destination.port))
+            self.host.notSent(datagram, *ends, outcome)
 
     def _noRoute(self, destination: str) -> int:
         """The error number if there is no route from the bound address, or 0."""
