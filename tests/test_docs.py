@@ -61,6 +61,11 @@ class ExampleTests:
         options = ("-W", "error", "-n0", "-p", "no:cacheprovider", f"--reactor={reactor}")
         assert "3 passed" in run(tmp_path, "pytest", *options, str(path))
 
+    def test_rules(self, tmp_path: Path) -> None:
+        """The examples of rules and of Hypothesis pass."""
+        paths = [str(EXAMPLES / name) for name in ("test_rules.py", "test_with_hypothesis.py")]
+        assert "3 passed" in run(tmp_path, "pytest", "-W", "error", "-n0", "-p", "no:cacheprovider", *paths)
+
     def test_mixin(self, tmp_path: Path) -> None:
         """The example of the mixin passes, and has each of its methods."""
         text = (EXAMPLES / "test_mixin.py").read_text()
