@@ -55,12 +55,12 @@ def flood(server: DatagramProtocol, plan: Decider | None, datagrams: int) -> flo
     asking = Asking(datagrams // 2)
     port = one.listenUDP(0, asking)
     port.connect("10.0.0.2", 7)
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(64):
         port.write(bytes(64))
     while asking.left > 0:
         network.advance(1.0)
-    return len(network.trace) / (time.perf_counter() - began)
+    return len(network.trace) / (time.process_time() - began)
 
 
 def probes(seconds: int) -> tuple[float, int]:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.testing.clock import MAX_EVENTS, NetworkClock
 from udpecho.testing.events import Event
@@ -44,8 +44,7 @@ class MemoryNetwork:
         self.clock = NetworkClock()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
-        # Without decisions to repeat, it delivers all at once.
-        self._plan = Replay("") if plan is None else plan
+        self._plan = plan
         self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
         self._byAddress: dict[str, MemoryHost] = {}
@@ -71,6 +70,11 @@ class MemoryNetwork:
         for address in own:
             self._byAddress[address] = host
         return host
+
+    def forgetPaths(self) -> None:
+        """Find out again where datagrams go. Call this after a change of the addresses of hosts."""
+        for host in self.hosts.values():
+            host.forgetPaths()
 
     def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Decider) -> None:
         """Set the faults of one direction between two hosts, or of a host's loopback."""
@@ -122,18 +126,17 @@ class MemoryNetwork:
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
     ) -> None:
         """Bring a datagram to its destination, through the faults of the link."""
-        if isGroup(destination.host):
-            loops = sender.loopback or destination.host == "255.255.255.255"
-            hosts = [host for host in self.hosts.values() if (loops if host is sender.host else hopLimit)]
-        else:
-            found = self._hostOf(sender.host, destination.host)
-            hosts = [] if found is None else [found]
-        for host in hosts:
-            entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), IN_FLIGHT)
+        now, origin = self.clock.rightNow, sender.host
+        for host in self._hostsFor(sender, destination[0], hopLimit):
+            entry = TraceEntry(now, source, destination, len(datagram), IN_FLIGHT)
             self.trace.append(entry)
-            plan = self._plans.get((sender.host, host), self._plan)
+            latency = 0.0 if host is origin else self._latency
+            plan = self._plans.get((origin, host), self._plan)
+            if plan is None:
+                self._depart(latency, sender, host, datagram, entry, hopLimit)
+                continue
             try:
-                decision = plan.decide(len(datagram), self.clock.rightNow)
+                decision = plan.decide(len(datagram), now)
                 arrivals = decision.apply(datagram)
             except Exception:
                 # The sender is not to blame.
@@ -142,14 +145,26 @@ class MemoryNetwork:
                 continue
             if decision.reasons != (DELIVERED,):
                 entry.outcome = ",".join(decision.reasons)
-            latency = 0.0 if host is sender.host else self._latency
             if TOO_LONG in decision.reasons:
-                self.clock.fly(latency, sender.host, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
+                self.clock.fly(latency, origin, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
             for delay, arrived in arrivals:
-                if self._inFlight.take(sender, len(arrived)):
-                    self.clock.fly(latency + delay, host, self._arrive, sender, host, arrived, entry, decision.hopsOf(hopLimit))
-                else:
-                    entry.addOutcome("no buffer")
+                self._depart(latency + delay, sender, host, arrived, entry, decision.hopsOf(hopLimit))
+
+    def _hostsFor(self, sender: MemoryPort, address: str, hopLimit: int) -> Sequence[MemoryHost]:
+        """The hosts that a datagram is sent to."""
+        if isGroup(address):
+            loops = sender.loopback or address == "255.255.255.255"
+            return [host for host in self.hosts.values() if (loops if host is sender.host else hopLimit)]
+        found = self._hostOf(sender.host, address)
+        return () if found is None else (found,)
+
+    def _depart(
+        self, delay: float, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int
+    ) -> None:
+        if self._inFlight.take(sender, len(datagram)):
+            self.clock.fly(delay, host, self._arrive, sender, host, datagram, entry, hopLimit)
+        else:
+            entry.addOutcome("no buffer")
 
     def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
@@ -161,25 +176,32 @@ class MemoryNetwork:
         self._inFlight.give(sender, len(datagram))
         source, destination = entry.source, entry.destination
         receivers = host.receivers(source, destination)
-        refused = not receivers and not isGroup(destination.host)
-        entry.addOutcome("refused" if refused else "delivered" if receivers else "nobody listens")
-        for receiver in receivers:
-            receiver.receive(datagram, source, destination, hopLimit)
-        if refused:
+        if receivers:
+            entry.addOutcome("delivered")
+            for receiver in receivers:
+                receiver.receive(datagram, source, destination, hopLimit)
+        elif isGroup(destination.host):
+            entry.addOutcome("nobody listens")
+        else:
+            entry.addOutcome("refused")
             self._sendBack(host, sender, destination)
 
     def _sendBack(self, host: MemoryHost, sender: MemoryPort, destination: DatagramAddress) -> None:
         """Send a refusal, through the faults of the opposite direction: it may be late, or lost."""
         plan = self._plans.get((host, sender.host), self._plan)
-        try:
-            arrivals = plan.decide(0, self.clock.rightNow).apply(b"")
-        except Exception:
-            _log.failure("Unhandled error in the plan {plan}", plan=plan)
-            return
-        if arrivals:
-            latency = 0.0 if host is sender.host else self._latency
-            refusal = unreachable(errno.ECONNREFUSED, str(destination))
-            self.clock.fly(latency + arrivals[0].delay, sender.host, self._notify, sender, destination, refusal)
+        delay = 0.0
+        if plan is not None:
+            try:
+                arrivals = plan.decide(0, self.clock.rightNow).apply(b"")
+            except Exception:
+                _log.failure("Unhandled error in the plan {plan}", plan=plan)
+                return
+            if not arrivals:
+                return
+            delay = arrivals[0].delay
+        latency = 0.0 if host is sender.host else self._latency
+        refusal = unreachable(errno.ECONNREFUSED, str(destination))
+        self.clock.fly(latency + delay, sender.host, self._notify, sender, destination, refusal)
 
     def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
         # Only a connected socket is notified, and only of its own peer.

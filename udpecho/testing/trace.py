@@ -11,7 +11,7 @@ IN_FLIGHT = "in flight"
 _outcomes = ("delivered", "refused", "nobody listens", "no buffer")
 
 
-@dataclass
+@dataclass(slots=True)
 class TraceEntry:
     """One datagram.
 
