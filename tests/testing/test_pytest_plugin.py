@@ -211,6 +211,27 @@ def test_logs(udp_leaks):
 """
         run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
 
+    def test_loggedErrors(self, pytester: pytest.Pytester) -> None:
+        """What a timer of a network raises fails its test, unless the test takes it."""
+        suite = """
+def test_left(udp_network):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+
+def test_another(udp_network, udp_errors):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+    assert udp_errors.flush(ValueError) == []
+
+def test_taken(udp_network, udp_errors):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+    assert len(udp_errors.flush(ZeroDivisionError, ValueError)) == 1
+"""
+        result = run(pytester, suite, *WITHOUT)
+        result.assert_outcomes(passed=3, errors=2)
+        result.stdout.fnmatch_lines(["failures were logged:", "*ZeroDivisionError: division by zero"])
+
     def test_fixtureOfAnother(self, pytester: pytest.Pytester) -> None:
         """A suite that has a fixture of its own by the name of one of ours is left alone."""
         suite = """
