@@ -70,9 +70,10 @@ class PathTests:
         port.setBroadcastAllowed(False)
         port.write(b"2", ("<broadcast>", 7))
         port.write(b"3", ["10.0.0.2", 7])
+        port.write(b"other", ("10.0.0.2", 8))
         port.connect("10.0.0.2", 7)
         with pytest.raises(error.InvalidAddressError):
-            port.write(b"4", ("255.255.255.255", 7))
+            port.write(b"4", ("10.0.0.2", 8))
         port.write(b"5", None)
         port.write(b"6", ("10.0.0.2", 7))
         with pytest.raises(error.MessageLengthError):
@@ -100,6 +101,21 @@ class PathTests:
             port.write(b"hello", received)
         port.write(b"hello", tuple(addresses[1]))
         assert [entry.source[0] for entry in network.trace[3:]] == [*asked, "10.0.0.2"]
+
+    def test_moved(self) -> None:
+        """A host whose first address changes sends from the new one."""
+        network = MemoryNetwork()
+        here, there = pair(network)
+        port, recorder = open_(here, "0.0.0.0", 5000)
+        other, _ = open_(there, "0.0.0.0", 7)
+        for address in ("10.0.0.1", "10.0.0.9"):
+            here.addresses[0] = address
+            network.forgetPaths()
+            port.write(b"hello", ("10.0.0.2", 7))
+            other.write(b"hello", ("10.0.0.1", 5000))
+        assert [entry.source[0] for entry in network.trace] == ["10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.2"]
+        network.advance(0)
+        assert len(recorder.datagrams) == 2
 
     def test_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A flood from many addresses, and to them, does not make what is known grow."""
