@@ -212,6 +212,27 @@ def test_logs(udp_leaks):
 """
         run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
 
+    def test_loggedErrors(self, pytester: pytest.Pytester) -> None:
+        """What a timer of a network raises fails its test, unless the test takes it."""
+        suite = """
+def test_left(udp_network):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+
+def test_another(udp_network, udp_errors):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+    assert udp_errors.flush(ValueError) == []
+
+def test_taken(udp_network, udp_errors):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+    assert len(udp_errors.flush(ZeroDivisionError, ValueError)) == 1
+"""
+        result = run(pytester, suite, *WITHOUT)
+        result.assert_outcomes(passed=3, errors=2)
+        result.stdout.fnmatch_lines(["failures were logged:", "*ZeroDivisionError: division by zero"])
+
     def test_fixtureOfAnother(self, pytester: pytest.Pytester) -> None:
         """A suite that has a fixture of its own by the name of one of ours is left alone."""
         suite = """
@@ -338,13 +359,21 @@ def test_fixture(udp_network, own):
     own.append(1)
     assert not own
 
+def test_logs(udp_network):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(1)
+    assert False
+
 class GroupTests:
     def test_method(self, udp_network):
         assert False
 """
         result = run(pytester, suite, *WITHOUT)
-        result.assert_outcomes(failed=3, skipped=1)
+        # The failure that is logged is reported once, not once more for each time that the test was run again.
+        result.assert_outcomes(failed=4, skipped=1, errors=1)
+        logged = result.stdout.str().partition("failures were logged:\n")[2].partition("---")[0]
+        assert logged.count("ZeroDivisionError: division by zero") == 1
         text = result.stdout.str()
-        assert text.count("-- udp_network decisions --") == 2
-        assert text.count("The test fails without any fault, too.") == 1
+        assert text.count("-- udp_network decisions --") == 4
+        assert text.count("The test fails without any fault, too.") == 3
         assert text.count("The test does not fail again with the same decisions") == 1

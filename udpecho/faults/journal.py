@@ -71,10 +71,10 @@ class Journal:
         """
         return cls(dict(map(_read, readLines(text))))
 
-    def decide(self, plan: Decider, datagram: Datagram, refusal: bool = False) -> Decision:
+    def decide(self, plan: Decider | None, datagram: Datagram, refusal: bool = False) -> Decision:
         """Decide about a datagram.
 
-        @param plan: the plan of its link.
+        @param plan: the plan of its link, C{None} for one that delivers all at once.
         @param refusal: whether it is a refusal by ICMP instead.
         """
         link = f"{datagram.link} refusal" if refusal else datagram.link
@@ -82,6 +82,8 @@ class Journal:
         self._numbers[link] += 1
         if self._replay is not None:
             decision = self._replay.get(place, AT_ONCE)
+        elif plan is None:
+            decision = AT_ONCE
         elif refusal:
             decision = plan.decide(0, datagram.time)
         else:

@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from udpecho.faults.proxy import FaultProxy
+    from udpecho.testing.logged import LoggedErrors
     from udpecho.testing.memory_network import MemoryNetwork
     from udpecho.testing.trial import RunningServer
 
@@ -54,7 +55,19 @@ def udp_proxy(request: pytest.FixtureRequest) -> Iterator[Callable[..., FaultPro
 
 
 @pytest.fixture
-def udp_network() -> MemoryNetwork:
+def udp_errors() -> Iterator[LoggedErrors]:
+    """Fails the test if a failure is logged, as trial does; C{udp_errors.flush(ValueError)} takes those it has expected."""
+    from udpecho.testing.logged import LoggedErrors
+
+    errors = LoggedErrors()
+    yield errors
+    left = errors.finish()
+    if left:
+        pytest.fail(f"failures were logged:\n{left}", pytrace=False)
+
+
+@pytest.fixture
+def udp_network(udp_errors: LoggedErrors) -> MemoryNetwork:
     """A network in memory. The report of a failed test shows the trace of its datagrams, the decisions that matter, and a test
     that replays them.
     """
@@ -103,12 +116,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None
             return
         from udpecho.testing.explain import explain
 
-        pyfuncitem.stash[_explained] = explain(
-            lambda journal: _runAgain(pyfuncitem, journal),
-            network.journal,
-            lambda decisions: _replaying(pyfuncitem, decisions),
-            seconds,
-        )
+        errors: Any = pyfuncitem.funcargs["udp_errors"]
+        with errors.ignoring():
+            pyfuncitem.stash[_explained] = explain(
+                lambda journal: _runAgain(pyfuncitem, journal),
+                network.journal,
+                lambda decisions: _replaying(pyfuncitem, decisions),
+                seconds,
+            )
 
 
 #: The decisions that matter.
