@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.faults.matching import Place, isAt
@@ -18,8 +18,13 @@ _outcomes = ("delivered", "refused", "nobody listens", "no buffer")
 #: How many datagrams a trace keeps, and how many bytes of their payloads. What is over is forgotten, the oldest first.
 MAX_ENTRIES = 200_000
 MAX_BYTES = 64 * 2**20
+#: No datagram has more bytes.
+_LARGEST = 2**16
 #: How many bytes of a payload a detailed trace shows.
 _SHOWN = 32
+
+
+_append: Callable[[list[TraceEntry], TraceEntry], None] = list.append
 
 
 class Receiver(Protocol):
@@ -41,7 +46,7 @@ class Copy(NamedTuple):
     time: float
     outcome: str
     payload: bytes
-    receivers: tuple[Receiver, ...]
+    receivers: Sequence[Receiver]
 
     @property
     def addresses(self) -> list[str]:
@@ -59,7 +64,6 @@ class TraceEntry:
     @ivar payload: its payload as it was sent, C{None} if that is forgotten.
     @ivar sender: the name of the host that sent it.
     @ivar receiver: the name of the host that it was sent to, empty if there was none.
-    @ivar copies: the arrivals.
     """
 
     time: float
@@ -70,7 +74,8 @@ class TraceEntry:
     payload: bytes | None = field(default=None, compare=False, repr=False)
     sender: str = field(default="", compare=False)
     receiver: str = field(default="", compare=False)
-    copies: Sequence[Copy] = field(default=(), compare=False, repr=False)
+    # Four items for each copy: one object for an entry instead of one for each copy, of which there may be many.
+    _copies: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     def addOutcome(self, outcome: str) -> None:
         """Add that of one arrival. The faults come first, then each arrival."""
@@ -79,10 +84,23 @@ class TraceEntry:
         else:
             self.outcome += f"{', ' if self.outcome.endswith(_outcomes) else ': '}{outcome}"
 
-    def arrive(self, time: float, outcome: str, payload: bytes, receivers: Iterable[Receiver]) -> None:
+    @property
+    def copies(self) -> list[Copy]:
+        """The arrivals."""
+        return [Copy(*self._copies[place : place + 4]) for place in range(0, len(self._copies), 4)]
+
+    def arrive(self, time: float, outcome: str, payload: bytes, receivers: Sequence[Receiver]) -> None:
         """A copy has arrived at a host."""
-        self.addOutcome(outcome)
-        self.copies = (*self.copies, Copy(time, outcome, payload, tuple(receivers)))
+        if self.outcome is IN_FLIGHT:
+            self.outcome = outcome
+        else:
+            self.addOutcome(outcome)
+        self._copies += (time, outcome, payload, receivers)
+
+    def forgetPayload(self) -> None:
+        """Keep what became of it, without its bytes."""
+        self.payload = None
+        self._copies = tuple(b"" if isinstance(item, bytes) else item for item in self._copies)
 
 
 class Trace(list[TraceEntry]):
@@ -107,16 +125,18 @@ class Trace(list[TraceEntry]):
     def clear(self) -> None:
         """Begin anew."""
         super().clear()
-        self.forgotten = self.payloadsForgotten = self._bytes = 0
+        self.forgotten = self.payloadsForgotten = 0
+        self._bytes = self._counted = self._checkAt = 0
 
     def append(self, entry: TraceEntry) -> None:
         """Add a datagram, and forget others if there are too many."""
-        super().append(entry)
-        self._bytes += entry.size
-        if len(self) > self._maxEntries or self._bytes > self._maxBytes:
-            self._forget()
+        _append(self, entry)
+        if len(self) > self._checkAt:
+            self._check()
 
-    def _forget(self) -> None:
+    def _check(self) -> None:
+        """Forget what is too much, and find out after how many more there may be too much again."""
+        self._bytes += sum(entry.size for entry in self[self._counted :])
         # A part at a time, so that it costs little for each.
         if len(self) > self._maxEntries:
             gone = self[: max(1, self._maxEntries // 8)]
@@ -127,10 +147,11 @@ class Trace(list[TraceEntry]):
         if self._bytes > self._maxBytes:
             while self._bytes > self._maxBytes - self._maxBytes // 8 and self.payloadsForgotten < len(self):
                 entry = self[self.payloadsForgotten]
-                entry.payload = None
-                entry.copies = [copy._replace(payload=b"") for copy in entry.copies]
+                entry.forgetPayload()
                 self._bytes -= entry.size
                 self.payloadsForgotten += 1
+        self._counted = len(self)
+        self._checkAt = min(self._maxEntries, len(self) + (self._maxBytes - self._bytes) // _LARGEST)
 
     # Parts of it
 
