@@ -11,6 +11,8 @@ def test_runs():
 
     assert network.runUntil(twice(), timeout=1) == 11
     waiting = echo(here, "there", 7, b"hello")
-    assert "192.0.2.2:7" in network.step().what
+    event = network.step()
+    assert event is not None
+    assert "192.0.2.2:7" in event.what
     network.runUntilIdle()
     assert waiting.result == 5

@@ -9,15 +9,14 @@ def test_secondReply(udp_network):
     here, there = udp_network.host("here", "192.0.2.1"), udp_network.host("there", "192.0.2.2")
     there.listenUDP(7, EchoServer())
     udp_network.setPlan(there, here, lose(matching(lambda d: d.payload.startswith(b"ack")).nth(2)))
-    connecting = connect(here, "192.0.2.2", 7, timeout=1)
-    udp_network.advance(0)
-    client = connecting.result
-    outcomes = []
+    client = udp_network.runUntil(connect(here, "192.0.2.2", 7, timeout=1))
+    outcomes: list[object] = []
     for _ in range(3):
-        client.echo(b"ack").addBoth(outcomes.append)
-        udp_network.advance(2)
-    assert outcomes[0] == outcomes[2] == 3
-    assert outcomes[1].check(ResponseTimeout)
+        try:
+            outcomes.append(udp_network.runUntil(client.echo(b"ack")))
+        except ResponseTimeout:
+            outcomes.append("lost")
+    assert outcomes == [3, "lost", 3]
     assert [entry.payload for entry in udp_network.trace.undelivered()] == [b"ack"]
 
 
@@ -26,8 +25,5 @@ def test_onAPlan(udp_network):
     here, there = udp_network.host("here", "192.0.2.1"), udp_network.host("there", "192.0.2.2")
     udp_network.setPlan(here, there, plan)
     there.listenUDP(7, EchoServer())
-    connecting = connect(here, "192.0.2.2", 7, timeout=1)
-    udp_network.advance(0)
-    waiting = connecting.result.echo(b"hello")
-    udp_network.advance(1)
-    assert waiting.result == 5
+    client = udp_network.runUntil(connect(here, "192.0.2.2", 7, timeout=1))
+    assert udp_network.runUntil(client.echo(b"hello")) == 5
