@@ -16,7 +16,6 @@ from udpecho.daemon.drop_log import LINE_INTERVAL, DropLog, LogThrottle
 from udpecho.guard.guard import Guard
 from udpecho.guard.networks import parseNetwork
 from udpecho.guard.policy import GuardPolicy
-from udpecho.net import features
 from udpecho.server.counters import Counters
 
 
@@ -196,10 +195,8 @@ class DropLogTests:
         kernelDrops[0] = None
         assert watched.turn(60) == []
 
-    def test_counters(self, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_counters(self, watched: Watched) -> None:
         """The counters are logged on demand, as at the stop, with the kernel's drops where they are known."""
-        # Other tests of this process refuse features, and what is lacking is logged, too.
-        monkeypatch.setattr(features, "_missed", {})
         watched.drop("truncated", 2)
         watched.log().logCounters()
         watched.log(kernelDrops=lambda: 5).logCounters()
