@@ -47,9 +47,9 @@ class ContentTests:
         """The payload as it was sent; of each copy its time, its bytes and its receiver; the hosts by name."""
         hello, lost, twice, corrupted, six, none = busy().trace
         assert [e.payload for e in (hello, lost, twice)] == [b"hello", b"lost", b"twice"]
-        assert [(copy.time, copy.outcome, copy.addresses) for copy in twice.copies] == [
-            (0.625, "delivered", ["0.0.0.0:7"]),
-            (0.875, "delivered", ["0.0.0.0:7"]),
+        assert [(copy.time, copy.outcome, copy.receivers) for copy in twice.copies] == [
+            (0.625, "delivered", [("0.0.0.0", 7)]),
+            (0.875, "delivered", [("0.0.0.0", 7)]),
         ]
         assert not lost.copies
         assert corrupted.copies[0].payload == b"borrupted"
@@ -68,8 +68,8 @@ class ContentTests:
         sender, _ = open_(one, "0.0.0.0")
         sender.write(b"all", ("239.1.1.1", 7))
         network.advance(1)
-        found = {e.receiver: [copy.addresses for copy in e.copies] for e in network.trace}
-        assert found == {"one": [[]], "two": [["0.0.0.0:7", "0.0.0.0:7"]]}
+        found = {e.receiver: [copy.receivers for copy in e.copies] for e in network.trace}
+        assert found == {"one": [()], "two": [[("0.0.0.0", 7), ("0.0.0.0", 7)]]}
 
     def test_notSent(self) -> None:
         """What the sender's system refuses has a line that says why."""

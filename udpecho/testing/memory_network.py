@@ -223,7 +223,9 @@ class MemoryNetwork:
         source, destination = entry.source, entry.destination
         receivers = host.receivers(source, destination)
         if receivers:
-            entry.arrive(self.clock.rightNow, "delivered", datagram, receivers)
+            # Their addresses, not they: a trace is kept for long, and a closed port holds its protocol.
+            at = [(receiver.interface, receiver.number) for receiver in receivers]
+            entry.arrive(self.clock.rightNow, "delivered", datagram, at)
             for receiver in receivers:
                 receiver.receive(datagram, source, destination, hopLimit)
         elif isGroup(destination.host):

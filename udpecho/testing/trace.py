@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.faults.matching import Place, isAt
@@ -27,31 +27,19 @@ _SHOWN = 32
 _append: Callable[[list[TraceEntry], TraceEntry], None] = list.append
 
 
-class Receiver(Protocol):
-    """A port that receives a datagram."""
-
-    interface: str
-    number: int
-
-
 class Copy(NamedTuple):
     """The arrival of one copy of a datagram at a host.
 
     @ivar time: when it arrived, in seconds on the network's clock.
     @ivar outcome: what became of it, as text.
     @ivar payload: its payload, as it arrived.
-    @ivar receivers: the ports that received it; several only of a group.
+    @ivar receivers: the addresses of the ports that received it; several only of a group.
     """
 
     time: float
     outcome: str
     payload: bytes
-    receivers: Sequence[Receiver]
-
-    @property
-    def addresses(self) -> list[str]:
-        """The addresses of the ports that received it, as text."""
-        return [formatAddress((port.interface, port.number)) for port in self.receivers]
+    receivers: Sequence[tuple[str, int]]
 
 
 @dataclass(slots=True)
@@ -89,7 +77,7 @@ class TraceEntry:
         """The arrivals."""
         return [Copy(*self._copies[place : place + 4]) for place in range(0, len(self._copies), 4)]
 
-    def arrive(self, time: float, outcome: str, payload: bytes, receivers: Sequence[Receiver]) -> None:
+    def arrive(self, time: float, outcome: str, payload: bytes, receivers: Sequence[tuple[str, int]]) -> None:
         """A copy has arrived at a host."""
         if self.outcome is IN_FLIGHT:
             self.outcome = outcome
@@ -206,7 +194,7 @@ class Trace(list[TraceEntry]):
             if entry.payload:
                 found.append("    " + entry.payload[:_SHOWN].hex(" ") + (" ..." if len(entry.payload) > _SHOWN else ""))
             for copy in entry.copies:
-                found.append(f"    {copy.time:.6f} {copy.outcome}{''.join(f' {address}' for address in copy.addresses)}")
+                found.append(f"    {copy.time:.6f} {copy.outcome}{''.join(f' {formatAddress(at)}' for at in copy.receivers)}")
         return "\n".join(found)
 
     def writePcapng(self, path: str | PathLike[str]) -> None:
