@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
 from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
 from udpecho.faults.delay_line import HeldBytes
-from udpecho.testing.clock import NetworkClock
+from udpecho.testing.clock import MAX_EVENTS, NetworkClock
+from udpecho.testing.events import Event
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
 MAX_IN_FLIGHT = 256 * 2**20
+#: How long L{MemoryNetwork.runUntil} waits by default, in seconds of the network.
+TIMEOUT = 3600.0
+
+_T = TypeVar("_T")
 
 _log = Logger()
 
@@ -69,9 +76,35 @@ class MemoryNetwork:
         """Set the faults of one direction between two hosts, or of a host's loopback."""
         self._plans[source, destination] = plan
 
-    def advance(self, seconds: float) -> None:
-        """Advance the clock by seconds, and do everything that is due meanwhile, in its order."""
-        self.clock.advance(seconds)
+    def advance(self, seconds: float, limit: int = MAX_EVENTS) -> None:
+        """Advance the clock by seconds, and do everything that is due meanwhile, in its order.
+
+        @see: L{NetworkClock.advance}
+        """
+        self.clock.advance(seconds, limit)
+
+    def step(self) -> Event | None:
+        """Let the next thing happen: a timer, or a datagram that arrives.
+
+        @see: L{NetworkClock.step}
+        """
+        return self.clock.step()
+
+    def runUntil(
+        self, deferred: Deferred[_T] | Coroutine[Deferred[Any], Any, _T], timeout: float = TIMEOUT, limit: int = MAX_EVENTS
+    ) -> _T:
+        """Run until a Deferred fires or a coroutine returns, and return its result or raise its failure.
+
+        @see: L{NetworkClock.runUntil}
+        """
+        return self.clock.runUntil(deferred, timeout, limit)
+
+    def runUntilIdle(self, limit: int = MAX_EVENTS) -> None:
+        """Run until no datagram is in flight and no timer is due at that time. Timers for later are left to come.
+
+        @see: L{NetworkClock.runUntilIdle}
+        """
+        self.clock.runUntilIdle(limit)
 
     def _hostOf(self, source: Host, address: str) -> MemoryHost | None:
         return self.hosts[source.name] if isLoopback(address) else self._byAddress.get(address)
@@ -111,10 +144,10 @@ class MemoryNetwork:
                 entry.outcome = ",".join(decision.reasons)
             latency = 0.0 if host is sender.host else self._latency
             if TOO_LONG in decision.reasons:
-                self.clock.fly(latency, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
+                self.clock.fly(latency, sender.host, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
             for delay, arrived in arrivals:
                 if self._inFlight.take(sender, len(arrived)):
-                    self.clock.fly(latency + delay, self._arrive, sender, host, arrived, entry, decision.hopsOf(hopLimit))
+                    self.clock.fly(latency + delay, host, self._arrive, sender, host, arrived, entry, decision.hopsOf(hopLimit))
                 else:
                     entry.addOutcome("no buffer")
 
@@ -146,7 +179,7 @@ class MemoryNetwork:
         if arrivals:
             latency = 0.0 if host is sender.host else self._latency
             refusal = unreachable(errno.ECONNREFUSED, str(destination))
-            self.clock.fly(latency + arrivals[0].delay, self._notify, sender, destination, refusal)
+            self.clock.fly(latency + arrivals[0].delay, sender.host, self._notify, sender, destination, refusal)
 
     def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
         # Only a connected socket is notified, and only of its own peer.
