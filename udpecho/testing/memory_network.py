@@ -13,10 +13,11 @@ from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, MessageTooLong, unreachable
 from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
 from udpecho.faults.delay_line import HeldBytes
-from udpecho.testing.clock import MAX_EVENTS, NetworkClock
+from udpecho.testing.clock import MAX_EVENTS
 from udpecho.testing.events import Event
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
+from udpecho.testing.programs import Programs
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
@@ -29,7 +30,7 @@ _T = TypeVar("_T")
 _log = Logger()
 
 
-class MemoryNetwork:
+class MemoryNetwork(Programs[MemoryHost]):
     """Hosts on one clock, and links between them with faults.
 
     @ivar clock: the clock of all hosts.
@@ -41,7 +42,7 @@ class MemoryNetwork:
         """@param plan: the faults of all links without a plan of their own, as of one link that they share; by default none.
         @param latency: the delay of each datagram between two hosts in addition to that of a plan, in seconds.
         """
-        self.clock = NetworkClock()
+        super().__init__()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
         # Without decisions to repeat, it delivers all at once.
