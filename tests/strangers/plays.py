@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer
@@ -222,7 +223,7 @@ class Canary:
         self.noted.append(data["logtype"])
 
 
-_request = "\r\n".join(
+REQUEST = "\r\n".join(
     [
         "OPTIONS sip:test@host SIP/2.0",
         "Via: SIP/2.0/UDP 10.0.0.9:5061;branch=z9hG4bK-1",
@@ -236,23 +237,40 @@ _request = "\r\n".join(
 ).encode()
 
 
-def canary(stage: Stage) -> list[Any]:
-    """opencanary: its three services that listen on UDP without raw sockets, and two rounds of an intruder."""
+def _honeypot(stage: Stage, noted: list[Any]) -> tuple[dict[str, tuple[str, int]], Any]:
+    """Start those services of opencanary that listen on UDP without raw sockets.
+
+    @return: their addresses, and a host that can send to them.
+    """
     modules = [import_module(f"opencanary.modules.{module}") for module in ("sip", "tftp", "ntp")]
-    kinds = [modules[0].CanarySIP, modules[1].CanaryTftp, modules[2].CanaryNtp]
-    noted: list[Any] = []
     honeypot = Canary(stage, noted)
     there, address = stage.host("honeypot")
     here, _ = stage.host("intruder")
     with stage.on(there):
-        for kind in kinds:
+        for kind in (modules[0].CanarySIP, modules[1].CanaryTftp, modules[2].CanaryNtp):
             kind(config=honeypot, logger=honeypot).getService().startService()
+    return {service: (address, port) for service, port in honeypot.ports.items()}, here
+
+
+def canary(stage: Stage) -> list[Any]:
+    """opencanary: two rounds of an intruder at three services."""
+    noted: list[Any] = []
+    services, here = _honeypot(stage, noted)
+    datagrams = {"sip": REQUEST, "tftp": b"\0\1name\0octet\0", "ntp": b"\x17\0\3*" + bytes(4)}
     with stage.on(here):
         sender = here.listenUDP(0, DatagramProtocol())
-        datagrams = [_request, b"\0\1name\0octet\0", b"\x17\0\3*" + bytes(4)]
         for turn in range(2):
-            for number, (port, datagram) in enumerate(zip(honeypot.ports.values(), datagrams)):
-                here.callLater(turn + 0.1 * number, sender.write, datagram, (address, port))
+            for number, (service, datagram) in enumerate(datagrams.items()):
+                here.callLater(turn + 0.1 * number, sender.write, datagram, services[service])
+    return noted
+
+
+def emptyDatagram(stage: Stage) -> list[Any]:
+    """opencanary: somebody sends an empty datagram to NTP."""
+    noted: list[Any] = []
+    services, here = _honeypot(stage, noted)
+    with stage.on(here):
+        here.listenUDP(0, DatagramProtocol()).write(b"", services["ntp"])
     return noted
 
 
@@ -270,4 +288,41 @@ def metrics(stage: Stage) -> list[Any]:
         for number in range(3):
             lines = f"load.one 1.5 {1700000000 + number}\nload.two 2.5 {1700000000 + number}\n"
             here.callLater(0.1 * number, sender.write, lines.encode(), (address, port))
+    return noted
+
+
+def upload(stage: Stage, folder: Path, contents: bytes = b"contents") -> list[Any]:
+    """python-tx-tftp: a server, and a client of our own (RFC 1350) that repeats what is not acknowledged."""
+    backend, tftp = import_module("tftp.backend"), import_module("tftp.protocol")
+    noted: list[Any] = []
+    there, address = stage.host("server")
+    here, _ = stage.host("client")
+
+    class Upload(DatagramProtocol):
+        transport: Any
+
+        def startProtocol(self):
+            self.block = 0
+            self.send(b"\0\2file\0octet\0", (address, port))
+
+        def send(self, datagram, peer, times=4):
+            self.transport.write(datagram, peer)
+            self.repeating = here.callLater(1, self.send, datagram, peer, times - 1) if times > 1 else None
+
+        def datagramReceived(self, datagram, peer):
+            if self.repeating is not None and self.repeating.active():
+                self.repeating.cancel()
+            if datagram[1] == 5:
+                noted.append(datagram[4:-1].decode())
+            elif self.block == 0:
+                self.block = 1
+                self.send(b"\0\3\0\1" + contents, peer)
+            elif not noted:
+                noted.append("done")
+
+    port = stage.freePort()
+    with stage.on(there):
+        there.listenUDP(port, tftp.TFTP(backend.FilesystemSynchronousBackend(str(folder))))
+    with stage.on(here):
+        here.listenUDP(0, Upload())
     return noted
