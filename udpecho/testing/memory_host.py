@@ -5,28 +5,19 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-from collections.abc import Callable, Sequence
 from itertools import count, islice
 from typing import Protocol
 
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHostnameResolver,
-    IReactorMulticast,
-    IReactorPluggableNameResolver,
-    IReactorTime,
-    IReactorUDP,
-)
+from twisted.internet.interfaces import IReactorMulticast, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
-from udpecho.testing.clock import NetworkClock
+from udpecho.testing.memory_core import MemoryCore, Runner
 from udpecho.testing.memory_paths import Known
 from udpecho.testing.memory_port import Host, MemoryPort, isLoopback, unmapped
-from udpecho.testing.memory_resolver import MemoryResolver
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
@@ -34,14 +25,10 @@ _ephemeral = range(32768, 61000)
 _ephemeralStep = 1009
 
 
-class Network(Protocol):
+class Network(Runner, Protocol):
     """What a host needs of its network."""
 
-    clock: NetworkClock
     hosts: dict[str, MemoryHost]
-
-    def addressesOf(self, name: str) -> Sequence[str]:
-        """The addresses of a host by its name, none of an unknown one."""
 
     def reachable(self, source: Host, address: str) -> bool:
         """Whether there is a route from a host to an address."""
@@ -57,21 +44,19 @@ class Network(Protocol):
         """The sender's host refuses to send a datagram, with an error number."""
 
 
-@implementer(IDatagramReactor, IReactorUDP, IReactorTime, IReactorPluggableNameResolver, IReactorMulticast)
-class MemoryHost:
+@implementer(IDatagramReactor, IReactorUDP, IReactorMulticast)
+class MemoryHost(MemoryCore):
     """A host of a L{MemoryNetwork <udpecho.testing.memory_network.MemoryNetwork>}, and a reactor for UDP code.
 
     @ivar addresses: its addresses, without those of loopback.
     """
 
-    running = True
-
     def __init__(self, network: Network, name: str, addresses: list[str]) -> None:
         """Use C{MemoryNetwork.host}."""
-        self.network = network
+        super().__init__(network)
+        self.network: Network = network
         self.name = name
         self.addresses = addresses
-        self.nameResolver: IHostnameResolver = MemoryResolver(network.addressesOf)
         self._byNumber: dict[int, list[MemoryPort]] = {}
         self._matching: Known[tuple[DatagramAddress, DatagramAddress], list[MemoryPort]] = Known()
         # As on real hosts, two of them seldom choose the same number at the same time.
@@ -80,20 +65,6 @@ class MemoryHost:
 
     def __repr__(self) -> str:
         return f"<MemoryHost {self.name}>"
-
-    # IReactorTime
-
-    def seconds(self) -> float:
-        """The time on the network's clock."""
-        return self.network.clock.rightNow
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> IDelayedCall:
-        """Call something later on the network's clock."""
-        return self.network.clock.schedule(self, delay, callable, args, kwargs)
-
-    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The delayed calls of this host, without datagrams in flight."""
-        return self.network.clock.callsOf(self)
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor
 
@@ -133,12 +104,10 @@ class MemoryHost:
         port.startListening()
         return port
 
-    # IReactorPluggableNameResolver
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """Use another resolver, and return the previous one."""
-        previous, self.nameResolver = self.nameResolver, resolver
-        return previous
+    def disconnectAll(self) -> None:
+        """Close all that is open, as the end of a program does."""
+        for port in [port for ports in self._byNumber.values() for port in ports]:
+            port.abort()
 
     # For the ports: see Host in memory_port
 

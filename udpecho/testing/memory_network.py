@@ -16,10 +16,11 @@ from udpecho.faults.datagram import Datagram
 from udpecho.faults.decision import AT_ONCE, DELIVERED, TOO_LONG, Decider, Decision, decideOn
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
-from udpecho.testing.clock import MAX_EVENTS, NetworkClock
+from udpecho.testing.clock import MAX_EVENTS
 from udpecho.testing.events import Event
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
+from udpecho.testing.programs import Programs
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 _log = Logger()
 
 
-class MemoryNetwork:
+class MemoryNetwork(Programs[MemoryHost]):
     """Hosts on one clock, and links between them with faults.
 
     @ivar clock: the clock of all hosts.
@@ -45,7 +46,7 @@ class MemoryNetwork:
         """@param plan: the faults of all links without a plan of their own, as of one link that they share; by default none.
         @param latency: the delay of each datagram between two hosts in addition to that of a plan, in seconds.
         """
-        self.clock = NetworkClock()
+        super().__init__()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
         self.journal: Journal | None = None
