@@ -18,22 +18,35 @@ class NetworkClock(Clock):
     """A C{Clock} for a network: while it advances, each call is made at its own time, calls made meanwhile included, and calls
     for the same time in the order of C{callLater}. C{Clock} itself is at the end of the step already when it makes the first
     call, and sorts all its calls for each new one.
+
+    @ivar owner: the host whose code runs, which whatever calls code of a host sets; C{None} outside of L{advance}.
     """
 
     def __init__(self) -> None:
+        self.owner: object = None
         # Instead of the attributes of Clock.
         self._queue: list[tuple[float, int, Any, tuple[Any, ...]]] = []
         self._order = count()
-        self._active: dict[DelayedCall, None] = {}
+        self._active: dict[DelayedCall, object] = {}
         self._cancelled = 0
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
         """Call something after C{delay} seconds, as reactors do."""
+        return self.schedule(None, delay, callable, args, kw)
+
+    def schedule(
+        self, owner: object, delay: float, callable: Callable[..., object], args: tuple[object, ...], kw: dict[str, object]
+    ) -> DelayedCall:
+        """Call something of a host after C{delay} seconds."""
         assert delay >= 0, f"delay must be 0 seconds or more, got {delay!r}"
         call = DelayedCall(self.rightNow + delay, callable, args, kw, self._forget, self._push, self.seconds)
-        self._active[call] = None
+        self._active[call] = owner
         self._push(call)
         return call
+
+    def callsOf(self, owner: object) -> list[DelayedCall]:
+        """The pending calls of a host, the next one first."""
+        return [call for call in self.calls if self._active[call] is owner]
 
     @property
     def calls(self) -> list[DelayedCall]:  # type: ignore[override]
@@ -49,7 +62,12 @@ class NetworkClock(Clock):
 
         @raise RuntimeError: if there is no end of calls for one and the same time.
         """
-        end = self.rightNow + amount
+        try:
+            self._run(self.rightNow + amount)
+        finally:
+            self.owner = None
+
+    def _run(self, end: float) -> None:
         queue = self._queue
         since, made = self.rightNow, 0
         while queue and queue[0][0] <= end:
@@ -68,7 +86,7 @@ class NetworkClock(Clock):
                 if what.getTime() > time:
                     self._push(what)
                 else:
-                    del self._active[what]
+                    self.owner = self._active.pop(what)
                     what.called = 1
                     what.func(*what.args, **what.kw)
         self.rightNow = max(self.rightNow, end)

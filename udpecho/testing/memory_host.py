@@ -82,11 +82,11 @@ class MemoryHost:
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> IDelayedCall:
         """Call something later on the network's clock."""
-        return self.network.clock.callLater(delay, callable, *args, **kwargs)
+        return self.network.clock.schedule(self, delay, callable, args, kwargs)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The delayed calls of all hosts, without datagrams in flight."""
-        return self.network.clock.getDelayedCalls()
+        """The delayed calls of this host."""
+        return self.network.clock.callsOf(self)
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor
 

@@ -126,6 +126,7 @@ class MemoryNetwork:
 
     def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int) -> None:
         self._inFlight.give(sender, len(datagram))
+        self.clock.owner = host
         source, destination = entry.source, entry.destination
         receivers = host.receivers(source, destination)
         refused = not receivers and not isGroup(destination.host)
@@ -152,4 +153,5 @@ class MemoryNetwork:
         # Only a connected socket is notified, and only of its own peer.
         peer = sender.peer
         if peer is not None and (unmapped(peer.host), peer.port) == destination:
+            self.clock.owner = sender.host
             sender.networkError(reason)
