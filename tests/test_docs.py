@@ -61,6 +61,10 @@ class ExampleTests:
         options = ("-W", "error", "-n0", "-p", "no:cacheprovider", f"--reactor={reactor}")
         assert "3 passed" in run(tmp_path, "pytest", *options, str(path))
 
+    def test_badDays(self, tmp_path: Path) -> None:
+        """The example of hosts and links passes."""
+        assert "5 passed" in run(tmp_path, "pytest", "-n0", "-p", "no:cacheprovider", str(EXAMPLES / "test_bad_days.py"))
+
     def test_mixin(self, tmp_path: Path) -> None:
         """The example of the mixin passes, and has each of its methods."""
         text = (EXAMPLES / "test_mixin.py").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Sequence
 from itertools import count, islice
@@ -24,8 +25,11 @@ from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
 from udpecho.testing.clock import NetworkClock
+from udpecho.testing.lifecycle import HostLife
 from udpecho.testing.memory_port import Host, MemoryPort, isLoopback, unmapped
 from udpecho.testing.memory_resolver import MemoryResolver
+from udpecho.testing.realm import Realm
+from udpecho.testing.skew import HostCall, HostClock
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
@@ -38,6 +42,7 @@ class Network(Protocol):
 
     clock: NetworkClock
     hosts: dict[str, MemoryHost]
+    isPlain: bool
 
     def addressesOf(self, name: str) -> Sequence[str]:
         """The addresses of a host by its name, none of an unknown one."""
@@ -52,19 +57,18 @@ class Network(Protocol):
 
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorTime, IReactorPluggableNameResolver, IReactorMulticast)
-class MemoryHost:
+class MemoryHost(HostLife):
     """A host of a L{MemoryNetwork <udpecho.testing.memory_network.MemoryNetwork>}, and a reactor for UDP code.
 
-    @ivar addresses: its addresses, without those of loopback.
+    @ivar running: whether its programs run.
     """
 
     running = True
 
-    def __init__(self, network: Network, name: str, addresses: list[str]) -> None:
+    def __init__(self, network: Network, name: str, addresses: list[str], realm: Realm) -> None:
         """Use C{MemoryNetwork.host}."""
-        self.network = network
-        self.name = name
-        self.addresses = addresses
+        HostLife.__init__(self, name, addresses, realm, HostClock(network.clock))
+        self.network: Network = network
         self.nameResolver: IHostnameResolver = MemoryResolver(network.addressesOf)
         self._byNumber: dict[int, list[MemoryPort]] = {}
         # As on real hosts, two of them seldom choose the same number at the same time.
@@ -78,15 +82,19 @@ class MemoryHost:
 
     def seconds(self) -> float:
         """The time on the network's clock."""
-        return self.network.clock.rightNow
+        return self.clock.seconds()
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> IDelayedCall:
         """Call something later on the network's clock."""
-        return self.network.clock.schedule(self, delay, callable, args, kwargs)
+        # A host without power has a time that never comes.
+        delay = self.clock.delayOf(delay) if self.isUp else math.inf
+        call = self.network.clock.schedule(self, delay, callable, args, kwargs)
+        return call if self.clock.isExact else HostCall(self.clock, call)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
         """The delayed calls of this host."""
-        return self.network.clock.callsOf(self)
+        calls = self.network.clock.callsOf(self)
+        return calls if self.clock.isExact else [HostCall(self.clock, call) for call in calls]
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor
 
@@ -154,6 +162,8 @@ class MemoryHost:
         """Give a port its number."""
         if not 0 <= port.number <= 65535:
             raise OverflowError("bind(): port must be 0-65535.")
+        if not self.isUp:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
         address = ipaddress.ip_address(unmapped(port.interface))
         if not (address.is_unspecified or address.is_multicast or self.owns(str(address))):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress, isGroup
-from udpecho.errors import EchoError, MessageTooLong, unreachable
+from udpecho.errors import MessageTooLong, unreachable
 from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, Replay
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.testing.clock import NetworkClock
+from udpecho.testing.linked_network import LinkedNetwork
 from udpecho.testing.memory_host import MemoryHost
-from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
+from udpecho.testing.memory_port import Host, MemoryPort
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
@@ -22,7 +22,7 @@ MAX_IN_FLIGHT = 256 * 2**20
 _log = Logger()
 
 
-class MemoryNetwork:
+class MemoryNetwork(LinkedNetwork):
     """Hosts on one clock, and links between them with faults.
 
     @ivar clock: the clock of all hosts.
@@ -34,6 +34,7 @@ class MemoryNetwork:
         """@param plan: the faults of all links without a plan of their own, as of one link that they share; by default none.
         @param latency: the delay of each datagram between two hosts in addition to that of a plan, in seconds.
         """
+        super().__init__()
         self.clock = NetworkClock()
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
@@ -41,8 +42,7 @@ class MemoryNetwork:
         self._plan = Replay("") if plan is None else plan
         self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
-        self._byAddress: dict[str, MemoryHost] = {}
-        self._inFlight = HeldBytes(MAX_IN_FLIGHT)
+        self.inFlight = HeldBytes(MAX_IN_FLIGHT)
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
         """Add a host.
@@ -51,51 +51,27 @@ class MemoryNetwork:
         @param addresses: its IP addresses, in addition to C{127.0.0.0/8} and C{::1}.
         @raise ValueError: if the name or an address is taken, or an address is not one of a single host.
         """
-        own = [canonical(address) for address in addresses]
-        if name in self.hosts:
-            raise ValueError(f"name of a host must be new, got {name!r} again")
-        for address in own:
-            if address in self._byAddress or own.count(address) > 1 or isLoopback(unmapped(address)):
-                raise ValueError(f"address of {name!r} must be its own, got {address}, which is taken")
-            if address in ("0.0.0.0", "::") or isGroup(address) or address != unmapped(address):
-                raise ValueError(f"address of {name!r} must be that of a single host, got {address}")
-        host = MemoryHost(self, name, own)
-        self.hosts[name] = host
-        for address in own:
-            self._byAddress[address] = host
-        return host
+        return self.addHost(self.realm, name, addresses)
 
     def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Decider) -> None:
         """Set the faults of one direction between two hosts, or of a host's loopback."""
         self._plans[source, destination] = plan
+        if not self.isPlain:
+            self.direction(source, destination).plan = plan
 
     def advance(self, seconds: float) -> None:
         """Advance the clock by seconds, and do everything that is due meanwhile, in its order."""
         self.clock.advance(seconds)
 
-    def _hostOf(self, source: Host, address: str) -> MemoryHost | None:
-        return self.hosts[source.name] if isLoopback(address) else self._byAddress.get(address)
-
-    def addressesOf(self, name: str) -> Sequence[str]:
-        """The addresses of a host by its name, none of an unknown one."""
-        host = self.hosts.get(name)
-        return () if host is None else host.addresses
-
-    def reachable(self, source: Host, address: str) -> bool:
-        """Whether there is a route from a host to an address."""
-        return self._hostOf(source, address) is not None or isGroup(address)
-
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
     ) -> None:
         """Bring a datagram to its destination, through the faults of the link."""
-        if isGroup(destination.host):
-            loops = sender.loopback or destination.host == "255.255.255.255"
-            hosts = [host for host in self.hosts.values() if (loops if host is sender.host else hopLimit)]
-        else:
-            found = self._hostOf(sender.host, destination.host)
-            hosts = [] if found is None else [found]
-        for host in hosts:
+        if sender.ecn or not self.isPlain:
+            self.send(sender, datagram, source, destination, hopLimit)
+            return
+        for host in self.receiversOf(sender, destination.host, hopLimit):
+            assert isinstance(host, MemoryHost), "a network with NATs is not plain"
             entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), IN_FLIGHT)
             self.trace.append(entry)
             plan = self._plans.get((sender.host, host), self._plan)
@@ -113,7 +89,7 @@ class MemoryNetwork:
             if TOO_LONG in decision.reasons:
                 self.clock.fly(latency, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
             for delay, arrived in arrivals:
-                if self._inFlight.take(sender, len(arrived)):
+                if self.inFlight.take(sender, len(arrived)):
                     self.clock.fly(latency + delay, self._arrive, sender, host, arrived, entry, decision.hopsOf(hopLimit))
                 else:
                     entry.addOutcome("no buffer")
@@ -122,10 +98,13 @@ class MemoryNetwork:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
         known = "as much" if limit is None else f"more than {limit} bytes"
         message = f"the path to {destination} does not carry {known}"
-        self._notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
+        self.notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
 
     def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int) -> None:
-        self._inFlight.give(sender, len(datagram))
+        self.inFlight.give(sender, len(datagram))
+        if not self.isPlain:
+            self.resume(sender, host, datagram, entry, hopLimit)
+            return
         self.clock.owner = host
         source, destination = entry.source, entry.destination
         receivers = host.receivers(source, destination)
@@ -147,11 +126,4 @@ class MemoryNetwork:
         if arrivals:
             latency = 0.0 if host is sender.host else self._latency
             refusal = unreachable(errno.ECONNREFUSED, str(destination))
-            self.clock.fly(latency + arrivals[0].delay, self._notify, sender, destination, refusal)
-
-    def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
-        # Only a connected socket is notified, and only of its own peer.
-        peer = sender.peer
-        if peer is not None and (unmapped(peer.host), peer.port) == destination:
-            self.clock.owner = sender.host
-            sender.networkError(reason)
+            self.clock.fly(latency + arrivals[0].delay, self.notify, sender, destination, refusal)

@@ -20,12 +20,13 @@ from zope.interface import implementer
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, unreachable
-from udpecho.interfaces import IDatagramTransport, SendCallback
+from udpecho.interfaces import IBatchReceiver, IDatagramTransport, SendCallback
 from udpecho.net.call_queue import CallQueue
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
+from udpecho.testing.path_mtu import PMTUDISC_OMIT, PMTUDISC_WANT, Parts
 
 _wildcards = ("0.0.0.0", "::")
 
@@ -57,6 +58,12 @@ class Host(Protocol):
     def reachable(self, destination: str) -> bool:
         """Whether there is a route to an address."""
 
+    def partsFor(self, port: MemoryPort, size: int, destination: str) -> Parts | None:
+        """How a payload of C{size} bytes is sent, C{None} if it is too long for the path."""
+
+    def report(self, report: Any) -> None:
+        """ICMP reports something about a datagram of one of its ports."""
+
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
     ) -> None:
@@ -71,6 +78,10 @@ class MemoryPort:
     @ivar hopLimit: the time to live or hop limit of what it sends to one host (C{IP_TTL} in C{ip(7)}).
     @ivar countsHops: whether it hands over the hop limit of each datagram, so that the reply has one less (L{PortOptions
         <udpecho.net.options.PortOptions>}).
+    @ivar ecn: the ECN codepoint of what it sends, 0 to 3 (RFC 3168; C{IP_TOS} in C{ip(7)}).
+    @ivar reportsECN: whether addresses of datagrams have that of each (C{IP_RECVTOS}).
+    @ivar mtuDiscovery: what it does about paths that carry less, a number as of C{IP_MTU_DISCOVER} in C{ip(7)}
+        (L{udpecho.testing.path_mtu}).
     @ivar held: the bytes that it has sent and that have not arrived yet.
     @ivar peer: the peer in connected mode, else C{None}.
     @ivar groups: the multicast groups that were joined.
@@ -109,6 +120,11 @@ class MemoryPort:
         self._outgoingInterface = self.interface
         self._ttl = 1
         self.hopLimit = 64
+        self.ecn = 0
+        self.reportsECN = False
+        # As DatagramPort: for what is sent back in batches, nobody is notified of a path that carries less.
+        omits = IBatchReceiver.providedBy(protocol) and not self._ipv6
+        self.mtuDiscovery = PMTUDISC_OMIT if omits else PMTUDISC_WANT
         self.countsHops = PortOptions().countsHops(protocol)
         self.held = 0
         self._handover = Handover(protocol, maxPacketSize, self.dropped)
@@ -261,14 +277,19 @@ class MemoryPort:
             return errno.EINVAL
         if destination.host == "255.255.255.255":
             return 0 if self._broadcastAllowed else errno.EACCES
-        return self._noRoute(unmapped(destination.host))
+        target = unmapped(destination.host)
+        number = self._noRoute(target)
+        if not number and self.host.partsFor(self, len(datagram), target) is None:
+            return errno.EMSGSIZE
+        return number
 
     def _noRoute(self, destination: str) -> int:
         """The error number if there is no route from the bound address, or 0."""
         source = unmapped(self.interface)
         if not self._wildcard and (":" in source) != (":" in destination):
             return errno.EAFNOSUPPORT
-        if not self.host.reachable(destination):
+        gone = not (self._wildcard or self._ipv6 or self.host.owns(source) or isGroup(source))
+        if gone or not self.host.reachable(destination):
             return errno.ENETUNREACH
         if isLoopback(source) and not self.host.owns(destination) and not isGroup(destination):
             return errno.EINVAL
@@ -326,7 +347,15 @@ class MemoryPort:
             return None if mapped else host
         return f"::ffff:{host}" if mapped or (self._wildcard and not self.ipv6Only) else None
 
-    def receive(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int) -> None:
+    def vanish(self) -> None:
+        """The host has crashed: nobody is notified."""
+        self._closing.cancel()
+        self.connected = False
+        self._stopped.clear()
+
+    def receive(
+        self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int, ecn: int = 0
+    ) -> None:
         """A datagram arrives."""
         if not self.connected or self._stopped:
             return
@@ -334,6 +363,7 @@ class MemoryPort:
         address.localHost = self._peerView(destination.host)
         address.unicast = not isGroup(destination.host)
         address.hopLimit = hopLimit if self.countsHops else None
+        address.ecn = ecn if self.reportsECN else None
         self._handover.deliver(datagram, address)
 
     def networkError(self, reason: EchoError) -> None:
@@ -382,7 +412,7 @@ class MemoryPort:
         return self._ttl
 
     def setTTL(self, ttl: int) -> None:
-        """Set it. There are no routers: with 0 a datagram stays on the host, with more it reaches all."""
+        """Set it. With 0 a datagram stays on the host, with more it passes less routers than that."""
         self._ttl = ttl
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.faults.decision import DELIVERED
 
 #: The outcome of a datagram that has not arrived yet.
 IN_FLIGHT = "in flight"
-_outcomes = ("delivered", "refused", "nobody listens", "no buffer")
+_outcomes = (
+    "delivered",
+    "refused",
+    "nobody listens",
+    "no buffer",
+    "no host",
+    "host down",
+    "host left",
+    "link cut",
+    "partitioned",
+    "expired",
+    "nat dropped",
+)
 
 
 @dataclass
@@ -25,6 +39,16 @@ class TraceEntry:
     destination: DatagramAddress
     size: int
     outcome: str
+
+    def addFaults(self, reasons: Sequence[str]) -> None:
+        """Add what a link did to it: one of several links, if there are NATs on the way."""
+        text = ",".join(reason for reason in reasons if reason != DELIVERED)
+        if not text:
+            return
+        if self.outcome == IN_FLIGHT:
+            self.outcome = text
+        else:
+            self.outcome += f"{', ' if self.outcome.endswith(_outcomes) else ','}{text}"
 
     def addOutcome(self, outcome: str) -> None:
         """Add that of one arrival. The faults come first, then each arrival."""
