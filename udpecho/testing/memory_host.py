@@ -15,8 +15,8 @@ from zope.interface import implementer
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
-from udpecho.testing.memory_core import MemoryCore, Runner
 from udpecho.testing.memory_port import Host, MemoryPort, isLoopback, unmapped
+from udpecho.testing.memory_tcp import Carrier, MemoryTCP
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
@@ -24,7 +24,7 @@ _ephemeral = range(32768, 61000)
 _ephemeralStep = 1009
 
 
-class Network(Runner, Protocol):
+class Network(Carrier, Protocol):
     """What a host needs of its network."""
 
     hosts: dict[str, MemoryHost]
@@ -39,7 +39,7 @@ class Network(Runner, Protocol):
 
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorMulticast)
-class MemoryHost(MemoryCore):
+class MemoryHost(MemoryTCP):
     """A host of a L{MemoryNetwork <udpecho.testing.memory_network.MemoryNetwork>}, and a reactor for UDP code.
 
     @ivar addresses: its addresses, without those of loopback.
@@ -99,6 +99,7 @@ class MemoryHost(MemoryCore):
 
     def disconnectAll(self) -> None:
         """Close all that is open, as the end of a program does."""
+        super().disconnectAll()
         for port in [port for ports in self._byNumber.values() for port in ports]:
             port.abort()
 

@@ -17,6 +17,7 @@ from udpecho.testing.clock import MAX_EVENTS
 from udpecho.testing.events import Event
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
+from udpecho.testing.memory_segments import SEGMENT, Segment
 from udpecho.testing.programs import Programs
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
@@ -107,7 +108,8 @@ class MemoryNetwork(Programs[MemoryHost]):
         """
         self.clock.runUntilIdle(limit)
 
-    def _hostOf(self, source: Host, address: str) -> MemoryHost | None:
+    def hostOf(self, source: Host, address: str) -> MemoryHost | None:
+        """The host that has an address, seen from another one; C{None} if there is none."""
         return self.hosts[source.name] if isLoopback(address) else self._byAddress.get(address)
 
     def addressesOf(self, name: str) -> Sequence[str]:
@@ -117,7 +119,31 @@ class MemoryNetwork(Programs[MemoryHost]):
 
     def reachable(self, source: Host, address: str) -> bool:
         """Whether there is a route from a host to an address."""
-        return self._hostOf(source, address) is not None or isGroup(address)
+        return self.hostOf(source, address) is not None or isGroup(address)
+
+    def carrySegment(self, source: MemoryHost, segment: Segment) -> None:
+        """Bring a TCP segment to its destination, through the faults of the link. What is corrupted does not arrive: its
+        checksum shows it.
+        """
+        host = self.hostOf(source, segment.destination[0])
+        if host is None:
+            return
+        plan = self._plans.get((source, host), self._plan)
+        try:
+            arrivals = plan.decide(len(segment.data), self.clock.rightNow).apply(segment.data)
+        except Exception:
+            _log.failure("Unhandled error in the plan {plan}", plan=plan)
+            return
+        latency = 0.0 if host is source else self._latency
+        for delay, arrived in arrivals:
+            if arrived == segment.data:
+                self.clock.fly(latency + delay, host, host.arriveSegment, segment)
+
+    def segmentSize(self, source: MemoryHost, address: str) -> int:
+        """The longest payload of a TCP segment that gets from a host to an address, in bytes."""
+        host = self.hostOf(source, address)
+        plan = self._plan if host is None else self._plans.get((source, host), self._plan)
+        return min(SEGMENT, getattr(plan, "mtu", None) or SEGMENT)
 
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
@@ -127,7 +153,7 @@ class MemoryNetwork(Programs[MemoryHost]):
             loops = sender.loopback or destination.host == "255.255.255.255"
             hosts = [host for host in self.hosts.values() if (loops if host is sender.host else hopLimit)]
         else:
-            found = self._hostOf(sender.host, destination.host)
+            found = self.hostOf(sender.host, destination.host)
             hosts = [] if found is None else [found]
         for host in hosts:
             entry = TraceEntry(self.clock.rightNow, source, destination, len(datagram), IN_FLIGHT)
