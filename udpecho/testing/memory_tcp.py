@@ -11,14 +11,16 @@ from twisted.internet import error, tcp
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableDescriptor,
+    IReactorSSL,
     IReactorTCP,
     IReadDescriptor,
     IWriteDescriptor,
 )
+from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 
 from udpecho.testing.memory_core import MemoryCore, Runner
 from udpecho.testing.memory_port import canonical, unmapped
@@ -99,6 +101,10 @@ class MemoryTCP(MemoryCore):
         connector = _Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
+
+    # With pyOpenSSL, as Twisted's other reactors
+    listenSSL: Any = PosixReactorBase.listenSSL
+    connectSSL: Any = PosixReactorBase.connectSSL
 
     def disconnectAll(self) -> None:
         """Close all that is open, as the end of a program does."""
@@ -275,6 +281,10 @@ class MemoryTCP(MemoryCore):
 
     def _streams(self) -> list[MemoryStream]:
         return [stream for streams in self._bound.values() for stream in streams]
+
+
+if IReactorSSL.implementedBy(PosixReactorBase):
+    classImplements(MemoryTCP, IReactorSSL)
 
 
 def _overlap(one: str, other: str) -> bool:
