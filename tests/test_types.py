@@ -44,6 +44,14 @@ WRONG = [
     "udpecho.Counters().received + 'x'",
 ]
 
+#: What the example of C{docs/strangers.rst} needs of rpcudp.
+RPCUDP = """\
+from typing import Any
+from twisted.internet.protocol import DatagramProtocol
+class RPCProtocol(DatagramProtocol):
+    def __getattr__(self, name: str) -> Any: ...
+"""
+
 
 def markdownBlocks(text: str) -> list[str]:
     """The blocks of Python in a Markdown page."""
@@ -75,6 +83,10 @@ def folder(tmp_path: Path) -> Path:
     for example in EXAMPLES.iterdir():
         if example.suffix in (".py", ".tac"):
             (tmp_path / f"example_{example.stem}.py").write_text(HEADER + example.read_text())
+    # For an example; the codebase itself has no annotations, and is not installed here.
+    (tmp_path / "rpcudp").mkdir()
+    (tmp_path / "rpcudp" / "__init__.py").write_text("")
+    (tmp_path / "rpcudp" / "protocol.py").write_text(RPCUDP)
     (tmp_path / "wrong.py").write_text("import udpecho\n" + "\n".join(WRONG) + "\n")
     return tmp_path
 

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
+from udpecho.testing.memory_paths import Known
 from udpecho.testing.memory_port import Host, MemoryPort, isLoopback, unmapped
 from udpecho.testing.memory_tcp import Carrier, MemoryTCP
 
@@ -37,6 +38,11 @@ class Network(Carrier, Protocol):
     ) -> None:
         """Bring a datagram to its destination."""
 
+    def notSent(
+        self, sender: Host, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress
+    ) -> None:
+        """The sender's host refuses to send a datagram, with an error number."""
+
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorMulticast)
 class MemoryHost(MemoryTCP):
@@ -52,6 +58,7 @@ class MemoryHost(MemoryTCP):
         self.name = name
         self.addresses = addresses
         self._byNumber: dict[int, list[MemoryPort]] = {}
+        self._matching: Known[tuple[DatagramAddress, DatagramAddress], list[MemoryPort]] = Known()
         # As on real hosts, two of them seldom choose the same number at the same time.
         first = _ephemeralStep * len(network.hosts)
         self._ephemeral = (_ephemeral[place % len(_ephemeral)] for place in count(first))
@@ -132,6 +139,7 @@ class MemoryHost(MemoryTCP):
         if number is None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         self._byNumber.setdefault(number, []).append(port)
+        self.changed()
         return number
 
     def _isFree(self, port: MemoryPort, number: int) -> bool:
@@ -151,15 +159,38 @@ class MemoryHost(MemoryTCP):
         """Bring a datagram to its destination."""
         self.network.carry(sender, datagram, source, destination, hopLimit)
 
+    def notSent(self, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """The host refuses to send a datagram, with an error number."""
+        self.network.notSent(self, number, datagram, source, destination)
+
     def unbind(self, port: MemoryPort) -> None:
         """Free a port's number."""
         ports = self._byNumber[port.number]
         ports.remove(port)
         if not ports:
             del self._byNumber[port.number]
+        self.changed()
+
+    def changed(self) -> None:
+        """Find out again which ports receive what: they, or the addresses of this host, have changed."""
+        self._matching.clear()
+
+    def forgetPaths(self) -> None:
+        """Find out again where datagrams go: the addresses of hosts have changed."""
+        self.changed()
+        for ports in self._byNumber.values():
+            for port in ports:
+                port.forgetPaths()
 
     def receivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
         """The ports that receive a datagram: the one that matches it best, or all that are in its group."""
+        key = (source, destination)
+        found = self._matching.get(key)
+        if found is None:
+            found = self._matching.keep(key, self._findReceivers(source, destination))
+        return found
+
+    def _findReceivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
         ports = self._byNumber.get(destination.port, ())
         scores = {port: score for port in ports if (score := port.score(source, destination))}
         if isGroup(destination.host):
