@@ -33,6 +33,7 @@ class Segment(NamedTuple):
 
     @ivar number: the number of its first byte. SYN and FIN count as a byte each.
     @ivar acknowledged: the number that its sender expects next, C{None} in the first segment of a connection.
+    @ivar time: when it was sent, on its sender's clock, and C{echo} that of the last segment that this one had got (RFC 7323).
     """
 
     source: Endpoint
@@ -43,6 +44,8 @@ class Segment(NamedTuple):
     isSyn: bool = False
     isFin: bool = False
     isReset: bool = False
+    time: float = 0.0
+    echo: float = 0.0
 
     @property
     def end(self) -> int:
@@ -102,7 +105,7 @@ class Exchange:
         self._number = 0
         self._out = bytearray()
         self._isOpening = self._isFinished = self._finWasTaken = False
-        self._opened = 0.0
+        self._echo = 0.0
         self._shortest = self._pause = FIRST_PAUSE
         self._tries = 0
         self._timer: IDelayedCall | None = None
@@ -114,15 +117,12 @@ class Exchange:
         """How many bytes may be written now."""
         return WINDOW - len(self._out) if self.isConnected and not self._isFinished else 0
 
-    def open(self, expected: int | None = None) -> None:
-        """Ask a peer for a connection, or answer one that asks.
-
-        @param expected: the number that it begins with, if it has asked.
-        """
-        self._expected = expected
+    def open(self, request: Segment | None = None) -> None:
+        """Ask a peer for a connection, or answer its request."""
+        if request is not None:
+            self._expected, self._echo = request.end, request.time
         self._number = self.host.firstNumber()
         self._isOpening = True
-        self._opened = self.host.seconds()
         self._sendFrom(0)
 
     def write(self, data: bytes) -> None:
@@ -178,6 +178,7 @@ class Exchange:
 
     def arrive(self, segment: Segment) -> None:
         """A segment of the peer arrives."""
+        self._echo = segment.time
         if not self._isUnwanted:
             self._tries = 0
         if segment.isReset:
@@ -191,7 +192,7 @@ class Exchange:
                 return
             self._expected = segment.number
         if segment.acknowledged is not None:
-            self._acknowledged(segment.acknowledged)
+            self._acknowledged(segment.acknowledged, segment.echo)
         if segment.end > segment.number:
             self._take(segment)
         self.leave()
@@ -203,16 +204,15 @@ class Exchange:
             return reset.acknowledged == self._end
         return abs(reset.number - self._expected) <= WINDOW
 
-    def _acknowledged(self, number: int) -> None:
-        """The peer expects a number next."""
+    def _acknowledged(self, number: int, echo: float) -> None:
+        """The peer expects a number next, and has got a segment that was sent at a time."""
         if not self._number < number <= self._end:
             return
         if self._isOpening:
             self._isOpening = False
             self._number += 1
-            if self._pause == FIRST_PAUSE:
-                # RFC 6298 section 2.2, with a variance of half the round trip time.
-                self._shortest = max(SHORTEST_PAUSE, 3 * (self.host.seconds() - self._opened))
+            # RFC 6298 section 2.2, of the first round trip time alone.
+            self._shortest = min(max(SHORTEST_PAUSE, 3 * (self.host.seconds() - echo)), LONGEST_PAUSE)
             self.isConnected = True
             self.made()
         count = number - self._number
@@ -274,7 +274,10 @@ class Exchange:
         self._startTimer()
 
     def _send(self, number: int, data: bytes = b"", isSyn: bool = False, isFin: bool = False) -> None:
-        self.host.sendSegment(Segment(self.local, self.remote, number, self._taken, data, isSyn, isFin))
+        now = self.host.seconds()
+        self.host.sendSegment(
+            Segment(self.local, self.remote, number, self._taken, data, isSyn, isFin, time=now, echo=self._echo)
+        )
 
     def _startTimer(self) -> None:
         if self._timer is None and self._end > self._number:

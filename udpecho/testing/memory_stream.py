@@ -167,7 +167,7 @@ class MemoryStream(Exchange):
         made = MemoryStream(self.host, self.family)
         made.local, made.remote, made.listener = request.destination, request.source, self
         self.host.connectStream(made)
-        made.open(request.end)
+        made.open(request)
 
     def made(self) -> None:
         """The connection is made: it waits to be accepted if it is a listener's."""
