@@ -51,6 +51,10 @@ class ExampleTests:
         """The example of a program that imports the reactor passes."""
         assert "1 passed" in run(tmp_path, "pytest", "-n0", "-p", "no:cacheprovider", str(EXAMPLES / "test_global_reactor.py"))
 
+    def test_memoryTCP(self, tmp_path: Path) -> None:
+        """The example of TCP in memory passes."""
+        assert "2 passed" in run(tmp_path, "pytest", "-n0", "-p", "no:cacheprovider", str(EXAMPLES / "test_memory_tcp.py"))
+
     def test_trial(self, tmp_path: Path) -> None:
         """The example for trial passes."""
         assert "PASSED (successes=2)" in run(tmp_path, "twisted.trial", "test_with_trial")

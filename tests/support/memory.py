@@ -42,6 +42,9 @@ class Virtual:
         result = wait(self.network, Deferred.fromCoroutine(function(self.reactor, *arguments)))
         assert not self.reactor.getDelayedCalls()
         assert not self.reactor._byNumber
+        # What the system does after the program has closed a connection.
+        self.network.advance(1)
+        assert not self.reactor._streams()
         return result
 
 

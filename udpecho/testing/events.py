@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from twisted.python.reflect import safe_str
 
 from udpecho.addresses import formatAddress
+from udpecho.testing.memory_segments import Segment
 from udpecho.testing.trace import TraceEntry
 
 #: How many kinds of events, and hosts of each, a message names.
@@ -29,7 +30,7 @@ class Event(NamedTuple):
 
     @ivar time: when, in seconds on the network's clock.
     @ivar host: the name of the host that it happened to, empty if it was none.
-    @ivar what: the function that was called, or the datagram that arrived.
+    @ivar what: the function that was called, or the datagram or the segment that arrived.
     """
 
     time: float
@@ -47,8 +48,9 @@ def describe(time: float, owner: object, function: Callable[..., object], argume
     """
     host = "" if owner is None else str(getattr(owner, "name", owner))
     for argument in arguments:
-        if isinstance(argument, TraceEntry):
-            return Event(time, host, f"datagram {formatAddress(argument.source)} > {formatAddress(argument.destination)}")
+        if isinstance(argument, (TraceEntry, Segment)):
+            kind = "TCP segment" if isinstance(argument, Segment) else "datagram"
+            return Event(time, host, f"{kind} {formatAddress(argument.source)} > {formatAddress(argument.destination)}")
     while isinstance(function, partial):
         function = function.func
     return Event(time, host, getattr(function, "__qualname__", None) or safe_str(function))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from twisted.internet import error
 from twisted.internet.base import DelayedCall, ReactorBase
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from udpecho.testing.clock import NetworkClock
@@ -64,10 +64,6 @@ class MemoryCore(ReactorBase):
 
     def wakeUp(self) -> None:
         """Nothing sleeps."""
-
-    def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]:
-        """There are no descriptors: what is open, C{disconnectAll} closes."""
-        return []
 
     def _initThreads(self) -> None:
         self.installNameResolver(MemoryResolver(self.network.addressesOf))

@@ -18,9 +18,9 @@ from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
 from udpecho.testing.lifecycle import HostLife
 from udpecho.testing.memory_addresses import isLoopback, unmapped
-from udpecho.testing.memory_core import MemoryCore, Runner
 from udpecho.testing.memory_paths import Known, longest
 from udpecho.testing.memory_port import Host, MemoryPort
+from udpecho.testing.memory_tcp import Carrier, MemoryTCP
 from udpecho.testing.realm import Realm
 from udpecho.testing.skew import HostCall, HostClock
 
@@ -30,7 +30,7 @@ _ephemeral = range(32768, 61000)
 _ephemeralStep = 1009
 
 
-class Network(Runner, Protocol):
+class Network(Carrier, Protocol):
     """What a host needs of its network."""
 
     hosts: dict[str, MemoryHost]
@@ -51,7 +51,7 @@ class Network(Runner, Protocol):
 
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorMulticast)
-class MemoryHost(HostLife, MemoryCore):
+class MemoryHost(HostLife, MemoryTCP):
     """A host of a L{MemoryNetwork <udpecho.testing.memory_network.MemoryNetwork>}, and a reactor for UDP code.
 
     @ivar running: whether its program runs.
@@ -60,7 +60,7 @@ class MemoryHost(HostLife, MemoryCore):
     def __init__(self, network: Network, name: str, addresses: list[str], realm: Realm) -> None:
         """Use C{MemoryNetwork.host}."""
         HostLife.__init__(self, name, addresses, realm, HostClock(network.clock))
-        MemoryCore.__init__(self, network)
+        MemoryTCP.__init__(self, network)
         self.network: Network = network
         self._byNumber: dict[int, list[MemoryPort]] = {}
         self._matching: Known[tuple[DatagramAddress, DatagramAddress], list[MemoryPort]] = Known()
@@ -93,12 +93,13 @@ class MemoryHost(HostLife, MemoryCore):
     def crash(self) -> None:
         """@see: L{HostLife.crash}"""
         HostLife.crash(self)
+        self.vanishStreams()
         self.end()
 
     def restart(self) -> None:
         """@see: L{HostLife.restart}"""
         self.crash()
-        MemoryCore.__init__(self, self.network)
+        MemoryTCP.__init__(self, self.network)
         self.start()
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor
@@ -141,6 +142,7 @@ class MemoryHost(HostLife, MemoryCore):
 
     def disconnectAll(self) -> None:
         """Close all that is open, as the end of a program does."""
+        super().disconnectAll()
         for port in [port for ports in self._byNumber.values() for port in ports]:
             port.abort()
 
