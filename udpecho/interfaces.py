@@ -61,6 +61,7 @@ class IDatagramReactor(Interface):
         maxPacketSize: int,
         ipv6Only: bool,
         decrementHopLimit: bool | None = None,
+        listenMultiple: bool = False,
     ) -> IListeningPort:
         """Listen, as L{udpecho.net.open.listen} does."""
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet, IReactorMulticast
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress
@@ -107,11 +107,13 @@ def listen(
     batches: bool = PortOptions.batches,
     offload: bool = PortOptions.offload,
     decrementHopLimit: bool | None = PortOptions.decrementHopLimit,
+    listenMultiple: bool = PortOptions.listenMultiple,
 ) -> DatagramPort:
     """Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
 
     On a reactor without file descriptors (one in memory, or Windows' IOCP) the result is that reactor's own UDP port, in spite
-    of the annotation: it has no more than C{IListeningPort} and C{IUDPTransport}.
+    of the annotation: it has no more than C{IListeningPort} and C{IUDPTransport}, and C{IMulticastTransport} where the reactor
+    provides C{IReactorMulticast}.
 
     @param reactor: an C{IReactorUDP} provider; a L{DatagramPort} needs C{IReactorFDSet} and C{IReactorTime}, too.
     @param port: the port number, 0 for any free one.
@@ -134,11 +136,16 @@ def listen(
         batches=batches,
         offload=offload,
         decrementHopLimit=decrementHopLimit,
+        listenMultiple=listenMultiple,
     )
     if IDatagramReactor.providedBy(reactor):
-        inMemory = reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit)
+        inMemory = reactor.listenDatagrams(
+            port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit, listenMultiple
+        )
         return cast(DatagramPort, inMemory)
     if not IReactorFDSet.providedBy(reactor):
+        if IReactorMulticast.providedBy(reactor):
+            return cast(DatagramPort, reactor.listenMulticast(port, protocol, interface, maxPacketSize, listenMultiple))
         return cast(DatagramPort, reactor.listenUDP(port, protocol, interface, maxPacketSize))
     listening = DatagramPort(port, protocol, interface, maxPacketSize, reactor, options)
     listening.startListening()

@@ -48,7 +48,7 @@ from typing import Any
 
 from twisted.internet import base, defer, error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IMulticastTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python import log as stockLog
@@ -62,6 +62,7 @@ from udpecho.net.connection import Connection, Renewal
 from udpecho.net.delayed_calls import SingleCall, poll
 from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.former import FormerSocket
+from udpecho.net.groups import GroupMethods
 from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
@@ -69,7 +70,7 @@ from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender, ignoreOutcome
-from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, socketAddress
+from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -83,9 +84,9 @@ _drainPause = 0.01
 _log = Logger()
 
 
-@implementer(IListeningPort, IDatagramTransport)
-class DatagramPort(udp.Port):
-    """A UDP port for any C{DatagramProtocol}.
+@implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
+class DatagramPort(GroupMethods, udp.Port):
+    """A UDP port for any C{DatagramProtocol}, which may join groups.
 
     In connected mode C{connectionRefused} is called from the reactor when nothing listens at the peer, and the port stays open.
     Other network errors go to C{networkError} of a protocol that provides L{INetworkErrorReceiver
@@ -116,6 +117,7 @@ class DatagramPort(udp.Port):
         @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
+        self.listenMultiple = options.listenMultiple
         useMonotonicTime(self.reactor)
         self._endpoints = Endpoints(self.addressFamily)
         self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options, port is None)
@@ -154,6 +156,8 @@ class DatagramPort(udp.Port):
         """Make the socket, with the options that must be set before it is bound."""
         sock = super().createInternetSocket()
         prepare(sock, self.interface, self._context.options.ipv6Only, self._context.options.receiveBuffer)
+        if self.listenMultiple:
+            shareAddress(sock)
         return sock
 
     def _bindSocket(self) -> None:

@@ -116,9 +116,10 @@ class MemoryHost:
         maxPacketSize: int,
         ipv6Only: bool,
         decrementHopLimit: bool | None = None,
+        listenMultiple: bool = False,
     ) -> MemoryPort:
         """@see: L{IDatagramReactor.listenDatagrams}"""
-        made = MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only)
+        made = MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple, ipv6Only)
         made.countsHops = PortOptions(decrementHopLimit=decrementHopLimit).countsHops(protocol)
         return self._listen(made)
 
