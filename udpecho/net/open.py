@@ -108,6 +108,7 @@ def listen(
     offload: bool = PortOptions.offload,
     decrementHopLimit: bool | None = PortOptions.decrementHopLimit,
     listenMultiple: bool = PortOptions.listenMultiple,
+    writeRaises: bool = PortOptions.writeRaises,
 ) -> DatagramPort:
     """Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
 
@@ -137,6 +138,7 @@ def listen(
         offload=offload,
         decrementHopLimit=decrementHopLimit,
         listenMultiple=listenMultiple,
+        writeRaises=writeRaises,
     )
     if IDatagramReactor.providedBy(reactor):
         inMemory = reactor.listenDatagrams(

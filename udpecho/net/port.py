@@ -69,7 +69,7 @@ from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.reply_controls import reportToConnected
-from udpecho.net.sender import Sender, ignoreOutcome
+from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.turn import turnBudget
 
@@ -209,6 +209,7 @@ class DatagramPort(GroupMethods, udp.Port):
         reader.portConnected()
         self._resume()
         self.socket.connect(socketAddress(host, port))
+        self._connectedAddr = host, port
         self._becameConnected((host, port))
 
     def _becameConnected(self, address: tuple[str, int] | None) -> None:
@@ -325,15 +326,15 @@ class DatagramPort(GroupMethods, udp.Port):
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
         """Send a datagram, now or as soon as the send queue has space.
 
-        A datagram that the system rejects for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
-
         @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
             the very object that C{datagramReceived} got.
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
+        @raise OSError: if the system rejects the datagram (port 0, a broadcast, no route, a firewall), unless C{writeRaises} is
+            off. It is counted in C{dropped} anyway. The protocol of a connected port is notified instead, if the peer cannot be
+            reached or it provides C{INetworkErrorReceiver}.
         """
-        if self._sender.send(datagram, addr, ignoreOutcome) == errno.EMSGSIZE:
-            raise error.MessageLengthError("message too long")
+        self._sender.write(datagram, addr)
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""

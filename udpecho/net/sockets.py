@@ -148,13 +148,16 @@ def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:
     return address
 
 
-def socketAddress(host: str, port: int) -> tuple[Any, ...]:
+def socketAddress(host: str | bytes, port: int, *more: int) -> tuple[Any, ...]:
     """Make a socket address. Python drops the scope of a link-local address in a pair.
 
+    @param more: what the stock port takes, too: the flow and the scope of IPv6, as in Python's C{socket} module.
     @raise OSError: if the scope is not an interface of this machine.
     """
+    if isinstance(host, bytes):
+        host = host.decode("ascii")
     if "%" not in host:
-        return host, port
+        return host, port, *more
     try:
         return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
     except socket.gaierror:
