@@ -20,6 +20,7 @@ from tests.support.hosts import until
 from tests.support.ports import address, path, script  # noqa: F401
 from tests.support.running import CuriousRecorder, Recorder, Run, udpSocket, unusedPort
 from udpecho.net.open import listen
+from udpecho.net.port import DatagramPort
 
 
 def stock(reactor: Any, protocol: DatagramProtocol, interface: str = "127.0.0.1") -> Any:

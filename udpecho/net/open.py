@@ -36,7 +36,7 @@ def adopt(
     checkAdoptable(sock)
     own = sock.dup()
     own.setblocking(False)
-    return _open(reactor, own, protocol, options)
+    return openSocket(reactor, own, protocol, options)
 
 
 def dial(
@@ -73,17 +73,26 @@ def dial(
         return listening
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
     sock = connection.open(None if replaced is None else replaced.socket)
-    port = _open(reactor, sock, protocol, options, adopted=False)
+    port = openSocket(reactor, sock, protocol, options, adopted=False)
     if renewed:
         port.keepConnected(connection)
     return port
 
 
-def _open(
-    reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, options: PortOptions, adopted: bool = True
+def openSocket(
+    reactor: Reactor,
+    sock: socket.socket,
+    protocol: DatagramProtocol,
+    options: PortOptions,
+    adopted: bool = True,
+    maxPacketSize: int = MAX_DATAGRAM,
 ) -> DatagramPort:
+    """Open a port on a socket, which becomes the port's own.
+
+    @param adopted: whether another program has made it.
+    """
     try:
-        port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor, options=options)
+        port = DatagramPort(None, protocol, sock.getsockname()[0], maxPacketSize, reactor, options)
         port._preexistingSocket = sock
         port._context.adopted = adopted
         port.startListening()

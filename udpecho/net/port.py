@@ -173,14 +173,14 @@ class DatagramPort(GroupMethods, udp.Port):
             self._context.turn = turnBudget(self.reactor)
             self.connected = 1
             self._openParts(sock)
-        except OSError as e:
+        except BaseException as e:
             if self.connected:
                 self._context.turn.closed()
             self.connected = 0
             self._sender.close()
             if sock is not None:
                 _closeSocket(self, sock)
-            raise error.CannotListenError(self.interface, self.port, e) from None
+            raise (error.CannotListenError(self.interface, self.port, e) if isinstance(e, OSError) else e) from None
         _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
