@@ -62,6 +62,7 @@ class IDatagramReactor(Interface):
         ipv6Only: bool,
         decrementHopLimit: bool | None = None,
         listenMultiple: bool = False,
+        writeRaises: bool = True,
     ) -> IListeningPort:
         """Listen, as L{udpecho.net.open.listen} does."""
 

@@ -151,7 +151,7 @@ def listen(
     )
     if IDatagramReactor.providedBy(reactor):
         inMemory = reactor.listenDatagrams(
-            port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit, listenMultiple
+            port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit, listenMultiple, writeRaises
         )
         return cast(DatagramPort, inMemory)
     if not IReactorFDSet.providedBy(reactor):
