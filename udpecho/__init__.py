@@ -30,6 +30,7 @@ _modules = {
     "net.open": "listen",
     "net.options": "PortOptions",
     "net.port": "DatagramPort",
+    "net.replace": "useDatagramPorts",
     "probe.flow": "Flow",
     "probe.io.socket": "SocketOptions",
     "probe.outcomes": "Event Outcome",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from udpecho.net.open import listen
     from udpecho.net.options import PortOptions
     from udpecho.net.port import DatagramPort
+    from udpecho.net.replace import useDatagramPorts
     from udpecho.probe.flow import Flow
     from udpecho.probe.io.socket import SocketOptions
     from udpecho.probe.outcomes import Event, Outcome
@@ -158,4 +160,5 @@ __all__ = [
     "listen",
     "makeRegistry",
     "parseNetwork",
+    "useDatagramPorts",
 ]

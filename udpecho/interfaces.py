@@ -61,6 +61,8 @@ class IDatagramReactor(Interface):
         maxPacketSize: int,
         ipv6Only: bool,
         decrementHopLimit: bool | None = None,
+        listenMultiple: bool = False,
+        writeRaises: bool = True,
     ) -> IListeningPort:
         """Listen, as L{udpecho.net.open.listen} does."""
 

@@ -67,6 +67,7 @@ from udpecho import (
     listen,
     makeRegistry,
     parseNetwork,
+    useDatagramPorts,
 )
 
 
@@ -81,6 +82,8 @@ def serve() -> int:
     number: int = port.getHost().port
     other = DatagramPort(0, server, "127.0.0.1", reactor=reactor, options=PortOptions(ipv6Only=True))
     other.startListening()
+    with useDatagramPorts(reactor, PortOptions(writeRaises=False)):
+        pass
     stopped: Deferred[None] | None = port.stopListening()
     guard: GuardLike = MyGuard()
     guarded = EchoServer(guard)

@@ -32,6 +32,12 @@ _restorePause = 0.1
 Destination = tuple["tuple[Any, ...] | None", cmsg.Ancillary]
 
 
+class WrongDestination(error.InvalidAddressError, AssertionError):
+    """C{write} was called without an address on an unconnected port, or with another one than the peer's on a connected port.
+    The stock port has an C{assert} there.
+    """
+
+
 class Endpoints:
     """The addresses of a port.
 
@@ -75,15 +81,16 @@ class Endpoints:
     def destination(self, address: tuple[str, int] | None) -> Destination:
         """How to send to an address.
 
-        @raise error.InvalidAddressError: if it is not of the port's family, or not the peer's in connected mode.
+        @raise error.InvalidAddressError: if it is not of the port's family.
+        @raise WrongDestination: if it is not the peer's in connected mode, or missing else.
         """
         if self.peer is not None:
             if address is not None and address not in (self._connectedTo, self.peer):
-                raise error.InvalidAddressError(address[0], f"must be the connected peer {formatAddress(self.peer)}")
+                raise WrongDestination(address[0], f"must be the connected peer {formatAddress(self.peer)}")
             hopLimit = getattr(address, "hopLimit", None)
             return None, [] if hopLimit is None else self._controls(self.peer.host, None, hopLimit)
         if address is None:
-            raise error.InvalidAddressError("", "must be an address on an unconnected port")
+            raise WrongDestination("", "must be an address on an unconnected port")
         if not isinstance(address, DatagramAddress):
             if address[0] != "<broadcast>" or self.family == socket.AF_INET6:
                 self.checkHost(address[0])

@@ -48,7 +48,7 @@ from typing import Any
 
 from twisted.internet import base, defer, error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IMulticastTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python import log as stockLog
@@ -62,14 +62,15 @@ from udpecho.net.connection import Connection, Renewal
 from udpecho.net.delayed_calls import SingleCall, poll
 from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.former import FormerSocket
+from udpecho.net.groups import GroupMethods
 from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Delivery, PlainReader, Reader
 from udpecho.net.reply_controls import reportToConnected
-from udpecho.net.sender import Sender, ignoreOutcome
-from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, socketAddress
+from udpecho.net.sender import Sender
+from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -83,9 +84,9 @@ _drainPause = 0.01
 _log = Logger()
 
 
-@implementer(IListeningPort, IDatagramTransport)
-class DatagramPort(udp.Port):
-    """A UDP port for any C{DatagramProtocol}.
+@implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
+class DatagramPort(GroupMethods, udp.Port):
+    """A UDP port for any C{DatagramProtocol}, which may join groups.
 
     In connected mode C{connectionRefused} is called from the reactor when nothing listens at the peer, and the port stays open.
     Other network errors go to C{networkError} of a protocol that provides L{INetworkErrorReceiver
@@ -116,6 +117,7 @@ class DatagramPort(udp.Port):
         @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
+        self.listenMultiple = options.listenMultiple
         useMonotonicTime(self.reactor)
         self._endpoints = Endpoints(self.addressFamily)
         self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options, port is None)
@@ -154,6 +156,8 @@ class DatagramPort(udp.Port):
         """Make the socket, with the options that must be set before it is bound."""
         sock = super().createInternetSocket()
         prepare(sock, self.interface, self._context.options.ipv6Only, self._context.options.receiveBuffer)
+        if self.listenMultiple:
+            shareAddress(sock)
         return sock
 
     def _bindSocket(self) -> None:
@@ -169,14 +173,14 @@ class DatagramPort(udp.Port):
             self._context.turn = turnBudget(self.reactor)
             self.connected = 1
             self._openParts(sock)
-        except OSError as e:
+        except BaseException as e:
             if self.connected:
                 self._context.turn.closed()
             self.connected = 0
             self._sender.close()
             if sock is not None:
                 _closeSocket(self, sock)
-            raise error.CannotListenError(self.interface, self.port, e) from None
+            raise (error.CannotListenError(self.interface, self.port, e) if isinstance(e, OSError) else e) from None
         _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
@@ -205,6 +209,7 @@ class DatagramPort(udp.Port):
         reader.portConnected()
         self._resume()
         self.socket.connect(socketAddress(host, port))
+        self._connectedAddr = host, port
         self._becameConnected((host, port))
 
     def _becameConnected(self, address: tuple[str, int] | None) -> None:
@@ -321,15 +326,15 @@ class DatagramPort(udp.Port):
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
         """Send a datagram, now or as soon as the send queue has space.
 
-        A datagram that the system rejects for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
-
         @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
             the very object that C{datagramReceived} got.
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
+        @raise OSError: if the system rejects the datagram (port 0, a broadcast, no route, a firewall), unless C{writeRaises} is
+            off. It is counted in C{dropped} anyway. The protocol of a connected port is notified instead, if the peer cannot be
+            reached or it provides C{INetworkErrorReceiver}.
         """
-        if self._sender.send(datagram, addr, ignoreOutcome) == errno.EMSGSIZE:
-            raise error.MessageLengthError("message too long")
+        self._sender.write(datagram, addr)
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""

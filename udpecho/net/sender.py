@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from twisted.internet import error
 
 from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress
 from udpecho.interfaces import SendCallback
@@ -22,6 +25,8 @@ from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 _sendLater = TRY_AGAIN | {errno.EINTR, errno.ENOBUFS}
 #: Seconds until then.
 _retryPause = 0.01
+#: An earlier datagram was refused, which says nothing about this one.
+_refused = frozenset({errno.ECONNREFUSED})
 #: Errors of the one datagram, which mean nothing for the peer.
 _datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOMEM})
 
@@ -33,7 +38,7 @@ class _Waiting(NamedTuple):
     datagram: bytes
     destination: tuple[Any, ...] | None
     ancillary: cmsg.Ancillary
-    callback: SendCallback
+    callback: SendCallback | None
 
 
 def ignoreOutcome(reason: str | None) -> None:
@@ -81,9 +86,20 @@ class Sender:
         """Whether the socket is not to be watched now."""
         return self._retry.scheduled
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
+    def write(self, datagram: bytes, address: tuple[str, int] | None) -> None:
+        """Send as L{DatagramPort.write <udpecho.net.port.DatagramPort.write>} does."""
+        connected = self._endpoints.peer is not None
+        raises = self._context.options.writeRaises and not (connected and self._errors.areWanted)
+        number = self.send(datagram, address, None if raises else ignoreOutcome)
+        if number == errno.EMSGSIZE:
+            raise error.MessageLengthError("message too long")
+        if number and raises and number not in (PEER_ERRORS if connected else _refused) and number != errno.EBADF:
+            raise OSError(number, os.strerror(number))
+
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback | None) -> int:
         """Send as L{IDatagramTransport.send <udpecho.interfaces.IDatagramTransport.send>} does.
 
+        @param callback: C{None} if the caller raises what this returns: a protocol is notified of what concerns its peer only.
         @return: the system's error number if it rejected the datagram, else 0.
         """
         destination, ancillary = self._endpoints.destination(address)
@@ -106,8 +122,15 @@ class Sender:
                 self._wait(datagram, destination, ancillary, callback)
             return 0
         self._report("send_failed" if number else None, callback)
+        if number and (callback is not None or number in PEER_ERRORS):
+            self._addError(number)
         self._errors.notifySoon()
         return number
+
+    def _addError(self, number: int) -> None:
+        """Notify the protocol why the system rejected a datagram, in connected mode and if it means something for the peer."""
+        if self._open and self._endpoints.peer is not None and number not in _datagramErrors:
+            self._errors.addError(number)
 
     def sendPart(self, datagram: bytes, address: DatagramAddress, callback: SendCallback) -> None:
         """Send a datagram of a batch that cannot be sent whole. When the turn is over, it waits for the next."""
@@ -121,7 +144,6 @@ class Sender:
         renewal = self._context.renewal
         number = 0 if renewal is None else renewal.beforeSending()
         if number:
-            self._errors.addError(number)
             return number
         if self._context.adopted and sockopt.available:
             resetSending(self._context.socket)
@@ -146,29 +168,30 @@ class Sender:
                 # Not from the network but from this machine, about this datagram: from a firewall, for example.
                 if renewal is not None and renewal.renew():
                     continue
-                self._errors.addError(number)
                 self._errors.collect()
                 return number
             # A connected socket returns the error of an earlier datagram instead of sending this one.
             if not self._errors.collect():
                 if renewal is not None and number not in _datagramErrors and renewal.renew():
                     continue
-                if number not in _datagramErrors:
-                    self._errors.addError(number)
                 # No send is refused by its own peer, so that was an earlier one.
                 if number != errno.ECONNREFUSED:
                     return number
+                self._errors.addError(number)
         return number
 
-    def _report(self, reason: str | None, callback: SendCallback) -> None:
+    def _report(self, reason: str | None, callback: SendCallback | None) -> None:
         if reason is not None:
             self._context.dropped[reason] += 1
-        callback(reason)
+        if callback is not None:
+            callback(reason)
 
     def _wait(
-        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback
+        self, datagram: bytes, destination: tuple[Any, ...] | None, ancillary: cmsg.Ancillary, callback: SendCallback | None
     ) -> None:
         timeout = self._context.options.writeTimeout
+        # A bytearray is the caller's again when this returns.
+        datagram = bytes(datagram)
         self.waiting.append(_Waiting(self._context.reactor.seconds() + timeout, datagram, destination, ancillary, callback))
         if not self._expiry.scheduled:
             self._expiry.schedule(timeout)
@@ -189,6 +212,8 @@ class Sender:
                 break
             self.waiting.popleft()
             self._report("send_failed" if number else None, first.callback)
+            if number:
+                self._addError(number)
             if self._context.turn.isOver():
                 # The reactor calls again while the queue has space.
                 break

@@ -73,6 +73,7 @@ class MemoryPort:
         <udpecho.net.options.PortOptions>}).
     @ivar held: the bytes that it has sent and that have not arrived yet.
     @ivar peer: the peer in connected mode, else C{None}.
+    @ivar writeRaises: whether C{write} raises what the host rejects; else that is only counted.
     @ivar groups: the multicast groups that were joined.
     @ivar loopback: whether the host receives what this port sends to its groups.
     """
@@ -110,6 +111,7 @@ class MemoryPort:
         self._ttl = 1
         self.hopLimit = 64
         self.countsHops = PortOptions().countsHops(protocol)
+        self.writeRaises = True
         self.held = 0
         self._handover = Handover(protocol, maxPacketSize, self.dropped)
         self.loopback = True
@@ -201,9 +203,14 @@ class MemoryPort:
 
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not an address of this port's family, or not the peer's.
+        @raise OSError: if the host rejects it, as L{DatagramPort.write <udpecho.net.port.DatagramPort.write>} does; not for an
+            address that no host has: on most networks nobody knows that.
         """
-        if self._send(packet, addr, lambda _: None) == errno.EMSGSIZE:
+        number = self._send(packet, addr, lambda _: None)
+        if number == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
+        if number not in (0, errno.EBADF, errno.ENETUNREACH) and self.peer is None and self.writeRaises:
+            raise OSError(number, os.strerror(number))
 
     def writeSequence(self, seq: list[bytes], addr: tuple[str, int] | None = None) -> None:
         """Send a datagram made of parts."""
