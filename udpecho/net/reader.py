@@ -194,7 +194,8 @@ class PlainReader(Reader):
         """Receive datagrams, as long as the protocol wants them and the turn has time."""
         if ALONE <= self._alone < 2 * ALONE:
             self._alone += 1
-            return self.readOne()
+            self.readOne()
+            return Found.UNKNOWN
         delivery, waiting, turn, endpoints = self._delivery, self._delivery.waiting, self._context.turn, self._endpoints
         self.readOne()
         self._alone = min(self._alone, ALONE - 1) + 1
@@ -209,8 +210,8 @@ class PlainReader(Reader):
             self._alone = 0
         return Found.MORE
 
-    def readOne(self) -> Found:
-        """Receive one datagram."""
+    def readOne(self) -> None:
+        """Receive one datagram, and hand it over."""
         datagram, address, reason = self.receive()
         delivery = self._delivery
         if delivery.backlog or self._endpoints.peer is not None or reason is not None or len(datagram) == self._bufferSize:
@@ -221,7 +222,6 @@ class PlainReader(Reader):
                 delivery.protocol.datagramReceived(datagram, address)
             except BaseException:
                 delivery.failed()
-        return Found.UNKNOWN
 
     def receive(self) -> tuple[bytes, tuple[str, int], str | None]:
         """Receive a datagram, as the backlog has it.
