@@ -26,7 +26,9 @@ _modules = {
     "guard.guard": "Guard",
     "guard.networks": "parseNetwork",
     "guard.policy": "GuardPolicy",
-    "interfaces": "DROP_REASONS GuardLike IBatchReceiver IDatagramBatch IDropReceiver INetworkErrorReceiver",
+    "interfaces": (
+        "DROP_REASONS GuardLike IBatchReceiver IDatagramAddressReceiver IDatagramBatch IDropReceiver INetworkErrorReceiver"
+    ),
     "net.open": "listen",
     "net.options": "PortOptions",
     "net.port": "DatagramPort",
@@ -73,7 +75,15 @@ if TYPE_CHECKING:
     from udpecho.guard.guard import Guard
     from udpecho.guard.networks import parseNetwork
     from udpecho.guard.policy import GuardPolicy
-    from udpecho.interfaces import DROP_REASONS, GuardLike, IBatchReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
+    from udpecho.interfaces import (
+        DROP_REASONS,
+        GuardLike,
+        IBatchReceiver,
+        IDatagramAddressReceiver,
+        IDatagramBatch,
+        IDropReceiver,
+        INetworkErrorReceiver,
+    )
     from udpecho.net.open import listen
     from udpecho.net.options import PortOptions
     from udpecho.net.port import DatagramPort
@@ -130,6 +140,7 @@ __all__ = [
     "GuardPolicy",
     "HostUnreachable",
     "IBatchReceiver",
+    "IDatagramAddressReceiver",
     "IDatagramBatch",
     "IDropReceiver",
     "INetworkErrorReceiver",

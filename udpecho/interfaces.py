@@ -95,6 +95,12 @@ class IUndeliveredReceiver(Interface):
         """
 
 
+class IDatagramAddressReceiver(Interface):
+    """A protocol that wants to know more of the source of a datagram than the plain pair C{(host, port)} that others get. The
+    interface has no methods: C{datagramReceived}, and L{IDropReceiver.datagramDropped}, get a L{DatagramAddress}.
+    """
+
+
 class IDropReceiver(Interface):
     """A protocol that counts datagrams which its transport dropped before handing them over."""
 
@@ -180,7 +186,7 @@ class IDatagramBatch(Interface):
         """
 
 
-class IBatchReceiver(Interface):
+class IBatchReceiver(IDatagramAddressReceiver, Interface):
     """A protocol that takes datagrams by the batch from a transport that has them so, instead of by C{datagramReceived}."""
 
     def datagramsReceived(batch: IDatagramBatch) -> None:

@@ -262,6 +262,8 @@ class LifeTests:
             ]
 
         async def test(reactor: Any) -> None:
+            # What this system does not have is logged once in a process.
+            await ours(reactor, Recorder()).stopListening()
             assert await life(reactor, ours) == await life(reactor, stock)
 
         runOnce(test)

@@ -19,6 +19,7 @@ from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.network_errors import NetworkErrors
 from udpecho.net.options import PortOptions
 from udpecho.net.sender import Sender
+from udpecho.net.sources import Sources
 
 
 class SendQueueTests:
@@ -240,7 +241,9 @@ class SenderTests:
 
     def sender(self, clock: Clock, **options: Any) -> tuple[Sender, FullSocket, list[str]]:
         """@return: a sender, its socket, and the calls of C{onFull}, C{onEmpty} and C{onPause}."""
-        context = PortContext(clock, DatagramProtocol(), Endpoints(socket.AF_INET), 65535, PortOptions(**options))
+        context = PortContext(
+            clock, DatagramProtocol(), Endpoints(socket.AF_INET, Sources(DatagramProtocol())), 65535, PortOptions(**options)
+        )
         sock: Any = FullSocket()
         context.socket = sock
         calls: list[str] = []

@@ -38,6 +38,7 @@ from udpecho import (
     GuardPolicy,
     HostUnreachable,
     IBatchReceiver,
+    IDatagramAddressReceiver,
     IDatagramBatch,
     IDropReceiver,
     INetworkErrorReceiver,
@@ -102,7 +103,7 @@ class MyGuard:
         return DROP_REASONS[0] if size > 100 or address[1] < 1024 else None
 
 
-@implementer(INetworkErrorReceiver, IDropReceiver, IBatchReceiver)
+@implementer(IDatagramAddressReceiver, INetworkErrorReceiver, IDropReceiver, IBatchReceiver)
 class MyProtocol(DatagramProtocol):
     """A protocol that reads more of an address."""
 

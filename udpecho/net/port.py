@@ -67,10 +67,11 @@ from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
-from udpecho.net.reader import Delivery, PlainReader, Reader
+from udpecho.net.reader import Delivery, Found, PlainReader, Reader
 from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
+from udpecho.net.sources import Sources
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -119,7 +120,7 @@ class DatagramPort(GroupMethods, udp.Port):
         super().__init__(port, proto, interface, maxPacketSize, reactor)
         self.listenMultiple = options.listenMultiple
         useMonotonicTime(self.reactor)
-        self._endpoints = Endpoints(self.addressFamily)
+        self._endpoints = Endpoints(self.addressFamily, Sources(proto))
         self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options, port is None)
         self.dropped = context.dropped
         self._errors = NetworkErrors(context)
@@ -205,7 +206,7 @@ class DatagramPort(GroupMethods, udp.Port):
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host)
-        reader, self._reader = self._reader, PlainReader(self._context, self._delivery)
+        reader, self._reader = self._reader, PlainReader(self._context, self._delivery, readsAll=True)
         reader.portConnected()
         self._resume()
         self.socket.connect(socketAddress(host, port))
@@ -274,10 +275,10 @@ class DatagramPort(GroupMethods, udp.Port):
 
     def _receive(self, reader: Reader) -> None:
         delivery, waiting, isOver = self._delivery, self._sender.waiting, self._context.turn.isOver
-        isFirst = mayHaveMore = True
-        while mayHaveMore and delivery.wanted and not waiting and self._reader is reader and (isFirst or not isOver()):
+        isFirst, found = True, Found.MORE
+        while found is Found.MORE and delivery.wanted and not waiting and self._reader is reader and (isFirst or not isOver()):
             try:
-                mayHaveMore = reader.receive()
+                found = reader.read()
             except OSError as e:
                 if e.errno in _nothingToRead:
                     self._foundEmpty = True
@@ -289,8 +290,9 @@ class DatagramPort(GroupMethods, udp.Port):
                     return
             else:
                 self._readingFailed = False
-                reader.handle()
             isFirst = False
+        if found is Found.EMPTY and not delivery.backlog:
+            self._foundEmpty = True
 
     def _readFailed(self, failure: OSError) -> bool:
         """The system returned an error instead of a datagram. True: read on in this turn."""

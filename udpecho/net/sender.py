@@ -29,6 +29,8 @@ _retryPause = 0.01
 _refused = frozenset({errno.ECONNREFUSED})
 #: Errors of the one datagram, which mean nothing for the peer.
 _datagramErrors = frozenset({errno.EMSGSIZE, errno.ENOMEM})
+#: What a system answers to control messages with an address or interface that it has no more.
+_outdated = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH})
 
 
 class _Waiting(NamedTuple):
@@ -102,8 +104,8 @@ class Sender:
         @param callback: C{None} if the caller raises what this returns: a protocol is notified of what concerns its peer only.
         @return: the system's error number if it rejected the datagram, else 0.
         """
-        destination, ancillary = self._endpoints.destination(address)
-        if isinstance(address, DatagramAddress) and not address.answerable:
+        name, ancillary, answerable, source = self._endpoints.destination(address)
+        if not answerable:
             self._report("unanswerable", callback)
             return 0
         if not self._open:
@@ -114,16 +116,25 @@ class Sender:
         elif self.waiting:
             number = errno.EAGAIN
         else:
-            number = self._transmit(datagram, destination, ancillary)
-        if number in _sendLater:
+            number = self._transmit(datagram, name, ancillary)
+            if number in _outdated and ancillary and source is not None:
+                # The address that a datagram came to, or the interface, may be gone since. The system chooses another.
+                self._endpoints.sources.forget(source)
+                ancillary = []
+                number = self._transmit(datagram, name, ancillary)
+        if not number:
+            if callback is not None:
+                callback(None)
+        elif number in _sendLater:
             if len(self.waiting) >= self._context.options.maxWaiting:
                 self._report("send_timeout", callback)
             else:
-                self._wait(datagram, destination, ancillary, callback)
+                self._wait(datagram, name, ancillary, callback)
             return 0
-        self._report("send_failed" if number else None, callback)
-        if number and (callback is not None or number in PEER_ERRORS):
-            self._addError(number)
+        else:
+            self._report("send_failed", callback)
+            if callback is not None or number in PEER_ERRORS:
+                self._addError(number)
         self._errors.notifySoon()
         return number
 
@@ -135,7 +146,7 @@ class Sender:
     def sendPart(self, datagram: bytes, address: DatagramAddress, callback: SendCallback) -> None:
         """Send a datagram of a batch that cannot be sent whole. When the turn is over, it waits for the next."""
         if self._open and self._context.turn.isOver():
-            self._wait(datagram, *self._endpoints.destination(address), callback)
+            self._wait(datagram, *self._endpoints.destination(address)[:2], callback)
         else:
             self.send(datagram, address, callback)
 

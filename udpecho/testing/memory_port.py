@@ -26,6 +26,7 @@ from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
+from udpecho.net.sources import Arrival, Sources
 
 _wildcards = ("0.0.0.0", "::")
 
@@ -113,7 +114,8 @@ class MemoryPort:
         self.countsHops = PortOptions().countsHops(protocol)
         self.writeRaises = True
         self.held = 0
-        self._handover = Handover(protocol, maxPacketSize, self.dropped)
+        self._sources = Sources(protocol)
+        self._handover = Handover(protocol, maxPacketSize, self.dropped, self._sources)
         self.loopback = True
         self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
@@ -241,16 +243,17 @@ class MemoryPort:
                 self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
             return number
         target = unmapped(destination.host)
-        received = getattr(address, "hopLimit", None)
+        source = self._sources.find(address) if type(address) is tuple else None
+        asked = source.arrival if source is not None else address if isinstance(address, DatagramAddress) else Arrival()
+        received = asked.hopLimit
         initial = self._ttl if isGroup(target) else self.hopLimit
-        source = self.interface
+        local = self.interface
         if self._wildcard:
-            local = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
-            source = local or self.host.sourceFor(target)
+            local = (asked.localHost if asked.unicast else None) or self.host.sourceFor(target)
         self.host.carry(
             self,
             datagram,
-            DatagramAddress((unmapped(source), self.number)),
+            DatagramAddress((unmapped(local), self.number)),
             destination if target is destination.host else DatagramAddress((target, destination.port)),
             initial if received is None else max(1, received - 1),
         )
@@ -337,11 +340,11 @@ class MemoryPort:
         """A datagram arrives."""
         if not self.connected or self._stopped:
             return
-        address = DatagramAddress((self._peerView(source.host) or source.host, source.port))
-        address.localHost = self._peerView(destination.host)
-        address.unicast = not isGroup(destination.host)
-        address.hopLimit = hopLimit if self.countsHops else None
-        self._handover.deliver(datagram, address)
+        name = self._peerView(source.host) or source.host, source.port
+        hops = hopLimit if self.countsHops else None
+        arrival = Arrival(self._peerView(destination.host), not isGroup(destination.host), hops)
+        address = self._sources.handOver((name, arrival), name, arrival)
+        self._handover.deliver(datagram, address, arrival.reason)
 
     def networkError(self, reason: EchoError) -> None:
         """An earlier datagram did not arrive."""
