@@ -13,13 +13,14 @@ from udpecho.addresses import isLinkLocal
 from udpecho.interfaces import BatchSendCallback, IBatchReceiver
 from udpecho.net import features, reply_controls
 from udpecho.net.batch import BatchOptions, MessageBatch
-from udpecho.net.batch_sender import BatchSender, SendOne
+from udpecho.net.batch_sender import BatchSender
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.adopted import resetOptions, resetSending
 from udpecho.net.linux.gso import SegmentLimits
 from udpecho.net.reader import Delivery, Found, Reader
 from udpecho.net.selftest import unsupportedReason
+from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
 from udpecho.net.splitting_reader import SplittingReader
 
@@ -115,7 +116,7 @@ class BatchReader(Reader):
         return found
 
 
-def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) -> Reader | None:
+def openBatchReader(context: PortContext, delivery: Delivery, sender: Sender) -> Reader | None:
     """Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
 
     @return: C{None} to receive one by one.
@@ -149,7 +150,7 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     if not wanted or reason is not None:
         return None
     if not whole:
-        return SplittingReader(context, delivery)
+        return SplittingReader(context, delivery, sender)
     # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
     offload = options.offload and context.maxPacketSize >= MAX_DATAGRAM
     canSegment = offload and reply_controls.areTaken(sock.family, features.GSO)
@@ -159,10 +160,10 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
     batchOptions = BatchOptions(isIPv6, bound, pktinfo, hopLimits, segments)
     beforeSending = partial(resetSending, sock) if context.adopted else None
-    sender, calls = BatchSender(batchOptions, sendOne, context.dropped, beforeSending), context.calls
+    batchSender, calls = BatchSender(batchOptions, sender.sendPart, context.dropped, beforeSending), context.calls
 
     def send(batch: MessageBatch, callback: BatchSendCallback) -> None:
-        sender.send(batch, partial(calls.add, callback))
+        batchSender.send(batch, partial(calls.add, callback))
         calls.run()
 
     return BatchReader(context, MessageBatch(batchOptions, send), delivery)

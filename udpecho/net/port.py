@@ -51,7 +51,6 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IListeningPort, IMulticastTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
-from twisted.python import log as stockLog
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -72,6 +71,7 @@ from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.sources import Sources
+from udpecho.net.stock_log import logAsStock, stopProtocol
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -182,7 +182,7 @@ class DatagramPort(GroupMethods, udp.Port):
             if sock is not None:
                 _closeSocket(self, sock)
             raise (error.CannotListenError(self.interface, self.port, e) if isinstance(e, OSError) else e) from None
-        _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
+        logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
         """@raise OSError: if the system rejects it."""
@@ -194,7 +194,7 @@ class DatagramPort(GroupMethods, udp.Port):
             self._becameConnected(None)
         self._reader = PlainReader(self._context, self._delivery)
         if self._endpoints.peer is None:
-            self._reader = openBatchReader(self._context, self._delivery, self._sender.sendPart) or self._reader
+            self._reader = openBatchReader(self._context, self._delivery, self._sender) or self._reader
 
     def connect(self, host: str, port: int) -> None:
         """Exchange datagrams with one peer only from now on.
@@ -206,6 +206,7 @@ class DatagramPort(GroupMethods, udp.Port):
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host)
+        self._sender.endReplies()
         reader, self._reader = self._reader, PlainReader(self._context, self._delivery, readsAll=True)
         reader.portConnected()
         self._resume()
@@ -404,6 +405,7 @@ class DatagramPort(GroupMethods, udp.Port):
             return
         self._closing.cancel()
         self._readingPause.cancel()
+        self._sender.endReplies()
         parts: list[Any] = [self._errors, self._delivery, self._reader, *self._former]
         for part in parts:
             part.close()
@@ -412,7 +414,7 @@ class DatagramPort(GroupMethods, udp.Port):
         base.BasePort.connectionLost(self, reason)
         self._sender.close()
         calls = self._context.calls
-        calls.add(_stopProtocol, self.protocol, number)
+        calls.add(stopProtocol, self.protocol, number)
         calls.run()
         _closeSocket(self, self.socket)
         # A program may go on inside such a callback, and find that the port works as outside of one.
@@ -435,15 +437,3 @@ def _closeSocket(port: DatagramPort, sock: socket.socket) -> None:
     sock.close()
     for name in ("socket", "fileno"):
         port.__dict__.pop(name, None)
-
-
-def _stopProtocol(protocol: DatagramProtocol, number: int) -> None:
-    _logAsStock(protocol, f"(UDP Port {number} Closed)")
-    if getattr(protocol, "numPorts", True):  # none when startProtocol has failed
-        protocol.doStop()
-
-
-def _logAsStock(protocol: DatagramProtocol, text: str) -> None:
-    """Log what the stock port always logs."""
-    if getattr(protocol, "noisy", True):
-        stockLog.msg(text)

@@ -126,9 +126,9 @@ class Delivery(Handover):
     def flush(self) -> None:
         """Hand over the backlog, until the turn is over. When the port is closed, count it at once: nobody gets it."""
         backlog, endpoints, turn, waiting = self.backlog, self._endpoints, self._context.turn, self.waiting
-        while backlog and ((self.wanted and not waiting) or self._closed):
+        while backlog and self.wanted and not waiting:
             datagram, address, reason = backlog.popleft()
-            if reason is None and endpoints.peer is None and not self._closed:
+            if reason is None and endpoints.peer is None:
                 # As deliver() does; for each datagram of a flood, calls cost as much as all the rest.
                 try:
                     self.protocol.datagramReceived(datagram, address)
@@ -136,9 +136,12 @@ class Delivery(Handover):
                     self.failed()
             else:
                 self.deliver(datagram, address, reason)
-            if turn.seconds() >= turn.until and not self._closed:
-                self.flushSoon()
-                return
+            if turn.seconds() >= turn.until:
+                break
+        while backlog and self._closed:
+            self.deliver(*backlog.popleft())
+        if self.wanted and not waiting:
+            self.flushSoon()
 
     def flushSoon(self) -> None:
         """Go on with the backlog in the next turn: no event of the reactor comes for what the system has no more."""

@@ -17,7 +17,9 @@ from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.adopted import resetSending
+from udpecho.net.linux.mmsg import SLOTS
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
+from udpecho.net.reply_batch import LONGEST, ReplyBatch
 from udpecho.net.sockets import SEND_TRIES, TRY_AGAIN, growSendBuffer
 
 #: With C{ENOBUFS} the queue of an interface is full: macOS and the BSDs return it instead of waiting (C{send(2)}), and so does
@@ -77,6 +79,10 @@ class Sender:
         self._expiry = SingleCall(context.reactor, self._expire)
         self._retry = SingleCall(context.reactor, onFull)
         self._open = False
+        self._replies: ReplyBatch | None = None
+        self._makeReplies: Callable[[], ReplyBatch] | None = None
+        self._batches = 0
+        self._soon = SingleCall(context.reactor, self.sendReplies)
 
     def open(self) -> None:
         """The socket is open."""
@@ -88,8 +94,57 @@ class Sender:
         """Whether the socket is not to be watched now."""
         return self._retry.scheduled
 
+    def collectsReplies(self, makeBatch: Callable[[], ReplyBatch]) -> None:
+        """Between L{beginBatch} and L{endBatch}, collect replies that the system is certain to take, and send them together."""
+        self._makeReplies = makeBatch
+
+    def beginBatch(self) -> None:
+        """A batch of datagrams is handed to the protocol."""
+        self._batches += 1
+
+    def endBatch(self) -> None:
+        """It was."""
+        self._batches -= 1
+        self.sendReplies()
+
+    def _collect(self, datagram: bytes, address: tuple[str, int] | None) -> bool:
+        """Collect a datagram, if nothing that is raised at once could be found out by sending it."""
+        if type(address) is not tuple or type(datagram) is not bytes or len(datagram) > LONGEST:
+            return False
+        source = self._endpoints.sources.find(address)
+        if source is None or not source.isTaken or self.waiting:
+            return False
+        replies = self._replies
+        if replies is None:
+            if self._makeReplies is None:
+                return False
+            replies = self._replies = self._makeReplies()
+        replies.sources.append(source)
+        replies.datagrams.append(datagram)
+        if len(replies.datagrams) == 1:
+            # A program may run the reactor inside of datagramReceived.
+            self._soon.schedule()
+        elif len(replies.datagrams) == SLOTS:
+            self.sendReplies()
+        return True
+
+    def sendReplies(self) -> None:
+        """Send what was collected. What the system does not take after all waits, or is counted."""
+        if self._replies is not None and self._replies.datagrams:
+            self._soon.cancel()
+            for datagram, source in self._replies.send():
+                if self.send(datagram, source.address, ignoreOutcome):
+                    source.isTaken = False
+
+    def endReplies(self) -> None:
+        """Send what was collected, and collect nothing more."""
+        self.sendReplies()
+        self._makeReplies = self._replies = None
+
     def write(self, datagram: bytes, address: tuple[str, int] | None) -> None:
         """Send as L{DatagramPort.write <udpecho.net.port.DatagramPort.write>} does."""
+        if self._batches and self._collect(datagram, address):
+            return
         connected = self._endpoints.peer is not None
         raises = self._context.options.writeRaises and not (connected and self._errors.areWanted)
         number = self.send(datagram, address, None if raises else ignoreOutcome)
@@ -104,6 +159,8 @@ class Sender:
         @param callback: C{None} if the caller raises what this returns: a protocol is notified of what concerns its peer only.
         @return: the system's error number if it rejected the datagram, else 0.
         """
+        if self._batches:
+            self.sendReplies()
         name, ancillary, answerable, source = self._endpoints.destination(address)
         if not answerable:
             self._report("unanswerable", callback)
@@ -123,6 +180,8 @@ class Sender:
                 ancillary = []
                 number = self._transmit(datagram, name, ancillary)
         if not number:
+            if source is not None:
+                source.isTaken = True
             if callback is not None:
                 callback(None)
         elif number in _sendLater:

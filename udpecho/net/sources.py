@@ -42,16 +42,17 @@ class Source:
     @ivar isUsual: whether all such datagrams are handed over as they are.
     @ivar isShared: whether there are others of the same address that came in another way.
     @ivar destination: how to send to it, once that is known.
+    @ivar isTaken: whether the system has taken a datagram for it.
     """
 
-    __slots__ = ("address", "arrival", "destination", "isShared", "isUsual", "key")
+    __slots__ = ("address", "arrival", "destination", "isShared", "isTaken", "isUsual", "key")
 
     def __init__(self, address: tuple[str, int], arrival: Arrival, key: Hashable, isUsual: bool) -> None:
         self.address = address
         self.arrival = arrival
         self.key = key
         self.isUsual = isUsual
-        self.isShared = False
+        self.isShared = self.isTaken = False
         self.destination: Any = None
 
 
@@ -107,7 +108,7 @@ class Sources:
         """It is the latest of its address."""
         young, address = self._young, source.address
         if not self.wantsDetails:
-            former = self._latest(address)
+            former = young.latest.get(address) or self._old.latest.get(address)
             if former is not None and former.arrival != source.arrival:
                 former.isShared = source.isShared = True
                 young.usual.pop(former.key, None)
@@ -122,12 +123,9 @@ class Sources:
             self._old, self._young = young, _Generation()
             self.usual = self._young.usual
 
-    def _latest(self, address: tuple[str, int]) -> Source | None:
-        return self._young.latest.get(address) or self._old.latest.get(address)
-
     def find(self, address: tuple[str, int]) -> Source | None:
         """What is known of the source that a protocol got as C{address}, or as one that equals it."""
-        source = self._latest(address)
+        source = self._young.latest.get(address) or self._old.latest.get(address)
         if source is not None and source.isShared and source.address is not address:
             for generation in (self._young, self._old):
                 same = generation.byIdentity.get(id(address))

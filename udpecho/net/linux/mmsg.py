@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import socket
 import struct
 from array import array
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from udpecho.net.linux import cmsg, library, sockopt
 #: How many datagrams, or GRO batches, one call takes at the most.
 SLOTS = 64
 _nameSize = 32
+#: C{struct sockaddr_in}: C{sin_family}, C{sin_port}, C{sin_addr}. C{sockaddr_in6} has the flow and the scope, too.
+_sockaddr4 = struct.Struct("=H2s4s8x")
+_sockaddr6 = struct.Struct("=H2s4s16sI")
 #: C{struct mmsghdr}, see L{Slots}, and the offsets of the members that are fields. A C{msghdr} is aligned like a pointer. Of a
 #: C{size_t} only the lowest 32 bits are used, so that all lengths have one width, and one can be copied to the other.
 _header = struct.Struct("@PIPNPNi0PI0P")
@@ -59,6 +63,16 @@ def systemCalls() -> SystemCalls:
     if not sockopt.available:
         raise OSError(errno.ENOSYS, "only Linux has them as they are used here")
     return SystemCalls(library.find("recvmmsg", _receiving), library.find("sendmmsg", "iPIi"), library.lastError)
+
+
+def packName(name: tuple[Any, ...]) -> bytes:
+    """Write a socket address of Python's C{socket} module as the system has it (C{sockaddr_in}, C{sockaddr_in6})."""
+    host, port, *more = name
+    if ":" not in host:
+        return _sockaddr4.pack(socket.AF_INET, port.to_bytes(2, "big"), socket.inet_pton(socket.AF_INET, host))
+    flow, scope = more or (0, 0)
+    address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return _sockaddr6.pack(socket.AF_INET6, port.to_bytes(2, "big"), flow.to_bytes(4, "big"), address, scope)
 
 
 class Slots:
@@ -122,6 +136,7 @@ class Slots:
         self.flags = self._field("I", 0, _flagsAt, HEADER_SIZE)
         self.controlLengths = self._field("I", 0, _controlLengthAt, HEADER_SIZE)
         self.iovLengths = self._field("I", self._iovsAt, _iovLengthAt, _iov.size)
+        self._rows = memoryview(self._memory)[self._namesAt : self._sparesAt]
         self._rowStarts = [self._namesAt + slot * _rowSize for slot in range(count)]
         self._payloadStarts = [slot * stride for slot in range(count)]
         self._allControlLengths = memoryview(array("I", [self.controlSpace] * count))
@@ -146,8 +161,8 @@ class Slots:
 
     def rows(self, count: int, size: int) -> list[bytes]:
         """Copy the names of the first slots, each with C{size} bytes of control messages, which begin at L{CONTROLS_AT}."""
-        memory, size = self._memory, CONTROLS_AT + size
-        return [memory[at : at + size] for at in self._rowStarts[:count]]
+        form = f"{CONTROLS_AT + size}s{_rowSize - CONTROLS_AT - size}x"
+        return [row for (row,) in struct.iter_unpack(form, self._rows[: count * _rowSize])]
 
     def row(self, slot: int, size: int) -> bytes:
         """One of L{rows}."""
@@ -158,6 +173,19 @@ class Slots:
         """Copy the first payloads, which have these sizes."""
         payloads = self._payloads
         return [payloads[at : at + size] for at, size in zip(self._payloadStarts, sizes)]
+
+    def writePayloads(self, datagrams: list[bytes]) -> None:
+        """Have the first slots send these."""
+        payloads, lengths = self._payloads, list(map(len, datagrams))
+        for at, size, datagram in zip(self._payloadStarts, lengths, datagrams):
+            payloads[at : at + size] = datagram
+        self.iovLengths[: len(lengths)] = memoryview(array("I", lengths))
+
+    def writeRow(self, slot: int, row: bytes) -> None:
+        """Write what L{row} reads, and have the slot send it."""
+        at = self._rowStarts[slot]
+        self._memory[at : at + len(row)] = row
+        self.controlLengths[slot] = len(row) - CONTROLS_AT
 
     def resetControls(self, count: int) -> None:
         """Offer all the space for control messages again, after a call that has filled so many slots."""
