@@ -265,14 +265,16 @@ class DatagramPort(GroupMethods, udp.Port):
         self._context.turn.run(self._read)
 
     def _read(self) -> None:
-        self._delivery.flush()
+        if self._delivery.backlog:
+            self._delivery.flush()
         if not self._delivery.backlog:
             self._receive(self._reader)
-        sawError, self._sawError = self._sawError, False
-        if sawError and self._delivery.wanted and self.connected:
-            # libuv, and so uvloop, stops watching a socket that has reported an error.
-            super().stopReading()
-            self._resume()
+        if self._sawError:
+            self._sawError = False
+            if self._delivery.wanted and self.connected:
+                # libuv, and so uvloop, stops watching a socket that has reported an error.
+                super().stopReading()
+                self._resume()
 
     def _receive(self, reader: Reader) -> None:
         delivery, waiting, isOver = self._delivery, self._sender.waiting, self._context.turn.isOver

@@ -58,16 +58,17 @@ class TurnBudget:
         """Work now; or in the next turn if this one has no time left, or if others wait for that already."""
         # Without a running reactor there is no timer, and no next turn.
         isRunning = getattr(self._reactor, "running", True)
-        if (self._postponed or self._left <= 0) and isRunning:
+        if isRunning and (self._postponed or self._left <= 0):
             self.postpone(work)
         else:
-            self._work(work, isRunning)
+            if self._postponed:
+                self._postponed.pop(work, None)
+            self._work(work, self._left if isRunning else inf)
 
-    def _work(self, work: Work, isRunning: bool = True) -> None:
-        self._postponed.pop(work, None)
+    def _work(self, work: Work, share: float) -> None:
         # A program may run the reactor inside of a callback.
         began, outer = self.seconds(), self.until
-        self.until = began + self._left / (1 + len(self._postponed)) if isRunning else inf
+        self.until = began + share
         try:
             work()
         finally:
@@ -97,8 +98,9 @@ class TurnBudget:
             if self._left > 0 and work in self._postponed:
                 self._number += 1
                 self._workedLast[work] = self._number
+                self._postponed.pop(work)
                 try:
-                    self._work(work)
+                    self._work(work, self._left / (1 + len(self._postponed)))
                 except OSError as e:
                     # The reactor, which finds the descriptor ready, closes it then.
                     _log.debug("cannot go on with {work}: {error}", work=work, error=e)
