@@ -14,7 +14,7 @@ from udpecho.errors import EchoError
 from udpecho.faults.decision import Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
-from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy
+from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy, ProxyOptions
 from udpecho.interfaces import Reactor
 from udpecho.parsing import (
     parseAddress,
@@ -72,6 +72,8 @@ def addProxy(commands: Any) -> None:
     addArgument(proxy, "--idle-timeout", "TIME", parseInterval, idle, IDLE_TIMEOUT)
     held = "how many bytes may wait in the proxy, half of it for one client [64M]"
     addArgument(proxy, "--max-held", "BYTES", parseBytes, held, MAX_HELD)
+    anyPort = "pass on what comes from other ports of the upstream's host, as of a TFTP server"
+    proxy.add_argument("--any-port", action="store_true", help=anyPort)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")
     proxy.set_defaults(run=_proxy)
 
@@ -114,7 +116,8 @@ def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]
     async def run() -> int:
         watcher = watch if options.verbose else None
         up, down = _plan(options, "up"), _plan(options, "down")
-        proxy = FaultProxy(reactor, options.upstream, up, down, options.idle_timeout, watcher=watcher, maxHeld=options.max_held)
+        limits = ProxyOptions(maxHeld=options.max_held, anyPort=options.any_port)
+        proxy = FaultProxy(reactor, options.upstream, up, down, options.idle_timeout, watcher=watcher, **limits)
         await proxy.upstream.lookUp()
         proxy.start(options.listen[1], options.listen[0])
         complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(proxy.upstream.addresses[0])}")

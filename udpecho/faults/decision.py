@@ -23,6 +23,9 @@ DELIVERED = "delivered"
 
 _reasons = {BURST_LOST, LOST, TOO_LONG, QUEUE_FULL, CORRUPTED, TRUNCATED, DUPLICATED, REORDERED, DELAYED, DELIVERED}
 
+#: What a proxy counts each for itself, of what its plan does not see.
+_dropReasons = {"loop_guard", "not_allowed", "no_socket", "other_port"}
+
 
 class Arrival(NamedTuple):
     """One arrival of a datagram.
@@ -164,7 +167,11 @@ class Direction:
     def drop(self, reason: str) -> None:
         """Count a datagram that the plan does not see.
 
-        @param reason: one of L{udpecho.interfaces.DROP_REASONS}.
+        @param reason: why; what has no count of its own is the proxy's own loss.
         """
         self.datagrams += 1
-        self.outcomes["loop_guard" if reason == "loop_guard" else "own_loss"] += 1
+        self.outcomes[reason if reason in _dropReasons else "own_loss"] += 1
+
+    def __str__(self) -> str:
+        outcomes = [f"{outcome}={count}" for outcome, count in sorted(self.outcomes.items()) if count]
+        return " ".join([f"{self.name}: datagrams={self.datagrams}", *outcomes])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
@@ -17,18 +15,24 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress
-from udpecho.errors import NO_DESCRIPTOR, EchoError
+from udpecho.errors import NO_DESCRIPTOR
 from udpecho.faults.decision import Decider, Decision, Direction
 from udpecho.faults.delay_line import DelayLine, HeldBytes
+from udpecho.faults.idle_order import IdleOrder
 from udpecho.faults.models import checkLeast
+from udpecho.faults.other_ports import OtherPorts
 from udpecho.faults.plan import FaultPlan
+from udpecho.faults.proxy_client import OtherPort, ProxyClient, closePort
 from udpecho.faults.upstream import Upstream
-from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver, Reactor
+from udpecho.interfaces import IDropReceiver, Reactor
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import icmp
 from udpecho.net.open import dial, listen
 from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Seconds without a datagram in either direction after which a client is forgotten.
 IDLE_TIMEOUT = 60.0
@@ -59,52 +63,17 @@ _log = Logger()
 Watcher = Callable[[str, DatagramAddress, int, Decision], None]
 
 
-@implementer(INetworkErrorReceiver, IDropReceiver)
-@dataclass(eq=False, repr=False)
-class _Client(DatagramProtocol):
-    """One client of the proxy: the protocol of its own socket to the upstream.
+class ProxyOptions(TypedDict, total=False):
+    """More options of a L{FaultProxy}.
 
-    @ivar lastReceived: when a datagram last came from the upstream, or the client opened its socket.
-    @ivar known: whether it has sent again after it got a reply, which a forged source does not.
-    @ivar held: the bytes of its datagrams that wait.
-    @ivar hops: what its last datagram had left of its hop limit.
-    @ivar waiting: what waits for a lookup, C{None} if there is none.
-    @ivar lost: what its datagrams count as while there is no socket.
+    @ivar maxHeld: how many bytes may wait; one client gets half of them at most. By default L{MAX_HELD}.
+    @ivar anyPort: pass on what comes from other ports of the upstream's host, as a TFTP server's (RFC 1350 section 4), each
+        from a port of its own. Whoever may send with the address of the upstream's host, and guesses the port of a client's
+        socket, reaches the client, too, as without a proxy. By default C{False}: that is dropped, and counted.
     """
 
-    noisy = False
-
-    proxy: FaultProxy
-    address: DatagramAddress
-    lastSize: int = 0
-    lastSeen: float = 0.0
-    lastReceived: float = 0.0
-    answered: bool = False
-    known: bool = False
-    held: int = 0
-    port: DatagramPort | None = None
-    peer: DatagramAddress | None = None
-    hops: int | None = None
-    waiting: list[tuple[bytes, int | None]] | None = None
-    lost: str = "own_loss"
-
-    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
-        self.lastReceived = self.proxy._now()
-        self.answered = True
-        self.proxy._touch(self)
-        # Not more than the client's datagram had left: the upstream begins anew, and the client may be another proxy.
-        hops = [hops for hops in (cast(DatagramAddress, addr).hopLimit, self.hops) if hops is not None]
-        self.proxy._pass(self.proxy.down, self, datagram, min(hops, default=None))
-
-    def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
-        self.proxy.down.drop(reason)
-
-    def connectionRefused(self) -> None:
-        self.proxy._refused(self)
-
-    def networkError(self, reason: EchoError) -> None:
-        # No port unreachable for the client: it sees no reply, as it would without the proxy.
-        self.proxy.up.outcomes["unreachable"] += 1
+    maxHeld: int
+    anyPort: bool
 
 
 @implementer(IDropReceiver)
@@ -123,7 +92,8 @@ class FaultProxy(DatagramProtocol):
         C{held_full} what could not wait because too much waits; C{no_socket} what had no socket because there was no descriptor
         left; C{loop_guard} what had no hop left, or came from the upstream's own address, from the proxy's, or from a port
         where everything is answered, and would go round.
-    @ivar down: the direction to the clients.
+    @ivar down: the direction to the clients. C{other_port} counts what came from another port of the upstream, without
+        C{anyPort}; C{not_allowed} what came from another host.
     @ivar refusals: how often the upstream refused a client, several at once being one; C{refusalsPassed} of these were passed
         back by ICMP, for which the process must be allowed to open raw sockets.
     """
@@ -139,7 +109,7 @@ class FaultProxy(DatagramProtocol):
         idleTimeout: float = IDLE_TIMEOUT,
         maxClients: int = MAX_CLIENTS,
         watcher: Watcher | None = None,
-        maxHeld: int = MAX_HELD,
+        **options: Unpack[ProxyOptions],
     ) -> None:
         """@param reactor: an C{IReactorFDSet} and C{IReactorTime}.
         @param upstream: the host and port that the clients' datagrams go to; a name is looked up again for new clients.
@@ -149,9 +119,13 @@ class FaultProxy(DatagramProtocol):
         @param maxClients: how many clients may be known; for one more, the longest idle one is forgotten, first of those that
             have not sent again after a reply.
         @param watcher: called for each datagram.
-        @param maxHeld: how many bytes may wait; one client gets half of them at most.
+        @param options: see L{ProxyOptions}.
         @raise ValueError: if C{idleTimeout} is less than 1 us, C{maxClients} less than 1, or C{maxHeld} less than 0.
+        @raise TypeError: if there is no such option.
         """
+        for name in options.keys() - ProxyOptions.__annotations__:
+            raise TypeError(f"option must be {' or '.join(ProxyOptions.__annotations__)}, got {name!r}")
+        maxHeld = options.get("maxHeld", MAX_HELD)
         for name, value, least in (("idleTimeout", idleTimeout, 1e-6), ("maxClients", maxClients, 1), ("maxHeld", maxHeld, 0)):
             checkLeast(name, value, least)
         self.up = Direction("up", FaultPlan() if up is None else up)
@@ -164,11 +138,11 @@ class FaultProxy(DatagramProtocol):
         self._idleTimeout = idleTimeout
         self._maxClients = maxClients
         self._watcher = watcher
+        self._others = OtherPorts(reactor, self.down, options.get("anyPort", False), self._warn)
         self._line = DelayLine(self._clock)
         self._held = HeldBytes(maxHeld)
-        self._clients: dict[DatagramAddress, _Client] = {}
-        # Those that may be forged and those that are not, each in the order of their last datagram.
-        self._orders: tuple[OrderedDict[_Client, None], OrderedDict[_Client, None]] = OrderedDict(), OrderedDict()
+        self._clients: dict[DatagramAddress, ProxyClient] = {}
+        self._order = IdleOrder()
         self._sweep = SingleCall(reactor, self._forgetIdle)
         self._port: DatagramPort | None = None
         self._address = "", 0
@@ -216,7 +190,7 @@ class FaultProxy(DatagramProtocol):
         for client in list(self._clients.values()):
             self._forget(client)
         if port is not None:
-            _close(port, self.up)
+            closePort(port, self.up)
         for send in self._line.close():
             # Counts, now that there is no socket.
             send()
@@ -232,21 +206,23 @@ class FaultProxy(DatagramProtocol):
             return
         if client is None:
             while len(self._clients) >= self._maxClients:
-                self._forget(self._oldest())
-            client = self._clients[address] = _Client(self, address)
-        elif client.answered and not client.known:
-            self._orders[client.known].pop(client, None)
-            client.known = True
+                self._forget(self._order.first())
+            client = self._clients[address] = ProxyClient(self, address)
+        else:
+            self._order.know(client)
         # Replies leave from the address that the client sent to last.
         client.address = address
         client.lastSize = len(datagram)
         self._touch(client)
         if client.port is None:
             self._open(client)
+        elif client.attended is not client.port.socket:
+            # It was opened again, with another address.
+            self._others.attend(client, self.clients)
         elif self._now() - client.lastReceived >= _QUIET and not self.upstream.current:
             client.lastReceived = self._now()
             self.upstream.lookUp().addCallbacks(lambda _: self._leave(client, client.peer in self.upstream.addresses), _ignore)
-        self._pass(self.up, client, datagram, address.hopLimit)
+        self._pass(self.up, client, datagram, address.hopLimit, None)
 
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
         """A datagram from a client had no hop left, or the proxy was stopped."""
@@ -258,7 +234,7 @@ class FaultProxy(DatagramProtocol):
             isNew and (address.port in _ANSWERING_PORTS or self.upstream.isProxy(address, self._address))
         )
 
-    def _open(self, client: _Client) -> None:
+    def _open(self, client: ProxyClient) -> None:
         """Open a client's socket. If that fails, its datagrams are counted when they are sent, and the next one tries again."""
         if client.waiting is not None:
             return
@@ -280,7 +256,7 @@ class FaultProxy(DatagramProtocol):
 
         self.upstream.lookUp().addBoth(lookedUp)
 
-    def _dial(self, client: _Client) -> None:
+    def _dial(self, client: ProxyClient) -> None:
         peer = self.upstream.address
         client.lost = "own_loss"
         if peer is None:
@@ -294,10 +270,8 @@ class FaultProxy(DatagramProtocol):
             try:
                 client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=_upward)
             except OSError as e:
-                oldest = self._oldest()
-                if e.errno not in NO_DESCRIPTOR or oldest.port is None or self._now() - oldest.lastSeen < _DISPENSABLE:
+                if e.errno not in NO_DESCRIPTOR or not self._spare():
                     raise
-                self._forget(oldest)
                 client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=_upward)
         except OSError as e:
             if e.errno in NO_DESCRIPTOR:
@@ -306,6 +280,18 @@ class FaultProxy(DatagramProtocol):
             return
         client.peer = peer
         client.lastReceived = self._now()
+        self._others.attend(client, self.clients)
+
+    def _spare(self) -> bool:
+        """Forget a client that has been idle, for its descriptor.
+
+        @return: whether there was one.
+        """
+        oldest = self._order.first()
+        if oldest.port is None or self._now() - oldest.lastSeen < _DISPENSABLE:
+            return False
+        self._forget(oldest)
+        return True
 
     def _now(self) -> float:
         return self._clock.seconds()
@@ -317,51 +303,59 @@ class FaultProxy(DatagramProtocol):
             self._warned[kind] = now
             _log.warn("{sentence}", sentence=sentence)
 
-    def _leave(self, client: _Client, stays: bool) -> None:
+    def _leave(self, client: ProxyClient, stays: bool) -> None:
         """Close a client's socket, so that its next datagram opens one to the upstream's present address."""
-        if not stays and client.port is not None:
-            _close(client.port, self.down)
-            client.port = None
+        if not stays:
+            client.close(self.down)
 
-    def _touch(self, client: _Client) -> None:
+    def _touch(self, client: ProxyClient) -> None:
         """A client is active, if it is one still."""
         if self._clients.get(client.address) is client:
             client.lastSeen = self._now()
-            order = self._orders[client.known]
-            order[client] = None
-            order.move_to_end(client)
+            self._order.touch(client)
             self._sweep.schedule(self._idleTimeout)
 
-    def _oldest(self) -> _Client:
-        """The client to forget first."""
-        return next(iter(self._orders[False] or self._orders[True]))
-
     def _forgetIdle(self) -> None:
-        now, following = self._now(), None
-        for order in self._orders:
-            while order:
-                oldest = next(iter(order))
-                left = oldest.lastSeen + self._idleTimeout - now
-                if left > 0:
-                    following = left if following is None else min(left, following)
-                    break
-                if oldest.held:
+        now = self._now()
+        while idle := [client for client in self._order.longestIdle() if client.lastSeen + self._idleTimeout <= now]:
+            for client in idle:
+                if client.held:
                     # A client with a delayed datagram is not idle.
-                    self._touch(oldest)
+                    self._touch(client)
                 else:
-                    self._forget(oldest)
-        if following is not None:
+                    self._forget(client)
+        if self._clients:
             self._sweep.cancel()
-            self._sweep.schedule(following)
+            self._sweep.schedule(min(client.lastSeen for client in self._order.longestIdle()) + self._idleTimeout - now)
 
-    def _forget(self, client: _Client) -> None:
+    def _forget(self, client: ProxyClient) -> None:
         del self._clients[client.address]
-        self._orders[client.known].pop(client, None)
+        self._order.remove(client)
         self._leave(client, False)
 
     # From the upstream
 
-    def _refused(self, client: _Client) -> None:
+    def fromUpstream(self, client: ProxyClient, datagram: bytes, address: DatagramAddress) -> None:
+        """@see: L{Passing.fromUpstream}"""
+        isOwn = client.isFromPeer(address)
+        other = None if isOwn else self._others.find(client, address, self._address[0])
+        if not isOwn and other is None:
+            return
+        client.lastReceived = self._now()
+        client.answered = True
+        self._touch(client)
+        # Not more than the client's datagram had left: the upstream begins anew, and the client may be another proxy.
+        hops = [hops for hops in (address.hopLimit, client.hops) if hops is not None]
+        self._pass(self.down, client, datagram, min(hops, default=None), other)
+
+    def fromClient(self, client: ProxyClient, datagram: bytes, hopLimit: int | None, other: OtherPort) -> None:
+        """@see: L{Passing.fromClient}"""
+        self._order.know(client)
+        self._touch(client)
+        self._pass(self.up, client, datagram, hopLimit, other)
+
+    def refused(self, client: ProxyClient) -> None:
+        """@see: L{Passing.refused}"""
         self.refusals += 1
         host, port = self._address
         local = client.address.localHost or host
@@ -372,7 +366,13 @@ class FaultProxy(DatagramProtocol):
 
     # Either way
 
-    def _pass(self, direction: Direction, client: _Client, datagram: bytes, hopLimit: int | None) -> None:
+    def _pass(
+        self, direction: Direction, client: ProxyClient, datagram: bytes, hopLimit: int | None, other: OtherPort | None
+    ) -> None:
+        """Let the plan decide about a datagram.
+
+        @param other: the port of the upstream, if it is not its own.
+        """
         now = self._now()
         decision, arrivals = direction.decide(datagram, now)
         hops = None if hopLimit is None else decision.hopsOf(hopLimit)
@@ -389,11 +389,13 @@ class FaultProxy(DatagramProtocol):
             elif not self._held.take(client, len(arrived)):
                 direction.outcomes["held_full"] += 1
             elif self._port is not None and (delay or self._line.late):
-                self._line.hold(now + delay, partial(self._send, direction, client, arrived, hops))
+                self._line.hold(now + delay, partial(self._send, direction, client, arrived, hops, other))
             else:
-                self._send(direction, client, arrived, hops)
+                self._send(direction, client, arrived, hops, other)
 
-    def _send(self, direction: Direction, client: _Client, datagram: bytes, hops: int | None) -> None:
+    def _send(
+        self, direction: Direction, client: ProxyClient, datagram: bytes, hops: int | None, other: OtherPort | None = None
+    ) -> None:
         """Send what is held."""
 
         def lost(outcome: str) -> None:
@@ -406,28 +408,21 @@ class FaultProxy(DatagramProtocol):
             else:
                 lost("own_loss")
 
-        if direction is self.down and self._port is not None:
-            self._port.send(datagram, client.address.withHops(hops), sent)
-        elif direction is self.up and client.port is not None and client.peer is not None:
-            client.port.send(datagram, client.peer.withHops(hops), sent)
+        way: tuple[DatagramPort | None, DatagramAddress | None]
+        if direction is self.down:
+            way = (self._port, client.address) if other is None else (other.port, other.peer)
+        else:
+            way = (client.port, client.peer) if other is None else (client.companion, other.address)
+        port, address = way
+        if port is not None and address is not None:
+            port.send(datagram, address.withHops(hops), sent)
         elif direction is self.up and client.waiting is not None and len(client.waiting) < _MAX_WAITING:
             client.waiting.append((datagram, hops))
         else:
             lost(client.lost if direction is self.up else "own_loss")
 
     def __str__(self) -> str:
-        lines = []
-        for direction in (self.up, self.down):
-            outcomes = [f"{outcome}={count}" for outcome, count in sorted(direction.outcomes.items()) if count]
-            lines.append(" ".join([f"{direction.name}: datagrams={direction.datagrams}", *outcomes]))
-        lines.append(f"refusals={self.refusals} passed-back={self.refusalsPassed}")
-        return "\n".join(lines)
-
-
-def _close(port: DatagramPort, direction: Direction) -> None:
-    """Close a socket, and count what the kernel dropped from its receive queue."""
-    direction.outcomes["own_loss"] += port.getKernelDrops() or 0
-    port.abort()
+        return f"{self.up}\n{self.down}\nrefusals={self.refusals} passed-back={self.refusalsPassed}"
 
 
 def _ignore(failure: Failure) -> None:
