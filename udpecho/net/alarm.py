@@ -22,6 +22,8 @@ from udpecho.net.linux.timerfd import Timerfd
 _second = 1_000_000_000
 #: How far ahead the proof sets a timer, in ns.
 _ahead = 1000 * _second
+#: The longest delay in seconds, 68 years.
+_longest = 2.0**31
 
 _log = Logger()
 
@@ -39,7 +41,7 @@ class _TimerAlarm:
 
     def schedule(self, delay: float) -> None:
         """Call the function after C{delay} seconds, and not when it was due before."""
-        self._timer.set(time.monotonic_ns() + round(delay * _second))
+        self._timer.set(time.monotonic_ns() + round(min(delay, _longest) * _second))
 
     def close(self) -> None:
         """Call it no more. May be called twice."""
