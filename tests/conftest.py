@@ -15,6 +15,7 @@ from zope.interface import implementer
 from tests.support.processes import Processes
 from tests.support.running import ALL_REACTORS, REACTORS, Run
 from tests.support.server import lines  # noqa: F401
+from udpecho.net import features
 
 pytest_plugins = ["pytester", "tests.support.isolation"]
 
@@ -55,6 +56,13 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def knownFeatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test refuses is not lacking in the next."""
+    for known in ("_missed", "_refused"):
+        monkeypatch.setattr(features, known, dict(getattr(features, known)))
+
+
 @implementer(ILogObserver)
 class CaughtErrors:
     """Failures that were logged in a test."""
@@ -66,7 +74,7 @@ class CaughtErrors:
         if "log_failure" in event:
             self.events.append(event)
 
-    def flush(self, kind: type[BaseException] = BaseException) -> list[BaseException]:
+    def flush(self, kind: type[BaseException]) -> list[BaseException]:
         """Take those of a kind: the test has expected them."""
         found = [event for event in self.events if event["log_failure"].check(kind)]
         self.events = [event for event in self.events if event not in found]

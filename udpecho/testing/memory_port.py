@@ -65,7 +65,7 @@ class Host(Protocol):
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
 class MemoryPort:
-    """A UDP port of a L{MemoryHost <udpecho.testing.memory_network.MemoryHost>}.
+    """A UDP port of a L{MemoryHost <udpecho.testing.memory_host.MemoryHost>}.
 
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{loop_guard}.
     @ivar hopLimit: the time to live or hop limit of what it sends to one host (C{IP_TTL} in C{ip(7)}).
