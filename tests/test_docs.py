@@ -56,10 +56,19 @@ class ExampleTests:
         """The example of the fixtures passes, and has each of them."""
         path = EXAMPLES / "test_fixtures.py"
         found = {name for name, value in vars(pytest_plugin).items() if isinstance(value, type(pytest_plugin.udp_network))}
-        assert found == {"udpecho_server", "udp_proxy", "udp_network", "udp_leaks"}
+        assert found == {"udpecho_server", "udp_proxy", "udp_network", "udp_errors", "udp_leaks"}
         assert not {name for name in found if name not in path.read_text()}
         options = ("-W", "error", "-n0", "-p", "no:cacheprovider", f"--reactor={reactor}")
-        assert "3 passed" in run(tmp_path, "pytest", *options, str(path))
+        assert "4 passed" in run(tmp_path, "pytest", *options, str(path))
+
+    def test_networkRuns(self, tmp_path: Path) -> None:
+        """So does that of how a network is run."""
+        assert "1 passed" in run(tmp_path, "pytest", "-n0", "-p", "no:cacheprovider", str(EXAMPLES / "test_network_runs.py"))
+
+    def test_rules(self, tmp_path: Path) -> None:
+        """The examples of rules and of Hypothesis pass."""
+        paths = [str(EXAMPLES / name) for name in ("test_rules.py", "test_with_hypothesis.py")]
+        assert "3 passed" in run(tmp_path, "pytest", "-W", "error", "-n0", "-p", "no:cacheprovider", *paths)
 
     def test_mixin(self, tmp_path: Path) -> None:
         """The example of the mixin passes, and has each of its methods."""

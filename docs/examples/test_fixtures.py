@@ -33,3 +33,9 @@ def test_network(udp_network):
     udp_network.advance(1800)
     assert waiting.result == 5
     assert str(udp_network.trace).splitlines()[0].endswith("5 B  delayed: delivered")
+
+
+def test_errors(udp_network, udp_errors):
+    udp_network.host("here").callLater(60, int, "no number")
+    udp_network.advance(60)
+    assert len(udp_errors.flush(ValueError)) == 1

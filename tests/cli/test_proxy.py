@@ -99,6 +99,22 @@ class ProxyCommandTests:
         assert set(downs) == {f"down: bytes=5 client={client} delivered +0.000000000"}
         assert len(downs) == sums["down"]["datagrams"]
 
+    def test_rules(self, processes: Processes, server: Server) -> None:
+        """C{--rule} decides about some datagrams, in addition to the other faults, and each direction counts by itself."""
+        rules = ("--rule", "lose link=up starts=68 nth=2", "--rule", "replace=79 link=down nth=2")
+        proxy = ProxyProcess(processes, server.addresses[0], "--delay", "1ms", *rules)
+        with udpSocket() as sock:
+            sock.connect(proxy.address)
+            answers = []
+            for number in range(3):
+                sock.send(b"h%d" % number)
+                if number != 1:
+                    answers.append(sock.recv(100))
+        sums = proxy.stop()
+        assert answers == [b"h0", b"y"]
+        assert sums["up"] == {"datagrams": 3, "delayed": 2, "lost": 1}
+        assert sums["down"] == {"datagrams": 2, "delayed": 2, "replaced": 1}
+
     def test_quiet(self, processes: Processes, server: Server) -> None:
         """Without it only the sums are printed, at SIGINT and at SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):

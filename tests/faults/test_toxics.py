@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from udpecho.faults.decision import Replay
+from udpecho.faults.datagram import Datagram
+from udpecho.faults.decision import Replay, decideOn
+from udpecho.faults.matching import matching
 from udpecho.faults.plan import FaultPlan
+from udpecho.faults.rules import Rules, lose, replace
 from udpecho.faults.toxics import KINDS, Chain, Toxic
 
 
@@ -102,3 +105,12 @@ class ToxicTests:
     def test_defaults(self, kind: str) -> None:
         """Each type has defaults for its attributes."""
         assert toxic(kind).attributes == dict(KINDS[kind].attributes)
+
+    def test_rules(self) -> None:
+        """Rules below them see the datagrams, and toxics the size of what comes instead."""
+        rules = Rules(lose(matching().startingWith(b"\0")), replace(b"123456789", matching().size(100)))
+        chain = Chain(rules, [toxic("mtu", mtu=5), toxic("latency", latency=10)])
+        datagrams = [Datagram(payload, ("::1", 1), ("::1", 2), 0.0) for payload in (b"\0", b"1", b"x" * 100)]
+        assert [str(decideOn(chain, datagram)) for datagram in datagrams] == ["lost", "delayed +0.010000000", "too_long"]
+        chain = Chain(rules, [toxic("latency", latency=10)])
+        assert decideOn(chain, datagrams[2]).apply(b"") == [(0.01, b"123456789")]

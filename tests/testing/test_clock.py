@@ -6,6 +6,7 @@ import pytest
 from twisted.internet import error
 from twisted.internet.task import LoopingCall
 
+from tests.conftest import CaughtErrors
 from udpecho.testing.clock import NetworkClock
 
 
@@ -31,7 +32,7 @@ class ClockTests:
         clock.callLater(3, note, "three")
         clock.callLater(1, again)
         clock.callLater(1, note, "one")
-        clock.fly(2, note, "flown")
+        clock.fly(2, None, note, "flown")
         clock.callLater(2, note, "two")
         clock.advance(5)
         assert made == [
@@ -87,18 +88,25 @@ class ClockTests:
         clock.advance(1)
         assert made == []
 
-    def test_raises(self) -> None:
-        """A call that raises ends the step at its time; what was to come after it comes with the next."""
+    def test_raises(self, caught: CaughtErrors) -> None:
+        """What a call raises is logged, as a reactor does, and the others are made; what ends a program ends the step."""
         clock = NetworkClock()
         made: list[float] = []
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
         clock.callLater(1, lambda: 1 / 0)
-        clock.callLater(2, lambda: made.append(clock.seconds()))
-        with pytest.raises(ZeroDivisionError):
+        clock.callLater(1, lambda: made.append(clock.seconds()))
+        clock.fly(2, None, lambda: 1 / 0)
+        clock.callLater(3, interrupt)
+        clock.callLater(3, lambda: made.append(clock.seconds()))
+        with pytest.raises(KeyboardInterrupt):
             clock.advance(5)
-        assert clock.seconds() == 1
-        clock.advance(4)
-        assert made == [2]
-        assert clock.seconds() == 5
+        assert (made, clock.seconds()) == ([1], 3)
+        assert len(caught.flush(ZeroDivisionError)) == 2
+        clock.advance(2)
+        assert (made, clock.seconds()) == ([1, 3], 5)
 
     @pytest.mark.parametrize("delay", [-1, float("nan")])
     def test_negative(self, delay: float) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from tests.support.running import STRICT
+from tests.support.transfer import failingSeed
 
 #: How the plugin is found: by itself where udpecho is installed.
 FOUND = (
@@ -211,6 +212,27 @@ def test_logs(udp_leaks):
 """
         run(pytester, suite, *WITHOUT).assert_outcomes(passed=1)
 
+    def test_loggedErrors(self, pytester: pytest.Pytester) -> None:
+        """What a timer of a network raises fails its test, unless the test takes it."""
+        suite = """
+def test_left(udp_network):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+
+def test_another(udp_network, udp_errors):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+    assert udp_errors.flush(ValueError) == []
+
+def test_taken(udp_network, udp_errors):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(2)
+    assert len(udp_errors.flush(ZeroDivisionError, ValueError)) == 1
+"""
+        result = run(pytester, suite, *WITHOUT)
+        result.assert_outcomes(passed=3, errors=2)
+        result.stdout.fnmatch_lines(["failures were logged:", "*ZeroDivisionError: division by zero"])
+
     def test_fixtureOfAnother(self, pytester: pytest.Pytester) -> None:
         """A suite that has a fixture of its own by the name of one of ours is left alone."""
         suite = """
@@ -270,3 +292,88 @@ def test_ticks(ticker, udp_leaks):
         listed = run(pytester, UNRELATED, *WITHOUT, "--fixtures").stdout
         for name in ("udpecho_server", "udp_proxy", "udp_network", "udp_leaks"):
             listed.fnmatch_lines([f"{name} -- *pytest_plugin.py:*", "    [A-Z]*"])
+
+
+FAULTS = {"loss": 0.3, "duplicate": 0.2, "jitter": 0.05}
+#: A suite with a bug that a seed finds.
+TRANSFER = """
+import pytest
+from udpecho import FaultPlan
+from tests.support.transfer import transfer
+
+def prepare(network, seed):
+    client, server = network.host("client", "192.0.2.1"), network.host("server", "192.0.2.2")
+    plan = FaultPlan(seed, loss=0.3, duplicate=0.2, jitter=0.05)
+    network.setPlan(server, client, plan)
+    network.setPlan(client, server, plan)
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_transfer(udp_network, seed):
+    prepare(udp_network, seed)
+    transfer(udp_network)
+"""
+
+
+class DecisionsTests:
+    """The report of a test that fails by a seed."""
+
+    def test_few(self, pytester: pytest.Pytester) -> None:
+        """It has the decisions that matter, and a test that replays them, which fails in the same way when it is pasted."""
+        seed = failingSeed(**FAULTS)
+        suite = TRANSFER.replace("SEED", str(seed))
+        result = run(pytester, suite, *WITHOUT)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*-- udp_network decisions --*", "1 of * decisions make it fail. This test replays them:"])
+        lines = result.outlines
+        start = lines.index("def test_transfer_replayed(udp_network):")
+        pasted = lines[start : start + 5]
+        assert pasted[2].startswith("        server > client 2: lost  # ")
+        assert pasted[4] == f"    test_transfer(udp_network, seed={seed})"
+        result = run(pytester, suite + "\n" + "\n".join(pasted), *WITHOUT, "-k", "replayed")
+        result.assert_outcomes(failed=1, deselected=1)
+        result.stdout.fnmatch_lines(["E *AssertionError: stopped at block 3"])
+        assert "decisions make it fail" not in result.stdout.str()
+        assert "decisions make it fail" not in run(pytester, suite, *WITHOUT, "--udp-shrink=0").stdout.str()
+
+    def test_others(self, pytester: pytest.Pytester) -> None:
+        """A test that fails without faults, one that is random, one that skips, and one with a fixture of its own."""
+        suite = """
+import itertools, pytest
+
+numbers = itertools.count()
+
+@pytest.fixture
+def own():
+    return []
+
+def test_always(udp_network):
+    assert False
+
+def test_once(udp_network):
+    assert next(numbers)
+
+def test_skips(udp_network):
+    pytest.skip("not here")
+
+def test_fixture(udp_network, own):
+    own.append(1)
+    assert not own
+
+def test_logs(udp_network):
+    udp_network.host("one").callLater(1, lambda: 1 / 0)
+    udp_network.advance(1)
+    assert False
+
+class GroupTests:
+    def test_method(self, udp_network):
+        assert False
+"""
+        result = run(pytester, suite, *WITHOUT)
+        # The failure that is logged is reported once, not once more for each time that the test was run again.
+        result.assert_outcomes(failed=4, skipped=1, errors=1)
+        logged = result.stdout.str().partition("failures were logged:\n")[2].partition("---")[0]
+        assert logged.count("ZeroDivisionError: division by zero") == 1
+        text = result.stdout.str()
+        assert text.count("-- udp_network decisions --") == 4
+        assert text.count("The test fails without any fault, too.") == 3
+        assert text.count("The test does not fail again with the same decisions") == 1

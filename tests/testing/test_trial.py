@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.processes import Process, Processes
 from tests.support.running import STRICT
+from tests.support.transfer import failingSeed
 
 HEAD = """
 import socket
@@ -124,3 +125,32 @@ class ClosingTests(UDPEchoMixin, TestCase):
 """
         ran = trial(processes, suite)
         assert "PASSED (successes=1)" in ran.stdout, ran
+
+
+FAILING = """
+from tests.support.transfer import transfer
+
+class FailingTests(UDPEchoMixin, %s):
+    def test_transfer(self):
+        transfer(self.makeNetwork(FaultPlan(SEED, loss=0.3, duplicate=0.2, jitter=0.05)))
+"""
+
+
+class DecisionsTests:
+    """What a failed test prints."""
+
+    @pytest.mark.parametrize("case", ["TestCase", "pyunit.TestCase"])
+    def test_few(self, case: str, processes: Processes) -> None:
+        """It prints the decisions that matter, and a test that replays them, which fails in the same way when it is pasted."""
+        suite = (
+            "import unittest as pyunit\n"
+            + FAILING.replace("SEED", str(failingSeed(loss=0.3, duplicate=0.2, jitter=0.05))) % case
+        )
+        ran = trial(processes, suite)
+        assert ran.status == 1, ran
+        (found,) = re.findall(r"1 of \d+ decisions make it fail\. This test replays them:\n\n((?:    .*\n)+)", ran.stdout)
+        assert "            server > client 2: lost  # " in found
+        ran = trial(processes, suite + "\n" + found)
+        assert re.search(r"^FAILED \((failures|errors)=2\)$", ran.stdout, re.MULTILINE), ran
+        assert ran.stdout.count("stopped at block 3") >= 2
+        assert ran.stdout.count("decisions make it fail") == 1, ran

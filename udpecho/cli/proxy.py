@@ -9,7 +9,7 @@ from twisted.internet import defer, error
 from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
-from udpecho.cli.console import ANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, complain
+from udpecho.cli.console import ANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, argument, complain
 from udpecho.cli.control import parseControl, startControl
 from udpecho.errors import EchoError
 from udpecho.faults.control import ProxyTable
@@ -17,6 +17,8 @@ from udpecho.faults.decision import Decider, Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy, ProxyOptions
+from udpecho.faults.rule_text import parseRule
+from udpecho.faults.rules import Rules
 from udpecho.interfaces import Reactor
 from udpecho.parsing import (
     parseAddress,
@@ -71,6 +73,8 @@ def addProxy(commands: Any) -> None:
     addArgument(proxy, "--rate", "BYTES", parseBytes, rate)
     addArgument(proxy, "--queue", "BYTES", parseBytes, "how many bytes may wait for the rate [64k]", defaults.queue)
     addArgument(proxy, "--mtu", "BYTES", parsePayloadSize, "the longest payload that gets through")
+    rule = "what becomes of some datagrams, as in 'lose starts=0004 nth=3'; may be given several times"
+    proxy.add_argument("--rule", metavar="RULE", type=argument(_checkRule), action="append", default=[], help=rule)
     proxy.add_argument("--direction", choices=["both", "up", "down"], default="both", help="the direction with faults [both]")
     proxy.add_argument("--seed", default="0", help="any text; the same seed gives the same faults [0]")
     idle = "how long a client may be idle until it is forgotten [%(default)gs]"
@@ -99,13 +103,22 @@ def _parseBurst(text: str) -> GilbertElliott:
     return GilbertElliott(*values)
 
 
-def _plan(options: argparse.Namespace, direction: str) -> FaultPlan | None:
+def _checkRule(text: str) -> str:
+    # Read again for each direction: each counts by itself.
+    parseRule(text)
+    return text
+
+
+def _plan(options: argparse.Namespace, direction: str) -> Decider | None:
     """The faults of a direction, C{None} if it has none."""
     if options.direction not in ("both", direction):
         return None
     faults = {name: getattr(options, name) for name in _faults}
     jitter = Jitter(options.jitter, options.jitter_shape)
-    return FaultPlan(f"{options.seed} {direction}", jitter=jitter, reorderDelay=options.reorder_delay, **faults)
+    seed = f"{options.seed} {direction}"
+    plan = FaultPlan(seed, jitter=jitter, reorderDelay=options.reorder_delay, **faults)
+    rules = [parseRule(text, f"{seed} {number}") for number, text in enumerate(options.rule)]
+    return Rules(*rules, plan=plan) if rules else plan
 
 
 def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]:

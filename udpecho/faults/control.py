@@ -200,9 +200,9 @@ class ProxyTable:
         proxy = named.proxy
         if upstream != named.upstream:
             proxy = await self._made(upstream, proxy.up.plan, proxy.down.plan)
-            # The sums go on.
+            # The sums go on, and so does the time that plans see.
             for new, old in ((proxy.up, named.proxy.up), (proxy.down, named.proxy.down)):
-                new.datagrams, new.outcomes = old.datagrams, old.outcomes
+                new.datagrams, new.outcomes, new.began = old.datagrams, old.outcomes, old.began
             proxy.refusals, proxy.refusalsPassed = named.proxy.refusals, named.proxy.refusalsPassed
         if (listen, upstream, enabled) != before[1:]:
             named.disable()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple, Protocol
 
+from udpecho.faults.datagram import Datagram
 from udpecho.faults.models import checkSeconds
 
 # What happens to a datagram, in the order in which it happens.
@@ -14,6 +17,7 @@ BURST_LOST = "burst_lost"
 LOST = "lost"
 TOO_LONG = "too_long"
 QUEUE_FULL = "queue_full"
+REPLACED = "replaced"
 CORRUPTED = "corrupted"
 TRUNCATED = "truncated"
 DUPLICATED = "duplicated"
@@ -21,7 +25,23 @@ REORDERED = "reordered"
 DELAYED = "delayed"
 DELIVERED = "delivered"
 
-_reasons = {BURST_LOST, LOST, TOO_LONG, QUEUE_FULL, CORRUPTED, TRUNCATED, DUPLICATED, REORDERED, DELAYED, DELIVERED}
+_reasons = {
+    BURST_LOST,
+    LOST,
+    TOO_LONG,
+    QUEUE_FULL,
+    REPLACED,
+    CORRUPTED,
+    TRUNCATED,
+    DUPLICATED,
+    REORDERED,
+    DELAYED,
+    DELIVERED,
+}
+
+
+#: Delays are rounded to this many digits, since the logarithms of two machines may differ in their last bit.
+DELAY_DIGITS = 9
 
 #: What a proxy counts each for itself, of what its plan does not see.
 _dropReasons = {"loop_guard", "not_allowed", "no_socket", "other_port"}
@@ -45,12 +65,14 @@ class Decision(NamedTuple):
     @ivar delays: the delay of each arrival, in seconds; empty if the datagram is lost.
     @ivar flipped: the number of the flipped bit, counted from the first byte's lowest, or C{None}.
     @ivar truncatedTo: how many bytes of the payload arrive, or C{None} for all.
+    @ivar payload: what arrives instead of the payload, before a bit is flipped or the end is missing, or C{None}.
     """
 
     reasons: tuple[str, ...]
     delays: tuple[float, ...]
     flipped: int | None = None
     truncatedTo: int | None = None
+    payload: bytes | None = None
 
     def hopsOf(self, hopLimit: int) -> int:
         """What each copy of a datagram has of its IPv4 time to live or IPv6 hop limit. They share it: else there
@@ -65,6 +87,8 @@ class Decision(NamedTuple):
         """
         for delay in self.delays:
             checkSeconds("delay", delay)
+        if self.payload is not None:
+            datagram = self.payload
         if self.flipped is not None and datagram:
             changed = bytearray(datagram)
             position = self.flipped % (8 * len(changed))
@@ -76,6 +100,8 @@ class Decision(NamedTuple):
 
     def __str__(self) -> str:
         parts = [",".join(self.reasons)]
+        if self.payload is not None:
+            parts.append(f"payload={self.payload.hex()}")
         if self.flipped is not None:
             parts.append(f"flip={self.flipped}")
         if self.truncatedTo is not None:
@@ -90,40 +116,84 @@ class Decision(NamedTuple):
         @raise ValueError: if the text is not one.
         """
         # Older recordings have "cut".
-        pattern = r"([a-z_,]+)(?: flip=(\d+))?(?: (?:truncated|cut)=(\d+))?((?: \+\d+\.\d{9})*)"
+        pattern = r"([a-z_,]+)(?: payload=((?:[0-9a-f]{2})*))?(?: flip=(\d+))?(?: (?:truncated|cut)=(\d+))?((?: \+\d+\.\d{9})*)"
         match = re.fullmatch(pattern, text.strip(), re.ASCII)
         if match is None or not _reasons.issuperset(match[1].split(",")):
             raise ValueError(f"decision must be as in 'delivered +0.050000000', got {text!r}")
         return cls(
             tuple(match[1].split(",")),
-            tuple(float(delay) for delay in match[4].split()),
-            None if match[2] is None else int(match[2]),
+            tuple(float(delay) for delay in match[5].split()),
             None if match[3] is None else int(match[3]),
+            None if match[4] is None else int(match[4]),
+            None if match[2] is None else bytes.fromhex(match[2]),
         )
 
 
+#: No fault at all.
+AT_ONCE = Decision((DELIVERED,), (0.0,))
+
+
 class Decider(Protocol):
-    """Decides what becomes of datagrams: a L{FaultPlan <udpecho.faults.plan.FaultPlan>}, a L{Recording}, a L{Replay}."""
+    """Decides what becomes of datagrams: a L{FaultPlan <udpecho.faults.plan.FaultPlan>}, a L{Recording}, a L{Replay}. One that
+    has to see the datagrams is a L{DatagramDecider}.
+    """
 
     def decide(self, size: int, now: float) -> Decision:
         """Decide about the next datagram, of C{size} bytes, sent at C{now} in seconds."""
 
 
+class DatagramDecider(Decider, Protocol):
+    """Decides what becomes of datagrams by what is in them and where they go: L{Rules <udpecho.faults.rules.Rules>}.
+
+    C{decide} is called only for what is no datagram, such as a refusal by ICMP.
+    """
+
+    def decideDatagram(self, datagram: Datagram) -> Decision:
+        """Decide about the next datagram. It is called instead of C{decide}."""
+
+
+def decideOn(decider: Decider, datagram: Datagram) -> Decision:
+    """Let a decider of either kind decide about a datagram."""
+    look = getattr(decider, "decideDatagram", None)
+    decision: Decision = decider.decide(len(datagram.payload), datagram.time) if look is None else look(datagram)
+    return decision
+
+
 class Replay:
-    """Repeats printed decisions, one a line, with or without their numbers. After the last one every datagram is delivered at
-    once.
+    """Repeats printed decisions, one a line. A line as C{7: lost} is about the datagram with this number, the first being 0; a
+    line without one is about the next. What follows a C{#} is a comment. Datagrams without a line are delivered at once.
+
+    @ivar decisions: the decisions by their numbers.
     """
 
     def __init__(self, text: str) -> None:
         """@param text: the printed decisions.
         @raise ValueError: if a line is not a decision.
         """
-        lines = (line.strip() for line in text.splitlines())
-        self._decisions = iter([Decision.fromString(re.sub(r"^\d+: *", "", line)) for line in lines if line])
+        self._text = text
+        self.decisions: dict[int, Decision] = {}
+        self._next = count()
+        following = 0
+        for line in readLines(text):
+            number, rest = re.fullmatch(r"(?:(\d+):)?(.*)", line).groups()  # type: ignore[union-attr]
+            following = int(number or following)
+            self.decisions[following] = Decision.fromString(rest)
+            following += 1
 
     def decide(self, size: int, now: float) -> Decision:
         """@see: L{Decider.decide}"""
-        return next(self._decisions, Decision((DELIVERED,), (0.0,)))
+        return self.decisions.get(next(self._next), AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"Replay({self._text!r})"
+
+
+def readLines(text: str) -> Iterator[str]:
+    """The lines of printed decisions, without comments and empty lines."""
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()
+        if line:
+            yield line
 
 
 class Recording:
@@ -133,9 +203,20 @@ class Recording:
         self._decider = decider
         self.decisions: list[Decision] = []
 
+    @property
+    def mtu(self) -> int | None:
+        """The longest payload that gets through, in bytes, if the decider that is recorded knows it."""
+        return getattr(self._decider, "mtu", None)
+
     def decide(self, size: int, now: float) -> Decision:
         """@see: L{Decider.decide}"""
         decision = self._decider.decide(size, now)
+        self.decisions.append(decision)
+        return decision
+
+    def decideDatagram(self, datagram: Datagram) -> Decision:
+        """@see: L{DatagramDecider.decideDatagram}"""
+        decision = decideOn(self._decider, datagram)
         self.decisions.append(decision)
         return decision
 
@@ -145,18 +226,21 @@ class Recording:
 
 @dataclass(eq=False)
 class Direction:
-    """One direction through a proxy. C{outcomes} counts datagrams."""
+    """One direction through a proxy. C{outcomes} counts datagrams; rules see times in seconds after C{began}."""
 
     name: str
     plan: Decider
+    began: float = 0.0
     datagrams: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    def decide(self, datagram: bytes, now: float) -> tuple[Decision, list[Arrival]]:
+    def decide(
+        self, datagram: bytes, now: float, source: tuple[str, int], destination: tuple[str, int]
+    ) -> tuple[Decision, list[Arrival]]:
         """Let the plan decide about a datagram, at C{now} in seconds, and count it. If the plan raises, it is lost."""
         self.datagrams += 1
         try:
-            decision = self.plan.decide(len(datagram), now)
+            decision = decideOn(self.plan, Datagram(datagram, source, destination, now - self.began, self.name))
             arrivals = decision.apply(datagram)
             self.outcomes.update(decision.reasons)
         except Exception:

@@ -30,10 +30,25 @@ def checkLeast(name: str, value: Any, least: float) -> None:
         raise ValueError(f"{name} must be a number, {least:g} or more, got {value!r}")
 
 
+def checkProbability(name: str, value: Any) -> None:
+    """@raise ValueError: if a number is not from 0 to 1."""
+    if not 0 <= number(name, value) <= 1:
+        raise ValueError(f"{name} must be a probability from 0 to 1, got {value!r}")
+
+
+def checkCount(name: str, value: Any, least: int) -> None:
+    """@raise TypeError: if a value is not an integer.
+    @raise ValueError: if it is below C{least}.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, got {value!r}")
+
+
 def probability(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validate a number from 0 to 1."""
-    if not 0 <= number(attribute.name, value) <= 1:
-        raise ValueError(f"{attribute.name} must be a probability from 0 to 1, got {value!r}")
+    checkProbability(attribute.name, value)
 
 
 def seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:

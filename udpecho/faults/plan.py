@@ -16,6 +16,7 @@ from attrs.validators import optional
 from udpecho.faults.decision import (
     BURST_LOST,
     CORRUPTED,
+    DELAY_DIGITS,
     DELAYED,
     DELIVERED,
     DUPLICATED,
@@ -28,8 +29,6 @@ from udpecho.faults.decision import (
 )
 from udpecho.faults.models import GilbertElliott, Jitter, number, probability, seconds
 
-#: Delays are rounded to this many digits, since the logarithms of two machines may differ in their last bit.
-_delayDigits = 9
 _backlogDigits = 6
 
 
@@ -163,7 +162,7 @@ class FaultPlan:
             reasons.append(REORDERED)
         if any(delays):
             reasons.append(DELAYED)
-        rounded = tuple([round(delay, _delayDigits) for delay in delays])
+        rounded = tuple([round(delay, DELAY_DIGITS) for delay in delays])
         return Decision(tuple(reasons) or (DELIVERED,), rounded, flipped, truncatedTo)
 
     def _delay(self, uniform: float) -> float:

@@ -81,7 +81,7 @@ class FaultProxy(DatagramProtocol):
     """Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
 
     Each client has a socket of its own to the upstream, so that the upstream sees different clients. The plans may be changed
-    (L{FaultPlan.change}) or replaced at any time.
+    (L{FaultPlan.change}) or replaced at any time, by L{rules <udpecho.faults.rules.Rules>} too.
 
     As a router does, the proxy sends with one hop less than it received, in both directions (RFC 791 section 3.2): what goes
     round through several proxies and servers ends. The copies of a duplicated datagram share its hops, so that they end, too.
@@ -128,12 +128,13 @@ class FaultProxy(DatagramProtocol):
         maxHeld = options.get("maxHeld", MAX_HELD)
         for name, value, least in (("idleTimeout", idleTimeout, 1e-6), ("maxClients", maxClients, 1), ("maxHeld", maxHeld, 0)):
             checkLeast(name, value, least)
-        self.up = Direction("up", FaultPlan() if up is None else up)
-        self.down = Direction("down", FaultPlan() if down is None else down)
-        self.refusals = 0
-        self.refusalsPassed = 0
         self._reactor = reactor
         self._clock = IReactorTime(reactor)
+        began = self._clock.seconds()
+        self.up = Direction("up", FaultPlan() if up is None else up, began)
+        self.down = Direction("down", FaultPlan() if down is None else down, began)
+        self.refusals = 0
+        self.refusalsPassed = 0
         self.upstream = Upstream(reactor, upstream)
         self._idleTimeout = idleTimeout
         self._maxClients = maxClients
@@ -374,7 +375,9 @@ class FaultProxy(DatagramProtocol):
         @param other: the port of the upstream, if it is not its own.
         """
         now = self._now()
-        decision, arrivals = direction.decide(datagram, now)
+        server = (other.address if other is not None else client.peer or self.upstream.address) or ("", 0)
+        ends = (client.address, server) if direction is self.up else (server, client.address)
+        decision, arrivals = direction.decide(datagram, now, *ends)
         hops = None if hopLimit is None else decision.hopsOf(hopLimit)
         if direction is self.up:
             client.hops = hops

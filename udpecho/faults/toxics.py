@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from udpecho.faults.decision import DELIVERED, Decider, Decision
+from udpecho.faults.datagram import Datagram
+from udpecho.faults.decision import DELIVERED, Decider, Decision, decideOn
 from udpecho.faults.models import GilbertElliott, Jitter, checkLeast, number
 from udpecho.faults.plan import FaultPlan
 
@@ -146,7 +147,15 @@ class Chain:
 
     def decide(self, size: int, now: float) -> Decision:
         """@see: L{Decider.decide <udpecho.faults.decision.Decider.decide>}"""
-        decision = self._plan.decide(size, now)
+        return self._goOn(self._plan.decide(size, now), size, now)
+
+    def decideDatagram(self, datagram: Datagram) -> Decision:
+        """@see: L{DatagramDecider.decideDatagram <udpecho.faults.decision.DatagramDecider.decideDatagram>}"""
+        decision = decideOn(self._plan, datagram)
+        payload = datagram.payload if decision.payload is None else decision.payload
+        return self._goOn(decision, len(payload), datagram.time)
+
+    def _goOn(self, decision: Decision, size: int, now: float) -> Decision:
         for toxic in self._toxics:
             following = toxic.decide(size, now) if decision.delays else None
             if following is not None:
@@ -162,4 +171,4 @@ def _join(first: Decision, second: Decision) -> Decision:
     delays = tuple(one + other for one in first.delays for other in second.delays)
     lengths = [length for length in (first.truncatedTo, second.truncatedTo) if length is not None]
     flipped = second.flipped if first.flipped is None else first.flipped
-    return Decision(reasons or (DELIVERED,), delays, flipped, min(lengths, default=None))
+    return Decision(reasons or (DELIVERED,), delays, flipped, min(lengths, default=None), first.payload)

@@ -24,6 +24,7 @@ from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
 from udpecho.testing.clock import NetworkClock
+from udpecho.testing.memory_paths import Known
 from udpecho.testing.memory_port import Host, MemoryPort, isLoopback, unmapped
 from udpecho.testing.memory_resolver import MemoryResolver
 
@@ -50,6 +51,11 @@ class Network(Protocol):
     ) -> None:
         """Bring a datagram to its destination."""
 
+    def notSent(
+        self, sender: Host, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress
+    ) -> None:
+        """The sender's host refuses to send a datagram, with an error number."""
+
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorTime, IReactorPluggableNameResolver, IReactorMulticast)
 class MemoryHost:
@@ -67,6 +73,7 @@ class MemoryHost:
         self.addresses = addresses
         self.nameResolver: IHostnameResolver = MemoryResolver(network.addressesOf)
         self._byNumber: dict[int, list[MemoryPort]] = {}
+        self._matching: Known[tuple[DatagramAddress, DatagramAddress], list[MemoryPort]] = Known()
         # As on real hosts, two of them seldom choose the same number at the same time.
         first = _ephemeralStep * len(network.hosts)
         self._ephemeral = (_ephemeral[place % len(_ephemeral)] for place in count(first))
@@ -82,11 +89,11 @@ class MemoryHost:
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> IDelayedCall:
         """Call something later on the network's clock."""
-        return self.network.clock.callLater(delay, callable, *args, **kwargs)
+        return self.network.clock.schedule(self, delay, callable, args, kwargs)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The delayed calls of all hosts, without datagrams in flight."""
-        return self.network.clock.getDelayedCalls()
+        """The delayed calls of this host, without datagrams in flight."""
+        return self.network.clock.callsOf(self)
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor
 
@@ -162,6 +169,7 @@ class MemoryHost:
         if number is None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         self._byNumber.setdefault(number, []).append(port)
+        self.changed()
         return number
 
     def _isFree(self, port: MemoryPort, number: int) -> bool:
@@ -181,15 +189,38 @@ class MemoryHost:
         """Bring a datagram to its destination."""
         self.network.carry(sender, datagram, source, destination, hopLimit)
 
+    def notSent(self, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """The host refuses to send a datagram, with an error number."""
+        self.network.notSent(self, number, datagram, source, destination)
+
     def unbind(self, port: MemoryPort) -> None:
         """Free a port's number."""
         ports = self._byNumber[port.number]
         ports.remove(port)
         if not ports:
             del self._byNumber[port.number]
+        self.changed()
+
+    def changed(self) -> None:
+        """Find out again which ports receive what: they, or the addresses of this host, have changed."""
+        self._matching.clear()
+
+    def forgetPaths(self) -> None:
+        """Find out again where datagrams go: the addresses of hosts have changed."""
+        self.changed()
+        for ports in self._byNumber.values():
+            for port in ports:
+                port.forgetPaths()
 
     def receivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
         """The ports that receive a datagram: the one that matches it best, or all that are in its group."""
+        key = (source, destination)
+        found = self._matching.get(key)
+        if found is None:
+            found = self._matching.keep(key, self._findReceivers(source, destination))
+        return found
+
+    def _findReceivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
         ports = self._byNumber.get(destination.port, ())
         scores = {port: score for port in ports if (score := port.score(source, destination))}
         if isGroup(destination.host):

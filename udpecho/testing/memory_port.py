@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort, IMulticast
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from udpecho.addresses import MAX_PAYLOAD_IPV4, MAX_PAYLOAD_IPV6, DatagramAddress, formatAddress, isGroup
+from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, unreachable
 from udpecho.interfaces import IDatagramTransport, SendCallback
 from udpecho.net.call_queue import CallQueue
@@ -26,6 +26,7 @@ from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
+from udpecho.testing.memory_paths import Known, Path, longest
 
 _wildcards = ("0.0.0.0", "::")
 
@@ -57,10 +58,16 @@ class Host(Protocol):
     def reachable(self, destination: str) -> bool:
         """Whether there is a route to an address."""
 
+    def changed(self) -> None:
+        """A port receives other datagrams than before: from a peer only, or of a group."""
+
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
     ) -> None:
         """Bring a datagram to its destination; IPv4 addresses are plain here, not IPv4-mapped."""
+
+    def notSent(self, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress) -> None:
+        """The system refuses to send a datagram, with an error number."""
 
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
@@ -116,6 +123,8 @@ class MemoryPort:
         self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
         self._closing = SingleCall(host, self.abort)
+        self._paths: Known[object, Path] = Known()
+        self._seen: Known[object, DatagramAddress] = Known()
 
     def __repr__(self) -> str:
         return f"<MemoryPort {formatAddress((self.interface, self.number))} of {self.host.name}>"
@@ -167,6 +176,7 @@ class MemoryPort:
         self._closing.cancel()
         if self.connected:
             self.connected = False
+            self.forgetPaths()
             self.host.unbind(self)
             if getattr(self.protocol, "numPorts", True):
                 self._calls.call(self.protocol.doStop)
@@ -195,6 +205,8 @@ class MemoryPort:
             source = self.host.sourceFor(unmapped(peer.host))
             self.interface = f"::ffff:{source}" if self._ipv6 and ":" not in source else source
             self._wildcard = False
+        self.forgetPaths()
+        self.host.changed()
 
     def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
         """Send a datagram.
@@ -202,60 +214,71 @@ class MemoryPort:
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not an address of this port's family, or not the peer's.
         """
-        if self._send(packet, addr, lambda _: None) == errno.EMSGSIZE:
+        if self.send(packet, addr) == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
 
     def writeSequence(self, seq: list[bytes], addr: tuple[str, int] | None = None) -> None:
         """Send a datagram made of parts."""
         self.write(b"".join(seq), addr)
 
-    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
+    def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback | None = None) -> int:
         """@see: L{IDatagramTransport.send}. The send queue in memory is never full."""
-        return self._send(datagram, address, callback)
+        if type(datagram) is not bytes:
+            # As the socket does: any buffer, as it is now.
+            datagram = bytes(memoryview(datagram))
+        hopLimit: int | None = None
+        key: object = address
+        if isinstance(address, DatagramAddress):
+            hopLimit = address.hopLimit
+            key = (address, address.localHost if address.unicast else None)
+        elif isinstance(address, list):
+            key = tuple(address)
+        path = self._paths.get(key)
+        if path is None or len(datagram) > path.longest:
+            destination = self._destination(address)
+            number = self._refusal(datagram, destination)
+            if number:
+                path = self._findPath(address, destination)
+                self.host.notSent(number, datagram, path.source, path.destination)
+                self._refused(number, callback)
+                return number
+            path = self._paths.keep(key, self._findPath(address, destination))
+        own = self._ttl if path.isGroup else self.hopLimit
+        self.host.carry(self, datagram, path.source, path.destination, own if hopLimit is None else max(1, hopLimit - 1))
+        if callback is not None:
+            # It is on its way, whatever the callback does.
+            self._calls.call(callback, None)
+        return 0
 
     def setBroadcastAllowed(self, enabled: bool) -> None:
         """Set whether this port may send to the broadcast address."""
         self._broadcastAllowed = enabled
+        self.forgetPaths()
 
     def getBroadcastAllowed(self) -> bool:
         """Whether it may."""
         return self._broadcastAllowed
 
-    def _send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
-        if type(datagram) is not bytes:
-            # As the socket does: any buffer, as it is now.
-            datagram = bytes(memoryview(datagram))
-        destination = self._destination(address)
-        number = self._refusal(datagram, destination)
-        if number:
-            self.dropped["send_failed"] += 1
+    def _refused(self, number: int, callback: SendCallback | None) -> None:
+        self.dropped["send_failed"] += 1
+        if callback is not None:
             self._calls.call(callback, "send_failed")
-            if self.peer is not None and number != errno.EMSGSIZE:
-                self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
-            return number
+        if self.peer is not None and number != errno.EMSGSIZE:
+            self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
+
+    def _findPath(self, address: tuple[str, int] | None, destination: DatagramAddress) -> Path:
         target = unmapped(destination.host)
-        received = getattr(address, "hopLimit", None)
-        initial = self._ttl if isGroup(target) else self.hopLimit
         source = self.interface
         if self._wildcard:
             local = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
             source = local or self.host.sourceFor(target)
-        self.host.carry(
-            self,
-            datagram,
-            DatagramAddress((unmapped(source), self.number)),
-            destination if target is destination.host else DatagramAddress((target, destination.port)),
-            initial if received is None else max(1, received - 1),
-        )
-        # It is on its way, whatever the callback does.
-        self._calls.call(callback, None)
-        return 0
+        return Path.between((unmapped(source), self.number), (target, destination.port))
 
     def _refusal(self, datagram: bytes, destination: DatagramAddress) -> int:
         """The error number with which the send fails on Linux, or 0."""
         if not self.connected:
             return errno.EBADF
-        if len(datagram) > (MAX_PAYLOAD_IPV6 if ":" in unmapped(destination.host) else MAX_PAYLOAD_IPV4):
+        if len(datagram) > longest(unmapped(destination.host)):
             return errno.EMSGSIZE
         if not destination.port:
             return errno.EINVAL
@@ -305,6 +328,10 @@ class MemoryPort:
 
     # Called by the host and the network
 
+    def forgetPaths(self) -> None:
+        """Find out again where datagrams go: the addresses of this port, or of hosts, have changed."""
+        self._paths.clear()
+
     def score(self, source: DatagramAddress, destination: DatagramAddress) -> int:
         """How well this port matches a datagram, as C{compute_score} of Linux's C{net/ipv4/udp.c}; 0 if it does not."""
         host = self._peerView(destination.host)
@@ -330,10 +357,13 @@ class MemoryPort:
         """A datagram arrives."""
         if not self.connected or self._stopped:
             return
-        address = DatagramAddress((self._peerView(source.host) or source.host, source.port))
-        address.localHost = self._peerView(destination.host)
-        address.unicast = not isGroup(destination.host)
-        address.hopLimit = hopLimit if self.countsHops else None
+        key = (source, destination, hopLimit if self.countsHops else None)
+        address = self._seen.get(key)
+        if address is None:
+            address = self._seen.keep(key, DatagramAddress((self._peerView(source.host) or source.host, source.port)))
+            address.localHost = self._peerView(destination.host)
+            address.unicast = not isGroup(destination.host)
+            address.hopLimit = key[2]
         self._handover.deliver(datagram, address)
 
     def networkError(self, reason: EchoError) -> None:
@@ -350,6 +380,7 @@ class MemoryPort:
         if canonical(addr) in self.groups:
             return defer.fail(error.MulticastJoinError(addr, interface, errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
         self.groups.add(canonical(addr))
+        self.host.changed()
         return defer.succeed(None)
 
     def leaveGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
@@ -358,6 +389,7 @@ class MemoryPort:
             number = errno.EADDRNOTAVAIL
             return defer.fail(error.MulticastJoinError(addr, interface, number, os.strerror(number)))
         self.groups.remove(canonical(addr))
+        self.host.changed()
         return defer.succeed(None)
 
     def getOutgoingInterface(self) -> str | int:

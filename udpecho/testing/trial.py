@@ -14,6 +14,7 @@ from udpecho.faults.proxy import FaultProxy
 from udpecho.interfaces import Reactor
 from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
+from udpecho.testing.explain import ExplainingMixin
 from udpecho.testing.leaks import LeakCheck
 from udpecho.testing.memory_network import MemoryNetwork
 
@@ -58,7 +59,7 @@ def startProxy(
     return proxy
 
 
-class UDPEchoMixin:
+class UDPEchoMixin(ExplainingMixin):
     """A mixin for C{TestCase} and C{SynchronousTestCase}. By default the methods use the installed reactor."""
 
     addCleanup: Callable[..., Any]
@@ -77,8 +78,12 @@ class UDPEchoMixin:
         return proxy
 
     def makeNetwork(self, plan: Decider | None = None, latency: float = 0.0) -> MemoryNetwork:
-        """Make a network in memory."""
-        return MemoryNetwork(plan, latency)
+        """Make a network in memory. When the test fails, the decisions that matter are printed, and a test that replays them:
+        if the mixin stands before the test case among the bases of the class, and the test makes one network.
+        """
+        network = MemoryNetwork(plan, latency)
+        self._watch(network)
+        return network
 
     def watchForLeaks(self, reactor: Reactor = None) -> None:
         """Fail the test if it leaves a reader, a writer, a delayed call or a socket that was not there before this call; trial
