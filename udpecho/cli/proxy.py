@@ -16,7 +16,8 @@ from udpecho.faults.control import ProxyTable
 from udpecho.faults.decision import Decider, Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
-from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy, ProxyOptions
+from udpecho.faults.proxy import FaultProxy
+from udpecho.faults.proxy_options import IDLE_TIMEOUT, MAX_HELD, ProxyOptions
 from udpecho.faults.rule_text import parseRule
 from udpecho.faults.rules import Rules
 from udpecho.interfaces import Reactor

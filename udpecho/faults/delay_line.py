@@ -86,12 +86,16 @@ class HeldBytes:
 
         @return: whether it may.
         """
-        size += OVERHEAD
-        if holder.held + size > self._left:
+        if not self.mayTake(holder, size):
             return False
+        size += OVERHEAD
         holder.held += size
         self._left -= size
         return True
+
+    def mayTake(self, holder: Holder, size: int) -> bool:
+        """Whether a datagram of C{size} bytes may begin to wait."""
+        return holder.held + size + OVERHEAD <= self._left
 
     def give(self, holder: Holder, size: int) -> None:
         """It waits no longer."""

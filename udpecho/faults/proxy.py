@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
@@ -16,35 +14,28 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import NO_DESCRIPTOR
-from udpecho.faults.decision import Decider, Decision, Direction
-from udpecho.faults.delay_line import DelayLine, HeldBytes
+from udpecho.faults.carrier import Carrier
+from udpecho.faults.decision import Decider, Direction
 from udpecho.faults.idle_order import IdleOrder
 from udpecho.faults.models import checkLeast
 from udpecho.faults.other_ports import OtherPorts
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy_client import OtherPort, ProxyClient, closePort
+from udpecho.faults.proxy_options import IDLE_TIMEOUT, MAX_CLIENTS, MAX_HELD, ProxyOptions, Watcher
+from udpecho.faults.shortcut import Shortcut, isFaultless
 from udpecho.faults.upstream import Upstream
-from udpecho.interfaces import IDropReceiver, Reactor
+from udpecho.interfaces import IBatchReceiver, IDatagramBatch, IDropReceiver, Reactor
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import icmp
 from udpecho.net.open import dial, listen
 from udpecho.net.options import PortOptions
-from udpecho.net.port import DatagramPort
+from udpecho.net.peer_memory import PeerMemory
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: Seconds without a datagram in either direction after which a client is forgotten.
-IDLE_TIMEOUT = 60.0
-#: How many clients are known at a time.
-MAX_CLIENTS = 1024
-#: How many bytes may wait in a proxy, for their time, for a lookup, or for a full send queue.
-MAX_HELD = 64 * 2**20
-
 #: Bytes of receive buffer to request, so that many datagrams at once are not the proxy's own loss.
 _RECEIVE_BUFFER = 2**22
-#: How many datagrams of a client may wait for the lookup of the upstream's name.
-_MAX_WAITING = 64
 #: Seconds with datagrams up and none down after which the name of the upstream is looked up again for a client.
 _QUIET = 2.0
 #: A client that has been idle for so many seconds may be forgotten when descriptors are needed.
@@ -54,29 +45,10 @@ _WARN_INTERVAL = 10.0
 #: Echo, daytime, QOTD, chargen and time answer whatever comes (RFC 862, 867, 865, 864, 868), and send nothing by themselves.
 _ANSWERING_PORTS = frozenset({7, 13, 17, 19, 37})
 
-#: Of the clients' sockets. What waits for them is in L{HeldBytes}, too.
-_upward = PortOptions(decrementHopLimit=True)
-
 _log = Logger()
 
-#: Called for each datagram, with the direction, the client, the size in bytes and the decision.
-Watcher = Callable[[str, DatagramAddress, int, Decision], None]
 
-
-class ProxyOptions(TypedDict, total=False):
-    """More options of a L{FaultProxy}.
-
-    @ivar maxHeld: how many bytes may wait; one client gets half of them at most. By default L{MAX_HELD}.
-    @ivar anyPort: pass on what comes from other ports of the upstream's host, as a TFTP server's (RFC 1350 section 4), each
-        from a port of its own. Whoever may send with the address of the upstream's host, and guesses the port of a client's
-        socket, reaches the client, too, as without a proxy. By default C{False}: that is dropped, and counted.
-    """
-
-    maxHeld: int
-    anyPort: bool
-
-
-@implementer(IDropReceiver)
+@implementer(IBatchReceiver, IDropReceiver)
 class FaultProxy(DatagramProtocol):
     """Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
 
@@ -138,14 +110,15 @@ class FaultProxy(DatagramProtocol):
         self.upstream = Upstream(reactor, upstream)
         self._idleTimeout = idleTimeout
         self._maxClients = maxClients
-        self._watcher = watcher
         self._others = OtherPorts(reactor, self.down, options.get("anyPort", False), self._warn)
-        self._line = DelayLine(self._clock)
-        self._held = HeldBytes(maxHeld)
+        self._carrier = Carrier(self._clock, self.up, self.upstream, maxHeld, watcher)
         self._clients: dict[DatagramAddress, ProxyClient] = {}
         self._order = IdleOrder()
         self._sweep = SingleCall(reactor, self._forgetIdle)
-        self._port: DatagramPort | None = None
+        self._shortcut = Shortcut(self)
+        # Of the clients' sockets. What waits for them is in L{HeldBytes}, too.
+        self._upward = PortOptions(decrementHopLimit=True, memory=PeerMemory())
+        self._sources = self.upstream.addresses
         self._address = "", 0
         self._warned: dict[str, float] = {}
 
@@ -155,7 +128,7 @@ class FaultProxy(DatagramProtocol):
 
         @raise RuntimeError: before the start, and after the stop.
         """
-        if self._port is None:
+        if self._carrier.port is None:
             raise RuntimeError("proxy must be started to have an address")
         return self._address
 
@@ -171,10 +144,12 @@ class FaultProxy(DatagramProtocol):
         @raise ValueError: if the upstream is the proxy itself, which would send each datagram to itself without end.
         @raise RuntimeError: if the proxy is started already.
         """
-        if self._port is not None:
+        if self._carrier.port is not None:
             raise RuntimeError("proxy must be stopped before it is started again")
-        self._port = listen(self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER, decrementHopLimit=True)
-        host = self._port.getHost()
+        listening = self._carrier.port = listen(
+            self._reactor, port, self, interface, receiveBuffer=_RECEIVE_BUFFER, offload=False, decrementHopLimit=True
+        )
+        host = listening.getHost()
         self._address = host.host, host.port
         for upstream in self.upstream.addresses[:1]:
             if self.upstream.isProxy(upstream, self._address):
@@ -182,21 +157,26 @@ class FaultProxy(DatagramProtocol):
                 raise ValueError(f"upstream must not be the proxy itself, got {formatAddress(upstream)}")
 
     def stop(self) -> None:
-        """Stop at once. Delayed datagrams are lost, and counted as C{own_loss}. May be called at any time: twice, before the
-        start, from a callback, or when the reactor has ended.
-        """
-        port, self._port = self._port, None
+        """Stop at once, at any time. Delayed datagrams are lost, and counted as C{own_loss}."""
+        port, self._carrier.port = self._carrier.port, None
         self._sweep.cancel()
         self.upstream.close()
         for client in list(self._clients.values()):
             self._forget(client)
         if port is not None:
             closePort(port, self.up)
-        for send in self._line.close():
+        for send in self._carrier.line.close():
             # Counts, now that there is no socket.
             send()
 
     # From the clients
+
+    def datagramsReceived(self, batch: IDatagramBatch) -> None:
+        """A batch came from clients."""
+        if self._sources is not self.upstream.addresses:
+            self._sources = self.upstream.addresses
+            self._shortcut.forgetAll()
+        self._shortcut.fromClients(batch)
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from a client."""
@@ -211,10 +191,11 @@ class FaultProxy(DatagramProtocol):
             client = self._clients[address] = ProxyClient(self, address)
         else:
             self._order.know(client)
+        self._shortcut.forget(client)
         # Replies leave from the address that the client sent to last.
         client.address = address
         client.lastSize = len(datagram)
-        self._touch(client)
+        self._touch(client, self._now())
         if client.port is None:
             self._open(client)
         elif client.attended is not client.port.socket:
@@ -223,7 +204,7 @@ class FaultProxy(DatagramProtocol):
         elif self._now() - client.lastReceived >= _QUIET and not self.upstream.current:
             client.lastReceived = self._now()
             self.upstream.lookUp().addCallbacks(lambda _: self._leave(client, client.peer in self.upstream.addresses), _ignore)
-        self._pass(self.up, client, datagram, address.hopLimit, None)
+        self._carrier.carry(self.up, client, datagram, address.hopLimit, None)
 
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
         """A datagram from a client had no hop left, or the proxy was stopped."""
@@ -253,7 +234,7 @@ class FaultProxy(DatagramProtocol):
             elif self._clients.get(client.address) is client:
                 self._dial(client)
             for datagram, hops in waiting:
-                self._send(self.up, client, datagram, hops)
+                self._carrier.send(self.up, client, datagram, hops)
 
         self.upstream.lookUp().addBoth(lookedUp)
 
@@ -269,11 +250,11 @@ class FaultProxy(DatagramProtocol):
             return
         try:
             try:
-                client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=_upward)
+                client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=self._upward)
             except OSError as e:
                 if e.errno not in NO_DESCRIPTOR or not self._spare():
                     raise
-                client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=_upward)
+                client.port = dial(self._reactor, client, peer, receiveBuffer=_RECEIVE_BUFFER, options=self._upward)
         except OSError as e:
             if e.errno in NO_DESCRIPTOR:
                 client.lost = "no_socket"
@@ -309,10 +290,10 @@ class FaultProxy(DatagramProtocol):
         if not stays:
             client.close(self.down)
 
-    def _touch(self, client: ProxyClient) -> None:
+    def _touch(self, client: ProxyClient, now: float) -> None:
         """A client is active, if it is one still."""
         if self._clients.get(client.address) is client:
-            client.lastSeen = self._now()
+            client.lastSeen = now
             self._order.touch(client)
             self._sweep.schedule(self._idleTimeout)
 
@@ -322,7 +303,7 @@ class FaultProxy(DatagramProtocol):
             for client in idle:
                 if client.held:
                     # A client with a delayed datagram is not idle.
-                    self._touch(client)
+                    self._touch(client, now)
                 else:
                     self._forget(client)
         if self._clients:
@@ -331,6 +312,7 @@ class FaultProxy(DatagramProtocol):
 
     def _forget(self, client: ProxyClient) -> None:
         del self._clients[client.address]
+        self._shortcut.forget(client)
         self._order.remove(client)
         self._leave(client, False)
 
@@ -342,18 +324,19 @@ class FaultProxy(DatagramProtocol):
         other = None if isOwn else self._others.find(client, address, self._address[0])
         if not isOwn and other is None:
             return
-        client.lastReceived = self._now()
-        client.answered = True
-        self._touch(client)
+        self._heard(client, True, self._now())
         # Not more than the client's datagram had left: the upstream begins anew, and the client may be another proxy.
         hops = [hops for hops in (address.hopLimit, client.hops) if hops is not None]
-        self._pass(self.down, client, datagram, min(hops, default=None), other)
+        self._carrier.carry(self.down, client, datagram, min(hops, default=None), other)
+
+    def batchFromUpstream(self, client: ProxyClient, batch: IDatagramBatch) -> None:
+        """@see: L{Passing.batchFromUpstream}"""
+        self._shortcut.fromUpstream(client, self._carrier.port, batch)
 
     def fromClient(self, client: ProxyClient, datagram: bytes, hopLimit: int | None, other: OtherPort) -> None:
         """@see: L{Passing.fromClient}"""
-        self._order.know(client)
-        self._touch(client)
-        self._pass(self.up, client, datagram, hopLimit, other)
+        self._heard(client, False, self._now())
+        self._carrier.carry(self.up, client, datagram, hopLimit, other)
 
     def refused(self, client: ProxyClient) -> None:
         """@see: L{Passing.refused}"""
@@ -367,62 +350,31 @@ class FaultProxy(DatagramProtocol):
 
     # Either way
 
-    def _pass(
-        self, direction: Direction, client: ProxyClient, datagram: bytes, hopLimit: int | None, other: OtherPort | None
-    ) -> None:
-        """Let the plan decide about a datagram.
+    def knownClient(self, address: DatagramAddress) -> ProxyClient | None:
+        """@see: L{Shortened.knownClient}"""
+        client = self._clients.get(address)
+        return None if client is None or self._wouldReturn(address, False) else client
 
-        @param other: the port of the upstream, if it is not its own.
-        """
-        now = self._now()
-        server = (other.address if other is not None else client.peer or self.upstream.address) or ("", 0)
-        ends = (client.address, server) if direction is self.up else (server, client.address)
-        decision, arrivals = direction.decide(datagram, now, *ends)
-        hops = None if hopLimit is None else decision.hopsOf(hopLimit)
-        if direction is self.up:
-            client.hops = hops
-        if self._watcher is not None:
-            try:
-                self._watcher(direction.name, client.address, len(datagram), decision)
-            except Exception:
-                _log.failure("Unhandled error in the watcher of a proxy")
-        for delay, arrived in arrivals:
-            if hops is not None and hops < 2:
-                direction.outcomes["loop_guard"] += 1
-            elif not self._held.take(client, len(arrived)):
-                direction.outcomes["held_full"] += 1
-            elif self._port is not None and (delay or self._line.late):
-                self._line.hold(now + delay, partial(self._send, direction, client, arrived, hops, other))
-            else:
-                self._send(direction, client, arrived, hops, other)
+    def shorten(self, client: ProxyClient, direction: Direction) -> bool:
+        """@see: L{Shortened.shorten}"""
+        now, isUp, port = self._now(), direction is self.up, client.port
+        if port is None or client.attended is not port.socket:
+            return False
+        if not (isFaultless(direction) and self._carrier.isFree(client)):
+            return False
+        if isUp and now - client.lastReceived >= _QUIET and not self.upstream.current:
+            return False
+        self._heard(client, not isUp, now)
+        return True
 
-    def _send(
-        self, direction: Direction, client: ProxyClient, datagram: bytes, hops: int | None, other: OtherPort | None = None
-    ) -> None:
-        """Send what is held."""
-
-        def lost(outcome: str) -> None:
-            self._held.give(client, len(datagram))
-            direction.outcomes[outcome] += 1
-
-        def sent(reason: str | None) -> None:
-            if reason is None:
-                self._held.give(client, len(datagram))
-            else:
-                lost("own_loss")
-
-        way: tuple[DatagramPort | None, DatagramAddress | None]
-        if direction is self.down:
-            way = (self._port, client.address) if other is None else (other.port, other.peer)
+    def _heard(self, client: ProxyClient, fromUpstream: bool, now: float) -> None:
+        """A datagram came from a client, or for it from the upstream."""
+        if fromUpstream:
+            client.lastReceived = now
+            client.answered = True
         else:
-            way = (client.port, client.peer) if other is None else (client.companion, other.address)
-        port, address = way
-        if port is not None and address is not None:
-            port.send(datagram, address.withHops(hops), sent)
-        elif direction is self.up and client.waiting is not None and len(client.waiting) < _MAX_WAITING:
-            client.waiting.append((datagram, hops))
-        else:
-            lost(client.lost if direction is self.up else "own_loss")
+            self._order.know(client)
+        self._touch(client, now)
 
     def __str__(self) -> str:
         return f"{self.up}\n{self.down}\nrefusals={self.refusals} passed-back={self.refusalsPassed}"

@@ -12,7 +12,8 @@ from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError
 from udpecho.faults.decision import Direction
 from udpecho.faults.upstream import sameHost
-from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver
+from udpecho.interfaces import IBatchReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
+from udpecho.net.forward import Way
 from udpecho.net.port import DatagramPort
 
 
@@ -28,11 +29,14 @@ class Passing(Protocol):
     def fromClient(self, client: ProxyClient, datagram: bytes, hopLimit: int | None, other: OtherPort) -> None:
         """A datagram came from a client for another port of the upstream."""
 
+    def batchFromUpstream(self, client: ProxyClient, batch: IDatagramBatch) -> None:
+        """A batch came from the upstream's own port."""
+
     def refused(self, client: ProxyClient) -> None:
         """The upstream has refused a client's datagram."""
 
 
-@implementer(INetworkErrorReceiver, IDropReceiver)
+@implementer(INetworkErrorReceiver, IDropReceiver, IBatchReceiver)
 @dataclass(eq=False, repr=False)
 class ProxyClient(DatagramProtocol):
     """One client of a proxy: the protocol of its own sockets to the upstream.
@@ -47,6 +51,8 @@ class ProxyClient(DatagramProtocol):
     @ivar hops: what its last datagram had left of its hop limit.
     @ivar waiting: what waits for a lookup, C{None} if there is none.
     @ivar lost: what its datagrams count as while there is no socket.
+    @ivar origin: what its datagrams are known by on the short way.
+    @ivar waysUp: how they go on to the upstream's own port, by the hop limit that is left; C{waysDown} to the client.
     """
 
     noisy = False
@@ -67,10 +73,17 @@ class ProxyClient(DatagramProtocol):
     hops: int | None = None
     waiting: list[tuple[bytes, int | None]] | None = None
     lost: str = "own_loss"
+    origin: bytes | None = None
+    waysUp: dict[int | None, Way] = field(default_factory=dict)
+    waysDown: dict[int | None, Way] = field(default_factory=dict)
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """A datagram came from the upstream."""
         self.proxy.fromUpstream(self, datagram, cast(DatagramAddress, addr))
+
+    def datagramsReceived(self, batch: IDatagramBatch) -> None:
+        """A batch came from the upstream."""
+        self.proxy.batchFromUpstream(self, batch)
 
     def datagramDropped(self, reason: str, size: int, address: tuple[str, int]) -> None:
         """One from the upstream was not handed over."""

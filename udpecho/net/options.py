@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.interfaces import IBatchReceiver
+
+if TYPE_CHECKING:
+    from udpecho.net.peer_memory import PeerMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,7 @@ class PortOptions:
     batches: bool = True
     offload: bool = True
     decrementHopLimit: bool | None = None
+    memory: PeerMemory | None = None
 
     def __post_init__(self) -> None:
         """@raise ValueError: if a number is out of its range."""
