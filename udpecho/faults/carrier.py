@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
-from udpecho.faults.decision import Direction
+from udpecho.faults.decision import Arrival, Decision, Direction
 from udpecho.faults.delay_line import DelayLine, HeldBytes
 from udpecho.faults.proxy_client import OtherPort, ProxyClient
 from udpecho.faults.proxy_options import Watcher
@@ -42,6 +42,10 @@ class Carrier:
         self._held = HeldBytes(maxHeld)
         self._watcher = watcher
 
+    def now(self) -> float:
+        """The time, in seconds."""
+        return self._clock.seconds()
+
     def isFree(self, client: ProxyClient) -> bool:
         """Whether nobody has to see a client's datagrams, and none that is delayed is to go first."""
         return self._watcher is None and not self.line.late and self._held.mayTake(client, MAX_DATAGRAM)
@@ -65,6 +69,27 @@ class Carrier:
                 self._watcher(direction.name, client.address, len(datagram), decision)
             except Exception:
                 _log.failure("Unhandled error in the watcher of a proxy")
+        self._carry(direction, client, arrivals, now, hops, other)
+
+    def follow(
+        self, direction: Direction, client: ProxyClient, datagram: bytes, hopLimit: int | None, decision: Decision
+    ) -> None:
+        """Do what a plan has decided about a datagram between a client and the upstream's own port."""
+        arrivals = direction.follow(decision, datagram)
+        hops = None if hopLimit is None else decision.hopsOf(hopLimit)
+        if direction is self._up:
+            client.hops = hops
+        self._carry(direction, client, arrivals, self._clock.seconds(), hops, None)
+
+    def _carry(
+        self,
+        direction: Direction,
+        client: ProxyClient,
+        arrivals: list[Arrival],
+        now: float,
+        hops: int | None,
+        other: OtherPort | None,
+    ) -> None:
         for delay, arrived in arrivals:
             if hops is not None and hops < 2:
                 direction.outcomes["loop_guard"] += 1

@@ -238,15 +238,19 @@ class Direction:
         self, datagram: bytes, now: float, source: tuple[str, int], destination: tuple[str, int]
     ) -> tuple[Decision, list[Arrival]]:
         """Let the plan decide about a datagram, at C{now} in seconds, and count it. If the plan raises, it is lost."""
-        self.datagrams += 1
         try:
             decision = decideOn(self.plan, Datagram(datagram, source, destination, now - self.began, self.name))
-            arrivals = decision.apply(datagram)
-            self.outcomes.update(decision.reasons)
+            return decision, self.follow(decision, datagram)
         except Exception:
-            self.outcomes["own_loss"] += 1
+            self.drop("own_loss")
             raise
-        return decision, arrivals
+
+    def follow(self, decision: Decision, datagram: bytes) -> list[Arrival]:
+        """What arrives of a datagram that was decided about. It is counted."""
+        arrivals = decision.apply(datagram)
+        self.datagrams += 1
+        self.outcomes.update(decision.reasons)
+        return arrivals
 
     def drop(self, reason: str) -> None:
         """Count a datagram that the plan does not see.

@@ -14,6 +14,7 @@ import attrs
 from attrs.validators import optional
 
 from udpecho.faults.decision import (
+    AT_ONCE,
     BURST_LOST,
     CORRUPTED,
     DELAY_DIGITS,
@@ -178,6 +179,8 @@ class FaultPlan:
             reasons.append(REORDERED)
         if any(delays):
             reasons.append(DELAYED)
+        elif not reasons:
+            return AT_ONCE
         rounded = tuple([round(delay, DELAY_DIGITS) for delay in delays])
         return Decision(tuple(reasons) or (DELIVERED,), rounded, flipped, truncatedTo)
 

@@ -22,7 +22,7 @@ from udpecho.faults.other_ports import OtherPorts
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy_client import OtherPort, ProxyClient, closePort
 from udpecho.faults.proxy_options import IDLE_TIMEOUT, MAX_CLIENTS, MAX_HELD, ProxyOptions, Watcher
-from udpecho.faults.shortcut import Shortcut, isFaultless
+from udpecho.faults.shortcut import Shortcut, hasPlan
 from udpecho.faults.upstream import Upstream
 from udpecho.interfaces import IBatchReceiver, IDatagramBatch, IDropReceiver, Reactor
 from udpecho.net.delayed_calls import SingleCall
@@ -115,7 +115,7 @@ class FaultProxy(DatagramProtocol):
         self._clients: dict[DatagramAddress, ProxyClient] = {}
         self._order = IdleOrder()
         self._sweep = SingleCall(reactor, self._forgetIdle)
-        self._shortcut = Shortcut(self)
+        self._shortcut = Shortcut(self, self._carrier)
         # Of the clients' sockets. What waits for them is in L{HeldBytes}, too.
         self._upward = PortOptions(decrementHopLimit=True, memory=PeerMemory())
         self._sources = self.upstream.addresses
@@ -360,7 +360,7 @@ class FaultProxy(DatagramProtocol):
         now, isUp, port = self._now(), direction is self.up, client.port
         if port is None or client.attended is not port.socket:
             return False
-        if not (isFaultless(direction) and self._carrier.isFree(client)):
+        if not (hasPlan(direction) and self._carrier.isFree(client)):
             return False
         if isUp and now - client.lastReceived >= _QUIET and not self.upstream.current:
             return False

@@ -1,15 +1,16 @@
-"""The short way through a proxy, of datagrams that no fault can meet: a batch goes on from the memory in which it came.
+"""The short way through a proxy: datagrams that no fault meets go on from the memory in which they came, many at once.
 
-All that could be special takes the long way, one datagram after the other: a new client, one that sends from or to another
-address than before, a plan with faults, a watcher, what has to wait.
+What could be special takes the long way, one datagram after the other: a new client, one that sends from or to another address
+than before, a plan that is not plain, a watcher, what has to wait.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 from udpecho.addresses import DatagramAddress
-from udpecho.faults.decision import DELIVERED, Direction
+from udpecho.faults.carrier import Carrier
+from udpecho.faults.decision import AT_ONCE, DELIVERED, Direction
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy_client import ProxyClient
 from udpecho.interfaces import IDatagramBatch
@@ -33,18 +34,18 @@ class Shortened(Protocol):
         """
 
 
-def isFaultless(direction: Direction) -> bool:
-    """Whether the plan of a direction has no faults."""
-    plan = direction.plan
-    # A subclass may decide otherwise.
-    return type(plan) is FaultPlan and plan.faultless
+def hasPlan(direction: Direction) -> bool:
+    """Whether a L{FaultPlan} decides in a direction, as it is."""
+    return type(direction.plan) is FaultPlan
 
 
 class Shortcut:
     """The short way of one proxy."""
 
-    def __init__(self, proxy: Shortened) -> None:
+    def __init__(self, proxy: Shortened, carrier: Carrier) -> None:
+        """@param carrier: carries datagrams with faults, and what the system does not take at once."""
         self._proxy = proxy
+        self._carrier = carrier
         self._forwarder = Forwarder()
         self._byOrigin: dict[bytes, ProxyClient] = {}
 
@@ -53,18 +54,18 @@ class Shortcut:
         done = 0
         for run in self._forwarder.runs(batch):
             client = self._byOrigin.get(run.origin) or self._learn(batch, run)
-            if client is None or client.port is None or client.peer is None or not self._proxy.shorten(client, self._proxy.up):
+            if client is None or client.port is None or client.peer is None:
                 break
-            client.hops = run.hopLimit
+            if not self._proxy.shorten(client, self._proxy.up):
+                break
+            client.hops = hops = run.hopLimit
             client.lastSize = batch.sizes()[run.end - 1]
-            way = client.waysUp.get(run.hopLimit)
+            way = client.waysUp.get(hops)
             if way is None:
-                way = client.waysUp[run.hopLimit] = Way(client.port, client.peer.withHops(run.hopLimit))
-            sent = self._send(self._proxy.up, batch, run, client.port, way)
-            done = run.first + sent
-            if done < run.end:
-                break
-        self._splitRest(batch, done)
+                way = client.waysUp[hops] = Way(client.port, client.peer.withHops(hops))
+            self._pass(_Passage(self._proxy.up, client, client.port, way, hops), batch, run)
+            done = run.end
+        _splitRest(batch, done)
 
     def fromUpstream(self, client: ProxyClient, port: DatagramPort | None, batch: IDatagramBatch) -> None:
         """A batch came for a client from its upstream.
@@ -73,21 +74,17 @@ class Shortcut:
         """
         done = 0
         for run in self._forwarder.runs(batch):
-            if port is None or not self._proxy.shorten(client, self._proxy.down):
-                break
             # Not more than the client's datagram had left, as on the long way.
             limits = [hops for hops in (run.hopLimit, client.hops) if hops is not None]
             hops = min(limits, default=None)
-            if hops is not None and hops < 2:
+            if port is None or (hops is not None and hops < 2) or not self._proxy.shorten(client, self._proxy.down):
                 break
             way = client.waysDown.get(hops)
             if way is None:
                 way = client.waysDown[hops] = Way(port, client.address.withHops(hops))
-            sent = self._send(self._proxy.down, batch, run, port, way)
-            done = run.first + sent
-            if done < run.end:
-                break
-        self._splitRest(batch, done)
+            self._pass(_Passage(self._proxy.down, client, port, way, hops), batch, run)
+            done = run.end
+        _splitRest(batch, done)
 
     def _learn(self, batch: IDatagramBatch, run: Run) -> ProxyClient | None:
         address = batch.address(run.first)
@@ -110,16 +107,44 @@ class Shortcut:
         """Other sources may be dropped now."""
         self._byOrigin.clear()
 
-    def _send(self, direction: Direction, batch: IDatagramBatch, run: Run, port: DatagramPort, way: Way) -> int:
-        sent = self._forwarder.send(batch, run, port, way)
+    def _pass(self, passage: _Passage, batch: IDatagramBatch, run: Run) -> None:
+        direction = passage.direction
+        plan = cast(FaultPlan, direction.plan)
+        if plan.faultless:
+            plan.skip(run.end - run.first)
+            self._send(passage, batch, run)
+            return
+        sizes, now, first = batch.sizes(), self._carrier.now() - direction.began, run.first
+        for entry in range(run.first, run.end):
+            decision = plan.decide(sizes[entry], now)
+            if decision is not AT_ONCE:
+                self._send(passage, batch, run.part(first, entry))
+                self._carrier.follow(direction, passage.client, batch.payloads(entry)[0], passage.hops, decision)
+                first = entry + 1
+        self._send(passage, batch, run.part(first, run.end))
+
+    def _send(self, passage: _Passage, batch: IDatagramBatch, run: Run) -> None:
+        if run.first == run.end:
+            return
+        direction = passage.direction
+        sent = self._forwarder.send(batch, run, passage.port, passage.way)
         if sent:
-            direction.plan.skip(sent)  # type: ignore[attr-defined]
             direction.datagrams += sent
             direction.outcomes[DELIVERED] += sent
-        return sent
+        for entry in range(run.first + sent, run.end):
+            self._carrier.follow(direction, passage.client, batch.payloads(entry)[0], passage.hops, AT_ONCE)
 
-    def _splitRest(self, batch: IDatagramBatch, done: int) -> None:
-        if done < batch.entries:
-            for entry in range(done):
-                batch.take(entry)
-            batch.split()
+
+class _Passage(NamedTuple):
+    direction: Direction
+    client: ProxyClient
+    port: DatagramPort
+    way: Way
+    hops: int | None
+
+
+def _splitRest(batch: IDatagramBatch, done: int) -> None:
+    if done < batch.entries:
+        for entry in range(done):
+            batch.take(entry)
+        batch.split()

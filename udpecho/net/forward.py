@@ -59,6 +59,10 @@ class Run:
         self.origin = origin
         self.hopLimit = hopLimit
 
+    def part(self, first: int, end: int) -> Run:
+        """Some of them."""
+        return Run(first, end, self.origin, self.hopLimit)
+
 
 class Forwarder:
     """Sends batches on."""
