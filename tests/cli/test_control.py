@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ HEADERS = [
     ({**JSON, "Origin": "https://stranger.example"}, 403),
     ({**JSON, "Sec-Fetch-Site": "cross-site"}, 403),
     ({**JSON, "Host": "stranger.example:8474"}, 403),
+    ({**JSON, "User-Agent": "Mozilla/5.0 (compatible; MSIE 9.0)"}, 403),
     ({"Content-Type": "text/plain"}, 415),
     ({}, 415),
     ({**JSON, "Host": "[::1]:8474"}, 201),
@@ -163,6 +165,21 @@ class ControlTests:
         assert ask("DELETE", "/proxies/a%20b") == (204, None)
         assert not answers((host, int(port)), 0.2)
         assert ask("GET", "/proxies/a%20b")[0] == 404
+
+    def test_together(self, controlled: Controlled) -> None:
+        """Of several requests at a time each sees what those before it have done, though they wait for lookups."""
+        with ThreadPoolExecutor(8) as pool:
+            made = list(
+                pool.map(lambda _: controlled.ask("POST", "/proxies", {"name": "x", "upstream": "localhost:9"})[0], range(8))
+            )
+        assert sorted(made) == [201, *[409] * 7]
+
+    def test_resetByBrowser(self, controlled: Controlled) -> None:
+        """A reset needs no body, but it is no web page's either."""
+        controlled.ask("POST", "/proxies/proxy/toxics", {"type": "loss", "stream": "Upstream"})
+        for headers in ({"User-Agent": "Mozilla/5.0"}, {"Origin": "null"}, {"Sec-Fetch-Site": "none"}, {"Host": "a.example"}):
+            assert controlled.ask("POST", "/reset", None, headers)[0] == 403
+        assert [toxic["name"] for toxic in controlled.ask("GET", "/proxies/proxy/toxics")[1]] == ["loss_upstream"]
 
     def test_wrong(self, controlled: Controlled) -> None:
         """What is wrong is refused with a sentence, and changes nothing."""

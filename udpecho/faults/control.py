@@ -93,7 +93,7 @@ class NamedProxy:
         @raise ControlError: if there is one of that name.
         @raise ValueError: if a field is not what it must be, and C{TypeError}.
         """
-        kind, stream = text(fields, "type", None), text(fields, "stream", "downstream")
+        kind, stream = text(fields, "type", None), text(fields, "stream", "downstream").lower()
         name = checkName(text(fields, "name", "") or f"{kind}_{stream}")
         if name in self.toxics:
             raise ControlError(409, f"toxic already exists: {name}")

@@ -1,7 +1,7 @@
 """The HTTP API of proxies, in the shape of Toxiproxy's (its README, "HTTP API"), so that its client libraries can be used.
 
 Whoever reaches it can have datagrams sent anywhere. So it is served on request only, and web pages cannot use it: a browser
-that shows one sends C{Origin}, or a C{Host} that is a name, or no JSON.
+that shows one sends C{Origin}, or a C{Host} that is a name, or no JSON, and the C{User-Agent} of a browser.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _log = Logger()
 
 #: What a request is answered with: the status, and what becomes JSON.
 _Answer = tuple[int, Any]
+_Page = Callable[..., Coroutine[Any, Any, _Answer]]
 
 
 class ControlSite(LimitedSite):
@@ -85,7 +86,8 @@ class _Pages(Resource):
     def __init__(self, table: ProxyTable) -> None:
         super().__init__()
         self._table = table
-        self._pages: dict[tuple[str, ...], dict[bytes, Callable[..., Coroutine[Any, Any, _Answer]]]] = {
+        self._changes = defer.DeferredLock()
+        self._pages: dict[tuple[str, ...], dict[bytes, _Page]] = {
             ("version",): {b"GET": self._version},
             ("reset",): {b"POST": self._reset},
             ("populate",): {b"POST": self._populate},
@@ -118,13 +120,22 @@ class _Pages(Resource):
             names = ", ".join(method.decode() for method in methods)
             request.setHeader("Allow", names)
             raise ControlError(405, f"method must be {names}, got {request.method.decode('latin-1')!r}")
-        given: list[Any] = [self._proxy(path[1])] if len(path) > 1 else []
-        if len(path) > 3:
-            given.append(path[3])
+        body: list[Any] = []
         if request.method in (b"POST", b"PATCH") and path != ("reset",):
-            given.append(_body(request, list if path == ("populate",) else dict))
+            body.append(_body(request, list if path == ("populate",) else dict))
+        if request.method == b"GET":
+            return await self._call(page, path, body)
+        # One after the other: while one waits for a lookup, another might change the same.
+        await self._changes.acquire()
         try:
-            return await page(*given)
+            return await self._call(page, path, body)
+        finally:
+            self._changes.release()
+
+    async def _call(self, page: _Page, path: tuple[str, ...], body: list[Any]) -> _Answer:
+        proxy = [self._proxy(path[1])] if len(path) > 1 else []
+        try:
+            return await page(*proxy, *path[3:], *body)
         except (ValueError, TypeError, OverflowError) as e:
             raise ControlError(400, str(e)) from None
 
@@ -197,6 +208,10 @@ def _refuseBrowsers(request: server.Request) -> None:
     """@raise ControlError: if a web page may have made the request."""
     if request.getHeader("Origin") is not None or request.getHeader("Sec-Fetch-Site") is not None:
         raise ControlError(403, "request must not be a web page's, got an Origin or Sec-Fetch-Site header")
+    # Old browsers send neither, but all of them send this. Toxiproxy looks at it, too.
+    agent = request.getHeader("User-Agent") or ""
+    if agent.startswith("Mozilla/"):
+        raise ControlError(403, f"User-Agent must not be a browser's, got {agent!r}")
     # A name could be anybody's, who has it lead here (DNS rebinding).
     host = request.getHeader("Host") or "localhost"
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
