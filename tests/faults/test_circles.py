@@ -82,8 +82,8 @@ class ForgedSourceTests:
             port = open_(reactor, Forgetful())
             proxy = FaultProxy(reactor, addressOf(port))
             proxy.start()
-            assert proxy._port is not None
-            proxy._port.write(b"forged", proxy.address)
+            assert proxy._carrier.port is not None
+            proxy._carrier.port.write(b"forged", proxy.address)
             await until(reactor, lambda: proxy.up.datagrams, "the datagram")  # type: ignore[arg-type, return-value]
             assert proxy.up.outcomes == {"loop_guard": 1}
             proxy.stop()
@@ -118,8 +118,8 @@ class ForgedSourceTests:
             ]
             for proxy in proxies:
                 proxy.start()
-            assert proxies[0]._port is not None
-            proxies[0]._port.write(b"forged", proxies[1].address)
+            assert proxies[0]._carrier.port is not None
+            proxies[0]._carrier.port.write(b"forged", proxies[1].address)
 
             def passed() -> int:
                 return sum(proxy.up.datagrams + proxy.down.datagrams for proxy in proxies)
@@ -127,7 +127,7 @@ class ForgedSourceTests:
             ways = [way for proxy in proxies for way in (proxy.up, proxy.down)]
             await until(reactor, lambda: any(way.outcomes["loop_guard"] for way in ways), "the end")
             before = 0
-            while before != passed() or any(len(proxy._line) for proxy in proxies):
+            while before != passed() or any(len(proxy._carrier.line) for proxy in proxies):
                 before = passed()
                 assert before < 512
                 for _ in range(50):
@@ -185,7 +185,7 @@ class HopTests:
                 for hops in (9, 64, 3):
                     client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
                     client.sendto(b"hello", proxy.address)
-                await until(reactor, lambda: proxy.up.datagrams == 3 and not len(proxy._line), "all")
+                await until(reactor, lambda: proxy.up.datagrams == 3 and not len(proxy._carrier.line), "all")
                 assert hopLimits(upstream, 3) == [8, 63, 2]
                 proxy.up.plan = FaultPlan(duplicate=1)
                 for hops in (20, 3):
@@ -240,7 +240,7 @@ class HeldBytesTests:
                 other.sendto(bytes(10_000 - OVERHEAD), proxy.address)
                 await until(reactor, lambda: proxy.up.datagrams == 21, "the other")
                 assert proxy.up.outcomes["held_full"] == 15
-                for release in proxy._line.close():
+                for release in proxy._carrier.line.close():
                     release()
                 await recorder.count(6)
                 for _ in range(5):

@@ -10,11 +10,14 @@ from twisted.python.failure import Failure
 
 from udpecho.addresses import formatAddress
 from udpecho.cli.console import ANSWERED, WRONG_INPUT, CannotPrint, Printer, addArgument, argument, complain
+from udpecho.cli.control import parseControl, startControl
 from udpecho.errors import EchoError
+from udpecho.faults.control import ProxyTable
 from udpecho.faults.decision import Decider, Decision
 from udpecho.faults.models import GilbertElliott, Jitter
 from udpecho.faults.plan import FaultPlan
-from udpecho.faults.proxy import IDLE_TIMEOUT, MAX_HELD, FaultProxy
+from udpecho.faults.proxy import FaultProxy
+from udpecho.faults.proxy_options import IDLE_TIMEOUT, MAX_HELD, ProxyOptions
 from udpecho.faults.rule_text import parseRule
 from udpecho.faults.rules import Rules
 from udpecho.interfaces import Reactor
@@ -30,6 +33,9 @@ from udpecho.parsing import (
 
 #: The options that are arguments of L{FaultPlan} as they are.
 _faults = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "delay", "rate", "queue", "mtu")
+
+#: What the API calls the proxy of the command line.
+_name = "proxy"
 
 
 def addProxy(commands: Any) -> None:
@@ -76,6 +82,10 @@ def addProxy(commands: Any) -> None:
     addArgument(proxy, "--idle-timeout", "TIME", parseInterval, idle, IDLE_TIMEOUT)
     held = "how many bytes may wait in the proxy, half of it for one client [64M]"
     addArgument(proxy, "--max-held", "BYTES", parseBytes, held, MAX_HELD)
+    anyPort = "pass on what comes from other ports of the upstream's host, as of a TFTP server"
+    proxy.add_argument("--any-port", action="store_true", help=anyPort)
+    control = "have an HTTP API like Toxiproxy's change the faults: a port of 127.0.0.1, ADDR:PORT, or an endpoint"
+    addArgument(proxy, "--control", "WHERE", parseControl, control)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")
     proxy.set_defaults(run=_proxy)
 
@@ -124,18 +134,35 @@ def _proxy(reactor: Reactor, options: argparse.Namespace) -> defer.Deferred[int]
             if not broken.called:
                 broken.errback(e)
 
-    async def run() -> int:
+    def make(upstream: tuple[str, int], up: Decider | None, down: Decider | None) -> FaultProxy:
+        limits = ProxyOptions(maxHeld=options.max_held, anyPort=options.any_port)
         watcher = watch if options.verbose else None
-        up, down = _plan(options, "up"), _plan(options, "down")
-        proxy = FaultProxy(reactor, options.upstream, up, down, options.idle_timeout, watcher=watcher, maxHeld=options.max_held)
+        return FaultProxy(reactor, upstream, up, down, options.idle_timeout, watcher=watcher, **limits)
+
+    async def run() -> int:
+        proxy = make(options.upstream, _plan(options, "up"), _plan(options, "down"))
         await proxy.upstream.lookUp()
         proxy.start(options.listen[1], options.listen[0])
         complain(f"passing datagrams from {formatAddress(proxy.address)} to {formatAddress(proxy.upstream.addresses[0])}")
+        table = ProxyTable(make, options.seed)
+        table.adopt(_name, proxy, options.upstream)
+        control = None
         try:
+            if options.control is not None:
+                # Only few want it, and it takes a while to import.
+                from udpecho.faults.control_pages import Control
+
+                control = Control(reactor, table)
+                await startControl(control, options.control)
             await broken
         finally:
-            proxy.stop()
-            printer.line(str(proxy))
+            if control is not None:
+                await control.stop()
+            if _name not in table.proxies:
+                printer.line(str(proxy))
+            for name, named in table.proxies.items():
+                named.disable()
+                printer.line(str(named.proxy) if name == _name else f"{name}:\n{named.proxy}")
         return ANSWERED
 
     def failed(failure: Failure) -> int | Failure:

@@ -31,12 +31,12 @@ from twisted.web.resource import Resource
 from udpecho.addresses import formatAddress
 from udpecho.daemon.careful_accept import CarefulAccept
 from udpecho.daemon.drop_log import LogThrottle
-from udpecho.daemon.http_channel import Channel
 from udpecho.daemon.metrics_page import RenderedMetrics, acceptsGzip, chosenFormat
 from udpecho.daemon.start_errors import CannotServeMetrics
 from udpecho.daemon.states import Health, failures
 from udpecho.guard.limiter import Ceiling
 from udpecho.interfaces import Reactor
+from udpecho.net.http_site import LimitedSite
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.restartable import RestartableService
 from udpecho.parsing import parseEndpoint
@@ -216,62 +216,23 @@ def _addressText(address: IAddress) -> str:
     return printable(os.fsdecode(getattr(address, "name", str(address))))
 
 
-class _Site(server.Site):
-    """Keeps a list of its connections, the oldest first."""
-
-    noisy = False
+class _Site(LimitedSite):
+    """Limits the requests in a second, too."""
 
     def __init__(self, pages: Resource, reactor: IReactorTime) -> None:
-        super().__init__(pages, timeout=REQUEST_TIMEOUT, reactor=reactor)
-        # No HTTP/2: Prometheus does not need it.
-        self.protocol = Channel  # type: ignore[assignment]
-        self._open: dict[Channel, None] = {}
-        self._aborting: set[Channel] = set()
+        super().__init__(pages, reactor, REQUEST_TIMEOUT)
         self._limit, self._healthLimit = Ceiling(REQUESTS), Ceiling(HEALTH_REQUESTS)
-        self.onClosed: Callable[[], object] = lambda: None
         self._now = reactor.seconds
 
     def logPrefix(self) -> str:
         return "metrics"
 
-    # There is no log of requests.
-
-    def startFactory(self) -> None: ...
-
-    def stopFactory(self) -> None: ...
-
-    def log(self, request: http.Request) -> None: ...
-
-    def acceptableProtocols(self) -> list[bytes]:
-        return [b"http/1.1"]
+    def mostConnections(self) -> int:
+        return max(1, min(CONNECTIONS, fileLimit() // 4))
 
     def mayAnswer(self, uri: bytes) -> bool:
         limit = self._healthLimit if _pathOf(uri) in _healthPaths else self._limit
         return not limit.refuse((1,), self._now())
-
-    def connectionOpened(self, channel: Channel) -> None:
-        while len(self._open) >= max(1, min(CONNECTIONS, fileLimit() // 4)):
-            self._abortOldest()
-        self._open[channel] = None
-
-    def connectionClosed(self, channel: Channel) -> None:
-        self._open.pop(channel, None)
-        self._aborting.discard(channel)
-        self.onClosed()
-
-    def abortAll(self) -> defer.Deferred[None]:
-        """@return: fires when all connections are aborted and closed."""
-        while self._open:
-            self._abortOldest()
-        return defer.gatherResults([channel.closed for channel in self._aborting]).addCallback(lambda _: None)
-
-    def _abortOldest(self) -> None:
-        """Abort the oldest connection, of those that wait for no response if there are any."""
-        waitsForNothing = (channel for channel in self._open if not channel.isWaiting)
-        oldest = next(waitsForNothing, None) or next(iter(self._open))
-        del self._open[oldest]
-        self._aborting.add(oldest)
-        oldest.transport.abortConnection()
 
 
 class _Pages(Resource):

@@ -43,6 +43,9 @@ _reasons = {
 #: Delays are rounded to this many digits, since the logarithms of two machines may differ in their last bit.
 DELAY_DIGITS = 9
 
+#: What a proxy counts each for itself, of what its plan does not see.
+_dropReasons = {"loop_guard", "not_allowed", "no_socket", "other_port"}
+
 
 class Arrival(NamedTuple):
     """One arrival of a datagram.
@@ -235,20 +238,28 @@ class Direction:
         self, datagram: bytes, now: float, source: tuple[str, int], destination: tuple[str, int]
     ) -> tuple[Decision, list[Arrival]]:
         """Let the plan decide about a datagram, at C{now} in seconds, and count it. If the plan raises, it is lost."""
-        self.datagrams += 1
         try:
             decision = decideOn(self.plan, Datagram(datagram, source, destination, now - self.began, self.name))
-            arrivals = decision.apply(datagram)
-            self.outcomes.update(decision.reasons)
+            return decision, self.follow(decision, datagram)
         except Exception:
-            self.outcomes["own_loss"] += 1
+            self.drop("own_loss")
             raise
-        return decision, arrivals
+
+    def follow(self, decision: Decision, datagram: bytes) -> list[Arrival]:
+        """What arrives of a datagram that was decided about. It is counted."""
+        arrivals = decision.apply(datagram)
+        self.datagrams += 1
+        self.outcomes.update(decision.reasons)
+        return arrivals
 
     def drop(self, reason: str) -> None:
         """Count a datagram that the plan does not see.
 
-        @param reason: one of L{udpecho.interfaces.DROP_REASONS}.
+        @param reason: why; what has no count of its own is the proxy's own loss.
         """
         self.datagrams += 1
-        self.outcomes["loop_guard" if reason == "loop_guard" else "own_loss"] += 1
+        self.outcomes[reason if reason in _dropReasons else "own_loss"] += 1
+
+    def __str__(self) -> str:
+        outcomes = [f"{outcome}={count}" for outcome, count in sorted(self.outcomes.items()) if count]
+        return " ".join([f"{self.name}: datagrams={self.datagrams}", *outcomes])

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from udpecho.net.delayed_calls import SingleCall
+from udpecho.net.alarm import Alarm
 
 #: Seconds of releasing after which the reactor has its turn.
 _TURN = 0.005
@@ -26,7 +26,7 @@ class DelayLine:
         self._clock = clock
         self._held: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._wake = SingleCall(clock, self._release)
+        self._wake = Alarm(clock, self._release)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -46,11 +46,10 @@ class DelayLine:
     def close(self) -> list[Callable[[], None]]:
         """Call nothing any more, and return the functions that were waiting, in their order."""
         held = [heappop(self._held)[2] for _ in range(len(self._held))]
-        self._setWake()
+        self._wake.cancel()
         return held
 
     def _setWake(self) -> None:
-        self._wake.cancel()
         if self._held:
             self._wake.schedule(max(0.0, self._held[0][0] - self._clock.seconds()))
 
@@ -87,12 +86,16 @@ class HeldBytes:
 
         @return: whether it may.
         """
-        size += OVERHEAD
-        if holder.held + size > self._left:
+        if not self.mayTake(holder, size):
             return False
+        size += OVERHEAD
         holder.held += size
         self._left -= size
         return True
+
+    def mayTake(self, holder: Holder, size: int) -> bool:
+        """Whether a datagram of C{size} bytes may begin to wait."""
+        return holder.held + size + OVERHEAD <= self._left
 
     def give(self, holder: Holder, size: int) -> None:
         """It waits no longer."""

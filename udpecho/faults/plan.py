@@ -14,6 +14,7 @@ import attrs
 from attrs.validators import optional
 
 from udpecho.faults.decision import (
+    AT_ONCE,
     BURST_LOST,
     CORRUPTED,
     DELAY_DIGITS,
@@ -30,6 +31,9 @@ from udpecho.faults.decision import (
 from udpecho.faults.models import GilbertElliott, Jitter, number, probability, seconds
 
 _backlogDigits = 6
+#: How many numbers each datagram takes, and the bits of a number: two words of the generator.
+_draws = 11
+_drawBits = 64
 
 
 def _seed(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -99,6 +103,7 @@ class FaultPlan:
     queue: int = attrs.field(default=65536, validator=_bytes, kw_only=True)
     mtu: int | None = attrs.field(default=None, validator=optional(_bytes), kw_only=True)
     _random: Callable[[], float] = attrs.field(init=False, repr=False)
+    _bits: Callable[[int], int] = attrs.field(init=False, repr=False)
     _bad: bool = attrs.field(default=False, init=False, repr=False)
     _backlog: float = attrs.field(default=0.0, init=False, repr=False)
     _backlogAt: float = attrs.field(default=-math.inf, init=False, repr=False)
@@ -106,7 +111,8 @@ class FaultPlan:
     def __attrs_post_init__(self) -> None:
         # Python's generator ignores the sign of a number.
         negative = isinstance(self.seed, int) and self.seed < 0
-        self._random = random.Random(str(self.seed) if negative else self.seed).random
+        generator = random.Random(str(self.seed) if negative else self.seed)
+        self._random, self._bits = generator.random, generator.getrandbits
 
     def change(self, **faults: Any) -> None:
         """Change some of the faults, all of those given or none; the decisions continue with the generator's next numbers.
@@ -123,6 +129,17 @@ class FaultPlan:
         for name in faults:
             setattr(self, name, getattr(checked, name))
 
+    @property
+    def faultless(self) -> bool:
+        """Whether every datagram is delivered at once, as it is."""
+        shares = self.loss or self.duplicate or self.reorder or self.corrupt or self.truncate
+        times = self.delay or self.jitter.seconds or self.rate
+        return not (shares or times) and self.burst is None and self.mtu is None
+
+    def skip(self, datagrams: int) -> None:
+        """Go on as if so many had been decided about, without a fault."""
+        self._bits(datagrams * _draws * _drawBits)
+
     def decide(self, size: int, now: float) -> Decision:
         """Decide what becomes of the next datagram.
 
@@ -130,7 +147,7 @@ class FaultPlan:
         @param now: when it is sent, in seconds on any clock that does not go back; only the rate limit uses it.
         """
         # Always all of them, in this order.
-        draws = [self._random() for _ in range(11)]
+        draws = [self._random() for _ in range(_draws)]
         lost, turn, burstLost, corrupted, position, truncated, left, duplicated, reordered, jitter, secondJitter = draws
 
         if self.burst is not None:
@@ -162,6 +179,8 @@ class FaultPlan:
             reasons.append(REORDERED)
         if any(delays):
             reasons.append(DELAYED)
+        elif not reasons:
+            return AT_ONCE
         rounded = tuple([round(delay, DELAY_DIGITS) for delay in delays])
         return Decision(tuple(reasons) or (DELIVERED,), rounded, flipped, truncatedTo)
 

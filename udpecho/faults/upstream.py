@@ -120,14 +120,17 @@ class Upstream:
 
     def isSource(self, address: DatagramAddress) -> bool:
         """Whether a datagram comes from the upstream itself."""
-        return address.port == self._port and any(
-            (_plain(address.host), address.scopeID) == (_reached(own), own.scopeID) for own in self.addresses
-        )
+        return address.port == self._port and any(sameHost(address, own) for own in self.addresses)
 
     def close(self) -> None:
         """Look nothing up any more."""
         if self._lookUp is not None:
             self._lookUp.cancel()
+
+
+def sameHost(source: DatagramAddress, upstream: DatagramAddress) -> bool:
+    """Whether a datagram comes from the host of an upstream address."""
+    return (_plain(source.host), source.scopeID) == (_reached(upstream), upstream.scopeID)
 
 
 def _reached(address: DatagramAddress) -> IPv4Address | IPv6Address:

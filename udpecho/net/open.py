@@ -36,7 +36,7 @@ def adopt(
     checkAdoptable(sock)
     own = sock.dup()
     own.setblocking(False)
-    return openSocket(reactor, own, protocol, options)
+    return openPort(reactor, own, protocol, options, adopted=True)
 
 
 def dial(
@@ -73,23 +73,24 @@ def dial(
         return listening
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
     sock = connection.open(None if replaced is None else replaced.socket)
-    port = openSocket(reactor, sock, protocol, options, adopted=False)
+    port = openPort(reactor, sock, protocol, options)
     if renewed:
         port.keepConnected(connection)
     return port
 
 
-def openSocket(
+def openPort(
     reactor: Reactor,
     sock: socket.socket,
     protocol: DatagramProtocol,
     options: PortOptions,
-    adopted: bool = True,
+    adopted: bool = False,
     maxPacketSize: int = MAX_DATAGRAM,
 ) -> DatagramPort:
-    """Open a port on a socket, which becomes the port's own.
+    """Open a port on a socket, which is the port's from now on, also if this fails.
 
-    @param adopted: whether another program has made it.
+    @param adopted: whether another program has made the socket.
+    @raise error.CannotListenError: if the system refuses it.
     """
     try:
         port = DatagramPort(None, protocol, sock.getsockname()[0], maxPacketSize, reactor, options)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.interfaces import IBatchReceiver
+
+if TYPE_CHECKING:
+    from udpecho.net.peer_memory import PeerMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class PortOptions:
     decrementHopLimit: bool | None = None
     listenMultiple: bool = False
     writeRaises: bool = True
+    memory: PeerMemory | None = None
 
     def __post_init__(self) -> None:
         """@raise ValueError: if a number is out of its range."""

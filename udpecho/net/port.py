@@ -14,8 +14,8 @@ A port is in one of five states::
 
     NEW        There is no socket. What is sent fails with C{send_failed}.
     OPEN       Datagrams come from anybody: in batches where the system can, else one by one.
-    CONNECTED  Datagrams come from one peer, one by one, and the protocol is notified of network errors. A socket that was
-               connected when it was adopted begins here.
+    CONNECTED  Datagrams come from one peer, one by one, or in batches if several ports share memory for them. The protocol
+               is notified of network errors. A socket that was connected when it was adopted begins here.
     CLOSING    Nothing is read. What waits for the send queue still waits. The socket closes in the reactor's next turn.
     CLOSED     The socket is closed. What waited has been reported as C{send_timeout}, the protocol has been stopped, and the
                Deferreds of C{stopListening} have fired.
@@ -66,6 +66,7 @@ from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
+from udpecho.net.peer_reader import openPeerReader
 from udpecho.net.reader import Delivery, Found, PlainReader, Reader
 from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender
@@ -192,9 +193,9 @@ class DatagramPort(GroupMethods, udp.Port):
         if isConnected(sock):
             # An adopted one may be.
             self._becameConnected(None)
-        self._reader = PlainReader(self._context, self._delivery)
-        if self._endpoints.peer is None:
-            self._reader = openBatchReader(self._context, self._delivery, self._sender) or self._reader
+        openReader = openBatchReader if self._endpoints.peer is None else openPeerReader
+        reader = openReader(self._context, self._delivery, self._sender)
+        self._reader = reader or PlainReader(self._context, self._delivery)
 
     def connect(self, host: str, port: int) -> None:
         """Exchange datagrams with one peer only from now on.

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.interfaces import Reactor
-from udpecho.net.open import openSocket
+from udpecho.net.open import openPort
 from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 from udpecho.net.sockets import MAX_DATAGRAM
@@ -106,7 +106,7 @@ class _Listening:
             raise error.UnsupportedAddressFamily(addressFamily)
         sock = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        return openSocket(self._reactor, sock, protocol, self._options, maxPacketSize=maxPacketSize or MAX_DATAGRAM)
+        return openPort(self._reactor, sock, protocol, self._options, adopted=True, maxPacketSize=maxPacketSize or MAX_DATAGRAM)
 
     def _listen(
         self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int | None, options: PortOptions

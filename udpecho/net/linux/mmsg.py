@@ -203,8 +203,12 @@ class Slots:
 
     def controls(self, slot: int, size: int) -> cmsg.ReceivedControls:
         """Read C{size} bytes of control messages."""
+        return cmsg.unpackControls(self.packedControls(slot, size)), self.flags[slot]
+
+    def packedControls(self, slot: int, size: int) -> bytes:
+        """Copy C{size} bytes of control messages."""
         at = self._controlsAt + slot * _rowSize
-        return cmsg.unpackControls(self._memory[at : at + size]), self.flags[slot]
+        return self._memory[at : at + size]
 
     def writeControls(self, slot: int, packed: bytes, offset: int = 0) -> None:
         """Write control messages, C{offset} bytes behind where those of the slot begin."""
@@ -223,15 +227,20 @@ class Slots:
     def writeHeader(self, at: int, slot: int, count: int, controlLength: int) -> None:
         """Write a header that has the name and control messages of C{slot}, and C{count} payloads from there on."""
         base = self.headersAddress
-        _header.pack_into(
-            self._memory,
-            at,
+        self._memory[at : at + HEADER_SIZE] = packHeader(
             base + self._namesAt + slot * _rowSize if self._nameLength else 0,
             self._nameLength,
-            base + self._iovsAt + slot * _iov.size,
+            self.iovAddress(slot),
             count,
             base + self._controlsAt + slot * _rowSize if controlLength else 0,
             controlLength,
-            0,
-            0,
         )
+
+    def iovAddress(self, slot: int) -> int:
+        """Where the I/O vector of a slot is."""
+        return int(self.headersAddress) + self._iovsAt + slot * _iov.size
+
+
+def packHeader(name: int, nameLength: int, iov: int, iovLength: int, control: int, controlLength: int) -> bytes:
+    """A C{struct mmsghdr}: the arguments are its members, in their order."""
+    return _header.pack(name, nameLength, iov, iovLength, control, controlLength, 0, 0)

@@ -25,7 +25,7 @@ class Channel(http.HTTPChannel):
     """A connection on which a request must be complete, and its response read, in time.
 
     @ivar factory: is called with C{connectionOpened} and C{connectionClosed}, and decides with C{mayAnswer} which request is
-        answered.
+        answered. Its C{maxBody} is the longest body that a request may have, in bytes.
     @ivar closed: fires when the connection is closed.
     """
 
@@ -39,6 +39,7 @@ class Channel(http.HTTPChannel):
         self.closed: defer.Deferred[None] = defer.Deferred()
         self._line = b""
         self._ended = False
+        self._readsBody = False
 
     @property
     def isWaiting(self) -> bool:
@@ -66,6 +67,7 @@ class Channel(http.HTTPChannel):
 
     def requestDone(self, request: http.Request) -> None:
         """A response is made."""
+        self._readsBody = False
         super().requestDone(request)
         self._closeIfDone()
 
@@ -127,17 +129,18 @@ class Channel(http.HTTPChannel):
         return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
-        """The head is complete; there should be nothing else."""
-        if self.length != 0:
+        """The head is complete; a body is no longer than the pages take."""
+        if self.length is None or self.length > self.factory.maxBody:
             self._refuse(b"413 Content Too Large")
         elif not self.factory.mayAnswer(self._path):
             self._refuse(b"429 Too Many Requests")
         else:
+            self._readsBody = self.length > 0
             super().allHeadersReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
         """Keep what comes during a request, and nothing that comes after a refusal."""
-        if self._handlingRequest:
+        if self._handlingRequest or (self._readsBody and not self.transport.disconnecting):
             super().rawDataReceived(data)
 
     def _closeIfDone(self) -> None:
