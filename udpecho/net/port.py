@@ -71,7 +71,7 @@ from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.sources import Sources
-from udpecho.net.stock_log import logAsStock, stopProtocol
+from udpecho.net.stock import closeSocket, logAsStock, stopProtocol
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -133,6 +133,17 @@ class DatagramPort(GroupMethods, udp.Port):
         self._closing = SingleCall(self.reactor, self.connectionLost)
         self._stopped: list[defer.Deferred[None]] = []
 
+    @property
+    def protocol(self) -> Any:
+        """The protocol. One that is set later gets what comes from then on, in the way of the first one."""
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: DatagramProtocol) -> None:
+        self._protocol = protocol
+        if "_context" in vars(self):
+            self._context.protocol = self._delivery.protocol = protocol
+
     # Opening and connecting
 
     def startListening(self) -> None:
@@ -180,7 +191,7 @@ class DatagramPort(GroupMethods, udp.Port):
             self.connected = 0
             self._sender.close()
             if sock is not None:
-                _closeSocket(self, sock)
+                closeSocket(self, sock)
             raise (error.CannotListenError(self.interface, self.port, e) if isinstance(e, OSError) else e) from None
         logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
@@ -418,7 +429,7 @@ class DatagramPort(GroupMethods, udp.Port):
         calls = self._context.calls
         calls.add(stopProtocol, self.protocol, number)
         calls.run()
-        _closeSocket(self, self.socket)
+        closeSocket(self, self.socket)
         # A program may go on inside such a callback, and find that the port works as outside of one.
         calls = calls if calls.isEmptying else CallQueue()
         calls.addResults(self._stopped, None)
@@ -432,10 +443,3 @@ class DatagramPort(GroupMethods, udp.Port):
         self._errors.notify()
         self._resume()
         return True
-
-
-def _closeSocket(port: DatagramPort, sock: socket.socket) -> None:
-    """Do what the stock port leaves undone when it cannot start, or when C{stopProtocol} raises."""
-    sock.close()
-    for name in ("socket", "fileno"):
-        port.__dict__.pop(name, None)

@@ -1,6 +1,9 @@
-"""What the stock port writes to the log about a protocol."""
+"""What the stock port writes to the log about a protocol, and what it leaves undone when it closes."""
 
 from __future__ import annotations
+
+import socket
+from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python import log
@@ -20,3 +23,10 @@ def stopProtocol(protocol: DatagramProtocol, number: int) -> None:
     logAsStock(protocol, f"(UDP Port {number} Closed)")
     if getattr(protocol, "numPorts", True):  # none when startProtocol has failed
         protocol.doStop()
+
+
+def closeSocket(port: Any, sock: socket.socket) -> None:
+    """Do what the stock port leaves undone when it cannot start, or when C{stopProtocol} raises."""
+    sock.close()
+    for name in ("socket", "fileno"):
+        port.__dict__.pop(name, None)
