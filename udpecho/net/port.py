@@ -71,7 +71,7 @@ from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.sources import Sources
-from udpecho.net.stock import closeSocket, logAsStock, stopProtocol
+from udpecho.net.stock import ProtocolAttribute, closeSocket, logAsStock, stopProtocol
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -86,7 +86,7 @@ _log = Logger()
 
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
-class DatagramPort(GroupMethods, udp.Port):
+class DatagramPort(GroupMethods, ProtocolAttribute, udp.Port):
     """A UDP port for any C{DatagramProtocol}, which may join groups.
 
     In connected mode C{connectionRefused} is called from the reactor when nothing listens at the peer, and the port stays open.
@@ -132,17 +132,6 @@ class DatagramPort(GroupMethods, udp.Port):
         self._readingPause = SingleCall(self.reactor, self._resume)
         self._closing = SingleCall(self.reactor, self.connectionLost)
         self._stopped: list[defer.Deferred[None]] = []
-
-    @property
-    def protocol(self) -> Any:
-        """The protocol. One that is set later gets what comes from then on, in the way of the first one."""
-        return self._protocol
-
-    @protocol.setter
-    def protocol(self, protocol: DatagramProtocol) -> None:
-        self._protocol = protocol
-        if "_context" in vars(self):
-            self._context.protocol = self._delivery.protocol = protocol
 
     # Opening and connecting
 
@@ -340,7 +329,7 @@ class DatagramPort(GroupMethods, udp.Port):
     # Writing
 
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
-        """Send a datagram, now or as soon as the send queue has space.
+        """Send a datagram: now, with other replies to the batch that is handed over, or as soon as the send queue has space.
 
         @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
             the very object that C{datagramReceived} got.

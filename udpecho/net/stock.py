@@ -1,4 +1,4 @@
-"""What the stock port writes to the log about a protocol, and what it leaves undone when it closes."""
+"""What the stock port does with its protocol, and what it leaves undone when it closes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python import log
+
+
+class ProtocolAttribute:
+    """The attribute C{protocol} of a port. One that is set later gets what comes from then on, in the way of the first one."""
+
+    _context: Any
+    _delivery: Any
+
+    @property
+    def protocol(self) -> Any:
+        """The protocol."""
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: DatagramProtocol) -> None:
+        self._protocol = protocol
+        if "_context" in vars(self):
+            self._context.protocol = self._delivery.protocol = protocol
 
 
 def logAsStock(protocol: DatagramProtocol, text: str) -> None:
