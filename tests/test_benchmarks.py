@@ -361,3 +361,16 @@ class PingTests:
         for line in lines:
             assert re.search(r"  (\d+\.\d{3}|missing: .+)$", line), line
         assert re.search(r"^probes a second +>= 50000  \d", done.stdout, re.MULTILINE)
+
+
+class PortTests:
+    """The benchmark of the port."""
+
+    def test_table(self) -> None:
+        """Each combination has its line, with both costs and their ratio."""
+        done = bench("tests.benchmarks.port", "--pairs", "1", "--datagrams", "256")
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()[2:]
+        assert len({tuple(line.split()[:-3]) for line in lines}) == 16
+        for line in lines:
+            assert re.search(r"( +\d+\.\d\d){3}$", line), line

@@ -268,6 +268,27 @@ class LifeTests:
 
         runOnce(test)
 
+    def test_otherProtocol(self, runOnce: Run) -> None:
+        """A protocol that is set later gets what comes from then on, and the end."""
+
+        async def test(reactor: Any) -> None:
+            for opener in (stock, ours):
+                first, second = Recorder(), Recorder()
+                port = opener(reactor, first)
+                with udpSocket() as sock:
+                    sock.sendto(b"one", ("127.0.0.1", port.getHost().port))
+                    await first.count(1)
+                    port.protocol = second
+                    second.makeConnection(port)
+                    for _ in range(40):
+                        sock.sendto(b"two", ("127.0.0.1", port.getHost().port))
+                    await second.count(40)
+                assert len(first.datagrams) == 1
+                await port.stopListening()
+                assert (second.transport, first.transport) == (None, port)
+
+        runOnce(test)
+
     def test_adopted(self, run: Run) -> None:
         """C{_fromListeningDescriptor}, which C{adoptDatagramPort} calls, makes one of ours."""
 

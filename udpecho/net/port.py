@@ -72,7 +72,7 @@ from udpecho.net.reply_controls import reportToConnected
 from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
 from udpecho.net.sources import Sources
-from udpecho.net.stock_log import logAsStock, stopProtocol
+from udpecho.net.stock import ProtocolAttribute, closeSocket, logAsStock, stopProtocol
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -87,7 +87,7 @@ _log = Logger()
 
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
-class DatagramPort(GroupMethods, udp.Port):
+class DatagramPort(GroupMethods, ProtocolAttribute, udp.Port):
     """A UDP port for any C{DatagramProtocol}, which may join groups.
 
     In connected mode C{connectionRefused} is called from the reactor when nothing listens at the peer, and the port stays open.
@@ -181,7 +181,7 @@ class DatagramPort(GroupMethods, udp.Port):
             self.connected = 0
             self._sender.close()
             if sock is not None:
-                _closeSocket(self, sock)
+                closeSocket(self, sock)
             raise (error.CannotListenError(self.interface, self.port, e) if isinstance(e, OSError) else e) from None
         logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
@@ -330,7 +330,7 @@ class DatagramPort(GroupMethods, udp.Port):
     # Writing
 
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
-        """Send a datagram, now or as soon as the send queue has space.
+        """Send a datagram: now, with other replies to the batch that is handed over, or as soon as the send queue has space.
 
         @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
             the very object that C{datagramReceived} got.
@@ -419,7 +419,7 @@ class DatagramPort(GroupMethods, udp.Port):
         calls = self._context.calls
         calls.add(stopProtocol, self.protocol, number)
         calls.run()
-        _closeSocket(self, self.socket)
+        closeSocket(self, self.socket)
         # A program may go on inside such a callback, and find that the port works as outside of one.
         calls = calls if calls.isEmptying else CallQueue()
         calls.addResults(self._stopped, None)
@@ -433,10 +433,3 @@ class DatagramPort(GroupMethods, udp.Port):
         self._errors.notify()
         self._resume()
         return True
-
-
-def _closeSocket(port: DatagramPort, sock: socket.socket) -> None:
-    """Do what the stock port leaves undone when it cannot start, or when C{stopProtocol} raises."""
-    sock.close()
-    for name in ("socket", "fileno"):
-        port.__dict__.pop(name, None)

@@ -126,6 +126,7 @@ class Delivery(Handover):
     def flush(self) -> None:
         """Hand over the backlog, until the turn is over. When the port is closed, count it at once: nobody gets it."""
         backlog, endpoints, turn, waiting = self.backlog, self._endpoints, self._context.turn, self.waiting
+        seconds = turn.seconds
         while backlog and self.wanted and not waiting:
             datagram, address, reason = backlog.popleft()
             if reason is None and endpoints.peer is None:
@@ -136,7 +137,7 @@ class Delivery(Handover):
                     self.failed()
             else:
                 self.deliver(datagram, address, reason)
-            if turn.seconds() >= turn.until:
+            if seconds() >= turn.until:
                 break
         while backlog and self._closed:
             self.deliver(*backlog.popleft())

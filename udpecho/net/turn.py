@@ -54,21 +54,21 @@ class TurnBudget:
         self._workedLast: dict[Work, int] = {}
         self._number = 0
 
-    def run(self, work: Work) -> None:
-        """Work now; or in the next turn if this one has no time left, or if others wait for that already."""
-        # Without a running reactor there is no timer, and no next turn.
-        isRunning = getattr(self._reactor, "running", True)
-        if isRunning and (self._postponed or self._left <= 0):
-            self.postpone(work)
-        else:
-            if self._postponed:
-                self._postponed.pop(work, None)
-            self._work(work, self._left if isRunning else inf)
+    def run(self, work: Work, postponed: bool = False) -> None:
+        """Work now; or in the next turn if this one has no time left, or if others wait for that already.
 
-    def _work(self, work: Work, share: float) -> None:
+        @param postponed: whether this is the next turn.
+        """
+        # Without a running reactor there is no timer, and no next turn.
+        isRunning = postponed or getattr(self._reactor, "running", True)
+        if isRunning and not postponed and (self._postponed or self._left <= 0):
+            self.postpone(work)
+            return
+        if self._postponed:
+            self._postponed.pop(work, None)
         # A program may run the reactor inside of a callback.
         began, outer = self.seconds(), self.until
-        self.until = began + share
+        self.until = began + self._left / (1 + len(self._postponed)) if isRunning else inf
         try:
             work()
         finally:
@@ -98,9 +98,8 @@ class TurnBudget:
             if self._left > 0 and work in self._postponed:
                 self._number += 1
                 self._workedLast[work] = self._number
-                self._postponed.pop(work)
                 try:
-                    self._work(work, self._left / (1 + len(self._postponed)))
+                    self.run(work, postponed=True)
                 except OSError as e:
                     # The reactor, which finds the descriptor ready, closes it then.
                     _log.debug("cannot go on with {work}: {error}", work=work, error=e)

@@ -65,6 +65,11 @@ def systemCalls() -> SystemCalls:
     return SystemCalls(library.find("recvmmsg", _receiving), library.find("sendmmsg", "iPIi"), library.lastError)
 
 
+def _pieces(memory: memoryview, count: int, size: int, step: int) -> list[bytes]:
+    """Copy so many bytes at each step. This takes half as long as to slice."""
+    return [piece for (piece,) in struct.iter_unpack(f"{size}s{step - size}x", memory[: count * step])]
+
+
 def packName(name: tuple[Any, ...]) -> bytes:
     """Write a socket address of Python's C{socket} module as the system has it (C{sockaddr_in}, C{sockaddr_in6})."""
     host, port, *more = name
@@ -127,7 +132,7 @@ class Slots:
         self._anchors, addresses = zip(*map(library.anchor, (self._memory, self._payloads)))
         self.headersAddress, payloadsAddress = addresses
         self.sparesAddress = self.headersAddress + self._sparesAt
-        whole = memoryview(self._payloads)
+        self._wholePayloads = whole = memoryview(self._payloads)
         self.payloads = [whole[slot * stride : slot * stride + payloadSize] for slot in range(count)]
         for slot in range(count):
             self.writeHeader(slot * HEADER_SIZE, slot, 1, self.controlSpace)
@@ -161,8 +166,7 @@ class Slots:
 
     def rows(self, count: int, size: int) -> list[bytes]:
         """Copy the names of the first slots, each with C{size} bytes of control messages, which begin at L{CONTROLS_AT}."""
-        form = f"{CONTROLS_AT + size}s{_rowSize - CONTROLS_AT - size}x"
-        return [row for (row,) in struct.iter_unpack(form, self._rows[: count * _rowSize])]
+        return _pieces(self._rows, count, CONTROLS_AT + size, _rowSize)
 
     def row(self, slot: int, size: int) -> bytes:
         """One of L{rows}."""
@@ -171,6 +175,9 @@ class Slots:
 
     def datagrams(self, sizes: list[int]) -> list[bytes]:
         """Copy the first payloads, which have these sizes."""
+        count, first = len(sizes), sizes[0]
+        if sizes.count(first) == count:
+            return _pieces(self._wholePayloads, count, first, self._stride)
         payloads = self._payloads
         return [payloads[at : at + size] for at, size in zip(self._payloadStarts, sizes)]
 
