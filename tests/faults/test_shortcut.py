@@ -243,6 +243,26 @@ class ShortcutTests:
 
         run(test)
 
+    def test_watched(self, run: Run, monkeypatch: Any) -> None:
+        """A watcher sees each datagram, and nothing overtakes what is late."""
+        seen: list[tuple[str, int]] = []
+
+        async def test(reactor: Any) -> None:
+            with bench(reactor, monkeypatch, watcher=lambda name, client, size, decision: seen.append((name, size))) as made:
+                (source,) = await made.learnt()
+                del seen[:]
+                await made.up(*[(0, b"x" * size) for size in range(9)])
+                await made.down(0, source, b"welcome")
+                assert seen == [*[("up", size) for size in range(9)], ("down", 7)]
+            with bench(reactor, monkeypatch) as made:
+                await made.learnt()
+                (client,) = made.proxy._clients.values()
+                assert made.proxy._carrier.isFree(client)
+                made.proxy._carrier.line.hold(0.0, lambda: None)
+                assert not made.proxy._carrier.isFree(client)
+
+        run(test)
+
     def test_bounds(self, run: Run, monkeypatch: Any) -> None:
         """Where nothing may wait, nothing passes; and a client that was forgotten is new again."""
 
@@ -251,6 +271,7 @@ class ShortcutTests:
                 for client in (0, 0, 0, 1, 1, 1, 0, 0, 0):
                     await made.up((client, b"hello"))
                     assert made.proxy.clients == 1
+                    assert len(made.proxy._shortcut._byOrigin) <= 1
                 made.proxy._carrier._held._left = 0
                 made.clients[0].sendto(b"hello", made.proxy.address)
                 await until(reactor, lambda: made.proxy.up.outcomes["held_full"] == 1, "held_full must be counted")
