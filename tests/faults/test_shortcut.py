@@ -107,7 +107,7 @@ def bench(*arguments: Any, **options: Any) -> Iterator[Bench]:
 
 
 def numbered(count: int) -> list[bytes]:
-    return [b"%d " % number * (number % 50 + 1) for number in range(count)]
+    return [b"%d " % number * (number % 50) for number in range(count)]
 
 
 class ShortcutTests:
@@ -128,9 +128,11 @@ class ShortcutTests:
                     payloads = [payload for client, payload in sent if client == number]
                     assert [payload for payload, where in came if where == source] == payloads
                     assert [payload for payload, _ in await made.down(number, source, *payloads)] == payloads
+                ((longest, _),) = await made.up((0, bytes(65507)), to="127.0.0.1" if host == "0.0.0.0" else None)
+                assert longest == bytes(65507)
                 assert made.decided == 0
-                assert (made.proxy.up.datagrams - before[0], made.proxy.down.datagrams - before[1]) == (150, 150)
-                assert made.proxy.up.outcomes == {"delivered": 150 + before[0]}
+                assert (made.proxy.up.datagrams - before[0], made.proxy.down.datagrams - before[1]) == (151, 150)
+                assert made.proxy.up.outcomes == {"delivered": 151 + before[0]}
                 assert made.proxy.down.outcomes == {"delivered": 150 + before[1]}
 
         run(test)
@@ -243,6 +245,26 @@ class ShortcutTests:
 
         run(test)
 
+    def test_watched(self, run: Run, monkeypatch: Any) -> None:
+        """A watcher sees each datagram, and nothing overtakes what is late."""
+        seen: list[tuple[str, int]] = []
+
+        async def test(reactor: Any) -> None:
+            with bench(reactor, monkeypatch, watcher=lambda name, client, size, decision: seen.append((name, size))) as made:
+                (source,) = await made.learnt()
+                del seen[:]
+                await made.up(*[(0, b"x" * size) for size in range(9)])
+                await made.down(0, source, b"welcome")
+                assert seen == [*[("up", size) for size in range(9)], ("down", 7)]
+            with bench(reactor, monkeypatch) as made:
+                await made.learnt()
+                (client,) = made.proxy._clients.values()
+                assert made.proxy._carrier.isFree(client)
+                made.proxy._carrier.line.hold(0.0, lambda: None)
+                assert not made.proxy._carrier.isFree(client)
+
+        run(test)
+
     def test_bounds(self, run: Run, monkeypatch: Any) -> None:
         """Where nothing may wait, nothing passes; and a client that was forgotten is new again."""
 
@@ -251,6 +273,7 @@ class ShortcutTests:
                 for client in (0, 0, 0, 1, 1, 1, 0, 0, 0):
                     await made.up((client, b"hello"))
                     assert made.proxy.clients == 1
+                    assert len(made.proxy._shortcut._byOrigin) <= 1
                 made.proxy._carrier._held._left = 0
                 made.clients[0].sendto(b"hello", made.proxy.address)
                 await until(reactor, lambda: made.proxy.up.outcomes["held_full"] == 1, "held_full must be counted")

@@ -74,6 +74,11 @@ class Forwarder:
         """The runs of a batch that has nothing but single datagrams in the usual form, to be handed over; else none."""
         if not isinstance(batch, MessageBatch) or batch.dropped or batch.irregular or batch.segmentSizes or batch.nonUnicast():
             return []
+        fields = batch.fields
+        if fields is None:
+            return []
+        # What was received is what to send.
+        fields.iovLengths[:] = fields.lengths
         slots, count = batch.slots, batch.entries
         limits: list[int] | list[None] = slots.usual.hopLimits[:count].tolist() if batch.hopLimits else [None] * count
         # The local address, if it is reported, stands before the hop limit.
@@ -96,7 +101,6 @@ class Forwarder:
         @return: how many the system has taken; the others are as if they had not been sent. 0 if others wait for the port.
         """
         assert isinstance(batch, MessageBatch)
-        assert batch.fields is not None
         sender, context = port._sender, port._context
         if sender.waiting or context.adopted or (context.renewal is not None and context.renewal.beforeSending()):
             return 0
@@ -106,5 +110,4 @@ class Forwarder:
         onward = self._onward.get(batch.slots)
         if onward is None:
             onward = self._onward[batch.slots] = Onward(batch.slots, batch.calls)
-        batch.fields.iovLengths[:] = batch.fields.lengths
         return onward.send(port.socket.fileno(), run.first, run.end - run.first, way.name, way.controls)

@@ -28,9 +28,9 @@ class PeerMemory:
     def lend(self, options: BatchOptions, sender: BatchSender) -> MessageBatch:
         """A batch that nobody is handling."""
         batches = self._batches.setdefault((options.isIPv6, options.hopLimits), [])
-        batch = next((batch for batch in batches if batch not in self.handled), None)
-        if batch is None:
-            batch = _LentBatch(options, sender.send)
-            batches.append(batch)
-        batch.lend(options, sender)
-        return batch
+        for batch in batches:
+            if batch not in self.handled:
+                batch.lend(options, sender)
+                return batch
+        batches.append(_LentBatch(options, sender.send))
+        return batches[-1]
