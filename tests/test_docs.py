@@ -78,6 +78,10 @@ class ExampleTests:
         paths = [str(EXAMPLES / name) for name in ("test_rules.py", "test_with_hypothesis.py")]
         assert "3 passed" in run(tmp_path, "pytest", "-W", "error", "-n0", "-p", "no:cacheprovider", *paths)
 
+    def test_badDays(self, tmp_path: Path) -> None:
+        """The example of hosts and links passes."""
+        assert "5 passed" in run(tmp_path, "pytest", "-n0", "-p", "no:cacheprovider", str(EXAMPLES / "test_bad_days.py"))
+
     def test_mixin(self, tmp_path: Path) -> None:
         """The example of the mixin passes, and has each of its methods."""
         text = (EXAMPLES / "test_mixin.py").read_text()

@@ -25,6 +25,7 @@ class DatagramAddress(tuple[str, int]):
     @ivar answerable: whether the system reported all that a reply needs. If not, nothing is sent to this object.
     @ivar hopLimit: the IPv4 time to live or IPv6 hop limit as received, if the transport asks for it, else C{None}. The reply
         then has one less.
+    @ivar ecn: the ECN codepoint as received, 0 to 3 (RFC 3168), from a port in memory that is asked for it, else C{None}.
     """
 
     scopeID: int = 0
@@ -32,6 +33,7 @@ class DatagramAddress(tuple[str, int]):
     localHost: str | None = None
     unicast: bool = True
     hopLimit: int | None = None
+    ecn: int | None = None
     interface: int = 0
     answerable: bool = True
 

@@ -127,3 +127,15 @@ class ClockTests:
         assert times == [0, 1.5, 3, 4.5, 6]
         loop.stop()
         assert not clock.getDelayedCalls()
+
+    def test_owner(self) -> None:
+        """While a call of a host is made, the clock names that host; C{callsOf} has the calls of one."""
+        clock = NetworkClock()
+        seen: list[object] = []
+        call = clock.schedule("one", 2, lambda: seen.append(clock.owner), (), {})
+        clock.schedule("two", 1, lambda: seen.append(clock.owner), (), {})
+        clock.callLater(3, lambda: seen.append(clock.owner))
+        assert clock.callsOf("one") == [call]
+        clock.advance(5)
+        assert seen == ["two", "one", None]
+        assert clock.owner is None

@@ -152,7 +152,7 @@ class HostsTests:
         port.write(b"x", ("10.0.0.3", 9))
         assert port.dropped == {"send_failed": 1}
         port.connect("10.0.0.2", 9)
-        del network._byAddress["10.0.0.2"]
+        one.leave()
         port.write(b"x")
         assert protocol.errors == []
         network.advance(0)

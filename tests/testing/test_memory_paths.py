@@ -109,12 +109,11 @@ class PathTests:
         port, recorder = open_(here, "0.0.0.0", 5000)
         other, _ = open_(there, "0.0.0.0", 7)
         for address in ("10.0.0.1", "10.0.0.9"):
-            here.addresses[0] = address
-            network.forgetPaths()
+            here.setAddresses(address)
             port.write(b"hello", ("10.0.0.2", 7))
-            other.write(b"hello", ("10.0.0.1", 5000))
+            other.write(b"hello", (address, 5000))
+            network.advance(0)
         assert [entry.source[0] for entry in network.trace] == ["10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.2"]
-        network.advance(0)
         assert len(recorder.datagrams) == 2
 
     def test_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from twisted.internet import error, posixbase
 from twisted.internet.protocol import Factory
 
 from tests.support.memory import pair
-from tests.testing.test_memory_tcp import Connecting, HalfCloser, Talker, connected
+from tests.support.memory_tcp import Connecting, HalfCloser, Talker, connected
 from udpecho.faults.matching import matching
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.rules import lose

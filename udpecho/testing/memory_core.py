@@ -50,7 +50,10 @@ class MemoryCore(ReactorBase):
 
     def __init__(self, network: Runner) -> None:
         self.network = network
+        # A program of ReactorBase ends with crash(), which for a host is that its power is cut.
+        vars(self)["crash"] = self.end
         super().__init__()
+        del vars(self)["crash"]
         self._startsLater = self._stopped = False
         self.running = True
 
@@ -138,8 +141,8 @@ class MemoryCore(ReactorBase):
             self._justStopped = False
             self.fireSystemEvent("shutdown")
 
-    def crash(self) -> None:
-        """Stop at once, without any trigger: no timer runs any more."""
+    def end(self) -> None:
+        """The program ends: no timer runs any more."""
         self._started = self.running = False
         for call in self.network.clock.callsOf(self):
             # Not cancelled: the program may do that itself, once.

@@ -5,19 +5,25 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+from collections.abc import Callable, Sequence
 from itertools import count, islice
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorMulticast, IReactorUDP
+from twisted.internet.interfaces import IDelayedCall, IReactorMulticast, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
-from udpecho.testing.memory_paths import Known
-from udpecho.testing.memory_port import Host, MemoryPort, isLoopback, unmapped
+from udpecho.testing.lifecycle import HostLife
+from udpecho.testing.memory_addresses import isLoopback, unmapped
+from udpecho.testing.memory_core import MemoryCore
+from udpecho.testing.memory_paths import Known, longest
+from udpecho.testing.memory_port import Host, MemoryPort
 from udpecho.testing.memory_tcp import Carrier, MemoryTCP
+from udpecho.testing.realm import Realm
+from udpecho.testing.skew import HostCall, HostClock
 
 #: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
 _ephemeral = range(32768, 61000)
@@ -29,6 +35,7 @@ class Network(Carrier, Protocol):
     """What a host needs of its network."""
 
     hosts: dict[str, MemoryHost]
+    isPlain: bool
 
     def reachable(self, source: Host, address: str) -> bool:
         """Whether there is a route from a host to an address."""
@@ -45,18 +52,17 @@ class Network(Carrier, Protocol):
 
 
 @implementer(IDatagramReactor, IReactorUDP, IReactorMulticast)
-class MemoryHost(MemoryTCP):
+class MemoryHost(HostLife, MemoryTCP):
     """A host of a L{MemoryNetwork <udpecho.testing.memory_network.MemoryNetwork>}, and a reactor for UDP code.
 
-    @ivar addresses: its addresses, without those of loopback.
+    @ivar running: whether its program runs.
     """
 
-    def __init__(self, network: Network, name: str, addresses: list[str]) -> None:
+    def __init__(self, network: Network, name: str, addresses: list[str], realm: Realm) -> None:
         """Use C{MemoryNetwork.host}."""
-        super().__init__(network)
+        HostLife.__init__(self, name, addresses, realm, HostClock(network.clock))
+        MemoryTCP.__init__(self, network)
         self.network: Network = network
-        self.name = name
-        self.addresses = addresses
         self._byNumber: dict[int, list[MemoryPort]] = {}
         self._matching: Known[tuple[DatagramAddress, DatagramAddress], list[MemoryPort]] = Known()
         # As on real hosts, two of them seldom choose the same number at the same time.
@@ -65,6 +71,37 @@ class MemoryHost(MemoryTCP):
 
     def __repr__(self) -> str:
         return f"<MemoryHost {self.name}>"
+
+    # IReactorTime
+
+    def seconds(self) -> float:
+        """The time on this host's clock."""
+        return self.clock.seconds()
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kw: object) -> Any:
+        """Call something later on this host's clock; never if this host has stopped."""
+        if self.clock.isExact:
+            return super().callLater(delay, callable, *args, **kw)
+        return HostCall(self.clock, super().callLater(self.clock.delayOf(delay), callable, *args, **kw))
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """The delayed calls of this host."""
+        calls = super().getDelayedCalls()
+        return calls if self.clock.isExact else [HostCall(self.clock, call) for call in calls]
+
+    # What happens to it
+
+    def crash(self) -> None:
+        """@see: L{HostLife.crash}"""
+        HostLife.crash(self)
+        self.vanishStreams()
+        self.end()
+
+    def restart(self) -> None:
+        """@see: L{HostLife.restart}"""
+        self.crash()
+        MemoryCore.__init__(self, self.network)
+        self.start()
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor
 
@@ -112,6 +149,10 @@ class MemoryHost(MemoryTCP):
 
     # For the ports: see Host in memory_port
 
+    def longestTo(self, destination: str) -> int:
+        """The longest payload that is sent to an address whatever the links are, in bytes."""
+        return longest(destination) if self.network.isPlain else 0
+
     def owns(self, address: str) -> bool:
         """Whether an IP address is the host's."""
         return isLoopback(address) or address in self.addresses
@@ -131,6 +172,8 @@ class MemoryHost(MemoryTCP):
         """Give a port its number."""
         if not 0 <= port.number <= 65535:
             raise OverflowError("bind(): port must be 0-65535.")
+        if not self.isUp:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
         address = ipaddress.ip_address(unmapped(port.interface))
         if not (address.is_unspecified or address.is_multicast or self.owns(str(address))):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from udpecho.addresses import DatagramAddress, isGroup
-from udpecho.errors import EchoError, MessageTooLong, unreachable
-from udpecho.faults.datagram import Datagram
-from udpecho.faults.decision import AT_ONCE, DELIVERED, TOO_LONG, Decider, Decision, decideOn
+from udpecho.addresses import DatagramAddress
+from udpecho.errors import MessageTooLong, unreachable
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
 from udpecho.testing.clock import MAX_EVENTS
 from udpecho.testing.events import Event
 from udpecho.testing.memory_host import MemoryHost
-from udpecho.testing.memory_port import Host, MemoryPort, canonical, isLoopback, unmapped
-from udpecho.testing.memory_segments import SEGMENT, Segment
-from udpecho.testing.programs import Programs
+from udpecho.testing.memory_port import Host, MemoryPort
+from udpecho.testing.segment_network import SegmentNetwork
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
@@ -34,7 +31,7 @@ _T = TypeVar("_T")
 _log = Logger()
 
 
-class MemoryNetwork(Programs[MemoryHost]):
+class MemoryNetwork(SegmentNetwork):
     """Hosts on one clock, and links between them with faults.
 
     @ivar clock: the clock of all hosts.
@@ -54,8 +51,7 @@ class MemoryNetwork(Programs[MemoryHost]):
         self._plan = plan
         self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
-        self._byAddress: dict[str, MemoryHost] = {}
-        self._inFlight = HeldBytes(MAX_IN_FLIGHT)
+        self.inFlight = HeldBytes(MAX_IN_FLIGHT)
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
         """Add a host.
@@ -64,28 +60,13 @@ class MemoryNetwork(Programs[MemoryHost]):
         @param addresses: its IP addresses, in addition to C{127.0.0.0/8} and C{::1}.
         @raise ValueError: if the name or an address is taken, or an address is not one of a single host.
         """
-        own = [canonical(address) for address in addresses]
-        if name in self.hosts:
-            raise ValueError(f"name of a host must be new, got {name!r} again")
-        for address in own:
-            if address in self._byAddress or own.count(address) > 1 or isLoopback(unmapped(address)):
-                raise ValueError(f"address of {name!r} must be its own, got {address}, which is taken")
-            if address in ("0.0.0.0", "::") or isGroup(address) or address != unmapped(address):
-                raise ValueError(f"address of {name!r} must be that of a single host, got {address}")
-        host = MemoryHost(self, name, own)
-        self.hosts[name] = host
-        for address in own:
-            self._byAddress[address] = host
-        return host
-
-    def forgetPaths(self) -> None:
-        """Find out again where datagrams go. Call this after a change of the addresses of hosts."""
-        for host in self.hosts.values():
-            host.forgetPaths()
+        return self.addHost(self.realm, name, addresses)
 
     def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Decider) -> None:
         """Set the faults of one direction between two hosts, or of a host's loopback."""
         self._plans[source, destination] = plan
+        if not self.isPlain:
+            self.direction(source, destination).plan = plan
 
     def record(self) -> Journal:
         """Record what is decided about each datagram from now on. A failing test prints it, and L{replay} repeats it."""
@@ -130,62 +111,17 @@ class MemoryNetwork(Programs[MemoryHost]):
         """
         self.clock.runUntilIdle(limit)
 
-    def _hostOf(self, source: Host, address: str) -> MemoryHost | None:
-        return self.hosts[source.name] if isLoopback(address) else self._byAddress.get(address)
-
-    def addressesOf(self, name: str) -> Sequence[str]:
-        """The addresses of a host by its name, none of an unknown one."""
-        host = self.hosts.get(name)
-        return () if host is None else host.addresses
-
-    def reachable(self, source: Host, address: str) -> bool:
-        """Whether there is a route from a host to an address."""
-        return self._hostOf(source, address) is not None or isGroup(address)
-
-    def carrySegment(self, source: MemoryHost, segment: Segment) -> None:
-        """Bring a TCP segment to its destination, through the faults of the link. What is corrupted does not arrive: its
-        checksum shows it.
-        """
-        host = self._hostOf(source, segment.destination[0])
-        if host is None:
-            return
-        latency = 0.0 if host is source else self._latency
-        plan = self._plans.get((source, host), self._plan)
-        if plan is None and self.journal is None:
-            self.clock.fly(latency, host, host.arriveSegment, segment)
-            return
-        ends = DatagramAddress(segment.source), DatagramAddress(segment.destination)
-        try:
-            arrivals = self._decide(plan, source, host, segment.data, *ends).apply(segment.data)
-        except Exception:
-            _log.failure("Unhandled error in the plan {plan}", plan=plan)
-            return
-        for delay, arrived in arrivals:
-            if arrived == segment.data:
-                self.clock.fly(latency + delay, host, host.arriveSegment, segment)
-
-    def segmentSize(self, source: MemoryHost, address: str) -> int:
-        """The longest payload of a TCP segment that gets from a host to an address, in bytes."""
-        host = self._hostOf(source, address)
-        plan = self._plan if host is None else self._plans.get((source, host), self._plan)
-        return min(SEGMENT, getattr(plan, "mtu", None) or SEGMENT)
-
-    def notSent(
-        self, sender: Host, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress
-    ) -> None:
-        """The sender's host refuses to send a datagram, with an error number: the trace has why."""
-        # The others are calls that no system takes for datagrams: of a closed port, to no port, from a loopback address.
-        if number not in (errno.EBADF, errno.EINVAL):
-            outcome = "no route" if number == errno.ENETUNREACH else f"not sent: {os.strerror(number)}"
-            size = len(datagram)
-            self.trace.append(TraceEntry(self.clock.rightNow, source, destination, size, outcome, datagram, sender.name))
-
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
     ) -> None:
         """Bring a datagram to its destination, through the faults of the link."""
+        if sender.ecn or not self.isPlain:
+            self.send(sender, datagram, source, destination, hopLimit)
+            return
         now, origin = self.clock.rightNow, sender.host
-        for host in self._hostsFor(sender, destination[0], hopLimit):
+        for node in self.receiversOf(sender, destination[0], hopLimit):
+            # A network with NATs is not plain.
+            host = cast(MemoryHost, node)
             entry = TraceEntry(now, source, destination, len(datagram), IN_FLIGHT, datagram, origin.name, host.name)
             self.trace.append(entry)
             latency = 0.0 if host is origin else self._latency
@@ -194,7 +130,7 @@ class MemoryNetwork(Programs[MemoryHost]):
                 self._depart(latency, sender, host, datagram, entry, hopLimit)
                 continue
             try:
-                decision = self._decide(plan, origin, host, datagram, source, destination)
+                decision = self.decide(plan, origin, host, datagram, source, destination)
                 arrivals = decision.apply(datagram)
             except Exception:
                 # The sender is not to blame.
@@ -208,60 +144,27 @@ class MemoryNetwork(Programs[MemoryHost]):
             for delay, arrived in arrivals:
                 self._depart(latency + delay, sender, host, arrived, entry, decision.hopsOf(hopLimit))
 
-    def _hostsFor(self, sender: MemoryPort, address: str, hopLimit: int) -> Sequence[MemoryHost]:
-        """The hosts that a datagram is sent to."""
-        if isGroup(address):
-            loops = sender.loopback or address == "255.255.255.255"
-            return [host for host in self.hosts.values() if (loops if host is sender.host else hopLimit)]
-        found = self._hostOf(sender.host, address)
-        return () if found is None else (found,)
-
     def _depart(
         self, delay: float, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int
     ) -> None:
-        if self._inFlight.take(sender, len(datagram)):
+        if self.inFlight.take(sender, len(datagram)):
             self.clock.fly(delay, host, self._arrive, sender, host, datagram, entry, hopLimit)
         else:
             entry.addOutcome("no buffer")
-
-    def _decide(
-        self,
-        plan: Decider | None,
-        sender: Host,
-        receiver: Host,
-        payload: bytes,
-        source: DatagramAddress,
-        destination: DatagramAddress,
-        refusal: bool = False,
-    ) -> Decision:
-        """Decide about a datagram on the link between two hosts, or about a refusal by ICMP."""
-        if self.journal is None and plan is not None and (refusal or not hasattr(plan, "decideDatagram")):
-            return plan.decide(len(payload), self.clock.rightNow)
-        datagram = Datagram(payload, source, destination, self.clock.rightNow, f"{sender.name} > {receiver.name}")
-        if self.journal is None:
-            return AT_ONCE if plan is None else decideOn(plan, datagram)
-        return self.journal.decide(plan, datagram, refusal)
 
     def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
         """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
         known = "as much" if limit is None else f"more than {limit} bytes"
         message = f"the path to {destination} does not carry {known}"
-        self._notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
+        self.notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
 
     def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int) -> None:
-        self._inFlight.give(sender, len(datagram))
+        self.inFlight.give(sender, len(datagram))
+        if not self.isPlain:
+            self.resume(sender, host, datagram, entry, hopLimit)
+            return
         source, destination = entry.source, entry.destination
-        receivers = host.receivers(source, destination)
-        if receivers:
-            # Their addresses, not they: a trace is kept for long, and a closed port holds its protocol.
-            at = [(receiver.interface, receiver.number) for receiver in receivers]
-            entry.arrive(self.clock.rightNow, "delivered", datagram, at)
-            for receiver in receivers:
-                receiver.receive(datagram, source, destination, hopLimit)
-        elif isGroup(destination.host):
-            entry.arrive(self.clock.rightNow, "nobody listens", datagram, ())
-        else:
-            entry.arrive(self.clock.rightNow, "refused", datagram, ())
+        if not self.handOver(host, datagram, source, destination, hopLimit, entry):
             self._sendBack(host, sender, source, destination)
 
     def _sendBack(self, host: MemoryHost, sender: MemoryPort, source: DatagramAddress, destination: DatagramAddress) -> None:
@@ -270,7 +173,7 @@ class MemoryNetwork(Programs[MemoryHost]):
         delay = 0.0
         if plan is not None or self.journal is not None:
             try:
-                arrivals = self._decide(plan, host, sender.host, b"", destination, source, refusal=True).apply(b"")
+                arrivals = self.decide(plan, host, sender.host, b"", destination, source, refusal=True).apply(b"")
             except Exception:
                 _log.failure("Unhandled error in the plan {plan}", plan=plan)
                 return
@@ -279,10 +182,4 @@ class MemoryNetwork(Programs[MemoryHost]):
             delay = arrivals[0].delay
         latency = 0.0 if host is sender.host else self._latency
         refusal = unreachable(errno.ECONNREFUSED, str(destination))
-        self.clock.fly(latency + delay, sender.host, self._notify, sender, destination, refusal)
-
-    def _notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
-        # Only a connected socket is notified, and only of its own peer.
-        peer = sender.peer
-        if peer is not None and (unmapped(peer.host), peer.port) == destination:
-            sender.networkError(reason)
+        self.clock.fly(latency + delay, sender.host, self.notify, sender, destination, refusal)

@@ -27,7 +27,7 @@ class Known(dict[_K, _V]):
 class Path(NamedTuple):
     """Where a port sends what is written to an address.
 
-    @ivar longest: the longest payload of a datagram, in bytes.
+    @ivar longest: the longest payload of a datagram that is sent without a further look, in bytes.
     @ivar isGroup: whether it goes to a group.
     """
 
@@ -37,10 +37,9 @@ class Path(NamedTuple):
     isGroup: bool
 
     @classmethod
-    def between(cls, source: tuple[str, int], destination: tuple[str, int]) -> Path:
+    def between(cls, source: tuple[str, int], destination: tuple[str, int], longest: int) -> Path:
         """The path between two addresses; IPv4 addresses are plain here, not IPv4-mapped."""
-        host = destination[0]
-        return cls(DatagramAddress(source), DatagramAddress(destination), longest(host), isGroup(host))
+        return cls(DatagramAddress(source), DatagramAddress(destination), longest, isGroup(destination[0]))
 
 
 def longest(host: str) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet import defer, error
@@ -20,13 +18,15 @@ from zope.interface import implementer
 
 from udpecho.addresses import DatagramAddress, formatAddress, isGroup
 from udpecho.errors import EchoError, unreachable
-from udpecho.interfaces import IDatagramTransport, SendCallback
+from udpecho.interfaces import IBatchReceiver, IDatagramTransport, SendCallback
 from udpecho.net.call_queue import CallQueue
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
+from udpecho.testing.memory_addresses import canonical, isLoopback, unmapped
 from udpecho.testing.memory_paths import Known, Path, longest
+from udpecho.testing.path_mtu import PMTUDISC_OMIT, PMTUDISC_WANT, Parts
 
 _wildcards = ("0.0.0.0", "::")
 
@@ -58,8 +58,17 @@ class Host(Protocol):
     def reachable(self, destination: str) -> bool:
         """Whether there is a route to an address."""
 
+    def longestTo(self, destination: str) -> int:
+        """The longest payload that is sent to an address whatever the links are, in bytes."""
+
     def changed(self) -> None:
         """A port receives other datagrams than before: from a peer only, or of a group."""
+
+    def partsFor(self, port: MemoryPort, size: int, destination: str) -> Parts | None:
+        """How a payload of C{size} bytes is sent, C{None} if it is too long for the path."""
+
+    def report(self, report: Any) -> None:
+        """ICMP reports something about a datagram of one of its ports."""
 
     def carry(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
@@ -78,6 +87,10 @@ class MemoryPort:
     @ivar hopLimit: the time to live or hop limit of what it sends to one host (C{IP_TTL} in C{ip(7)}).
     @ivar countsHops: whether it hands over the hop limit of each datagram, so that the reply has one less (L{PortOptions
         <udpecho.net.options.PortOptions>}).
+    @ivar ecn: the ECN codepoint of what it sends, 0 to 3 (RFC 3168; C{IP_TOS} in C{ip(7)}).
+    @ivar reportsECN: whether addresses of datagrams have that of each (C{IP_RECVTOS}).
+    @ivar mtuDiscovery: what it does about paths that carry less, a number as of C{IP_MTU_DISCOVER} in C{ip(7)}
+        (L{udpecho.testing.path_mtu}).
     @ivar held: the bytes that it has sent and that have not arrived yet.
     @ivar peer: the peer in connected mode, else C{None}.
     @ivar groups: the multicast groups that were joined.
@@ -116,6 +129,11 @@ class MemoryPort:
         self._outgoingInterface = self.interface
         self._ttl = 1
         self.hopLimit = 64
+        self.ecn = 0
+        self.reportsECN = False
+        # As DatagramPort: for what is sent back in batches, nobody is notified of a path that carries less.
+        omits = IBatchReceiver.providedBy(protocol) and not self._ipv6
+        self.mtuDiscovery = PMTUDISC_OMIT if omits else PMTUDISC_WANT
         self.countsHops = PortOptions().countsHops(protocol)
         self.held = 0
         self._handover = Handover(protocol, maxPacketSize, self.dropped)
@@ -272,7 +290,7 @@ class MemoryPort:
         if self._wildcard:
             local = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
             source = local or self.host.sourceFor(target)
-        return Path.between((unmapped(source), self.number), (target, destination.port))
+        return Path.between((unmapped(source), self.number), (target, destination.port), self.host.longestTo(target))
 
     def _refusal(self, datagram: bytes, destination: DatagramAddress) -> int:
         """The error number with which the send fails on Linux, or 0."""
@@ -284,14 +302,19 @@ class MemoryPort:
             return errno.EINVAL
         if destination.host == "255.255.255.255":
             return 0 if self._broadcastAllowed else errno.EACCES
-        return self._noRoute(unmapped(destination.host))
+        target = unmapped(destination.host)
+        number = self._noRoute(target)
+        if not number and self.host.partsFor(self, len(datagram), target) is None:
+            return errno.EMSGSIZE
+        return number
 
     def _noRoute(self, destination: str) -> int:
         """The error number if there is no route from the bound address, or 0."""
         source = unmapped(self.interface)
         if not self._wildcard and (":" in source) != (":" in destination):
             return errno.EAFNOSUPPORT
-        if not self.host.reachable(destination):
+        gone = not (self._wildcard or self._ipv6 or self.host.owns(source) or isGroup(source))
+        if gone or not self.host.reachable(destination):
             return errno.ENETUNREACH
         if isLoopback(source) and not self.host.owns(destination) and not isGroup(destination):
             return errno.EINVAL
@@ -353,17 +376,26 @@ class MemoryPort:
             return None if mapped else host
         return f"::ffff:{host}" if mapped or (self._wildcard and not self.ipv6Only) else None
 
-    def receive(self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int) -> None:
+    def vanish(self) -> None:
+        """The host has crashed: nobody is notified."""
+        self._closing.cancel()
+        self.connected = False
+        self.forgetPaths()
+        self._stopped.clear()
+
+    def receive(
+        self, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int, ecn: int = 0
+    ) -> None:
         """A datagram arrives."""
         if not self.connected or self._stopped:
             return
-        key = (source, destination, hopLimit if self.countsHops else None)
+        key = (source, destination, hopLimit if self.countsHops else None, ecn if self.reportsECN else None)
         address = self._seen.get(key)
         if address is None:
             address = self._seen.keep(key, DatagramAddress((self._peerView(source.host) or source.host, source.port)))
             address.localHost = self._peerView(destination.host)
             address.unicast = not isGroup(destination.host)
-            address.hopLimit = key[2]
+            address.hopLimit, address.ecn = key[2:]
         self._handover.deliver(datagram, address)
 
     def networkError(self, reason: EchoError) -> None:
@@ -414,33 +446,5 @@ class MemoryPort:
         return self._ttl
 
     def setTTL(self, ttl: int) -> None:
-        """Set it. There are no routers: with 0 a datagram stays on the host, with more it reaches all."""
+        """Set it. With 0 a datagram stays on the host, with more it passes less routers than that."""
         self._ttl = ttl
-
-
-@lru_cache(4096)
-def canonical(address: str) -> str:
-    """An IP address in the system's spelling, which is one for all its spellings.
-
-    @raise ValueError: if it is not an IP address.
-    """
-    host, percent, scope = address.partition("%")
-    # Not ipaddress: how it writes IPv4-mapped addresses depends on Python's version.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.inet_ntop(family, socket.inet_pton(family, host)) + percent + scope
-    except OSError:
-        raise ValueError(f"address must be an IP address, got {address!r}") from None
-
-
-@lru_cache(4096)
-def unmapped(address: str) -> str:
-    """The IPv4 address in an IPv4-mapped IPv6 one; others as they are."""
-    mapped = ipaddress.IPv6Address(address).ipv4_mapped if address.startswith("::ffff:") else None
-    return address if mapped is None else str(mapped)
-
-
-@lru_cache(4096)
-def isLoopback(host: str) -> bool:
-    """Whether an address is a loopback address."""
-    return ipaddress.ip_address(host).is_loopback

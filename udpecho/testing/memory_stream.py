@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Any, Protocol
 
-from udpecho.testing.memory_port import unmapped
+from udpecho.testing.memory_addresses import unmapped
 from udpecho.testing.memory_segments import Endpoint, Exchange, Segment, SegmentHost
 
 _abort = struct.pack("ii", 1, 0)

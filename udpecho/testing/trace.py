@@ -8,12 +8,25 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 from udpecho.addresses import DatagramAddress, formatAddress
+from udpecho.faults.decision import DELIVERED
 from udpecho.faults.matching import Place, isAt
 from udpecho.testing import pcapng
 
 #: The outcome of a datagram that has not arrived yet.
 IN_FLIGHT = "in flight"
-_outcomes = ("delivered", "refused", "nobody listens", "no buffer")
+_outcomes = (
+    "delivered",
+    "refused",
+    "nobody listens",
+    "no buffer",
+    "no host",
+    "host down",
+    "host left",
+    "link cut",
+    "partitioned",
+    "expired",
+    "nat dropped",
+)
 
 #: How many datagrams a trace keeps, and how many bytes of their payloads. What is over is forgotten, the oldest first.
 MAX_ENTRIES = 200_000
@@ -64,6 +77,16 @@ class TraceEntry:
     receiver: str = field(default="", compare=False)
     # Four items for each copy: one object for an entry instead of one for each copy, of which there may be many.
     _copies: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+
+    def addFaults(self, reasons: Sequence[str]) -> None:
+        """Add what a link did to it: one of several links, if there are NATs on the way."""
+        text = ",".join(reason for reason in reasons if reason != DELIVERED)
+        if not text:
+            return
+        if self.outcome == IN_FLIGHT:
+            self.outcome = text
+        else:
+            self.outcome += f"{', ' if self.outcome.endswith(_outcomes) else ','}{text}"
 
     def addOutcome(self, outcome: str) -> None:
         """Add that of one arrival. The faults come first, then each arrival."""
