@@ -146,6 +146,17 @@ class HostTests:
         assert again.made.made
         assert refused.failures == [error.ConnectionRefusedError]
 
+    def test_restartedClient(self) -> None:
+        """A client that has power again connects at once, though its peer knows its former connection still."""
+        network = MemoryNetwork(latency=0.01)
+        _, there = connected(network)
+        network.hosts["one"].restart()
+        again = Talker()
+        network.hosts["one"].connectTCP("two", 80, Connecting(again))
+        network.advance(0.1)
+        assert again.made
+        assert there.lost == []
+
     def test_move(self) -> None:
         """A connection does not survive that its host gets another address; a new one does."""
         network = MemoryNetwork(latency=0.01)

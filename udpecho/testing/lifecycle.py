@@ -42,7 +42,7 @@ class HostLife:
     def onStart(self, start: Callable[[Any], object]) -> None:
         """Start a program: call C{start} with this host, now and after each L{restart}."""
         self._starts.append(start)
-        self._call(start)
+        self._run(start)
 
     def crash(self) -> None:
         """Lose the power: timers and sockets are gone without a word, and what arrives is neither answered nor refused. Names,
@@ -65,9 +65,9 @@ class HostLife:
         """Start again after a crash."""
         self.isUp = True
         for start in self._starts:
-            self._call(start)
+            self._run(start)
 
-    def _call(self, start: Callable[[Any], object]) -> None:
+    def _run(self, start: Callable[[Any], object]) -> None:
         clock = self.network.clock
         owner, clock.owner = clock.owner, self
         try:
