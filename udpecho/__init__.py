@@ -26,10 +26,13 @@ _modules = {
     "guard.guard": "Guard",
     "guard.networks": "parseNetwork",
     "guard.policy": "GuardPolicy",
-    "interfaces": "DROP_REASONS GuardLike IBatchReceiver IDatagramBatch IDropReceiver INetworkErrorReceiver",
+    "interfaces": (
+        "DROP_REASONS GuardLike IBatchReceiver IDatagramAddressReceiver IDatagramBatch IDropReceiver INetworkErrorReceiver"
+    ),
     "net.open": "listen",
     "net.options": "PortOptions",
     "net.port": "DatagramPort",
+    "net.replace": "useDatagramPorts",
     "probe.flow": "Flow",
     "probe.io.socket": "SocketOptions",
     "probe.outcomes": "Event Outcome",
@@ -72,10 +75,19 @@ if TYPE_CHECKING:
     from udpecho.guard.guard import Guard
     from udpecho.guard.networks import parseNetwork
     from udpecho.guard.policy import GuardPolicy
-    from udpecho.interfaces import DROP_REASONS, GuardLike, IBatchReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
+    from udpecho.interfaces import (
+        DROP_REASONS,
+        GuardLike,
+        IBatchReceiver,
+        IDatagramAddressReceiver,
+        IDatagramBatch,
+        IDropReceiver,
+        INetworkErrorReceiver,
+    )
     from udpecho.net.open import listen
     from udpecho.net.options import PortOptions
     from udpecho.net.port import DatagramPort
+    from udpecho.net.replace import useDatagramPorts
     from udpecho.probe.flow import Flow
     from udpecho.probe.io.socket import SocketOptions
     from udpecho.probe.outcomes import Event, Outcome
@@ -128,6 +140,7 @@ __all__ = [
     "GuardPolicy",
     "HostUnreachable",
     "IBatchReceiver",
+    "IDatagramAddressReceiver",
     "IDatagramBatch",
     "IDropReceiver",
     "INetworkErrorReceiver",
@@ -158,4 +171,5 @@ __all__ = [
     "listen",
     "makeRegistry",
     "parseNetwork",
+    "useDatagramPorts",
 ]

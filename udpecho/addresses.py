@@ -12,8 +12,10 @@ MAX_PAYLOAD_IPV6 = 65527
 
 
 class DatagramAddress(tuple[str, int]):
-    """The source of a datagram. It equals the C{(host, port)} pair that Twisted passes to C{datagramReceived}, and has in
-    addition what a correct reply needs (as Twisted's ticket 6826 wishes).
+    """The source of a datagram, as a protocol gets it that provides L{IDatagramAddressReceiver
+    <udpecho.interfaces.IDatagramAddressReceiver>}. It equals the C{(host, port)} pair that Twisted passes to
+    C{datagramReceived}, and has in addition what a correct reply needs (as Twisted's ticket 6826 wishes). Several datagrams may
+    have the same object: do not change it.
 
     Write to this object, not to a copy of its two items, and the reply leaves from C{localHost}.
 
@@ -55,6 +57,17 @@ class DatagramAddress(tuple[str, int]):
 
     def __str__(self) -> str:
         return formatAddress(self)
+
+
+def plainAddress(address: tuple[str, int]) -> tuple[str, int]:
+    """What an ordinary protocol gets in place of a L{DatagramAddress}: the pair C{(host, port)}, as a plain tuple. A scope is
+    part of the host, as in C{fe80::1%2}, so that the pair can be written to. A plain tuple is returned as it is.
+    """
+    if type(address) is tuple:
+        return address
+    host, port = address
+    scopeID = getattr(address, "scopeID", 0)
+    return (f"{host}%{scopeID}" if scopeID and "%" not in host else host, port)
 
 
 def formatAddress(address: tuple[str, int]) -> str:

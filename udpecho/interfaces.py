@@ -61,6 +61,8 @@ class IDatagramReactor(Interface):
         maxPacketSize: int,
         ipv6Only: bool,
         decrementHopLimit: bool | None = None,
+        listenMultiple: bool = False,
+        writeRaises: bool = True,
     ) -> IListeningPort:
         """Listen, as L{udpecho.net.open.listen} does."""
 
@@ -91,6 +93,12 @@ class IUndeliveredReceiver(Interface):
         @param quoted: the beginning of the datagram's payload, as far as ICMP quotes it (RFC 792, RFC 4443 section 3); empty
             where the system does not keep it, and then one call may stand for several datagrams.
         """
+
+
+class IDatagramAddressReceiver(Interface):
+    """A protocol that wants to know more of the source of a datagram than the plain pair C{(host, port)} that others get. The
+    interface has no methods: C{datagramReceived}, and L{IDropReceiver.datagramDropped}, get a L{DatagramAddress}.
+    """
 
 
 class IDropReceiver(Interface):
@@ -178,7 +186,7 @@ class IDatagramBatch(Interface):
         """
 
 
-class IBatchReceiver(Interface):
+class IBatchReceiver(IDatagramAddressReceiver, Interface):
     """A protocol that takes datagrams by the batch from a transport that has them so, instead of by C{datagramReceived}."""
 
     def datagramsReceived(batch: IDatagramBatch) -> None:

@@ -13,7 +13,7 @@ from tests.support.guards import loopbacks, needsIPv6, onlyLinux
 from tests.support.hosts import until
 from tests.support.passed_options import MISSING, OPTIONS, change
 from tests.support.ports import path as path
-from tests.support.running import PATIENCE, Recorder, Run, udpSocket
+from tests.support.running import PATIENCE, DetailedRecorder, Recorder, Run, udpSocket
 from tests.support.server import check
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.linux.adopted import resetOptions
@@ -38,7 +38,7 @@ def bound(host: str) -> socket.socket:
 
 def hopLimits(sock: socket.socket) -> int | None:
     """Receive a datagram, and what is left of its hop limit."""
-    _, received, _ = cmsg.receive(sock, 65535)
+    _, received, _ = cmsg.receive(sock, bytearray(65535))
     return cmsg.readControls(received).hopLimit
 
 
@@ -70,8 +70,9 @@ class Server:
         if self.counters.dropped.total() > dropped:
             assert set(self.counters.dropped) == {"unanswerable"}
             return False
-        reply, received, _ = cmsg.receive(client, 65535)
-        assert reply == payload
+        buffer = bytearray(65535)
+        size, received, _ = cmsg.receive(client, buffer)
+        assert buffer[:size] == payload
         assert cmsg.readControls(received).hopLimit == 63
         with pytest.raises(BlockingIOError):
             client.recv(65535)
@@ -202,7 +203,7 @@ class AdoptedTests:
 
         async def test(reactor: Any) -> None:
             with bound("0.0.0.0") as sock, udpSocket() as client:
-                recorder = Recorder()
+                recorder = DetailedRecorder()
                 port = adopt(reactor, sock, recorder)
                 port._context.restore = None
                 change(sock, "no IP_PKTINFO")

@@ -11,7 +11,7 @@ from twisted.internet import error
 from tests.support.guards import needsIPv6, onlyLinux
 from tests.support.hosts import until
 from tests.support.ports import address, open_, path, script  # noqa: F401
-from tests.support.running import Recorder, Run, sleep, udpSocket
+from tests.support.running import DetailedRecorder, Recorder, Run, sleep, udpSocket
 from udpecho.addresses import DatagramAddress
 from udpecho.net.open import dial
 
@@ -33,7 +33,7 @@ class SourceAddressTests:
         """On a wildcard bind a connected client receives the reply, at once or written later to the address object."""
 
         async def test(reactor: Any) -> None:
-            protocol = Recorder()
+            protocol = DetailedRecorder()
             port = open_(reactor, protocol, interface, **options)
             with udpSocket("::1" if ":" in target else "127.0.0.1") as sock:
                 sock.connect((target, port.getHost().port))
@@ -74,7 +74,7 @@ class SourceAddressTests:
         """What was sent to a multicast group is marked."""
 
         async def test(reactor: Any) -> None:
-            protocol = Recorder()
+            protocol = DetailedRecorder()
             port = open_(reactor, protocol, "0.0.0.0")
             membership = socket.inet_aton("239.1.2.3") + socket.inet_aton("127.0.0.1")
             port.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
@@ -93,7 +93,7 @@ class SourceAddressTests:
 
         async def test(reactor: Any) -> None:
             for interface in ("0.0.0.0", "127.255.255.255"):
-                protocol = Recorder()
+                protocol = DetailedRecorder()
                 port = open_(reactor, protocol, interface)
                 with udpSocket() as sock:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)

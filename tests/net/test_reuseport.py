@@ -14,7 +14,7 @@ from twisted.internet import error
 from twisted.internet.task import Clock
 
 from tests.support.guards import needsIPv6, needsSharing, onlyLinux
-from tests.support.running import Recorder, Run, hasIPv6, openSockets, udpSocket
+from tests.support.running import DetailedRecorder, Recorder, Run, hasIPv6, openSockets, udpSocket
 from udpecho.net.open import adopt, listen
 from udpecho.net.reuseport import SocketGroup
 from udpecho.net.sockets import hasQueued
@@ -152,7 +152,7 @@ class AdoptTests:
             group = SocketGroup(0, "0.0.0.0", 1)
             with udpSocket() as peer:
                 peer.sendto(b"early", ("127.0.0.2", group.getHost().port))
-                recorder = Recorder()
+                recorder = DetailedRecorder()
                 port = adopt(reactor, group.sockets[0], recorder)
                 await recorder.count(1)
                 address = recorder.datagrams[0][1]

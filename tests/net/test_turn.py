@@ -206,7 +206,7 @@ def slow(reactor: Any, number: int, batches: bool = True) -> tuple[list[SlowServ
     now = servers[0].now
     for server in servers:
         server.now = now
-    ports[0]._context.turn._seconds = lambda: now[0]
+    ports[0]._context.turn.seconds = lambda: now[0]
     return servers, ports
 
 

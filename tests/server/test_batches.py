@@ -21,7 +21,7 @@ from tests.support.ports import inOneTurn, script
 from tests.support.running import udpSocket
 from tests.support.server import EvenPortsOnly, Lines, check
 from udpecho.interfaces import IBatchGuard, IBatchReceiver, IDatagramBatch
-from udpecho.net.batch_reader import WholeReader
+from udpecho.net.batch_reader import BatchReader
 from udpecho.net.linux import cmsg, sockopt
 from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
@@ -156,7 +156,7 @@ class BatchTests:
     def test_connectUnderAFlood(self) -> None:
         """Connecting comes to an end although datagrams come as fast as they are read."""
         with serving(EchoServer(log=DatagramLog(0))) as (port, client), udpSocket() as peer:
-            assert isinstance(port._reader, WholeReader)
+            assert isinstance(port._reader, BatchReader)
             batch = port._reader.batch
             real = batch.calls
             taken = 0

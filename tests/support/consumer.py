@@ -38,6 +38,7 @@ from udpecho import (
     GuardPolicy,
     HostUnreachable,
     IBatchReceiver,
+    IDatagramAddressReceiver,
     IDatagramBatch,
     IDropReceiver,
     INetworkErrorReceiver,
@@ -67,6 +68,7 @@ from udpecho import (
     listen,
     makeRegistry,
     parseNetwork,
+    useDatagramPorts,
 )
 
 
@@ -81,6 +83,8 @@ def serve() -> int:
     number: int = port.getHost().port
     other = DatagramPort(0, server, "127.0.0.1", reactor=reactor, options=PortOptions(ipv6Only=True))
     other.startListening()
+    with useDatagramPorts(reactor, PortOptions(writeRaises=False)):
+        pass
     stopped: Deferred[None] | None = port.stopListening()
     guard: GuardLike = MyGuard()
     guarded = EchoServer(guard)
@@ -99,7 +103,7 @@ class MyGuard:
         return DROP_REASONS[0] if size > 100 or address[1] < 1024 else None
 
 
-@implementer(INetworkErrorReceiver, IDropReceiver, IBatchReceiver)
+@implementer(IDatagramAddressReceiver, INetworkErrorReceiver, IDropReceiver, IBatchReceiver)
 class MyProtocol(DatagramProtocol):
     """A protocol that reads more of an address."""
 

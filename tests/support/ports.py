@@ -16,6 +16,7 @@ from udpecho.net.linux.mmsg import SystemCalls
 from udpecho.net.open import listen
 from udpecho.net.port import DatagramPort
 from udpecho.net.selftest import unsupportedReason
+from udpecho.net.splitting_reader import SplittingReader
 
 
 @pytest.fixture(autouse=True, params=["batch", "recvmsg"])
@@ -66,6 +67,14 @@ class FailingSocket:
         self._fail(self.receives)
         return self._real.recvfrom(*arguments)
 
+    def recvfrom_into(self, *arguments: Any) -> Any:
+        self._fail(self.receives)
+        return self._real.recvfrom_into(*arguments)
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        self._fail(self.receives)
+        return self._real.recvmsg_into(*arguments)
+
     def recvmsg(self, *arguments: Any) -> Any:
         if len(arguments) < 3 or not arguments[2] & sockopt.MSG_ERRQUEUE:
             self._fail(self.receives)
@@ -107,6 +116,8 @@ def script(port: DatagramPort, sends: list[int] | None = None, receives: list[in
     reader: Any = port._reader
     if isinstance(reader, BatchReader):
         reader.batch.calls = FailingCalls(reader.batch.calls, failing)  # type: ignore[assignment]
+    elif isinstance(reader, SplittingReader):
+        reader.calls = FailingCalls(reader.calls, failing)  # type: ignore[assignment]
     return failing
 
 

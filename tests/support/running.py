@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from udpecho.errors import EchoError
-from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver
+from udpecho.interfaces import IDatagramAddressReceiver, IDropReceiver, INetworkErrorReceiver
 
 _T = TypeVar("_T")
 
@@ -185,8 +185,13 @@ class Recorder(DatagramProtocol):
                 done.callback(None)
 
 
+@implementer(IDatagramAddressReceiver)
+class DetailedRecorder(Recorder):
+    """A recorder that wants to know all that the port knows of a source."""
+
+
 @implementer(INetworkErrorReceiver, IDropReceiver)
-class CuriousRecorder(Recorder):
+class CuriousRecorder(DetailedRecorder):
     """Records all that a port reports.
 
     @ivar errors: what C{networkError} was called with.

@@ -9,17 +9,15 @@ import sys
 from typing import Any
 
 from twisted.internet import udp
-from twisted.internet.interfaces import IMulticastTransport
-from zope.interface import implementer
 
+from udpecho.net.options import PortOptions
 from udpecho.net.port import DatagramPort
 
 MODULES = ("twisted.test.test_udp", "twisted.internet.test.test_udp")
 
 
-@implementer(IMulticastTransport)
-class MulticastDatagramPort(udp.MulticastMixin, DatagramPort):  # type: ignore[name-defined]
-    """L{udp.MulticastPort} with the other base."""
+class MulticastDatagramPort(DatagramPort):
+    """It with the parameters of L{udp.MulticastPort}."""
 
     def __init__(
         self,
@@ -30,10 +28,7 @@ class MulticastDatagramPort(udp.MulticastMixin, DatagramPort):  # type: ignore[n
         reactor: Any = None,
         listenMultiple: bool = False,
     ) -> None:
-        DatagramPort.__init__(self, port, proto, interface, maxPacketSize, reactor)
-        self.listenMultiple = listenMultiple
-
-    createInternetSocket = udp.MulticastPort.createInternetSocket
+        super().__init__(port, proto, interface, maxPacketSize, reactor, PortOptions(listenMultiple=listenMultiple))
 
 
 def main() -> None:
@@ -42,7 +37,7 @@ def main() -> None:
 
     # The reactors look these names up when they are asked to listen.
     udp.Port = DatagramPort  # type: ignore[misc]
-    udp.MulticastPort = MulticastDatagramPort  # type: ignore[misc]
+    udp.MulticastPort = MulticastDatagramPort  # type: ignore[misc, assignment]
     sys.argv[1:] = [*sys.argv[1:], *MODULES]
     run()
 

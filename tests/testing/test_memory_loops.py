@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from tests.conftest import CaughtErrors
 from tests.support.depth import stackDepth
 from tests.support.memory import open_, pair
-from tests.support.running import Recorder
+from tests.support.running import DetailedRecorder, Recorder
 from udpecho.client.connect import connect
 from udpecho.faults.decision import Decision
 from udpecho.faults.plan import FaultPlan
@@ -88,7 +88,7 @@ class LoopTests:
         """As on a socket, a reply has one hop less only where hops are counted; the first of them can be set."""
         network = MemoryNetwork()
         here, there = pair(network)
-        server, sender = Recorder(), Recorder()
+        server, sender = DetailedRecorder(), DetailedRecorder()
         counting = listen(there, 5000, server, "0.0.0.0", decrementHopLimit=True)
         port = listen(here, 5000, sender, "0.0.0.0", decrementHopLimit=True)
         plain, recorder = open_(here, "0.0.0.0")

@@ -166,7 +166,8 @@ class HostsTests:
         one, two = pair(network)
         open_(two, "0.0.0.0", 7)
         port, _ = open_(one, "127.0.0.1")
-        port.write(b"x", ("10.0.0.2", 7))
+        with pytest.raises(OSError, match="Invalid argument"):
+            port.write(b"x", ("10.0.0.2", 7))
         assert port.dropped == {"send_failed": 1}
         with pytest.raises(OSError, match="Invalid argument"):
             port.connect("10.0.0.2", 7)

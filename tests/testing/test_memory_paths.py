@@ -68,7 +68,8 @@ class PathTests:
         port.write(b"1", ("<broadcast>", 7))
         assert self.received(network, recorder) == [[b"1"]]
         port.setBroadcastAllowed(False)
-        port.write(b"2", ("<broadcast>", 7))
+        with pytest.raises(PermissionError):
+            port.write(b"2", ("<broadcast>", 7))
         port.write(b"3", ["10.0.0.2", 7])
         port.write(b"other", ("10.0.0.2", 8))
         port.connect("10.0.0.2", 7)
@@ -128,5 +129,5 @@ class PathTests:
             port.write(b"hello", ("10.0.0.1", number))
         network.advance(0)
         assert len(recorder.datagrams) == 100
-        for known in (port._paths, port._seen, there._matching, here._matching):
+        for known in (port._paths, there._matching, here._matching):
             assert 1 <= len(known) <= 10

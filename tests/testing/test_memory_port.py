@@ -10,8 +10,9 @@ from twisted.internet import error
 
 from tests.support.guards import needsIPv6
 from tests.support.memory import Play, addressOf, close, open_, share
-from tests.support.running import CuriousRecorder, sleep
+from tests.support.running import CuriousRecorder, Recorder, sleep
 from udpecho.addresses import DatagramAddress
+from udpecho.net.open import listen
 
 
 class BindTests:
@@ -249,11 +250,13 @@ class DeliveryTests:
         play(test)
 
     def test_wrongPort(self, play: Play) -> None:
-        """Port 0 cannot be sent to, which is counted; what is no port number raises."""
+        """Port 0 cannot be sent to, which raises and is counted; what is no port number raises."""
 
         async def test(reactor: Any) -> None:
             port, protocol = open_(reactor)
-            port.write(b"x", ("127.0.0.1", 0))
+            with pytest.raises(OSError) as caught:  # noqa: PT011
+                port.write(b"x", ("127.0.0.1", 0))
+            assert caught.value.errno == errno.EINVAL
             assert port.dropped == {"send_failed": 1}
             for number in (65536, -1):
                 with pytest.raises(OverflowError):
@@ -267,15 +270,20 @@ class DeliveryTests:
         play(test)
 
     def test_broadcastNotAllowed(self, play: Play) -> None:
-        """A port that may not broadcast does not, and counts the datagram."""
+        """A port that may not broadcast does not, which raises and is counted, or is only counted where that is wanted."""
 
         async def test(reactor: Any) -> None:
             port, _ = open_(reactor, "0.0.0.0")
             assert not port.getBroadcastAllowed()
-            port.write(b"x", ("<broadcast>", 9))
-            port.write(b"x", ("255.255.255.255", 9))
+            for host in ("<broadcast>", "255.255.255.255"):
+                with pytest.raises(PermissionError):
+                    port.write(b"x", (host, 9))
             assert port.dropped == {"send_failed": 2}
             await close(port)
+            quiet: Any = listen(reactor, 0, Recorder(), "0.0.0.0", writeRaises=False)
+            quiet.write(b"x", ("<broadcast>", 9))
+            assert quiet.dropped == {"send_failed": 1}
+            await close(quiet)
 
         play(test)
 
@@ -392,11 +400,12 @@ class DeliveryTests:
 
     @needsIPv6
     def test_mappedPortToIPv6(self, play: Play) -> None:
-        """A port on an IPv4-mapped address cannot write to IPv6, which it counts, nor connect to it."""
+        """A port on an IPv4-mapped address cannot write to IPv6, nor connect to it."""
 
         async def test(reactor: Any) -> None:
             port, protocol = open_(reactor, "::ffff:127.0.0.1")
-            port.write(b"x", ("::1", 9))
+            with pytest.raises(OSError):  # noqa: PT011
+                port.write(b"x", ("::1", 9))
             assert port.dropped == {"send_failed": 1}
             with pytest.raises(OSError):  # noqa: PT011
                 port.connect("::1", 9)

@@ -15,7 +15,7 @@ from udpecho.client.checks import checkLocalAddress, checkPayload, checkPeer
 from udpecho.client.protocol import TIMEOUT, EchoClient, elapsedSince
 from udpecho.client.route import Route
 from udpecho.errors import EchoError, MessageTooLong
-from udpecho.interfaces import INetworkErrorReceiver, Reactor
+from udpecho.interfaces import IDatagramAddressReceiver, INetworkErrorReceiver, Reactor
 from udpecho.net.open import dial
 from udpecho.net.resolver import resolve
 from udpecho.parsing import checkTimeout
@@ -67,7 +67,7 @@ def connect(
     return resolve(reactor, host, port, timeout, families).addCallback(start)
 
 
-@implementer(INetworkErrorReceiver)
+@implementer(IDatagramAddressReceiver, INetworkErrorReceiver)
 class _Link(DatagramProtocol):
     """The protocol of one of a client's sockets. A former socket still receives replies. Its errors are ignored, and its
     replies do not show that the present address works.

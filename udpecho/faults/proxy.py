@@ -23,7 +23,7 @@ from udpecho.faults.delay_line import DelayLine, HeldBytes
 from udpecho.faults.models import checkLeast
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.upstream import Upstream
-from udpecho.interfaces import IDropReceiver, INetworkErrorReceiver, Reactor
+from udpecho.interfaces import IDatagramAddressReceiver, IDropReceiver, INetworkErrorReceiver, Reactor
 from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.linux import icmp
 from udpecho.net.open import dial, listen
@@ -59,7 +59,7 @@ _log = Logger()
 Watcher = Callable[[str, DatagramAddress, int, Decision], None]
 
 
-@implementer(INetworkErrorReceiver, IDropReceiver)
+@implementer(IDatagramAddressReceiver, INetworkErrorReceiver, IDropReceiver)
 @dataclass(eq=False, repr=False)
 class _Client(DatagramProtocol):
     """One client of the proxy: the protocol of its own socket to the upstream.
@@ -107,7 +107,7 @@ class _Client(DatagramProtocol):
         self.proxy.up.outcomes["unreachable"] += 1
 
 
-@implementer(IDropReceiver)
+@implementer(IDatagramAddressReceiver, IDropReceiver)
 class FaultProxy(DatagramProtocol):
     """Passes datagrams between clients and one upstream, with the faults of a plan in each direction.
 

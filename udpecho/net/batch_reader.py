@@ -13,14 +13,16 @@ from udpecho.addresses import isLinkLocal
 from udpecho.interfaces import BatchSendCallback, IBatchReceiver
 from udpecho.net import features, reply_controls
 from udpecho.net.batch import BatchOptions, MessageBatch
-from udpecho.net.batch_sender import BatchSender, SendOne
+from udpecho.net.batch_sender import BatchSender
 from udpecho.net.endpoints import PortContext
 from udpecho.net.linux import sockopt
 from udpecho.net.linux.adopted import resetOptions, resetSending
 from udpecho.net.linux.gso import SegmentLimits
-from udpecho.net.reader import Delivery, Reader
+from udpecho.net.reader import Delivery, Found, Reader
 from udpecho.net.selftest import unsupportedReason
+from udpecho.net.sender import Sender
 from udpecho.net.sockets import MAX_DATAGRAM, hasBoth
+from udpecho.net.splitting_reader import SplittingReader
 
 #: What the shortest datagram takes of the receive buffer at the least, in bytes (C{struct sk_buff} and C{skb_shared_info} in
 #: Linux take some more).
@@ -30,7 +32,7 @@ _log = Logger()
 
 
 class BatchReader(Reader):
-    """Receives batches. Its subclasses hand them over."""
+    """Receives batches, and hands them over whole, or those that the protocol splits one by one."""
 
     def __init__(self, context: PortContext, batch: MessageBatch, delivery: Delivery) -> None:
         super().__init__(context, delivery)
@@ -38,16 +40,16 @@ class BatchReader(Reader):
         self._handled: list[MessageBatch] = []
         self._socket = context.socket
 
-    def receive(self) -> bool:
+    def _receive(self) -> Found:
         """Receive a batch. If it could have been larger, the reactor calls again when there is more."""
         if self.batch in self._handled:
             # A program runs the reactor inside of a callback.
             self.batch = self.batch.another()
         batch = self.batch
-        more = batch.receive(self._socket.fileno()) >= batch.requested
+        found = Found.MORE if batch.receive(self._socket.fileno()) >= batch.requested else Found.EMPTY
         if batch.irregular:
             self._context.restoreOptions()
-        return more
+        return found
 
     def _drop(self, batch: MessageBatch) -> None:
         """Drop the entries that are not for the protocol."""
@@ -88,22 +90,9 @@ class BatchReader(Reader):
                 self._drop(following)
                 self._addToBacklog(following)
 
-
-class SplittingReader(BatchReader):
-    """Hands over datagrams one by one."""
-
-    def handle(self) -> None:
-        """Hand the batch over, as far as the protocol wants it."""
-        self._drop(self.batch)
-        self._addToBacklog(self.batch)
-        self._delivery.flush()
-
-
-class WholeReader(BatchReader):
-    """Hands over whole batches, and those that the protocol splits one by one."""
-
-    def handle(self) -> None:
-        """Hand the batch over, with the entries dropped that are not for the protocol."""
+    def read(self) -> Found:
+        """Receive a batch, and hand it over, with the entries dropped that are not for the protocol."""
+        found = self._receive()
         batch = self.batch
         self._drop(batch)
         for entry in batch.unanswerable() if batch.irregular else ():
@@ -124,9 +113,10 @@ class WholeReader(BatchReader):
             counts = batch.counts()
             for entry, reason in dropped.items():
                 self._context.dropped[reason] += counts[entry]
+        return found
 
 
-def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) -> BatchReader | None:
+def openBatchReader(context: PortContext, delivery: Delivery, sender: Sender) -> Reader | None:
     """Have the kernel report with each datagram what a reply needs, and receive in batches where that works.
 
     @return: C{None} to receive one by one.
@@ -143,7 +133,8 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     sockopt.disablePathMTUDiscovery(sock)
     # An adopted socket may have more enabled than is wanted.
     hopLimits = endpoints.hopLimits = reply_controls.reportHopLimits(sock, counts)
-    wanted = options.batches and not (bound is None and hasBoth(sock))
+    whole = IBatchReceiver.providedBy(context.protocol)
+    wanted = options.batches and not (whole and bound is None and hasBoth(sock))
     reason = unsupportedReason() if wanted else None
     if reason is not None:
         features.missed(features.BATCHES, reason)
@@ -158,9 +149,10 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     context.restore = restore if context.adopted else None
     if not wanted or reason is not None:
         return None
-    whole = IBatchReceiver.providedBy(context.protocol)
+    if not whole:
+        return SplittingReader(context, delivery, sender)
     # With a lower limit, the last datagram of a GRO batch may be short enough and the others not.
-    offload = whole and options.offload and context.maxPacketSize >= MAX_DATAGRAM
+    offload = options.offload and context.maxPacketSize >= MAX_DATAGRAM
     canSegment = offload and reply_controls.areTaken(sock.family, features.GSO)
     if offload and not canSegment:
         features.missed(features.GSO)
@@ -168,10 +160,10 @@ def openBatchReader(context: PortContext, delivery: Delivery, sendOne: SendOne) 
     isIPv6, segments = endpoints.family == socket.AF_INET6, SegmentLimits() if gro else None
     batchOptions = BatchOptions(isIPv6, bound, pktinfo, hopLimits, segments)
     beforeSending = partial(resetSending, sock) if context.adopted else None
-    sender, calls = BatchSender(batchOptions, sendOne, context.dropped, beforeSending), context.calls
+    batchSender, calls = BatchSender(batchOptions, sender.sendPart, context.dropped, beforeSending), context.calls
 
     def send(batch: MessageBatch, callback: BatchSendCallback) -> None:
-        sender.send(batch, partial(calls.add, callback))
+        batchSender.send(batch, partial(calls.add, callback))
         calls.run()
 
-    return (WholeReader if whole else SplittingReader)(context, MessageBatch(batchOptions, send), delivery)
+    return BatchReader(context, MessageBatch(batchOptions, send), delivery)

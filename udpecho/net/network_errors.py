@@ -70,6 +70,8 @@ class NetworkErrors:
     """Collects what the network reports about datagrams that were sent, and notifies the protocol: from the reactor only, never
     from inside C{write}, once of each kind, and in connected mode only, when there is one peer that the errors are about. An
     L{IUndeliveredReceiver} is notified once of each quoted datagram.
+
+    @ivar areWanted: whether the protocol has a method for more than refusals.
     """
 
     def __init__(self, context: PortContext) -> None:
@@ -77,6 +79,7 @@ class NetworkErrors:
         self._endpoints = context.endpoints
         self._found: dict[tuple[int, int, bytes], EchoError] = {}
         self._wantsQuoted = IUndeliveredReceiver.providedBy(context.protocol)
+        self.areWanted = self._wantsQuoted or INetworkErrorReceiver.providedBy(context.protocol)
         self._later = SingleCall(context.reactor, self.notify)
         self._closed = False
 

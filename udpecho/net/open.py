@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet, IReactorMulticast
 from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress
@@ -36,7 +36,7 @@ def adopt(
     checkAdoptable(sock)
     own = sock.dup()
     own.setblocking(False)
-    return _open(reactor, own, protocol, options)
+    return openSocket(reactor, own, protocol, options)
 
 
 def dial(
@@ -73,17 +73,26 @@ def dial(
         return listening
     connection = Connection(peer, bindAddress, receiveBuffer, configure)
     sock = connection.open(None if replaced is None else replaced.socket)
-    port = _open(reactor, sock, protocol, options, adopted=False)
+    port = openSocket(reactor, sock, protocol, options, adopted=False)
     if renewed:
         port.keepConnected(connection)
     return port
 
 
-def _open(
-    reactor: Reactor, sock: socket.socket, protocol: DatagramProtocol, options: PortOptions, adopted: bool = True
+def openSocket(
+    reactor: Reactor,
+    sock: socket.socket,
+    protocol: DatagramProtocol,
+    options: PortOptions,
+    adopted: bool = True,
+    maxPacketSize: int = MAX_DATAGRAM,
 ) -> DatagramPort:
+    """Open a port on a socket, which becomes the port's own.
+
+    @param adopted: whether another program has made it.
+    """
     try:
-        port = DatagramPort(None, protocol, sock.getsockname()[0], reactor=reactor, options=options)
+        port = DatagramPort(None, protocol, sock.getsockname()[0], maxPacketSize, reactor, options)
         port._preexistingSocket = sock
         port._context.adopted = adopted
         port.startListening()
@@ -107,11 +116,14 @@ def listen(
     batches: bool = PortOptions.batches,
     offload: bool = PortOptions.offload,
     decrementHopLimit: bool | None = PortOptions.decrementHopLimit,
+    listenMultiple: bool = PortOptions.listenMultiple,
+    writeRaises: bool = PortOptions.writeRaises,
 ) -> DatagramPort:
     """Listen on a L{DatagramPort}. The options from C{writeTimeout} on are those of L{PortOptions}.
 
     On a reactor without file descriptors (one in memory, or Windows' IOCP) the result is that reactor's own UDP port, in spite
-    of the annotation: it has no more than C{IListeningPort} and C{IUDPTransport}.
+    of the annotation: it has no more than C{IListeningPort} and C{IUDPTransport}, and C{IMulticastTransport} where the reactor
+    provides C{IReactorMulticast}.
 
     @param reactor: an C{IReactorUDP} provider; a L{DatagramPort} needs C{IReactorFDSet} and C{IReactorTime}, too.
     @param port: the port number, 0 for any free one.
@@ -134,11 +146,17 @@ def listen(
         batches=batches,
         offload=offload,
         decrementHopLimit=decrementHopLimit,
+        listenMultiple=listenMultiple,
+        writeRaises=writeRaises,
     )
     if IDatagramReactor.providedBy(reactor):
-        inMemory = reactor.listenDatagrams(port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit)
+        inMemory = reactor.listenDatagrams(
+            port, protocol, interface, maxPacketSize, ipv6Only, decrementHopLimit, listenMultiple, writeRaises
+        )
         return cast(DatagramPort, inMemory)
     if not IReactorFDSet.providedBy(reactor):
+        if IReactorMulticast.providedBy(reactor):
+            return cast(DatagramPort, reactor.listenMulticast(port, protocol, interface, maxPacketSize, listenMultiple))
         return cast(DatagramPort, reactor.listenUDP(port, protocol, interface, maxPacketSize))
     listening = DatagramPort(port, protocol, interface, maxPacketSize, reactor, options)
     listening.startListening()

@@ -23,6 +23,10 @@ class PortOptions:
     @ivar decrementHopLimit: send replies with a hop limit (IPv4: time to live) one less than that of the request, where the
         system can: an exchange that goes on by itself ends then, as a loop of routers does (RFC 791 section 3.2, RFC 8200
         section 3). C{None} is for a protocol that takes batches, which it sends back.
+    @ivar listenMultiple: let other sockets that ask for the same have the same port (C{SO_REUSEADDR}, C{SO_REUSEPORT}): each
+        gets what is sent to a group, and one of them what is sent to this host alone.
+    @ivar writeRaises: whether C{write} raises C{OSError} for a datagram that the system rejects, as on Twisted's own port; else
+        it is only counted.
     """
 
     writeTimeout: float = 5.0
@@ -32,6 +36,8 @@ class PortOptions:
     batches: bool = True
     offload: bool = True
     decrementHopLimit: bool | None = None
+    listenMultiple: bool = False
+    writeRaises: bool = True
 
     def __post_init__(self) -> None:
         """@raise ValueError: if a number is out of its range."""

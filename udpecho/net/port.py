@@ -48,10 +48,9 @@ from typing import Any
 
 from twisted.internet import base, defer, error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IMulticastTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
-from twisted.python import log as stockLog
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -62,14 +61,17 @@ from udpecho.net.connection import Connection, Renewal
 from udpecho.net.delayed_calls import SingleCall, poll
 from udpecho.net.endpoints import Endpoints, PortContext
 from udpecho.net.former import FormerSocket
+from udpecho.net.groups import GroupMethods
 from udpecho.net.linux import sockopt
 from udpecho.net.monotonic import useMonotonicTime
 from udpecho.net.network_errors import PEER_ERRORS, NetworkErrors
 from udpecho.net.options import PortOptions
-from udpecho.net.reader import Delivery, PlainReader, Reader
+from udpecho.net.reader import Delivery, Found, PlainReader, Reader
 from udpecho.net.reply_controls import reportToConnected
-from udpecho.net.sender import Sender, ignoreOutcome
-from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, socketAddress
+from udpecho.net.sender import Sender
+from udpecho.net.sockets import MAX_DATAGRAM, TRY_AGAIN, isConnected, prepare, receiveBuffer, shareAddress, socketAddress
+from udpecho.net.sources import Sources
+from udpecho.net.stock_log import logAsStock, stopProtocol
 from udpecho.net.turn import turnBudget
 
 _nothingToRead = TRY_AGAIN | {errno.EINTR}
@@ -83,9 +85,9 @@ _drainPause = 0.01
 _log = Logger()
 
 
-@implementer(IListeningPort, IDatagramTransport)
-class DatagramPort(udp.Port):
-    """A UDP port for any C{DatagramProtocol}.
+@implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
+class DatagramPort(GroupMethods, udp.Port):
+    """A UDP port for any C{DatagramProtocol}, which may join groups.
 
     In connected mode C{connectionRefused} is called from the reactor when nothing listens at the peer, and the port stays open.
     Other network errors go to C{networkError} of a protocol that provides L{INetworkErrorReceiver
@@ -116,8 +118,9 @@ class DatagramPort(udp.Port):
         @param reactor: an C{IReactorFDSet} and C{IReactorTime} provider.
         """
         super().__init__(port, proto, interface, maxPacketSize, reactor)
+        self.listenMultiple = options.listenMultiple
         useMonotonicTime(self.reactor)
-        self._endpoints = Endpoints(self.addressFamily)
+        self._endpoints = Endpoints(self.addressFamily, Sources(proto))
         self._context = context = PortContext(self.reactor, proto, self._endpoints, maxPacketSize, options, port is None)
         self.dropped = context.dropped
         self._errors = NetworkErrors(context)
@@ -154,6 +157,8 @@ class DatagramPort(udp.Port):
         """Make the socket, with the options that must be set before it is bound."""
         sock = super().createInternetSocket()
         prepare(sock, self.interface, self._context.options.ipv6Only, self._context.options.receiveBuffer)
+        if self.listenMultiple:
+            shareAddress(sock)
         return sock
 
     def _bindSocket(self) -> None:
@@ -169,15 +174,15 @@ class DatagramPort(udp.Port):
             self._context.turn = turnBudget(self.reactor)
             self.connected = 1
             self._openParts(sock)
-        except OSError as e:
+        except BaseException as e:
             if self.connected:
                 self._context.turn.closed()
             self.connected = 0
             self._sender.close()
             if sock is not None:
                 _closeSocket(self, sock)
-            raise error.CannotListenError(self.interface, self.port, e) from None
-        _logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
+            raise (error.CannotListenError(self.interface, self.port, e) if isinstance(e, OSError) else e) from None
+        logAsStock(self.protocol, f"{self._getLogPrefix(self.protocol)} starting on {self._realPortNumber}")
 
     def _openParts(self, sock: socket.socket) -> None:
         """@raise OSError: if the system rejects it."""
@@ -189,7 +194,7 @@ class DatagramPort(udp.Port):
             self._becameConnected(None)
         self._reader = PlainReader(self._context, self._delivery)
         if self._endpoints.peer is None:
-            self._reader = openBatchReader(self._context, self._delivery, self._sender.sendPart) or self._reader
+            self._reader = openBatchReader(self._context, self._delivery, self._sender) or self._reader
 
     def connect(self, host: str, port: int) -> None:
         """Exchange datagrams with one peer only from now on.
@@ -201,10 +206,12 @@ class DatagramPort(udp.Port):
         if self._endpoints.peer is not None:
             raise RuntimeError("already connected, reconnecting is not currently supported")
         self._endpoints.checkHost(host)
-        reader, self._reader = self._reader, PlainReader(self._context, self._delivery)
+        self._sender.endReplies()
+        reader, self._reader = self._reader, PlainReader(self._context, self._delivery, readsAll=True)
         reader.portConnected()
         self._resume()
         self.socket.connect(socketAddress(host, port))
+        self._connectedAddr = host, port
         self._becameConnected((host, port))
 
     def _becameConnected(self, address: tuple[str, int] | None) -> None:
@@ -258,21 +265,23 @@ class DatagramPort(udp.Port):
         self._context.turn.run(self._read)
 
     def _read(self) -> None:
-        self._delivery.flush()
+        if self._delivery.backlog:
+            self._delivery.flush()
         if not self._delivery.backlog:
             self._receive(self._reader)
-        sawError, self._sawError = self._sawError, False
-        if sawError and self._delivery.wanted and self.connected:
-            # libuv, and so uvloop, stops watching a socket that has reported an error.
-            super().stopReading()
-            self._resume()
+        if self._sawError:
+            self._sawError = False
+            if self._delivery.wanted and self.connected:
+                # libuv, and so uvloop, stops watching a socket that has reported an error.
+                super().stopReading()
+                self._resume()
 
     def _receive(self, reader: Reader) -> None:
         delivery, waiting, isOver = self._delivery, self._sender.waiting, self._context.turn.isOver
-        isFirst = mayHaveMore = True
-        while mayHaveMore and delivery.wanted and not waiting and self._reader is reader and (isFirst or not isOver()):
+        isFirst, found = True, Found.MORE
+        while found is Found.MORE and delivery.wanted and not waiting and self._reader is reader and (isFirst or not isOver()):
             try:
-                mayHaveMore = reader.receive()
+                found = reader.read()
             except OSError as e:
                 if e.errno in _nothingToRead:
                     self._foundEmpty = True
@@ -284,8 +293,9 @@ class DatagramPort(udp.Port):
                     return
             else:
                 self._readingFailed = False
-                reader.handle()
             isFirst = False
+        if found is Found.EMPTY and not delivery.backlog:
+            self._foundEmpty = True
 
     def _readFailed(self, failure: OSError) -> bool:
         """The system returned an error instead of a datagram. True: read on in this turn."""
@@ -321,15 +331,15 @@ class DatagramPort(udp.Port):
     def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
         """Send a datagram, now or as soon as the send queue has space.
 
-        A datagram that the system rejects for its own reasons (no route, a firewall, port 0) is counted in C{dropped}.
-
         @param addr: the destination; C{None} in connected mode. For a reply from the address that the request was sent to, pass
             the very object that C{datagramReceived} got.
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not of this port's family, or not the peer's in connected mode.
+        @raise OSError: if the system rejects the datagram (port 0, a broadcast, no route, a firewall), unless C{writeRaises} is
+            off. It is counted in C{dropped} anyway. The protocol of a connected port is notified instead, if the peer cannot be
+            reached or it provides C{INetworkErrorReceiver}.
         """
-        if self._sender.send(datagram, addr, ignoreOutcome) == errno.EMSGSIZE:
-            raise error.MessageLengthError("message too long")
+        self._sender.write(datagram, addr)
 
     def send(self, datagram: bytes, address: tuple[str, int] | None, callback: SendCallback) -> int:
         """Send a datagram, and report its outcome, see L{IDatagramTransport.send}."""
@@ -397,6 +407,7 @@ class DatagramPort(udp.Port):
             return
         self._closing.cancel()
         self._readingPause.cancel()
+        self._sender.endReplies()
         parts: list[Any] = [self._errors, self._delivery, self._reader, *self._former]
         for part in parts:
             part.close()
@@ -405,7 +416,7 @@ class DatagramPort(udp.Port):
         base.BasePort.connectionLost(self, reason)
         self._sender.close()
         calls = self._context.calls
-        calls.add(_stopProtocol, self.protocol, number)
+        calls.add(stopProtocol, self.protocol, number)
         calls.run()
         _closeSocket(self, self.socket)
         # A program may go on inside such a callback, and find that the port works as outside of one.
@@ -428,15 +439,3 @@ def _closeSocket(port: DatagramPort, sock: socket.socket) -> None:
     sock.close()
     for name in ("socket", "fileno"):
         port.__dict__.pop(name, None)
-
-
-def _stopProtocol(protocol: DatagramProtocol, number: int) -> None:
-    _logAsStock(protocol, f"(UDP Port {number} Closed)")
-    if getattr(protocol, "numPorts", True):  # none when startProtocol has failed
-        protocol.doStop()
-
-
-def _logAsStock(protocol: DatagramProtocol, text: str) -> None:
-    """Log what the stock port always logs."""
-    if getattr(protocol, "noisy", True):
-        stockLog.msg(text)

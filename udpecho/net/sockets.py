@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,6 +62,15 @@ def prepare(sock: socket.socket, host: str, ipv6Only: bool, receiveBuffer: int |
     except OSError:
         if not int(ip_address(host.partition("%")[0])):
             features.require(sock, ":: must have IPV6_V6ONLY to keep IPv4 out", socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+def shareAddress(sock: socket.socket) -> None:
+    """Let other sockets that ask for the same be bound to the same address, as C{listenMulticast} does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        # Some systems have the name alone; there the former is enough.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def checkAdoptable(sock: socket.socket) -> None:
@@ -138,13 +148,16 @@ def datagramAddress(name: tuple[Any, ...]) -> DatagramAddress:
     return address
 
 
-def socketAddress(host: str, port: int) -> tuple[Any, ...]:
+def socketAddress(host: str | bytes, port: int, *more: int) -> tuple[Any, ...]:
     """Make a socket address. Python drops the scope of a link-local address in a pair.
 
+    @param more: what the stock port takes, too: the flow and the scope of IPv6, as in Python's C{socket} module.
     @raise OSError: if the scope is not an interface of this machine.
     """
+    if isinstance(host, bytes):
+        host = host.decode("ascii")
     if "%" not in host:
-        return host, port
+        return host, port, *more
     try:
         return socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
     except socket.gaierror:
@@ -157,21 +170,51 @@ def duplicateDetection(host: str) -> str | None:
     @param host: an IP address, perhaps with a scope.
     @return: what the address is if the detection is not over or has failed, else C{None}.
     """
+    for _, flags in _interfacesOf(host):
+        if flags & _IFA_F_DADFAILED:
+            return "used by another machine too (duplicate address detection has failed)"
+        if flags & _IFA_F_TENTATIVE:
+            return TENTATIVE
+    return None
+
+
+def _interfacesOf(host: str) -> list[tuple[int, int]]:
+    """The interfaces of Linux that have an IPv6 address, by their indexes, each with the flags of the address there."""
     packed, _, scope = host.partition("%")
     try:
         wanted = socket.inet_pton(socket.AF_INET6, packed).hex()
         with open("/proc/self/net/if_inet6") as file:
             found = [line.split() for line in file]
     except OSError:
-        return None
+        return []
     # Address, index of the interface, length of the prefix, scope, flags, all in hexadecimal, and the interface's name.
-    for address, index, _, _, flags, name in found:
-        if address == wanted and scope in ("", name, str(int(index, 16))):
-            if int(flags, 16) & _IFA_F_DADFAILED:
-                return "used by another machine too (duplicate address detection has failed)"
-            if int(flags, 16) & _IFA_F_TENTATIVE:
-                return TENTATIVE
-    return None
+    return [
+        (int(index, 16), int(flags, 16))
+        for address, index, _, _, flags, name in found
+        if address == wanted and scope in ("", name, str(int(index, 16)))
+    ]
+
+
+def interfaceIndex(interface: str | int) -> int:
+    """Look up an interface.
+
+    @param interface: its index, its name or, on Linux, one of its IPv6 addresses; nothing, or C{"::"}, for none.
+    @return: its index, 0 for none.
+    @raise OSError: if there is no such interface.
+    """
+    if isinstance(interface, int) or interface.isdecimal():
+        return int(interface)
+    if interface in ("", "::"):
+        return 0
+    if ":" not in interface:
+        return socket.if_nametoindex(interface)
+    address, _, scope = interface.partition("%")
+    if scope:
+        return interfaceIndex(scope)
+    found = _interfacesOf(address)
+    if not found:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return found[0][0]
 
 
 def checkBindable(host: str, port: int) -> None:

@@ -35,6 +35,9 @@ class TurnBudget:
     Time is that of the monotonic clock, and not of the processor: it is quicker to read, and when the system runs others
     meanwhile, the timers are late by that, too. A turn begins for the budget whenever a delayed call of its own comes. In
     between, a reactor runs each delayed call that is due, so that none of them waits for more than one budget.
+
+    @ivar seconds: the clock.
+    @ivar until: when the work that is being done must be left, by this clock.
     """
 
     def __init__(self, reactor: Reactor, seconds: Callable[[], float] = time.perf_counter) -> None:
@@ -42,10 +45,10 @@ class TurnBudget:
         @param seconds: a clock, in seconds.
         """
         self._reactor = reactor
-        self._seconds = seconds
+        self.seconds = seconds
         self._users = 0
         self._left = TURN_TIME
-        self._until = inf
+        self.until = inf
         self._nextTurn = SingleCall(reactor, self._begin)
         self._postponed: dict[Work, None] = {}
         self._workedLast: dict[Work, int] = {}
@@ -55,27 +58,28 @@ class TurnBudget:
         """Work now; or in the next turn if this one has no time left, or if others wait for that already."""
         # Without a running reactor there is no timer, and no next turn.
         isRunning = getattr(self._reactor, "running", True)
-        if (self._postponed or self._left <= 0) and isRunning:
+        if isRunning and (self._postponed or self._left <= 0):
             self.postpone(work)
         else:
-            self._work(work, isRunning)
+            if self._postponed:
+                self._postponed.pop(work, None)
+            self._work(work, self._left if isRunning else inf)
 
-    def _work(self, work: Work, isRunning: bool = True) -> None:
-        self._postponed.pop(work, None)
+    def _work(self, work: Work, share: float) -> None:
         # A program may run the reactor inside of a callback.
-        began, outer = self._seconds(), self._until
-        self._until = began + self._left / (1 + len(self._postponed)) if isRunning else inf
+        began, outer = self.seconds(), self.until
+        self.until = began + share
         try:
             work()
         finally:
-            self._until = outer
-            self._left -= self._seconds() - began
+            self.until = outer
+            self._left -= self.seconds() - began
             if self._left < TURN_TIME - _uncounted and self._users:
                 self._nextTurn.schedule()
 
     def isOver(self) -> bool:
         """Whether the work that is being done must be left."""
-        return self._seconds() >= self._until
+        return self.seconds() >= self.until
 
     def postpone(self, work: Work) -> None:
         """Have work done in the next turn, even if no descriptor is ready."""
@@ -94,8 +98,9 @@ class TurnBudget:
             if self._left > 0 and work in self._postponed:
                 self._number += 1
                 self._workedLast[work] = self._number
+                self._postponed.pop(work)
                 try:
-                    self._work(work)
+                    self._work(work, self._left / (1 + len(self._postponed)))
                 except OSError as e:
                     # The reactor, which finds the descriptor ready, closes it then.
                     _log.debug("cannot go on with {work}: {error}", work=work, error=e)

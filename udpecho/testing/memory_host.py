@@ -131,9 +131,12 @@ class MemoryHost(HostLife, MemoryTCP):
         maxPacketSize: int,
         ipv6Only: bool,
         decrementHopLimit: bool | None = None,
+        listenMultiple: bool = False,
+        writeRaises: bool = True,
     ) -> MemoryPort:
         """@see: L{IDatagramReactor.listenDatagrams}"""
-        made = MemoryPort(self, port, protocol, interface, maxPacketSize, ipv6Only=ipv6Only)
+        made = MemoryPort(self, port, protocol, interface, maxPacketSize, listenMultiple, ipv6Only)
+        made.writeRaises = writeRaises
         made.countsHops = PortOptions(decrementHopLimit=decrementHopLimit).countsHops(protocol)
         return self._listen(made)
 

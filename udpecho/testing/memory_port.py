@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -24,11 +23,16 @@ from udpecho.net.delayed_calls import SingleCall
 from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
+from udpecho.net.sources import Arrival, Sources
 from udpecho.testing.memory_addresses import canonical, isLoopback, unmapped
+from udpecho.testing.memory_groups import MemoryGroups
 from udpecho.testing.memory_paths import Known, Path, longest
+from udpecho.testing.memory_reading import ReadingPort
 from udpecho.testing.path_mtu import PMTUDISC_OMIT, PMTUDISC_WANT, Parts
 
 _wildcards = ("0.0.0.0", "::")
+#: How a datagram came that is no reply.
+_unasked = Arrival()
 
 
 class Host(Protocol):
@@ -80,7 +84,7 @@ class Host(Protocol):
 
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
-class MemoryPort:
+class MemoryPort(MemoryGroups, ReadingPort):
     """A UDP port of a L{MemoryHost <udpecho.testing.memory_host.MemoryHost>}.
 
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{loop_guard}.
@@ -93,9 +97,10 @@ class MemoryPort:
         (L{udpecho.testing.path_mtu}).
     @ivar held: the bytes that it has sent and that have not arrived yet.
     @ivar peer: the peer in connected mode, else C{None}.
-    @ivar groups: the multicast groups that were joined.
-    @ivar loopback: whether the host receives what this port sends to its groups.
+    @ivar writeRaises: whether C{write} raises what the host rejects; else that is only counted.
     """
+
+    host: Host
 
     def __init__(
         self,
@@ -118,16 +123,16 @@ class MemoryPort:
         self.protocol = protocol
         self.connected = False
         self.host = host
-        self.number = port
+        self.port = self.number = port
+        self.maxPacketSize = maxPacketSize
         self.interface = canonical(interface)
         self._wildcard = unmapped(self.interface) in _wildcards
         self.listenMultiple = listenMultiple
         self.ipv6Only = ipv6Only
         self.peer: DatagramAddress | None = None
         self._broadcastAllowed = False
-        self.groups: set[str] = set()
-        self._outgoingInterface = self.interface
-        self._ttl = 1
+        MemoryGroups.__init__(self)
+        ReadingPort.__init__(self)
         self.hopLimit = 64
         self.ecn = 0
         self.reportsECN = False
@@ -135,14 +140,14 @@ class MemoryPort:
         omits = IBatchReceiver.providedBy(protocol) and not self._ipv6
         self.mtuDiscovery = PMTUDISC_OMIT if omits else PMTUDISC_WANT
         self.countsHops = PortOptions().countsHops(protocol)
+        self.writeRaises = True
         self.held = 0
-        self._handover = Handover(protocol, maxPacketSize, self.dropped)
-        self.loopback = True
+        self._sources = Sources(protocol)
+        self._handover = Handover(protocol, maxPacketSize, self.dropped, self._sources)
         self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
         self._closing = SingleCall(host, self.abort)
         self._paths: Known[object, Path] = Known()
-        self._seen: Known[object, DatagramAddress] = Known()
 
     def __repr__(self) -> str:
         return f"<MemoryPort {formatAddress((self.interface, self.number))} of {self.host.name}>"
@@ -175,10 +180,6 @@ class MemoryPort:
     def getHost(self) -> IPv4Address | IPv6Address:
         """The local address."""
         return (IPv6Address if self._ipv6 else IPv4Address)("UDP", self.interface, self.number)
-
-    def getKernelDrops(self) -> int:
-        """None: the receive queue in memory is never full."""
-        return 0
 
     def stopListening(self) -> defer.Deferred[None]:
         """Receive nothing more, and stop in the next turn. May be called twice."""
@@ -231,9 +232,14 @@ class MemoryPort:
 
         @raise error.MessageLengthError: if no datagram can be this long.
         @raise error.InvalidAddressError: if C{addr} is not an address of this port's family, or not the peer's.
+        @raise OSError: if the host rejects it, as L{DatagramPort.write <udpecho.net.port.DatagramPort.write>} does; not for an
+            address that no host has: on most networks nobody knows that.
         """
-        if self.send(packet, addr) == errno.EMSGSIZE:
+        number = self.send(packet, addr)
+        if number == errno.EMSGSIZE:
             raise error.MessageLengthError("message too long")
+        if number not in (0, errno.EBADF, errno.ENETUNREACH) and self.peer is None and self.writeRaises:
+            raise OSError(number, os.strerror(number))
 
     def writeSequence(self, seq: list[bytes], addr: tuple[str, int] | None = None) -> None:
         """Send a datagram made of parts."""
@@ -244,24 +250,26 @@ class MemoryPort:
         if type(datagram) is not bytes:
             # As the socket does: any buffer, as it is now.
             datagram = bytes(memoryview(datagram))
-        hopLimit: int | None = None
-        key: object = address
-        if isinstance(address, DatagramAddress):
-            hopLimit = address.hopLimit
-            key = (address, address.localHost if address.unicast else None)
-        elif isinstance(address, list):
-            key = tuple(address)
+        asked: Arrival | DatagramAddress = _unasked
+        if type(address) is tuple:
+            source = self._sources.find(address)
+            asked = _unasked if source is None else source.arrival
+        elif isinstance(address, DatagramAddress):
+            asked = address
+        elif address is not None:
+            address = (address[0], address[1])
+        key = (address, asked.localHost if asked.unicast else None)
         path = self._paths.get(key)
         if path is None or len(datagram) > path.longest:
             destination = self._destination(address)
             number = self._refusal(datagram, destination)
             if number:
-                path = self._findPath(address, destination)
+                path = self._findPath(asked, destination)
                 self.host.notSent(number, datagram, path.source, path.destination)
                 self._refused(number, callback)
                 return number
-            path = self._paths.keep(key, self._findPath(address, destination))
-        own = self._ttl if path.isGroup else self.hopLimit
+            path = self._paths.keep(key, self._findPath(asked, destination))
+        hopLimit, own = asked.hopLimit, self.ttl if path.isGroup else self.hopLimit
         self.host.carry(self, datagram, path.source, path.destination, own if hopLimit is None else max(1, hopLimit - 1))
         if callback is not None:
             # It is on its way, whatever the callback does.
@@ -284,12 +292,11 @@ class MemoryPort:
         if self.peer is not None and number != errno.EMSGSIZE:
             self.host.callLater(0, self.networkError, unreachable(number, str(self.peer)))
 
-    def _findPath(self, address: tuple[str, int] | None, destination: DatagramAddress) -> Path:
+    def _findPath(self, asked: Arrival | DatagramAddress, destination: DatagramAddress) -> Path:
         target = unmapped(destination.host)
         source = self.interface
         if self._wildcard:
-            local = address.localHost if isinstance(address, DatagramAddress) and address.unicast else None
-            source = local or self.host.sourceFor(target)
+            source = (asked.localHost if asked.unicast else None) or self.host.sourceFor(target)
         return Path.between((unmapped(source), self.number), (target, destination.port), self.host.longestTo(target))
 
     def _refusal(self, datagram: bytes, destination: DatagramAddress) -> int:
@@ -389,62 +396,19 @@ class MemoryPort:
         """A datagram arrives."""
         if not self.connected or self._stopped:
             return
+        if self.isWaiting:
+            self.wait(datagram, source, destination, hopLimit, ecn)
+            return
         key = (source, destination, hopLimit if self.countsHops else None, ecn if self.reportsECN else None)
-        address = self._seen.get(key)
+        address, reason = self._sources.usual.get(key), None
         if address is None:
-            address = self._seen.keep(key, DatagramAddress((self._peerView(source.host) or source.host, source.port)))
-            address.localHost = self._peerView(destination.host)
-            address.unicast = not isGroup(destination.host)
-            address.hopLimit, address.ecn = key[2:]
-        self._handover.deliver(datagram, address)
+            name = self._peerView(source.host) or source.host, source.port
+            arrival = Arrival(self._peerView(destination.host), not isGroup(destination.host), key[2], ecn=key[3])
+            reason = arrival.reason
+            address = self._sources.handOver(key, name, arrival, reason is None)
+        self._handover.deliver(datagram, address, reason)
 
     def networkError(self, reason: EchoError) -> None:
         """An earlier datagram did not arrive."""
         if self.connected and not self._stopped:
             notifyError(self.protocol, reason)
-
-    # IMulticastTransport
-
-    def joinGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
-        """Join a group. Fails with C{error.MulticastJoinError} if C{addr} is not a group, or joined already."""
-        if not (isIPAddress(addr) or isIPv6Address(addr)) or not ipaddress.ip_address(addr).is_multicast:
-            return defer.fail(error.MulticastJoinError(addr, interface, "not a multicast address"))
-        if canonical(addr) in self.groups:
-            return defer.fail(error.MulticastJoinError(addr, interface, errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
-        self.groups.add(canonical(addr))
-        self.host.changed()
-        return defer.succeed(None)
-
-    def leaveGroup(self, addr: str, interface: str = "") -> defer.Deferred[None]:
-        """Leave a group. Fails with C{error.MulticastJoinError} if it was not joined."""
-        if not (isIPAddress(addr) or isIPv6Address(addr)) or canonical(addr) not in self.groups:
-            number = errno.EADDRNOTAVAIL
-            return defer.fail(error.MulticastJoinError(addr, interface, number, os.strerror(number)))
-        self.groups.remove(canonical(addr))
-        self.host.changed()
-        return defer.succeed(None)
-
-    def getOutgoingInterface(self) -> str | int:
-        """The interface for datagrams to groups."""
-        return self._outgoingInterface
-
-    def setOutgoingInterface(self, addr: str | int) -> defer.Deferred[Any]:
-        """Set it, without effect: a host in memory has one interface."""
-        self._outgoingInterface = str(addr)
-        return defer.succeed(self._outgoingInterface)
-
-    def getLoopbackMode(self) -> bool:
-        """Whether the host itself receives what it sends to its groups."""
-        return self.loopback
-
-    def setLoopbackMode(self, mode: bool) -> None:
-        """Set whether it does."""
-        self.loopback = bool(mode)
-
-    def getTTL(self) -> int:
-        """The time to live of datagrams to groups (C{IP_MULTICAST_TTL} in C{ip(7)})."""
-        return self._ttl
-
-    def setTTL(self, ttl: int) -> None:
-        """Set it. With 0 a datagram stays on the host, with more it passes less routers than that."""
-        self._ttl = ttl

@@ -18,7 +18,7 @@ from tests.support.running import hasIPv6
 from tests.support.source import LONG, ROOT
 from udpecho.net.batch import SLOT_SIZE, MessageBatch
 from udpecho.net.linux import cmsg
-from udpecho.net.linux.mmsg import SystemCalls, systemCalls
+from udpecho.net.linux.mmsg import CONTROLS_AT, SystemCalls, _rowSize, systemCalls
 
 _PATTERN = b"\xa5"
 
@@ -37,26 +37,22 @@ class Watched:
 
     def _receive(self, descriptor: int, address: int, count: int, *arguments: Any) -> int:
         slots = self.slots
-        for slot in range(64):
-            # What the kernel leaves of the controls and names keeps the pattern.
-            at = slots._controlsAt + slot * cmsg.CONTROL_SIZE
-            slots._memory[at : at + cmsg.CONTROL_SIZE] = _PATTERN * cmsg.CONTROL_SIZE
-            at = slots._namesAt + slot * 32
-            slots._memory[at : at + 32] = _PATTERN * 32
+        for start in slots._rowStarts:
+            # What the kernel leaves of the names and controls keeps the pattern.
+            slots._memory[start : start + _rowSize] = _PATTERN * _rowSize
         spares = slots._memory[slots._sparesAt :]
         vectors = slots._memory[slots._iovsAt : slots._namesAt]
         received = systemCalls().recvmmsg(descriptor, address, count, *arguments)
         assert slots._memory[slots._sparesAt :] == spares
         assert slots._memory[slots._iovsAt : slots._namesAt] == vectors
-        for slot in range(64):
+        for slot, start in enumerate(slots._rowStarts):
             used = slots.controlLengths[slot] if slot < received else 0
             assert used <= cmsg.CONTROL_SIZE
-            at = slots._controlsAt + slot * cmsg.CONTROL_SIZE
-            left = slots._memory[at + used : at + cmsg.CONTROL_SIZE]
+            left = slots._memory[start + CONTROLS_AT + used : start + _rowSize]
             # The last message may be padded.
             assert left.endswith(_PATTERN * max(0, len(left) - 7)), (slot, used, left)
-            name = slots._memory[slots._namesAt + slot * 32 : slots._namesAt + slot * 32 + 32]
-            assert name.endswith(_PATTERN * (32 - self._nameLength if slot < received else 32))
+            name = slots._memory[start : start + CONTROLS_AT]
+            assert name.endswith(_PATTERN * (CONTROLS_AT - (self._nameLength if slot < received else 0)))
         self.check()
         return received
 

@@ -33,7 +33,7 @@ from tests.support.namespaces import (
     Plan,
 )
 from tests.support.processes import Processes
-from tests.support.running import PATIENCE, Recorder, Run, sleep, udpSocket
+from tests.support.running import PATIENCE, DetailedRecorder, Run, sleep, udpSocket
 from udpecho.client.connect import connect, echo
 from udpecho.net.open import listen
 from udpecho.server.protocol import EchoServer
@@ -86,7 +86,7 @@ class SourceAddressTests:
         """So does a reply that is written later, to the address object that came with the datagram."""
 
         async def test(reactor: Any) -> None:
-            protocol = Recorder()
+            protocol = DetailedRecorder()
             peer = listenOn(net.server, reactor, plan.wildcard, protocol)
             client = await connect(reactor, plan.second, PORT, 10)
             done = client.echo(b"hello")
@@ -113,7 +113,7 @@ class LinkLocalTests:
         """
 
         async def test(reactor: Any) -> None:
-            protocol = Recorder()
+            protocol = DetailedRecorder()
             peer = listenOn(net.router, reactor, interface, protocol)
             client = await connect(reactor, f"{LINK_LOCAL_ROUTER}%eth0", PORT, 10)
             done = client.exchange(b"hello")

@@ -133,16 +133,15 @@ def readTimestamp(ancillary: Ancillary) -> int:
     return 0
 
 
-def receive(sock: socket.socket, size: int, flags: int = 0) -> tuple[bytes, ReceivedControls, Any]:
-    """Receive a datagram with its control messages, without blocking: another program may have the socket, and have made it
-    block.
+def receive(sock: socket.socket, buffer: Any) -> tuple[int, ReceivedControls, Any]:
+    """Receive a datagram with its control messages into memory, without blocking: another program may have the socket, and have
+    made it block.
 
-    @param size: the longest datagram to receive whole, in bytes.
-    @return: the datagram, the control messages, and the source as Python's C{socket} module has it.
+    @return: the size of the datagram, the control messages, and the source as Python's C{socket} module has it.
     @raise OSError: if there is none.
     """
-    datagram, ancillary, received, source = sock.recvmsg(size, CONTROL_SIZE, flags | sockopt.MSG_DONTWAIT)
-    return datagram, (ancillary, received), source
+    size, ancillary, received, source = sock.recvmsg_into([buffer], CONTROL_SIZE, sockopt.MSG_DONTWAIT)
+    return size, (ancillary, received), source
 
 
 def readControls(received: ReceivedControls) -> Controls:

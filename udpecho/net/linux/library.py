@@ -27,10 +27,21 @@ def find(name: str, arguments: str) -> Callable[..., int]:
         function: Any = getattr(ctypes.CDLL(None, use_errno=True), name)
     except AttributeError:
         raise OSError(errno.ENOSYS, f"the C library has no {name}") from None
-    types = {"i": ctypes.c_int, "I": ctypes.c_uint, "P": ctypes.c_void_p}
-    function.argtypes = [types[each] for each in arguments]
+    function.argtypes = [_type(each) for each in arguments]
     found: Callable[..., int] = function
     return found
+
+
+def _type(name: str) -> Any:
+    return {"i": ctypes.c_int, "I": ctypes.c_uint, "P": ctypes.c_void_p}[name]
+
+
+def prepared(arguments: str, *values: int | None) -> tuple[Any, ...]:
+    """Convert arguments for a function that is called with them again and again: that takes longer than many a call.
+
+    @param arguments: their types, as for L{find}.
+    """
+    return tuple(_type(each)(value) for each, value in zip(arguments, values, strict=True))
 
 
 def lastError() -> int:
