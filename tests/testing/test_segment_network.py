@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet import error
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import DatagramProtocol, Factory
 
 from tests.support.memory import pair
 from tests.support.memory_tcp import Connecting, HalfCloser, Talker, connected
@@ -73,6 +73,17 @@ class LinkTests:
         link.release()
         network.advance(0.01)
         assert there.received == b"xy"
+
+    def test_step(self) -> None:
+        """A step names what has crossed a link."""
+        network = MemoryNetwork(latency=0.01)
+        one, two = pair(network)
+        network.link(one, two)
+        one.connectTCP("10.0.0.2", 80, Connecting(Talker()))
+        one.listenUDP(5000, DatagramProtocol()).write(b"x", ("10.0.0.2", 9))
+        steps = [event.what for event in iter(network.step, None)]
+        assert "datagram 10.0.0.1:5000 > 10.0.0.2:9" in steps
+        assert "TCP segment 10.0.0.2:80 > 10.0.0.1:32768" in steps
 
     def test_settings(self) -> None:
         """A link's delay, MTU and plan count for segments."""
