@@ -183,6 +183,27 @@ class HostTests:
         network.advance(1)
         assert again.transport.getHost().host == "10.0.0.7"
 
+    def test_unplugged(self) -> None:
+        """What a host sends without its cable is lost, and it has no route; it reaches itself nevertheless."""
+        network = MemoryNetwork(latency=0.01)
+        here, there = connected(network)
+        one = network.hosts["one"]
+        one.leave()
+        here.transport.write(b"x")
+        noRoute, own = Connecting(Talker()), Connecting(Talker())
+        one.connectTCP("10.0.0.2", 80, noRoute)
+        one.listenTCP(81, Factory.forProtocol(Talker))
+        one.connectTCP("10.0.0.1", 81, own)
+        network.advance(0.005)
+        assert noRoute.failures == [error.NoRouteError]
+        one.rejoin()
+        network.advance(0.1)
+        assert there.received == b""
+        network.advance(1)
+        assert there.received == b"x"
+        assert isinstance(own.made, Talker)
+        assert own.made.made
+
     def test_stop(self) -> None:
         """A program that stops closes all its connections, those that it does not read too; one that has ended reads none."""
         network = MemoryNetwork()
