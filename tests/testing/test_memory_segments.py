@@ -11,11 +11,12 @@ from twisted.internet import error, posixbase
 from twisted.internet.protocol import Factory
 
 from tests.support.memory import pair
-from tests.testing.test_memory_tcp import Connecting, HalfCloser, Talker, connected
+from tests.support.memory_tcp import Connecting, HalfCloser, Talker, connected
 from udpecho.faults.matching import matching
 from udpecho.faults.plan import FaultPlan
-from udpecho.faults.rules import lose
+from udpecho.faults.rules import duplicate, lose
 from udpecho.testing.memory_network import MemoryNetwork
+from udpecho.testing.memory_segments import Segment
 
 
 def left(network: MemoryNetwork) -> list[Any]:
@@ -92,13 +93,14 @@ class StreamTests:
         network = MemoryNetwork(latency=0.01)
         here, there = connected(network)
         there.transport.pauseProducing()
-        here.transport.write(b"x" * 60_000)
+        # More than a window: the rest has to come afterwards.
+        here.transport.write(b"x" * 100_000)
         here.transport.loseConnection()
         network.advance(86400)
         assert there.received == b""
         there.transport.resumeProducing()
         network.advance(200)
-        assert there.received == b"x" * 60_000
+        assert there.received == b"x" * 100_000
         assert there.lost == [error.ConnectionDone]
         assert left(network) == []
 
@@ -133,6 +135,56 @@ class StreamTests:
         assert (here.received, there.received) == (b"", b"x" * 1000)
         assert here.lost == there.lost == [error.ConnectionDone]
         assert left(network) == []
+
+    def test_atOnce(self) -> None:
+        """A connection ends without any pause, also if its halves end one after the other."""
+        network = MemoryNetwork()
+        here, there = connected(network, HalfCloser)
+        here.transport.loseWriteConnection()
+        network.runUntilIdle()
+        there.transport.loseConnection()
+        network.runUntilIdle()
+        here.transport.loseConnection()
+        network.runUntilIdle()
+        assert here.lost == there.lost == [error.ConnectionDone]
+        assert network.clock.seconds() == 10
+        assert left(network) == []
+
+    def test_askedTwice(self) -> None:
+        """A request that arrives twice is answered twice: the loss of the first answer costs nothing."""
+        network = MemoryNetwork()
+        one, two = pair(network)
+        network.setPlan(one, two, duplicate(matching().first(1)))
+        network.setPlan(two, one, lose(matching().first(1)))
+        two.listenTCP(80, Factory.forProtocol(Talker))
+        end = Talker()
+        one.connectTCP("10.0.0.2", 80, Connecting(end))
+        network.advance(0.1)
+        assert end.made
+
+    def test_forged(self) -> None:
+        """Segments with numbers that are far from those of the connection do it no harm."""
+        network = MemoryNetwork(latency=1)
+        one, two = pair(network)
+        here, there = Talker(), Talker()
+        two.listenTCP(80, Connecting(there))
+        one.connectTCP("10.0.0.2", 80, Connecting(here))
+        network.advance(0.5)
+        (ends,) = one._connections
+        forged = Segment(ends[1], ends[0], 7, 7, b"forged")
+        one.arriveSegment(forged._replace(data=b"", isReset=True))
+        network.advance(10)
+        assert here.made
+        for number in (7, 2**60):
+            one.arriveSegment(forged._replace(number=number))
+            one.arriveSegment(forged._replace(number=number, data=b"", isReset=True))
+            one.arriveSegment(forged._replace(number=number, data=b"", isFin=True))
+        (stream,) = one._connections.values()
+        assert not stream._early
+        there.transport.write(b"true")
+        network.advance(10)
+        assert here.received == b"true"
+        assert here.lost == []
 
     def test_idle(self) -> None:
         """C{runUntilIdle} waits for segments that fly, not for those that may have to be sent again; a step names them."""
@@ -206,6 +258,19 @@ class VanishTests:
         port.stopListening()
         network.advance(1)
         assert waiting.lost == [error.ConnectionLost]
+
+    def test_stopsMeanwhile(self) -> None:
+        """A port that stops while it is being connected to resets the connection."""
+        network = MemoryNetwork(latency=0.5)
+        one, two = pair(network)
+        port = two.listenTCP(80, Factory.forProtocol(Talker))
+        end = Talker()
+        one.connectTCP("10.0.0.2", 80, Connecting(end))
+        network.advance(0.7)
+        port.stopListening()
+        network.advance(2)
+        assert (end.made, end.lost) == (True, [error.ConnectionLost])
+        assert left(network) == []
 
 
 class SSLTests:

@@ -48,9 +48,12 @@ def describe(time: float, owner: object, function: Callable[..., object], argume
     """
     host = "" if owner is None else str(getattr(owner, "name", owner))
     for argument in arguments:
-        if isinstance(argument, (TraceEntry, Segment)):
-            kind = "TCP segment" if isinstance(argument, Segment) else "datagram"
-            return Event(time, host, f"{kind} {formatAddress(argument.source)} > {formatAddress(argument.destination)}")
+        # What crosses a link has an entry, and a segment that does so has that, too.
+        entry = getattr(argument, "entry", argument)
+        if isinstance(entry, (TraceEntry, Segment)):
+            isSegment = entry is not argument and hasattr(argument, "segment")
+            kind = "TCP segment" if isSegment or isinstance(entry, Segment) else "datagram"
+            return Event(time, host, f"{kind} {formatAddress(entry.source)} > {formatAddress(entry.destination)}")
     while isinstance(function, partial):
         function = function.func
     return Event(time, host, getattr(function, "__qualname__", None) or safe_str(function))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, unreachable
@@ -25,16 +24,13 @@ from udpecho.testing.flight import NO_HOST, Flight, Node, Report, Step
 from udpecho.testing.links import Link, LinkDirection, Named
 from udpecho.testing.mappings import NATBehavior
 from udpecho.testing.memory_addresses import isLoopback, unmapped
-from udpecho.testing.memory_host import MemoryHost
+from udpecho.testing.memory_host import MemoryHost, Network
 from udpecho.testing.memory_port import Host, MemoryPort
-from udpecho.testing.memory_segments import SEGMENT, Segment
 from udpecho.testing.nat import NAT
 from udpecho.testing.path_mtu import effective
 from udpecho.testing.programs import Programs
 from udpecho.testing.realm import Member, Realm
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
-
-_log = Logger()
 
 
 class LinkedNetwork(Programs[MemoryHost]):
@@ -141,7 +137,7 @@ class LinkedNetwork(Programs[MemoryHost]):
         """Add a host to a realm."""
         self.checkName(name)
         own = realm.check(name, addresses)
-        host = MemoryHost(self, name, own, realm)
+        host = MemoryHost(cast(Network, self), name, own, realm)
         self.hosts[name] = host
         for address in own:
             realm.add(address, host)
@@ -217,34 +213,6 @@ class LinkedNetwork(Programs[MemoryHost]):
             outcome = "no route" if number == errno.ENETUNREACH else f"not sent: {os.strerror(number)}"
             size = len(datagram)
             self.trace.append(TraceEntry(self.clock.rightNow, source, destination, size, outcome, datagram, sender.name))
-
-    def carrySegment(self, source: MemoryHost, segment: Segment) -> None:
-        """Bring a TCP segment to its destination, through the faults of the link. What is corrupted does not arrive: its
-        checksum shows it.
-        """
-        host = cast(MemoryHost | None, self.nextHop(source, segment.destination[0]))
-        if host is None:
-            return
-        latency = 0.0 if host is source else self._latency
-        plan = self._plans.get((source, host), self._plan)
-        if plan is None and self.journal is None:
-            self.clock.fly(latency, host, host.arriveSegment, segment)
-            return
-        ends = DatagramAddress(segment.source), DatagramAddress(segment.destination)
-        try:
-            arrivals = self.decide(plan, source, host, segment.data, *ends).apply(segment.data)
-        except Exception:
-            _log.failure("Unhandled error in the plan {plan}", plan=plan)
-            return
-        for delay, arrived in arrivals:
-            if arrived == segment.data:
-                self.clock.fly(latency + delay, host, host.arriveSegment, segment)
-
-    def segmentSize(self, source: MemoryHost, address: str) -> int:
-        """The longest payload of a TCP segment that gets from a host to an address, in bytes."""
-        host = cast(MemoryHost | None, self.nextHop(source, address))
-        plan = self._plan if host is None else self._plans.get((source, host), self._plan)
-        return min(SEGMENT, getattr(plan, "mtu", None) or SEGMENT)
 
     def resume(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int) -> None:
         """A datagram arrives that was sent while the network was plain."""

@@ -18,6 +18,7 @@ from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
 from udpecho.testing.lifecycle import HostLife
 from udpecho.testing.memory_addresses import isLoopback, unmapped
+from udpecho.testing.memory_core import MemoryCore
 from udpecho.testing.memory_paths import Known, longest
 from udpecho.testing.memory_port import Host, MemoryPort
 from udpecho.testing.memory_tcp import Carrier, MemoryTCP
@@ -99,7 +100,7 @@ class MemoryHost(HostLife, MemoryTCP):
     def restart(self) -> None:
         """@see: L{HostLife.restart}"""
         self.crash()
-        MemoryTCP.__init__(self, self.network)
+        MemoryCore.__init__(self, self.network)
         self.start()
 
     # IReactorUDP, IReactorMulticast, IDatagramReactor

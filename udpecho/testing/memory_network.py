@@ -16,9 +16,9 @@ from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
 from udpecho.testing.clock import MAX_EVENTS
 from udpecho.testing.events import Event
-from udpecho.testing.linked_network import LinkedNetwork
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort
+from udpecho.testing.segment_network import SegmentNetwork
 from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 _log = Logger()
 
 
-class MemoryNetwork(LinkedNetwork):
+class MemoryNetwork(SegmentNetwork):
     """Hosts on one clock, and links between them with faults.
 
     @ivar clock: the clock of all hosts.

@@ -71,6 +71,8 @@ class _Connector(tcp.Connector):
 class MemoryTCP(MemoryCore):
     """A reactor with TCP. Its sockets are L{MemoryStream}; others it cannot watch."""
 
+    isUp: bool
+
     def __init__(self, network: Carrier) -> None:
         self.network: Carrier = network
         self._readers: dict[MemoryStream, Any] = {}
@@ -173,11 +175,11 @@ class MemoryTCP(MemoryCore):
                 (self._writers, "isWritable", "doWrite"),
             ):
                 if stream in watched and getattr(stream, condition):
-                    self._call(watched[stream], method)
+                    self._serve(watched[stream], method)
             if (stream in self._readers and stream.isReadable) or (stream in self._writers and stream.isWritable):
                 self.streamChanged(stream)
 
-    def _call(self, descriptor: Any, method: str) -> None:
+    def _serve(self, descriptor: Any, method: str) -> None:
         try:
             why = getattr(descriptor, method)()
         except Exception as e:
@@ -243,6 +245,8 @@ class MemoryTCP(MemoryCore):
         @raise OSError: as C{bind(2)} does.
         """
         host, port = unmapped(canonical(local[0])), local[1]
+        if not self.isUp:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
         if not 0 <= port <= 65535:
             raise OverflowError("bind(): port must be 0-65535.")
         if host not in _wildcards and not self.owns(host):
