@@ -16,8 +16,8 @@ class PortOptionsTests:
     """L{PortOptions}."""
 
     def test_keywords(self) -> None:
-        """The keyword arguments of L{listen} are its fields, with its defaults."""
-        defaults = {option.name: option.default for option in fields(PortOptions)}
+        """The keyword arguments of L{listen} are its fields, with its defaults, but for that of connected ports."""
+        defaults = {option.name: option.default for option in fields(PortOptions) if option.name != "memory"}
         keywords = {
             name: parameter.default
             for name, parameter in inspect.signature(listen).parameters.items()
