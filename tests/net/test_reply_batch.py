@@ -159,6 +159,30 @@ class ReplyBatchTests:
 
         runOnce(test)
 
+    def test_newSource(self, runOnce: Run) -> None:
+        """The first datagram to a source goes alone: nobody knows yet whether the system takes it."""
+        raised: list[int | None] = []
+
+        def react(port: DatagramPort, datagram: bytes, addr: Address) -> None:
+            try:
+                port.write(datagram, addr)
+            except OSError as e:
+                raised.append(e.errno)
+
+        async def test(reactor: Any) -> None:
+            protocol = Reacting(react)
+            port = open_(reactor, protocol)
+            with udpSocket() as sock:
+                sock.settimeout(0)
+                failing = script(port, sends=[errno.EPERM] * 3)
+                ask(sock, port, BURST[:5], "127.0.0.1")
+                await until(reactor, lambda: len(protocol.received) == 5, "all are received")
+                assert (raised, failing.sends) == ([errno.EPERM] * 3, [])
+                assert [datagram for datagram, _ in queued(sock)] == BURST[3:5]
+            await port.stopListening()
+
+        runOnce(test)
+
     @pytest.mark.parametrize("how", ["stopListening", "abort", "connect"])
     def test_ends(self, runOnce: Run, how: str) -> None:
         """What was written before the port closes, or connects, is sent."""
