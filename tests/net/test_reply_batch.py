@@ -197,6 +197,7 @@ class ReplyBatchTests:
         async def test(reactor: Any) -> None:
             protocol = Reacting(echo)
             port = open_(reactor, protocol, "0.0.0.0")
+            inOneTurn(port)
             with asking(port) as sock:
                 protocol.react = react
                 ask(sock, port, BURST[:10])
