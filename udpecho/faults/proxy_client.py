@@ -12,7 +12,13 @@ from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError
 from udpecho.faults.decision import Direction
 from udpecho.faults.upstream import sameHost
-from udpecho.interfaces import IBatchReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
+from udpecho.interfaces import (
+    IBatchReceiver,
+    IDatagramAddressReceiver,
+    IDatagramBatch,
+    IDropReceiver,
+    INetworkErrorReceiver,
+)
 from udpecho.net.forward import Way
 from udpecho.net.port import DatagramPort
 
@@ -114,7 +120,7 @@ class ProxyClient(DatagramProtocol):
         self.port = self.companion = None
 
 
-@implementer(IDropReceiver)
+@implementer(IDatagramAddressReceiver, IDropReceiver)
 @dataclass(eq=False, repr=False)
 class Companion(DatagramProtocol):
     """The protocol of a client's second socket: it has one transport, as the client itself has."""
@@ -132,7 +138,7 @@ class Companion(DatagramProtocol):
         self.client.datagramDropped(reason, size, address)
 
 
-@implementer(INetworkErrorReceiver, IDropReceiver)
+@implementer(IDatagramAddressReceiver, INetworkErrorReceiver, IDropReceiver)
 @dataclass(eq=False, repr=False)
 class OtherPort(DatagramProtocol):
     """Another port of the upstream, as one client sees it: the protocol of a socket of the proxy that has this client as its
