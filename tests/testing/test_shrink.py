@@ -151,6 +151,14 @@ class JournalTests:
         assert journal.forgotten == 3
         assert "not looked for" in explain(lambda journal: None, journal, str)
 
+    def test_payloads(self) -> None:
+        """Of a long payload it keeps what it prints."""
+        journal = Journal()
+        ends = DatagramAddress(("192.0.2.1", 1)), DatagramAddress(("192.0.2.2", 2))
+        journal.decide(None, Datagram(bytes(60000), *ends, 0.0, "a > b"))
+        assert len(journal.entries[0].datagram.payload) == 16
+        assert str(journal).endswith(f"60000 B: {bytes(16).hex(' ')} ...")
+
     def test_refusals(self) -> None:
         """A refusal by ICMP is decided about on its way back, and has a link of its own."""
         for text, errors in (("", 1), ("server > client refusal 0: lost", 0)):

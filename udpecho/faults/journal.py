@@ -13,7 +13,7 @@ from udpecho.faults.decision import AT_ONCE, Decider, Decision, decideOn, readLi
 
 #: How many decisions a journal keeps. Those after them are not recorded.
 MAX_DECISIONS = 100_000
-#: How many bytes of a payload are printed.
+#: How many bytes of a payload are kept, and printed.
 _SHOWN = 16
 
 _line = re.compile(r"(.+ > .+) (\d+):(.*)", re.ASCII)
@@ -32,17 +32,22 @@ class Place(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One decision, and the datagram that it was about."""
+    """One decision, and the datagram that it was about.
+
+    @ivar datagram: with the start of its payload only: a network is recorded for long.
+    @ivar size: its payload in bytes.
+    """
 
     place: Place
     decision: Decision
     datagram: Datagram
+    size: int
 
     def __str__(self) -> str:
         source, destination = formatAddress(self.datagram.source), formatAddress(self.datagram.destination)
         payload = self.datagram.payload
-        start = payload[:_SHOWN].hex(" ") + (" ..." if len(payload) > _SHOWN else "")
-        sent = f"{self.datagram.time:.6f} s, {source} > {destination}, {len(payload)} B" + (f": {start}" if payload else "")
+        start = payload.hex(" ") + (" ..." if self.size > _SHOWN else "")
+        sent = f"{self.datagram.time:.6f} s, {source} > {destination}, {self.size} B" + (f": {start}" if payload else "")
         return f"{self.place.link} {self.place.number}: {self.decision}  # {sent}"
 
 
@@ -89,7 +94,9 @@ class Journal:
         else:
             decision = decideOn(plan, datagram)
         if len(self.entries) < MAX_DECISIONS:
-            self.entries.append(Entry(place, decision, datagram))
+            size = len(datagram.payload)
+            kept = datagram if size <= _SHOWN else datagram._replace(payload=datagram.payload[:_SHOWN])
+            self.entries.append(Entry(place, decision, kept, size))
         else:
             self.forgotten += 1
         return decision

@@ -74,7 +74,7 @@ class OtherPorts:
             self._warn("companion", f"cannot receive from other ports for {client.address}: {why}")
 
     def _replace(self, client: ProxyClient, port: DatagramPort) -> None:
-        """Where there cannot be two sockets on one address: have a single one, which hears of no refusals."""
+        """Where there cannot be two sockets on one address: have a single one, which gets no refusals."""
         host = "::" if ":" in port.getHost().host else "0.0.0.0"
         try:
             both = listen(self._reactor, 0, Companion(client), host, batches=False, decrementHopLimit=True)

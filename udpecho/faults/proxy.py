@@ -324,7 +324,7 @@ class FaultProxy(DatagramProtocol):
         other = None if isOwn else self._others.find(client, address, self._address[0])
         if not isOwn and other is None:
             return
-        self._heard(client, True, self._now())
+        self._noteActivity(client, True, self._now())
         # Not more than the client's datagram had left: the upstream begins anew, and the client may be another proxy.
         hops = [hops for hops in (address.hopLimit, client.hops) if hops is not None]
         self._carrier.carry(self.down, client, datagram, min(hops, default=None), other)
@@ -335,7 +335,7 @@ class FaultProxy(DatagramProtocol):
 
     def fromClient(self, client: ProxyClient, datagram: bytes, hopLimit: int | None, other: OtherPort) -> None:
         """@see: L{Passing.fromClient}"""
-        self._heard(client, False, self._now())
+        self._noteActivity(client, False, self._now())
         self._carrier.carry(self.up, client, datagram, hopLimit, other)
 
     def refused(self, client: ProxyClient) -> None:
@@ -364,10 +364,10 @@ class FaultProxy(DatagramProtocol):
             return False
         if isUp and now - client.lastReceived >= _QUIET and not self.upstream.current:
             return False
-        self._heard(client, not isUp, now)
+        self._noteActivity(client, not isUp, now)
         return True
 
-    def _heard(self, client: ProxyClient, fromUpstream: bool, now: float) -> None:
+    def _noteActivity(self, client: ProxyClient, fromUpstream: bool, now: float) -> None:
         """A datagram came from a client, or for it from the upstream."""
         if fromUpstream:
             client.lastReceived = now

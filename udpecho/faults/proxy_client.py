@@ -12,7 +12,13 @@ from udpecho.addresses import DatagramAddress
 from udpecho.errors import EchoError
 from udpecho.faults.decision import Direction
 from udpecho.faults.upstream import sameHost
-from udpecho.interfaces import IBatchReceiver, IDatagramAddressReceiver, IDatagramBatch, IDropReceiver, INetworkErrorReceiver
+from udpecho.interfaces import (
+    IBatchReceiver,
+    IDatagramAddressReceiver,
+    IDatagramBatch,
+    IDropReceiver,
+    INetworkErrorReceiver,
+)
 from udpecho.net.forward import Way
 from udpecho.net.port import DatagramPort
 

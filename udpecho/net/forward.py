@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from itertools import groupby
 from weakref import WeakKeyDictionary
@@ -11,13 +10,10 @@ from udpecho.addresses import DatagramAddress
 from udpecho.interfaces import IDatagramBatch
 from udpecho.net.batch import MessageBatch
 from udpecho.net.linux import cmsg
-from udpecho.net.linux.mmsg import Slots
+from udpecho.net.linux.mmsg import Slots, packName
 from udpecho.net.linux.onward import Onward
 from udpecho.net.port import DatagramPort
 
-#: C{struct sockaddr_in} and C{sockaddr_in6}: the family, and what is in network order; then the scope.
-_sockaddr4 = struct.Struct("=H2s4s8x")
-_sockaddr6 = struct.Struct("=H2s4x16sI")
 _hopLimitSpace = cmsg.space(struct.calcsize("i"))
 
 
@@ -31,15 +27,6 @@ class Way:
         destination, ancillary = port._endpoints.destination(address)[:2]
         self.name = b"" if destination is None else packName(destination)
         self.controls = cmsg.packControls(ancillary)
-
-
-def packName(destination: tuple[str, int] | tuple[str, int, int, int]) -> bytes:
-    """The C{struct sockaddr} of an address as Python's C{socket} module has it."""
-    port = destination[1].to_bytes(2, "big")
-    if len(destination) == 2:
-        return _sockaddr4.pack(socket.AF_INET, port, socket.inet_pton(socket.AF_INET, destination[0]))
-    host = socket.inet_pton(socket.AF_INET6, destination[0])
-    return _sockaddr6.pack(socket.AF_INET6, port, host, destination[3])
 
 
 class Run:

@@ -19,7 +19,6 @@ NOT_ECT, ECT_1, ECT_0, CE = range(4)
 EXPIRED = "expired"
 HOST_DOWN = "host down"
 NO_HOST = "no host"
-TOO_LONG = "too_long"
 
 
 class Node(Protocol):

@@ -198,12 +198,6 @@ class LinkedNetwork(Programs[MemoryHost]):
             flight.parts = host.partsFor(sender, len(datagram), destination.host) or flight.parts
             direction.enter(flight)
 
-    def carry(
-        self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
-    ) -> None:
-        """Bring a datagram to its destination; hop by hop if there is more than hosts."""
-        self.send(sender, datagram, source, destination, hopLimit)
-
     def notSent(
         self, sender: Host, number: int, datagram: bytes, source: DatagramAddress, destination: DatagramAddress
     ) -> None:

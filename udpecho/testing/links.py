@@ -8,12 +8,11 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
-from udpecho.faults.decision import TOO_LONG as PLAN_TOO_LONG
-from udpecho.faults.decision import Arrival, Decider, Decision
+from udpecho.faults.decision import TOO_LONG, Arrival, Decider, Decision
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.models import checkSeconds
 from udpecho.testing.clock import NetworkClock
-from udpecho.testing.flight import TOO_LONG, Flight, Node, Report, Step
+from udpecho.testing.flight import Flight, Node, Report, Step
 from udpecho.testing.path_mtu import MIN_MTU_IPV4, askEach, effective, headers
 
 LINK_CUT = "link cut"
@@ -173,7 +172,7 @@ class LinkDirection:
             flight.lose("plan failed")
             return
         flight.entry.addFaults(reasons)
-        if PLAN_TOO_LONG in reasons:
+        if TOO_LONG in reasons:
             self._reportFromMiddle(flight, flight.reportTooLong(getattr(self.plan, "mtu", None)))
         # Copies share the hops, as in Decision.hopsOf.
         hopLimit = max(1, flight.hopLimit // max(1, len(arrivals)))

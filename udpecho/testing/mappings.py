@@ -97,7 +97,7 @@ class Mappings:
         return list(self._byPort.values())
 
     def forward(self, port: int, inside: Endpoint) -> None:
-        """Map a port for ever, as a person does who configures a server inside.
+        """Map a port without a timeout, as a person does who configures a server inside.
 
         @raise ValueError: if the port is no number of a port, or is taken.
         """

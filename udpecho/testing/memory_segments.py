@@ -151,7 +151,7 @@ class Exchange:
         self.fail(errno.ECONNABORTED)
 
     def fail(self, failure: int) -> None:
-        """The connection is broken, and the peer is not told."""
+        """The connection is broken, and the peer is not notified."""
         if self.failure:
             return
         self.failure, self.isConnected = failure, False

@@ -90,10 +90,10 @@ def cut(payload: bytes, ipv6: bool, mtu: int) -> Iterator[bytes]:
     """The parts of a payload that are in each fragment: all but the last have a multiple of 8 bytes, and the first one has the
     UDP header too.
     """
-    room = (mtu - (_IPV6_HEADER + _FRAGMENT_HEADER if ipv6 else _IPV4_HEADER)) // 8 * 8
+    space = (mtu - (_IPV6_HEADER + _FRAGMENT_HEADER if ipv6 else _IPV4_HEADER)) // 8 * 8
     begin = 0
     while begin < len(payload) or not begin:
-        end = begin + room - (0 if begin else _UDP_HEADER)
+        end = begin + space - (0 if begin else _UDP_HEADER)
         yield payload[begin:end]
         begin = end
 
