@@ -11,10 +11,10 @@ import time
 import unittest
 from typing import Any
 
-from twisted.internet import udp
 from twisted.python.reflect import namedAny
 
 from udpecho.net.port import DatagramPort
+from udpecho.net.replace import useDatagramPorts
 
 #: How long a play may take, in seconds.
 _LIMIT = 30.0
@@ -88,16 +88,18 @@ def main(reactor: str, port: str, what: str, *rest: str) -> None:
     """Install a reactor, and run."""
     namedAny(f"twisted.internet.{reactor}reactor").install()
     made = 0
+    opened = DatagramPort.startListening
 
-    class CountedPort(DatagramPort):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            nonlocal made
-            made += 1
-            super().__init__(*arguments, **options)
+    def count(self: DatagramPort) -> None:
+        nonlocal made
+        made += 1
+        opened(self)
 
     if port == "ours":
-        # The reactors look it up when they are asked to listen.
-        udp.Port = CountedPort  # type: ignore[misc]
+        from twisted.internet import reactor as installed
+
+        DatagramPort.startListening = count  # type: ignore[method-assign]
+        useDatagramPorts(installed)
     # What the codebases print goes elsewhere.
     output, sys.stdout = sys.stdout, sys.stderr
     result = suite(list(rest)) if what == "suite" else play(rest[0], int(rest[1]))

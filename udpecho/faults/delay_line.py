@@ -86,9 +86,9 @@ class HeldBytes:
 
         @return: whether it may.
         """
-        if not self.mayTake(holder, size):
-            return False
         size += OVERHEAD
+        if holder.held + size > self._left:
+            return False
         holder.held += size
         self._left -= size
         return True

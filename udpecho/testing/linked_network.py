@@ -156,8 +156,9 @@ class LinkedNetwork(Programs[MemoryHost]):
 
     def nextHop(self, source: Host, address: str) -> Member | None:
         """The node to send to for an address."""
-        host = self.hosts[source.name]
-        return host if isLoopback(address) else host.realm.nextHop(address)
+        host = cast(MemoryHost, source)
+        # No realm has loopback addresses, and few datagrams are for them.
+        return host.realm.nextHop(address) or (host if isLoopback(address) else None)
 
     def reachable(self, source: Host, address: str) -> bool:
         """Whether there is a route from a host to an address."""
@@ -168,13 +169,13 @@ class LinkedNetwork(Programs[MemoryHost]):
 
     def receiversOf(self, sender: MemoryPort, destination: str, hopLimit: int) -> list[Member]:
         """The nodes that a datagram is for: the next one on its way, or all that may be in a group."""
-        if isGroup(destination):
-            realm = self.hosts[sender.host.name].realm
-            loops = sender.loopback or destination == "255.255.255.255"
-            hosts = [host for host in self.hosts.values() if host.realm is realm]
-            return [host for host in hosts if (loops if host is sender.host else hopLimit)]
         found = self.nextHop(sender.host, destination)
-        return [] if found is None else [found]
+        if found is not None or not isGroup(destination):
+            return [] if found is None else [found]
+        realm = cast(MemoryHost, sender.host).realm
+        loops = sender.loopback or destination == "255.255.255.255"
+        hosts = [host for host in self.hosts.values() if host.realm is realm]
+        return [host for host in hosts if (loops if host is sender.host else hopLimit)]
 
     def send(
         self, sender: MemoryPort, datagram: bytes, source: DatagramAddress, destination: DatagramAddress, hopLimit: int
@@ -237,10 +238,8 @@ class LinkedNetwork(Programs[MemoryHost]):
 
         @return: C{False} if the host refuses it.
         """
-        receivers = host.receivers(source, destination)
+        receivers, at = host.receivers(source, destination)
         if receivers:
-            # Their addresses, not they: a trace is kept for long, and a closed port holds its protocol.
-            at = [(receiver.interface, receiver.number) for receiver in receivers]
             entry.arrive(self.clock.rightNow, "delivered", datagram, at)
             for receiver in receivers:
                 receiver.receive(datagram, source, destination, hopLimit, ecn)

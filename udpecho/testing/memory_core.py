@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from twisted.internet import error
-from twisted.internet.base import DelayedCall, ReactorBase
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.base import ReactorBase
 from twisted.logger import Logger
 
 from udpecho.testing.clock import NetworkClock
@@ -72,20 +71,6 @@ class MemoryCore(ReactorBase):
     def _initThreadPool(self) -> None:
         self.threadpool = MemoryThreadPool(0, 10, "twisted.internet.reactor")
         self.threadpool.start()
-
-    # IReactorTime
-
-    def seconds(self) -> float:
-        """The time on the network's clock."""
-        return self.network.clock.rightNow
-
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kw: object) -> DelayedCall:
-        """Call something later on the network's clock; never if this host has stopped."""
-        return self.network.clock.schedule(self, delay if self.running else math.inf, callable, args, kw)
-
-    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The delayed calls of this host."""
-        return self.network.clock.callsOf(self)
 
     # IReactorCore
 

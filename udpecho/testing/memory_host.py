@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Sequence
 from itertools import count, islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorMulticast, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -29,6 +30,16 @@ from udpecho.testing.skew import HostCall, HostClock
 _ephemeral = range(32768, 61000)
 #: The distance between the first ports of two hosts; no divisor of the range's length.
 _ephemeralStep = 1009
+
+
+class Receivers(NamedTuple):
+    """The ports that receive a datagram.
+
+    @ivar at: their addresses, for the trace: it is kept for long, and a closed port holds its protocol.
+    """
+
+    ports: list[MemoryPort]
+    at: list[tuple[str, int]]
 
 
 class Network(Carrier, Protocol):
@@ -64,7 +75,7 @@ class MemoryHost(HostLife, MemoryTCP):
         MemoryTCP.__init__(self, network)
         self.network: Network = network
         self._byNumber: dict[int, list[MemoryPort]] = {}
-        self._matching: Known[tuple[DatagramAddress, DatagramAddress], list[MemoryPort]] = Known()
+        self._matching: Known[tuple[DatagramAddress, DatagramAddress], Receivers] = Known()
         # As on real hosts, two of them seldom choose the same number at the same time.
         first = _ephemeralStep * len(network.hosts)
         self._ephemeral = (_ephemeral[place % len(_ephemeral)] for place in count(first))
@@ -80,13 +91,14 @@ class MemoryHost(HostLife, MemoryTCP):
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kw: object) -> Any:
         """Call something later on this host's clock; never if this host has stopped."""
-        if self.clock.isExact:
-            return super().callLater(delay, callable, *args, **kw)
-        return HostCall(self.clock, super().callLater(self.clock.delayOf(delay), callable, *args, **kw))
+        clock = self.clock
+        due = (delay if clock.isExact else clock.delayOf(delay)) if self.running else math.inf
+        call = self.network.clock.schedule(self, due, callable, args, kw)
+        return call if clock.isExact else HostCall(clock, call)
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
         """The delayed calls of this host."""
-        calls = super().getDelayedCalls()
+        calls = self.network.clock.callsOf(self)
         return calls if self.clock.isExact else [HostCall(self.clock, call) for call in calls]
 
     # What happens to it
@@ -228,12 +240,14 @@ class MemoryHost(HostLife, MemoryTCP):
             for port in ports:
                 port.forgetPaths()
 
-    def receivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
+    def receivers(self, source: DatagramAddress, destination: DatagramAddress) -> Receivers:
         """The ports that receive a datagram: the one that matches it best, or all that are in its group."""
         key = (source, destination)
         found = self._matching.get(key)
         if found is None:
-            found = self._matching.keep(key, self._findReceivers(source, destination))
+            ports = self._findReceivers(source, destination)
+            at = [(port.interface, port.number) for port in ports]
+            found = self._matching.keep(key, Receivers(ports, at))
         return found
 
     def _findReceivers(self, source: DatagramAddress, destination: DatagramAddress) -> list[MemoryPort]:
