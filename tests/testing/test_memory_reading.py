@@ -96,3 +96,15 @@ class BufferTests:
             port.startReading()
             network.advance(0)
         assert [len(datagram) for datagram, _ in recorder.datagrams] == [50_000] * 4 + [4]
+
+
+def testEmptyDatagramsDoNotWaitWithoutEnd() -> None:
+    """A port that does not read loses empty datagrams, too, when too many wait."""
+    network = MemoryNetwork()
+    near, far = network.host("near", "10.0.0.1"), network.host("far", "10.0.0.2")
+    paused, sender = near.listenUDP(7, DatagramProtocol()), far.listenUDP(0, DatagramProtocol())
+    paused.stopReading()
+    for _ in range(2000):
+        sender.write(b"", ("10.0.0.1", 7))
+    network.advance(0)
+    assert paused.getKernelDrops() > 0

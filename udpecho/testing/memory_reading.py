@@ -13,6 +13,8 @@ from udpecho.addresses import DatagramAddress
 
 #: How many bytes wait in a port that does not read (C{rmem_default} in C{socket(7)}).
 RECEIVE_BUFFER = 212992
+#: What each datagram takes of that beside its payload, so that empty ones do not wait without end (C{struct sk_buff} in Linux).
+OVERHEAD = 256
 
 
 class ReadingPort:
@@ -92,7 +94,7 @@ class ReadingPort:
 
     def wait(self, *arrived: Any) -> None:
         """Keep a datagram: the arguments are those of L{receive}."""
-        size = len(arrived[0])
+        size = len(arrived[0]) + OVERHEAD
         if self._waitingBytes + size > RECEIVE_BUFFER:
             self._overflowed += 1
             return
@@ -102,7 +104,7 @@ class ReadingPort:
     def _read(self) -> None:
         while self._waiting and not self._isPaused:
             arrived = self._waiting.popleft()
-            self._waitingBytes -= len(arrived[0])
+            self._waitingBytes -= len(arrived[0]) + OVERHEAD
             self.isWaiting = False
             try:
                 self.receive(*arrived)
