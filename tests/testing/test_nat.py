@@ -347,3 +347,12 @@ class ReportTests:
         port.write(b"z", ("2001:db8::2", 6000))
         home.network.advance(1)
         assert home.network.trace[-1].outcome == "no host"
+
+
+def testPermissionsThatAreOverAreForgotten() -> None:
+    """An endpoint that talks to ever others does not make memory grow."""
+    mappings = Mappings(NATBehavior(timeout=10.0))
+    for second in range(100):
+        mapping = mappings.outbound(("192.168.0.1", 5), (f"10.0.0.{second}", 7), float(second))
+    assert mapping is not None
+    assert len(mapping.sentTo) == 10

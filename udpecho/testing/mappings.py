@@ -69,14 +69,14 @@ class Mapping:
     @ivar port: its port outside.
     @ivar isFixed: whether it was configured, and neither expires nor filters.
     @ivar usedAt: when it was last refreshed, in seconds.
-    @ivar sentTo: when the endpoint last sent to each remote endpoint, in seconds.
+    @ivar sentTo: when the endpoint last sent to those that the filter looks at, the longest ago first, in seconds.
     """
 
     inside: Endpoint
     port: int
     isFixed: bool = False
     usedAt: float = 0.0
-    sentTo: dict[Endpoint, float] = field(default_factory=dict)
+    sentTo: dict[object, float] = field(default_factory=dict)
 
 
 class Mappings:
@@ -90,6 +90,7 @@ class Mappings:
         self._former: set[int] = set()
         self._next = _firstPort
         self._full = 1000
+        self._noneUntil = 0.0
 
     @property
     def active(self) -> list[Mapping]:
@@ -117,13 +118,13 @@ class Mappings:
         key = inside, _part(self.behavior.mapping, remote)
         mapping = self._byKey.get(key)
         if mapping is None or not self.isAlive(mapping, now):
-            if len(self._byPort) >= self._full:
+            if len(self._byPort) >= self._full and now >= self._noneUntil:
                 self._purge(now)
             port = self._choose(inside[1], now)
             if port is None:
                 return None
             mapping = self._byKey[key] = self._byPort[port] = Mapping(inside, port)
-        mapping.usedAt = mapping.sentTo[remote] = now
+        self._permit(mapping, _part(self.behavior.filtering, remote), now)
         return mapping
 
     def inbound(self, port: int, remote: Endpoint, now: float) -> Mapping | None:
@@ -132,12 +133,11 @@ class Mappings:
         @return: the mapping, C{None} if there is none or the filter forbids it.
         """
         mapping = self._byPort.get(port)
-        if mapping is None or not self.isAlive(mapping, now) or not self._permits(mapping, remote, now):
+        part = _part(self.behavior.filtering, remote)
+        if mapping is None or not self.isAlive(mapping, now) or not self._permits(mapping, part, now):
             return None
-        if self.behavior.refreshInbound:
-            mapping.usedAt = now
-            if remote in mapping.sentTo:
-                mapping.sentTo[remote] = now
+        if self.behavior.refreshInbound and not mapping.isFixed:
+            self._permit(mapping, part, now)
         return mapping
 
     def isAlive(self, mapping: Mapping, now: float) -> bool:
@@ -149,6 +149,7 @@ class Mappings:
     def forget(self) -> None:
         """Forget all mappings that were not configured: a restart."""
         self._byKey.clear()
+        self._noneUntil = 0.0
         self._byPort = {mapping.port: mapping for mapping in self._fixed.values()}
 
     def rebind(self) -> None:
@@ -156,20 +157,29 @@ class Mappings:
         self._former = {port for port, mapping in self._byPort.items() if not mapping.isFixed}
         self.forget()
 
-    def _permits(self, mapping: Mapping, remote: Endpoint, now: float) -> bool:
-        filtering = self.behavior.filtering
-        if mapping.isFixed or filtering == ENDPOINT_INDEPENDENT:
+    def _permits(self, mapping: Mapping, part: object, now: float) -> bool:
+        if mapping.isFixed or part is None:
             return True
-        part = _part(filtering, remote)
-        return any(
-            _part(filtering, sentTo) == part and now - when < self.behavior.timeout for sentTo, when in mapping.sentTo.items()
-        )
+        when = mapping.sentTo.get(part)
+        return when is not None and now - when < self.behavior.timeout
+
+    def _permit(self, mapping: Mapping, part: object, now: float) -> None:
+        """Refresh a mapping, and the permission to answer; forget the permissions that are over."""
+        mapping.usedAt, sentTo = now, mapping.sentTo
+        sentTo.pop(part, None)
+        sentTo[part] = now
+        while now - sentTo[oldest := next(iter(sentTo))] >= self.behavior.timeout:
+            del sentTo[oldest]
 
     def _choose(self, wanted: int, now: float) -> int | None:
+        if now < self._noneUntil:
+            return None
         for port in chain([wanted] if self.behavior.preservePorts else [], self._ports()):
             mapping = self._byPort.get(port)
             if port not in self._former and (mapping is None or not self.isAlive(mapping, now)):
                 return port
+        # A flood is not to look at all of them for each datagram.
+        self._noneUntil = min(each.usedAt for each in self._byKey.values()) + self.behavior.timeout if self._byKey else now
         return None
 
     def _ports(self) -> Iterator[int]:
@@ -183,7 +193,5 @@ class Mappings:
         """Forget what nobody uses any more."""
         self._byKey = {key: mapping for key, mapping in self._byKey.items() if self.isAlive(mapping, now)}
         self._byPort = {port: mapping for port, mapping in self._byPort.items() if self.isAlive(mapping, now)}
-        for mapping in self._byKey.values():
-            mapping.sentTo = {remote: when for remote, when in mapping.sentTo.items() if now - when < self.behavior.timeout}
         # Not again for each new one.
         self._full = min(2 * len(self._byPort) + 1000, _afterPorts - _firstPort)
