@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from udpecho.faults.datagram import Datagram
 from udpecho.faults.models import checkSeconds
@@ -150,6 +150,12 @@ class DatagramDecider(Decider, Protocol):
 
     def decideDatagram(self, datagram: Datagram) -> Decision:
         """Decide about the next datagram. It is called instead of C{decide}."""
+
+
+def checkDecider(name: str, plan: Any) -> None:
+    """@raise TypeError: if a plan is neither a decider nor C{None}."""
+    if plan is not None and (isinstance(plan, type) or not callable(getattr(plan, "decide", None))):
+        raise TypeError(f"{name} must be a FaultPlan, another object with its method decide, or None, got {plan!r}")
 
 
 def decideOn(decider: Decider, datagram: Datagram) -> Decision:

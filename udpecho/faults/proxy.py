@@ -15,7 +15,7 @@ from zope.interface import implementer
 from udpecho.addresses import DatagramAddress, formatAddress
 from udpecho.errors import NO_DESCRIPTOR
 from udpecho.faults.carrier import Carrier
-from udpecho.faults.decision import Decider, Direction
+from udpecho.faults.decision import Decider, Direction, checkDecider
 from udpecho.faults.idle_order import IdleOrder
 from udpecho.faults.models import checkLeast
 from udpecho.faults.other_ports import OtherPorts
@@ -93,13 +93,15 @@ class FaultProxy(DatagramProtocol):
         @param watcher: called for each datagram.
         @param options: see L{ProxyOptions}.
         @raise ValueError: if C{idleTimeout} is less than 1 us, C{maxClients} less than 1, or C{maxHeld} less than 0.
-        @raise TypeError: if there is no such option.
+        @raise TypeError: if there is no such option, or no such plan.
         """
         for name in options.keys() - ProxyOptions.__annotations__:
             raise TypeError(f"option must be {' or '.join(ProxyOptions.__annotations__)}, got {name!r}")
         maxHeld = options.get("maxHeld", MAX_HELD)
         for name, value, least in (("idleTimeout", idleTimeout, 1e-6), ("maxClients", maxClients, 1), ("maxHeld", maxHeld, 0)):
             checkLeast(name, value, least)
+        for name, plan in (("up", up), ("down", down)):
+            checkDecider(name, plan)
         self._reactor = reactor
         self._clock = IReactorTime(reactor)
         began = self._clock.seconds()

@@ -37,10 +37,12 @@ def useDatagramPorts(reactor: Reactor, options: PortOptions = PortOptions()) -> 
     @param options: those of the ports.
     @return: C{close()} takes it back, and so does the end of a C{with} statement. Calls may be nested, and taken back in any
         order: the last one that is not taken back counts.
-    @raise TypeError: if the reactor cannot have such ports.
+    @raise TypeError: if the reactor cannot have such ports, or the options are none.
     """
     if not IReactorFDSet.providedBy(reactor):
         raise TypeError(f"reactor must provide IReactorFDSet, got {reactor!r}")
+    if not isinstance(options, PortOptions):
+        raise TypeError(f"options must be PortOptions, got {options!r}")
     undo = ExitStack()
     undo.callback(_Listening(reactor, options).undo)
     return undo

@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from udpecho.faults.models import number
 from udpecho.testing.events import Event, EventLimit, NotFired, describe, mostFrequent
 
 #: How many events there may be at one and the same time: more are an endless loop.
@@ -267,7 +268,7 @@ class NetworkClock(Clock):
         return sorted((call for call in found if call.active()), key=DelayedCall.getTime)
 
     def _after(self, seconds: float) -> float:
-        if not 0 <= seconds < math.inf:
+        if not 0 <= number("seconds", seconds) < math.inf:
             raise ValueError(f"seconds must be a finite number, 0 or more, got {seconds!r}")
         return self.rightNow + seconds
 

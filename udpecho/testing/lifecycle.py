@@ -97,13 +97,11 @@ class HostLife:
 
         @raise ValueError: if an address is taken, or is not one of a single host.
         """
-        for address in self.addresses:
+        own = self.addresses
+        for address in own:
             self.realm.remove(address)
         try:
             own = self.realm.check(self.name, addresses)
-        except ValueError:
-            own = self.addresses
-            raise
         finally:
             self.addresses = own
             for address in own:
@@ -115,7 +113,12 @@ class HostLife:
         self.setAddresses(*self.addresses, address)
 
     def removeAddress(self, address: str) -> None:
-        """Remove an address. @see: L{setAddresses}"""
+        """Remove an address. @see: L{setAddresses}
+
+        @raise ValueError: if it is not one of this host.
+        """
+        if canonical(address) not in self.addresses:
+            raise ValueError(f"address must be one of {self.name!r}, {', '.join(self.addresses) or 'none'}, got {address!r}")
         self.setAddresses(*(other for other in self.addresses if other != canonical(address)))
 
     def setClock(self, offset: float = 0.0, drift: float = 0.0) -> None:

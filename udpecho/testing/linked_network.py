@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, unreachable
 from udpecho.faults.datagram import Datagram
-from udpecho.faults.decision import AT_ONCE, Decider, Decision, decideOn
+from udpecho.faults.decision import AT_ONCE, Decider, Decision, checkDecider, decideOn
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
 from udpecho.faults.models import checkSeconds
@@ -57,11 +57,53 @@ class LinkedNetwork(Programs[MemoryHost]):
         self._directions: dict[tuple[Member, Member], LinkDirection] = {}
         self._groups: list[set[Node]] = []
 
+    @property
+    def plan(self) -> Decider | None:
+        """The faults of all links that have no plan of their own, as of one link that they share; C{None} for none. What is
+        set concerns what is sent from then on.
+
+        @raise TypeError: on setting something that is no plan.
+        """
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: Decider | None) -> None:
+        checkDecider("plan", plan)
+        for (source, destination), direction in self._directions.items():
+            if direction.plan is self._plan and not self._isInside(source, destination):
+                direction.plan = plan
+        self._plan = plan
+
+    @property
+    def latency(self) -> float:
+        """The delay of each datagram between two hosts in addition to that of a plan, in seconds; as L{plan}, for all links
+        that have none of their own.
+
+        @raise ValueError: on setting a number that is negative or not finite.
+        """
+        return self._latency
+
+    @latency.setter
+    def latency(self, latency: float) -> None:
+        checkSeconds("latency", latency)
+        for (source, destination), direction in self._directions.items():
+            if direction.latency == self._latency and source is not destination and not self._isInside(source, destination):
+                direction.latency = latency
+        self._latency = latency
+
+    def checkNodes(self, *nodes: Any) -> None:
+        """@raise ValueError: if one is not a host or a NAT of this network: its name, for example."""
+        for node in nodes:
+            name = getattr(node, "name", "")
+            if node is not self.hosts.get(name, self.nats.get(name)) or node is None:
+                raise ValueError(f"node must be a host or a NAT of this network, got {node!r}")
+
     def link(self, one: Member, other: Member) -> Link:
         """The link between two hosts, a host and its NAT, or a NAT and what is outside of it.
 
-        @raise ValueError: if the way from one to the other leads through a NAT.
+        @raise ValueError: if one is not of this network, or the way from one to the other leads through a NAT.
         """
+        self.checkNodes(one, other)
         if one.realm is not other.realm and one.realm.gateway is not other and other.realm.gateway is not one:
             raise ValueError(f"link must join neighbors, got {one!r} and {other!r}, which have a NAT between them")
         return Link(self.direction(one, other), self.direction(other, one))
@@ -83,9 +125,13 @@ class LinkedNetwork(Programs[MemoryHost]):
 
     def _newDirection(self, source: Member, destination: Member) -> LinkDirection:
         # The faults and the latency of the network are those of the way between sites: at home there are none.
-        inside = source.realm is not self.realm or destination.realm is not self.realm
+        inside = self._isInside(source, destination)
         plan = self._plans.get((cast(Host, source), cast(Host, destination)), None if inside else self._plan)
         return LinkDirection(self, source, destination, plan, 0.0 if inside or source is destination else self._latency)
+
+    def _isInside(self, source: Member, destination: Member) -> bool:
+        """Whether a link is behind a NAT."""
+        return source.realm is not self.realm or destination.realm is not self.realm
 
     def at(self, seconds: float, action: Callable[[], object]) -> IDelayedCall:
         """Do something at a time on the network's clock: C{network.at(5.0, link.cut)}.
@@ -93,6 +139,8 @@ class LinkedNetwork(Programs[MemoryHost]):
         @raise ValueError: if the time is over.
         """
         checkSeconds("time", seconds)
+        if not callable(action):
+            raise TypeError(f"action must be callable, got {action!r}")
         if seconds < self.clock.rightNow:
             raise ValueError(f"time must be {self.clock.rightNow:g} s, which it is now, or later, got {seconds:g} s")
         return self.clock.callLater(seconds - self.clock.rightNow, action)
@@ -100,9 +148,18 @@ class LinkedNetwork(Programs[MemoryHost]):
     def partition(self, *groups: Iterable[Node]) -> None:
         """Let hosts and NATs reach only those that are in a group with them. Who is in several groups reaches all of these; who
         is in none is in one more group, of all such.
+
+        @param groups: lists of hosts and NATs.
+        @raise ValueError: if one is not of this network.
         """
+        for group in groups:
+            if not isinstance(group, Iterable):
+                raise TypeError(f"group must be a list of hosts and NATs, got {group!r}")
+        sets = [set(group) for group in groups]
+        for each in sets:
+            self.checkNodes(*each)
         self.change()
-        self._groups = [set(group) for group in groups]
+        self._groups = sets
 
     def heal(self) -> None:
         """End the partition. Links that are cut stay so."""
@@ -126,6 +183,8 @@ class LinkedNetwork(Programs[MemoryHost]):
     def addNAT(self, realm: Realm, name: str, address: str, behavior: NATBehavior) -> NAT:
         """Add a NAT to a realm."""
         self.checkName(name)
+        if not isinstance(behavior, NATBehavior):
+            raise TypeError(f"behavior must be a NATBehavior, got {behavior!r}")
         if ":" in address:
             raise ValueError(f"address of a NAT must be of IPv4, got {address!r}")
         (own,) = realm.check(name, [address])
@@ -144,7 +203,9 @@ class LinkedNetwork(Programs[MemoryHost]):
         return host
 
     def checkName(self, name: str) -> None:
-        """@raise ValueError: if a host or a NAT has a name."""
+        """@raise ValueError: if a host or a NAT has a name already, or it is none."""
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name of a host must be a string that is not empty, got {name!r}")
         if name in self.hosts or name in self.nats:
             raise ValueError(f"name of a host must be new, got {name!r} again")
 

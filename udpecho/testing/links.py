@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
-from udpecho.faults.decision import TOO_LONG, Arrival, Decider, Decision
+from udpecho.faults.decision import TOO_LONG, Arrival, Decider, Decision, checkDecider
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.models import checkSeconds
 from udpecho.testing.clock import NetworkClock
@@ -106,7 +106,7 @@ class LinkDirection:
         @raise TypeError: if there is no such setting.
         """
         checks: dict[str, Callable[[Any], None]] = {
-            "plan": lambda _: None,
+            "plan": lambda value: checkDecider("plan", value),
             "latency": lambda value: checkSeconds("latency", value),
             "mtu": _checkMTU,
             "hops": _checkHops,

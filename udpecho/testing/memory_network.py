@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
 from udpecho.errors import MessageTooLong, unreachable
-from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider
+from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, checkDecider
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
 from udpecho.testing.clock import MAX_EVENTS
@@ -45,11 +45,11 @@ class MemoryNetwork(SegmentNetwork):
         @param latency: the delay of each datagram between two hosts in addition to that of a plan, in seconds.
         """
         super().__init__()
+        self._plan, self._latency = None, 0.0
+        self.plan, self.latency = plan, latency
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
         self.journal: Journal | None = None
-        self._plan = plan
-        self._latency = latency
         self._plans: dict[tuple[Host, Host], Decider] = {}
         self.inFlight = HeldBytes(MAX_IN_FLIGHT)
 
@@ -63,7 +63,13 @@ class MemoryNetwork(SegmentNetwork):
         return self.addHost(self.realm, name, addresses)
 
     def setPlan(self, source: MemoryHost, destination: MemoryHost, plan: Decider) -> None:
-        """Set the faults of one direction between two hosts, or of a host's loopback."""
+        """Set the faults of one direction between two hosts, or of a host's loopback.
+
+        @raise ValueError: if one is not a host of this network.
+        @raise TypeError: if the plan is none.
+        """
+        self.checkNodes(source, destination)
+        checkDecider("plan", plan)
         self._plans[source, destination] = plan
         if not self.isPlain:
             self.direction(source, destination).plan = plan

@@ -39,6 +39,9 @@ class Realm:
         @return: the addresses in the system's spelling.
         @raise ValueError: if one is taken, or is not one of a single host.
         """
+        for address in addresses:
+            if not isinstance(address, str):
+                raise TypeError(f"address of {name!r} must be a string, got {address!r}")
         own = [canonical(address) for address in addresses]
         for address in own:
             if address in self._nodes or own.count(address) > 1 or isLoopback(unmapped(address)):
