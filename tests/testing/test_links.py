@@ -14,6 +14,7 @@ from udpecho.errors import HostUnreachable, PortUnreachable, ResponseTimeout
 from udpecho.faults.decision import Replay
 from udpecho.faults.plan import FaultPlan
 from udpecho.server.service import EchoService
+from udpecho.testing.flight import CE, ECT_0
 from udpecho.testing.links import Link
 from udpecho.testing.memory_network import MemoryNetwork
 from udpecho.testing.memory_port import MemoryPort
@@ -260,3 +261,42 @@ class PartitionTests:
         assert [reached(name) for name in hosts] == ["a", "bcde", "bcde", "bcde", "bcde"]
         network.heal()
         assert [reached(name) for name in hosts] == ["abcde"] * 5
+
+
+class MarkTests:
+    """Explicit congestion notification (RFC 3168)."""
+
+    def test_queue(self) -> None:
+        """What joins a long queue is marked, if it is ECN-capable; what is not is delivered as before."""
+        network = MemoryNetwork()
+        one, two = network.host("one", "10.0.0.1"), network.host("two", "10.0.0.2")
+        network.link(one, two).set(plan=FaultPlan(rate=1000.0), mark=250)
+        port, recorder = open_(two, "10.0.0.2", 7)
+        port.reportsECN = True
+        senders = [open_(one, "10.0.0.1")[0] for _ in range(2)]
+        senders[0].ecn = ECT_0
+        for sender in (*senders, *senders):
+            sender.write(bytes(100), ("10.0.0.2", 7))
+        network.advance(1)
+        assert [address.ecn for _, address in recorder.datagrams] == [ECT_0, 0, CE, 0]
+        assert [entry.outcome for entry in network.trace] == [
+            "delayed: delivered",
+            "delayed: delivered",
+            "delayed,marked: delivered",
+            "delayed: delivered",
+        ]
+        senders[0].write(bytes(100), ("10.0.0.2", 7))
+        network.advance(1)
+        assert recorder.datagrams[-1][1].ecn == ECT_0
+
+    def test_needsQueue(self) -> None:
+        """Without a rate nothing would ever be marked."""
+        network = MemoryNetwork()
+        link = network.link(network.host("one", "10.0.0.1"), network.host("two", "10.0.0.2"))
+        with pytest.raises(ValueError, match="mark must be with a plan that has a rate, and so a queue, got None"):
+            link.set(mark=250)
+        link.set(plan=FaultPlan(rate=1000.0), mark=250)
+        with pytest.raises(ValueError, match="mark must be with a plan"):
+            link.set(plan=None)
+        with pytest.raises(ValueError, match="mark must be 0 bytes or more, or None, got -1"):
+            link.set(mark=-1)

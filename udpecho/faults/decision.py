@@ -116,7 +116,9 @@ class Decision(NamedTuple):
         @raise ValueError: if the text is not one.
         """
         # Older recordings have "cut".
-        pattern = r"([a-z_,]+)(?: payload=((?:[0-9a-f]{2})*))?(?: flip=(\d+))?(?: (?:truncated|cut)=(\d+))?((?: \+\d+\.\d{9})*)"
+        pattern = (
+            r"([a-z_,]+)(?: payload=((?:[0-9a-f]{2})*))?(?: flip=(\d+))?(?: (?:truncated|cut)=(\d+))?((?: \+\d{1,15}\.\d{9})*)"
+        )
         match = re.fullmatch(pattern, text.strip(), re.ASCII)
         if match is None or not _reasons.issuperset(match[1].split(",")):
             raise ValueError(f"decision must be as in 'delivered +0.050000000', got {text!r}")

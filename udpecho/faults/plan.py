@@ -130,6 +130,11 @@ class FaultPlan:
             setattr(self, name, getattr(checked, name))
 
     @property
+    def backlog(self) -> float:
+        """How many bytes waited for the link when the last datagram was decided about, including it."""
+        return self._backlog
+
+    @property
     def faultless(self) -> bool:
         """Whether every datagram is delivered at once, as it is."""
         shares = self.loss or self.duplicate or self.reorder or self.corrupt or self.truncate

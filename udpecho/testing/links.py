@@ -12,11 +12,12 @@ from udpecho.faults.decision import TOO_LONG, Arrival, Decider, Decision, checkD
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.models import checkSeconds
 from udpecho.testing.clock import NetworkClock
-from udpecho.testing.flight import Flight, Node, Report, Step
+from udpecho.testing.flight import CE, Flight, Node, Report, Step
 from udpecho.testing.path_mtu import MIN_MTU_IPV4, askEach, effective, headers
 
 LINK_CUT = "link cut"
 PARTITIONED = "partitioned"
+MARKED = "marked"
 
 _log = Logger()
 
@@ -64,6 +65,11 @@ def _checkMTU(value: int | None) -> None:
         raise ValueError(f"mtu must be {MIN_MTU_IPV4} bytes or more, or None, got {value!r}")
 
 
+def _checkMark(value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"mark must be 0 bytes or more, or None, got {value!r}")
+
+
 def _checkHops(value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
         raise ValueError(f"hops must be 0 to 255 routers, got {value!r}")
@@ -78,6 +84,8 @@ class LinkDirection:
     @ivar latency: the delay of each datagram in addition to that of the plan, in seconds.
     @ivar mtu: the longest datagram that it carries, in bytes with the IP header, C{None} for any. Without routers it is also
         the MTU of the interface of the sender, and known to it.
+    @ivar mark: an ECN-capable datagram that joins a queue of more bytes gets the codepoint CE (RFC 3168 section 5). The queue is
+        that of a plan with a rate. C{None} for no marks.
     @ivar hops: how many routers are on it. A datagram needs a hop limit that is higher.
     @ivar reports: whether its routers report by ICMP what they cannot pass on. Firewalls often keep these reports back.
     """
@@ -89,6 +97,7 @@ class LinkDirection:
         self.plan = plan
         self.latency = latency
         self.mtu: int | None = None
+        self.mark: int | None = None
         self.hops = 0
         self.reports = True
         self.isCut = False
@@ -100,7 +109,7 @@ class LinkDirection:
         return f"<LinkDirection {self.source.name} > {self.destination.name}>"
 
     def set(self, **settings: Any) -> None:
-        """Change C{plan}, C{latency}, C{mtu}, C{hops} or C{reports}, all of those given or none.
+        """Change C{plan}, C{latency}, C{mtu}, C{mark}, C{hops} or C{reports}, all of those given or none.
 
         @raise ValueError: if one is out of its range.
         @raise TypeError: if there is no such setting.
@@ -109,6 +118,7 @@ class LinkDirection:
             "plan": lambda value: checkDecider("plan", value),
             "latency": lambda value: checkSeconds("latency", value),
             "mtu": _checkMTU,
+            "mark": _checkMark,
             "hops": _checkHops,
             "reports": lambda _: None,
         }
@@ -116,6 +126,9 @@ class LinkDirection:
             if name not in checks:
                 raise TypeError(f"setting of a link must be one of {', '.join(checks)}, got {name!r}")
             checks[name](value)
+        plan = settings.get("plan", self.plan)
+        if settings.get("mark", self.mark) is not None and getattr(plan, "rate", None) is None:
+            raise ValueError(f"mark must be with a plan that has a rate, and so a queue, got {plan!r}")
         for name, value in settings.items():
             setattr(self, name, value)
 
@@ -171,6 +184,9 @@ class LinkDirection:
             _log.failure("Unhandled error in the plan {plan}", plan=self.plan)
             flight.lose("plan failed")
             return
+        if flight.ecn and self.mark is not None and getattr(self.plan, "backlog", 0.0) > self.mark:
+            flight.ecn = CE
+            reasons = (*reasons, MARKED)
         flight.entry.addFaults(reasons)
         if TOO_LONG in reasons:
             self._reportFromMiddle(flight, flight.reportTooLong(getattr(self.plan, "mtu", None)))
