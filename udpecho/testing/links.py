@@ -84,8 +84,8 @@ class LinkDirection:
     @ivar latency: the delay of each datagram in addition to that of the plan, in seconds.
     @ivar mtu: the longest datagram that it carries, in bytes with the IP header, C{None} for any. Without routers it is also
         the MTU of the interface of the sender, and known to it.
-    @ivar mark: an ECN-capable datagram that joins a queue of more bytes gets the codepoint CE (RFC 3168 section 5). The queue is
-        that of a plan with a rate. C{None} for no marks.
+    @ivar mark: an ECN-capable datagram that joins a queue of more bytes gets the codepoint CE (RFC 3168 section 5). The queue
+        is that of a plan with a rate. C{None} for no marks.
     @ivar hops: how many routers are on it. A datagram needs a hop limit that is higher.
     @ivar reports: whether its routers report by ICMP what they cannot pass on. Firewalls often keep these reports back.
     """
