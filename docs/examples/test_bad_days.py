@@ -1,5 +1,7 @@
 """Hosts and networks have bad days: in memory, each at its time."""
 
+from typing import Any
+
 import pytest
 
 from udpecho import EchoServer, MemoryNetwork, ResponseTimeout, connect, echo, listen
@@ -11,7 +13,7 @@ def start(host):
 
 
 def run(network, deferred):
-    results = []
+    results: list[Any] = []
     deferred.addBoth(results.append)
     network.advance(10)
     return results[0]

@@ -17,7 +17,7 @@ class Client(DatagramProtocol):
         self.transport.write(b"hello?", ("10.0.0.2", 7))
         self.again = reactor.callLater(1, self.ask)
 
-    def datagramReceived(self, datagram, address):
+    def datagramReceived(self, datagram, addr):
         self.answers.append((reactor.seconds(), datagram))
         self.again.cancel()
         reactor.stop()
@@ -26,8 +26,8 @@ class Client(DatagramProtocol):
 class Server(DatagramProtocol):
     """Answers half a second later."""
 
-    def datagramReceived(self, datagram, address):
-        reactor.callLater(0.5, self.transport.write, b"hello!", address)
+    def datagramReceived(self, datagram, addr):
+        reactor.callLater(0.5, self.transport.write, b"hello!", addr)
 
 
 def test_asks_again():
