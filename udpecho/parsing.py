@@ -273,6 +273,18 @@ def parseLocalAddress(text: str) -> tuple[str, int]:
     return host, 0 if port is None else parsePort(port, lowest=0)
 
 
+def parseListen(text: str, what: str = "address") -> tuple[str, int]:
+    """Read the address that a proxy listens on, C{ADDR:PORT}; port 0 is any.
+
+    @param what: what it is called in an error.
+    @raise ValueError: if it is none.
+    """
+    host, port = parseLocalAddress(text)
+    if host == text or (not port and not text.endswith(":0")):
+        raise ValueError(f"{what} must be ADDR:PORT, as in 127.0.0.1:9000, port 0 for any free one, got {text!r}")
+    return host, port
+
+
 def checkFamily(local: str, peer: str) -> None:
     """Check that a local address is of the family of its peer, as far as that is an address and not a name.
 

@@ -25,7 +25,7 @@ from udpecho.parsing import (
     parseAddress,
     parseBytes,
     parseInterval,
-    parseLocalAddress,
+    parseListen,
     parsePayloadSize,
     parseSeconds,
     parseShare,
@@ -47,7 +47,7 @@ def addProxy(commands: Any) -> None:
         epilog="Shares are percentages (10%) or numbers from 0 to 1, times are seconds or have a unit (50ms). Ctrl-C"
         " ends it and prints the sums.",
     )
-    addArgument(proxy, "listen", "LISTEN", _parseListen, "the address for the clients, ADDR:PORT; port 0 is any")
+    addArgument(proxy, "listen", "LISTEN", parseListen, "the address for the clients, ADDR:PORT; port 0 is any")
     addArgument(proxy, "upstream", "UPSTREAM", parseAddress, "the server, HOST:PORT")
     defaults = FaultPlan()
     for name, meaning in (
@@ -88,13 +88,6 @@ def addProxy(commands: Any) -> None:
     addArgument(proxy, "--control", "WHERE", parseControl, control)
     proxy.add_argument("-v", "--verbose", action="store_true", help="print what happens to each datagram")
     proxy.set_defaults(run=_proxy)
-
-
-def _parseListen(text: str) -> tuple[str, int]:
-    host, port = parseLocalAddress(text)
-    if host == text or (not port and not text.endswith(":0")):
-        raise ValueError(f"address must be ADDR:PORT, as in 127.0.0.1:9000, port 0 for any free one, got {text!r}")
-    return host, port
 
 
 def _parseBurst(text: str) -> GilbertElliott:

@@ -13,7 +13,7 @@ from udpecho.faults.decision import Decider
 from udpecho.faults.plan import FaultPlan
 from udpecho.faults.proxy import FaultProxy
 from udpecho.faults.toxics import STREAMS, Chain, Toxic
-from udpecho.parsing import parseAddress, parseLocalAddress
+from udpecho.parsing import parseAddress, parseListen
 
 #: How many proxies there may be, and how many toxics each may have; and the longest name, in characters.
 MAX_PROXIES = 64
@@ -35,16 +35,9 @@ class ControlError(Exception):
         self.status = status
 
 
-def parseListen(text: str) -> tuple[str, int]:
-    """Read the address that a proxy listens on, C{ADDR:PORT} or C{localhost:PORT}; port 0 is any.
-
-    @raise ValueError: if it is none.
-    """
-    given = text.replace("localhost:", "127.0.0.1:", 1) if text.startswith("localhost:") else text
-    host, port = parseLocalAddress(given)
-    if host == given or (not port and not given.endswith(":0")):
-        raise ValueError(f"listen must be ADDR:PORT, as in 127.0.0.1:9000, port 0 for any free one, got {text!r}")
-    return host, port
+def _listen(text: str) -> tuple[str, int]:
+    """Read where a proxy listens. Toxiproxy's users write C{localhost}."""
+    return parseListen(f"127.0.0.1:{text[10:]}" if text.startswith("localhost:") else text, "listen")
 
 
 class NamedProxy:
@@ -160,7 +153,7 @@ class ProxyTable:
         @raise ValueError: if a field is not what it must be, and C{TypeError}.
         """
         name = checkName(text(fields, "name", None))
-        listen = parseListen(text(fields, "listen", "127.0.0.1:0"))
+        listen = _listen(text(fields, "listen", "127.0.0.1:0"))
         upstream = parseAddress(text(fields, "upstream", None))
         enabled = flag(fields, "enabled", True)
         former = self.proxies.get(name)
@@ -193,7 +186,7 @@ class ProxyTable:
         @raise ControlError: if it cannot be; then it stays as it was.
         @raise ValueError: if a field is not what it must be, and C{TypeError}.
         """
-        listen = parseListen(text(fields, "listen", formatAddress(named.listen)))
+        listen = _listen(text(fields, "listen", formatAddress(named.listen)))
         upstream = parseAddress(text(fields, "upstream", formatAddress(named.upstream)))
         enabled = flag(fields, "enabled", named.enabled)
         before = named.proxy, named.listen, named.upstream, named.enabled
