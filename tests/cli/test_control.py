@@ -49,6 +49,7 @@ WRONG: list[tuple[str, str, Any, int]] = [
     ("POST", "/proxies/proxy/toxics", b'{"type": "latency", "attributes": {"latency": 1e999}}', 400),
     ("POST", "/proxies/proxy/toxics", b'{"type": "latency", "attributes": {"latency": 1%s}}' % (b"0" * 999), 400),
     ("POST", "/proxies/proxy/toxics", b'{"type": "latency", "attributes": {"latency": NaN}}', 400),
+    ("POST", "/proxies/proxy/toxics", b'{"type": "timeout", "attributes": {"timeout": 1e999}}', 400),
 ]
 #: Headers, and the status of a request with them.
 HEADERS = [

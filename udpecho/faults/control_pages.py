@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, NoReturn
+from math import isfinite
+from typing import Any
 from urllib.parse import unquote
 
 from twisted.internet import defer
@@ -232,7 +233,7 @@ def _body(request: server.Request, kind: type) -> Any:
         raise ControlError(415, f"Content-Type must be application/json, got {mediaType!r} (curl: --json, or -H)")
     try:
         assert request.content is not None
-        body = json.loads(request.content.read(), parse_constant=_noNumber)
+        body = json.loads(request.content.read(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as e:
         raise ControlError(400, f"bad request body: {e}") from None
     if not isinstance(body, kind):
@@ -240,8 +241,11 @@ def _body(request: server.Request, kind: type) -> Any:
     return body
 
 
-def _noNumber(constant: str) -> NoReturn:
-    raise ValueError(f"number must be finite, got {constant}")
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"number must be finite, got {text}")
+    return value
 
 
 def _failed(failure: Failure) -> _Answer:
