@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from udpecho.faults.datagram import Datagram
 from udpecho.faults.decision import DELIVERED, Decider, Decision, decideOn
-from udpecho.faults.models import GilbertElliott, Jitter, checkLeast, number
+from udpecho.faults.models import GilbertElliott, Jitter, checkLeast, checkProbability
 from udpecho.faults.plan import FaultPlan
 
 #: The streams, each with the name of its direction in a L{FaultProxy <udpecho.faults.proxy.FaultProxy>}.
@@ -111,8 +111,7 @@ class Toxic:
         @raise ValueError: if something is not what it must be.
         @raise TypeError: if it is of the wrong type.
         """
-        if not 0 <= number("toxicity", toxicity) <= 1:
-            raise ValueError(f"toxicity must be 0 to 1, got {toxicity!r}")
+        checkProbability("toxicity", toxicity)
         if not isinstance(attributes, dict):
             raise TypeError(f"attributes must be an object, got {attributes!r}")
         values = {**self.attributes, **attributes}
