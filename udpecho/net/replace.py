@@ -108,13 +108,12 @@ class _Listening:
             raise error.UnsupportedAddressFamily(addressFamily)
         sock = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        return openPort(self._reactor, sock, protocol, self._options, adopted=True, maxPacketSize=maxPacketSize or MAX_DATAGRAM)
+        return openPort(self._reactor, sock, protocol, self._options, True, _sizeOf(maxPacketSize))
 
     def _listen(
         self, port: int, protocol: DatagramProtocol, interface: str, maxPacketSize: int | None, options: PortOptions
     ) -> DatagramPort:
-        size = MAX_DATAGRAM if maxPacketSize is None else maxPacketSize
-        listening = DatagramPort(port, protocol, interface, size, self._reactor, options)
+        listening = DatagramPort(port, protocol, interface, _sizeOf(maxPacketSize), self._reactor, options)
         listening.startListening()
         return listening
 
@@ -123,3 +122,7 @@ class _Listening:
             options["maxPacketSize"] = maxPacketSize
         listening: IListeningPort = self._before[name](*arguments, **options)
         return listening
+
+
+def _sizeOf(maxPacketSize: int | None) -> int:
+    return MAX_DATAGRAM if maxPacketSize is None else maxPacketSize
