@@ -64,6 +64,25 @@ class ReadingTests:
 
         play(test)
 
+    def test_protocol(self, play: Play) -> None:
+        """A protocol that is set on an open port gets what comes from then on."""
+
+        async def test(reactor: Any) -> None:
+            first, second = CuriousRecorder(), CuriousRecorder()
+            port = reactor.listenUDP(0, first, "127.0.0.1")
+            sender = reactor.listenUDP(0, DatagramProtocol(), "127.0.0.1")
+            second.makeConnection(port)
+            for recorder in (first, second):
+                port.protocol = recorder
+                sender.write(b"hello", ("127.0.0.1", port.getHost().port))
+                while not recorder.datagrams:
+                    await deferLater(reactor, 0.01)
+            assert len(first.datagrams) == len(second.datagrams) == 1
+            await sender.stopListening()
+            await port.stopListening()
+
+        play(test)
+
 
 class BufferTests:
     """The receive buffer of a port in memory."""

@@ -127,6 +127,7 @@ class DatagramPort(GroupMethods, ProtocolAttribute, udp.Port):
         self._errors = NetworkErrors(context)
         self._sender = Sender(context, self._errors, self._sendQueueFull, self._sendQueueEmpty, self.stopWriting)
         self._delivery = Delivery(context, self._sender.waiting)
+        self._having = context, self._delivery
         self._sawError = self._readingFailed = self._foundEmpty = False
         self._closedDrops = 0
         self._former: list[FormerSocket] = []

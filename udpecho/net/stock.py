@@ -12,8 +12,8 @@ from twisted.python import log
 class ProtocolAttribute:
     """The attribute C{protocol} of a port. One that is set later gets what comes from then on, in the way of the first one."""
 
-    _context: Any
-    _delivery: Any
+    #: What has the protocol too.
+    _having: tuple[Any, ...] = ()
 
     @property
     def protocol(self) -> Any:
@@ -23,8 +23,8 @@ class ProtocolAttribute:
     @protocol.setter
     def protocol(self, protocol: DatagramProtocol) -> None:
         self._protocol = protocol
-        if "_context" in vars(self):
-            self._context.protocol = self._delivery.protocol = protocol
+        for part in self._having:
+            part.protocol = protocol
 
 
 def logAsStock(protocol: DatagramProtocol, text: str) -> None:

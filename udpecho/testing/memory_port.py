@@ -24,13 +24,13 @@ from udpecho.net.network_errors import notifyError
 from udpecho.net.options import PortOptions
 from udpecho.net.reader import Handover
 from udpecho.net.sources import Arrival, Sources
-from udpecho.testing.memory_addresses import canonical, isLoopback, unmapped
+from udpecho.net.stock import ProtocolAttribute
+from udpecho.testing.memory_addresses import WILDCARDS, canonical, isLoopback, unmapped
 from udpecho.testing.memory_groups import MemoryGroups
 from udpecho.testing.memory_paths import Known, Path, longest
 from udpecho.testing.memory_reading import ReadingPort
 from udpecho.testing.path_mtu import PMTUDISC_OMIT, PMTUDISC_WANT, Parts
 
-_wildcards = ("0.0.0.0", "::")
 #: How a datagram came that is no reply.
 _unasked = Arrival()
 
@@ -84,7 +84,7 @@ class Host(Protocol):
 
 
 @implementer(IListeningPort, IDatagramTransport, IMulticastTransport)
-class MemoryPort(MemoryGroups, ReadingPort):
+class MemoryPort(MemoryGroups, ReadingPort, ProtocolAttribute):
     """A UDP port of a L{MemoryHost <udpecho.testing.memory_host.MemoryHost>}.
 
     @ivar dropped: how many datagrams this port dropped by reason: C{truncated}, C{send_failed}, C{loop_guard}.
@@ -126,7 +126,7 @@ class MemoryPort(MemoryGroups, ReadingPort):
         self.port = self.number = port
         self.maxPacketSize = maxPacketSize
         self.interface = canonical(interface)
-        self._wildcard = unmapped(self.interface) in _wildcards
+        self._wildcard = unmapped(self.interface) in WILDCARDS
         self.listenMultiple = listenMultiple
         self.ipv6Only = ipv6Only
         self.peer: DatagramAddress | None = None
@@ -144,6 +144,7 @@ class MemoryPort(MemoryGroups, ReadingPort):
         self.held = 0
         self._sources = Sources(protocol)
         self._handover = Handover(protocol, maxPacketSize, self.dropped, self._sources)
+        self._having = (self._handover,)
         self._calls = CallQueue()
         self._stopped: list[defer.Deferred[None]] = []
         self._closing = SingleCall(host, self.abort)

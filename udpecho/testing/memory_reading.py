@@ -7,7 +7,6 @@ from collections import deque
 from typing import Any, cast
 
 from twisted.internet import defer, udp
-from twisted.internet.protocol import DatagramProtocol
 
 from udpecho.addresses import DatagramAddress
 
@@ -33,7 +32,7 @@ class ReadingPort:
     interface: str
     maxPacketSize: int
     connected: bool
-    protocol: DatagramProtocol
+    protocol: Any
     socketType = socket.SOCK_DGRAM
     maxThroughput = udp.Port.maxThroughput
     disconnecting = False
