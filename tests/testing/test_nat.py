@@ -127,6 +127,15 @@ class MappingTests:
         assert mappings.outbound(("192.168.0.3", 5000), ("198.51.100.7", 7), 10.0) is not None
         assert len(mappings.active) == 1
 
+    def test_fullRebind(self) -> None:
+        """A NAT whose ports are all taken gives them again after a rebinding: there are no others."""
+        mappings = Mappings(NATBehavior(mapping=EI, timeout=10))
+        for number in range(1024, 65536):
+            mappings.outbound(("192.168.0.2", number), ("198.51.100.7", 7), 0.0)
+        mappings.rebind()
+        assert mappings.outbound(("192.168.0.3", 5000), ("198.51.100.7", 7), 5.0) is not None
+        assert len(mappings.active) == 1
+
     def test_wrong(self) -> None:
         """Behaviors, addresses and links that are none are refused with a sentence."""
         with pytest.raises(ValueError, match=r"^mapping must be one of endpoint-independent, .*, got 'symmetric'$"):

@@ -178,6 +178,10 @@ class Mappings:
             mapping = self._byPort.get(port)
             if port not in self._former and (mapping is None or not self.isAlive(mapping, now)):
                 return port
+        if self._former:
+            # There are no others.
+            self._former.clear()
+            return self._choose(wanted, now)
         # A flood is not to look at all of them for each datagram.
         self._noneUntil = min(each.usedAt for each in self._byKey.values()) + self.behavior.timeout if self._byKey else now
         return None
