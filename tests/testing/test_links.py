@@ -267,36 +267,22 @@ class MarkTests:
     """Explicit congestion notification (RFC 3168)."""
 
     def test_queue(self) -> None:
-        """What joins a long queue is marked, if it is ECN-capable; what is not is delivered as before."""
-        network = MemoryNetwork()
-        one, two = network.host("one", "10.0.0.1"), network.host("two", "10.0.0.2")
-        network.link(one, two).set(plan=FaultPlan(rate=1000.0), mark=250)
-        port, recorder = open_(two, "10.0.0.2", 7)
-        port.reportsECN = True
-        senders = [open_(one, "10.0.0.1")[0] for _ in range(2)]
-        senders[0].ecn = ECT_0
-        for sender in (*senders, *senders):
-            sender.write(bytes(100), ("10.0.0.2", 7))
-        network.advance(1)
-        assert [address.ecn for _, address in recorder.datagrams] == [ECT_0, 0, CE, 0]
-        assert [entry.outcome for entry in network.trace] == [
-            "delayed: delivered",
-            "delayed: delivered",
-            "delayed,marked: delivered",
-            "delayed: delivered",
-        ]
-        senders[0].write(bytes(100), ("10.0.0.2", 7))
-        network.advance(1)
-        assert recorder.datagrams[-1][1].ecn == ECT_0
-
-    def test_needsQueue(self) -> None:
-        """Without a rate nothing would ever be marked."""
-        network = MemoryNetwork()
-        link = network.link(network.host("one", "10.0.0.1"), network.host("two", "10.0.0.2"))
-        with pytest.raises(ValueError, match="mark must be with a plan that has a rate, and so a queue, got None"):
-            link.set(mark=250)
-        link.set(plan=FaultPlan(rate=1000.0), mark=250)
-        with pytest.raises(ValueError, match="mark must be with a plan"):
-            link.set(plan=None)
-        with pytest.raises(ValueError, match="mark must be 0 bytes or more, or None, got -1"):
-            link.set(mark=-1)
+        """What joins a long queue is congested, and marked if it is ECN-capable. A replay does the same."""
+        for replayed in ("", "one > two 2: delayed,congested +0.300000000\none > two 3: delayed,congested +0.400000000"):
+            network = MemoryNetwork()
+            one, two = network.host("one", "10.0.0.1"), network.host("two", "10.0.0.2")
+            network.plan = FaultPlan(rate=1000.0, mark=250)
+            if replayed:
+                network.replay(replayed)
+            port, recorder = open_(two, "10.0.0.2", 7)
+            port.reportsECN = True
+            senders = [open_(one, "10.0.0.1")[0] for _ in range(2)]
+            senders[0].ecn = ECT_0
+            for sender in (*senders, *senders):
+                sender.write(bytes(100), ("10.0.0.2", 7))
+            network.advance(1)
+            assert [address.ecn for _, address in recorder.datagrams] == [ECT_0, 0, CE, 0]
+            assert [entry.outcome for entry in network.trace[2:]] == ["delayed,congested: delivered"] * 2
+            senders[0].write(bytes(100), ("10.0.0.2", 7))
+            network.advance(1)
+            assert recorder.datagrams[-1][1].ecn == ECT_0

@@ -35,6 +35,19 @@ class DefaultsTests:
         network.runUntilIdle()
         assert [entry.copies[0].time for entry in network.trace] == [2.5, 2.25]
 
+    def test_own(self) -> None:
+        """A link with a plan and a latency of its own keeps them, also if they are those that the network had."""
+        network = MemoryNetwork(latency=1.0)
+        one, two = pair(network)
+        link = network.link(one, two)
+        link.set(plan=None, latency=1.0)
+        network.plan, network.latency = FaultPlan(loss=1), 2.0
+        port, _ = open_(one, "0.0.0.0")
+        open_(two, "0.0.0.0", 7)
+        port.write(b"there", ("10.0.0.2", 7))
+        network.runUntilIdle()
+        assert [copy.time for copy in network.trace[0].copies] == [1.0]
+
 
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -57,6 +70,9 @@ class DefaultsTests:
         (lambda network, one, two: network.host(7, "192.0.2.7"), "name of a host must be a string"),
         (lambda network, one, two: network.host("x", ["192.0.2.7"]), "must be a string, got \\['192.0.2.7'\\]"),
         (lambda network, one, two: network.nat("x", "192.0.2.7", "symmetric"), "behavior must be a NATBehavior"),
+        (lambda network, one, two: network.nat("x", "192.0.2.7").setAddress("2001:db8::1"), "must be of IPv4"),
+        (lambda network, one, two: network.setPlan(one, two, FaultPlan(mark=9)), "mark must be with a rate"),
+        (lambda network, one, two: FaultPlan(rate=9, mark=9).change(rate=None), "mark must be with a rate"),
         (lambda network, one, two: one.setAddresses(["192.0.2.7"]), "must be a string"),
         (lambda network, one, two: one.removeAddress("192.0.2.7"), "address must be one of .*10.0.0.1.*, got '192.0.2.7'"),
         (lambda network, one, two: FaultProxy(one, ("127.0.0.1", 7), up=0.1), "up must be a FaultPlan"),  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ TRUNCATED = "truncated"
 DUPLICATED = "duplicated"
 REORDERED = "reordered"
 DELAYED = "delayed"
+CONGESTED = "congested"
 DELIVERED = "delivered"
 
 _reasons = {
@@ -36,6 +37,7 @@ _reasons = {
     DUPLICATED,
     REORDERED,
     DELAYED,
+    CONGESTED,
     DELIVERED,
 }
 
@@ -45,6 +47,13 @@ DELAY_DIGITS = 9
 
 #: What a proxy counts each for itself, of what its plan does not see.
 _dropReasons = {"loop_guard", "not_allowed", "no_socket", "other_port"}
+
+
+def shareHops(hopLimit: int, copies: int) -> int:
+    """What each copy of a datagram has of its hop limit. They share it: else there were more and more copies of what goes round
+    in a circle and is duplicated on each turn.
+    """
+    return max(1, hopLimit // max(1, copies))
 
 
 class Arrival(NamedTuple):
@@ -75,10 +84,8 @@ class Decision(NamedTuple):
     payload: bytes | None = None
 
     def hopsOf(self, hopLimit: int) -> int:
-        """What each copy of a datagram has of its IPv4 time to live or IPv6 hop limit. They share it: else there
-        were more and more copies of what goes round in a circle and is duplicated on each turn.
-        """
-        return max(1, hopLimit // max(1, len(self.delays)))
+        """What each copy of a datagram has of its IPv4 time to live or IPv6 hop limit."""
+        return shareHops(hopLimit, len(self.delays))
 
     def apply(self, datagram: bytes) -> list[Arrival]:
         """The arrivals of a datagram, in the order of their delays.

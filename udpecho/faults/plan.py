@@ -16,6 +16,7 @@ from attrs.validators import optional
 from udpecho.faults.decision import (
     AT_ONCE,
     BURST_LOST,
+    CONGESTED,
     CORRUPTED,
     DELAY_DIGITS,
     DELAYED,
@@ -86,6 +87,8 @@ class FaultPlan:
     @ivar reorderDelay: the delay of a reordered datagram in addition, in seconds.
     @ivar rate: how many bytes of payload a second the link carries; C{None} for no limit.
     @ivar queue: how many bytes may wait for the link, including those that it is carrying; more are lost.
+    @ivar mark: a datagram that joins a queue of more bytes is C{congested}, and if it is ECN-capable, which only a network in
+        memory knows, it gets the codepoint CE (RFC 3168 section 5); C{None} for no marks. It needs a C{rate}.
     @ivar mtu: the longest payload that gets through, in bytes; C{None} for no limit.
     """
 
@@ -102,6 +105,7 @@ class FaultPlan:
     rate: float | None = attrs.field(default=None, validator=optional(_rate), kw_only=True)
     queue: int = attrs.field(default=65536, validator=_bytes, kw_only=True)
     mtu: int | None = attrs.field(default=None, validator=optional(_bytes), kw_only=True)
+    mark: int | None = attrs.field(default=None, validator=optional(_bytes), kw_only=True)
     _random: Callable[[], float] = attrs.field(init=False, repr=False)
     _bits: Callable[[int], int] = attrs.field(init=False, repr=False)
     _bad: bool = attrs.field(default=False, init=False, repr=False)
@@ -109,6 +113,8 @@ class FaultPlan:
     _backlogAt: float = attrs.field(default=-math.inf, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.mark is not None and self.rate is None:
+            raise ValueError(f"mark must be with a rate, which makes a queue, got mark={self.mark} alone")
         # Python's generator ignores the sign of a number.
         negative = isinstance(self.seed, int) and self.seed < 0
         generator = random.Random(str(self.seed) if negative else self.seed)
@@ -128,11 +134,6 @@ class FaultPlan:
         checked = attrs.evolve(self, **faults)
         for name in faults:
             setattr(self, name, getattr(checked, name))
-
-    @property
-    def backlog(self) -> float:
-        """How many bytes waited for the link when the last datagram was decided about, including it."""
-        return self._backlog
 
     @property
     def faultless(self) -> bool:
@@ -184,7 +185,9 @@ class FaultPlan:
             reasons.append(REORDERED)
         if any(delays):
             reasons.append(DELAYED)
-        elif not reasons:
+        if self.mark is not None and self._backlog > self.mark:
+            reasons.append(CONGESTED)
+        if not reasons:
             return AT_ONCE
         rounded = tuple([round(delay, DELAY_DIGITS) for delay in delays])
         return Decision(tuple(reasons) or (DELIVERED,), rounded, flipped, truncatedTo)

@@ -10,15 +10,10 @@ from udpecho.errors import EchoError, HostUnreachable, MessageTooLong
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.testing.memory_port import MemoryPort
 from udpecho.testing.path_mtu import Parts, headers
-from udpecho.testing.trace import TraceEntry
+from udpecho.testing.trace import EXPIRED, TraceEntry
 
 #: Explicit congestion notification (RFC 3168 section 5): not capable of it, capable (two values), congestion experienced.
 NOT_ECT, ECT_1, ECT_0, CE = range(4)
-
-# Why a datagram did not arrive; nobody has its destination's address.
-EXPIRED = "expired"
-HOST_DOWN = "host down"
-NO_HOST = "no host"
 
 
 class Node(Protocol):
@@ -157,9 +152,16 @@ class Flight:
         @param limit: the longest payload that gets through, in bytes, if it is known.
         @param mtu: the MTU of the link in bytes.
         """
-        known = "as much" if limit is None else f"more than {limit} bytes"
-        message = f"the path to {self.sentTo} does not carry {known}"
-        return Report(self, MessageTooLong(message, errno.EMSGSIZE, limit), mtu)
+        return Report(self, tooLong(self.sentTo, limit), mtu)
+
+
+def tooLong(destination: DatagramAddress, limit: int | None) -> MessageTooLong:
+    """What ICMP reports of a datagram that is longer than its path carries (RFC 792, "fragmentation needed").
+
+    @param limit: the longest payload that gets through, in bytes, if it is known.
+    """
+    known = "as much" if limit is None else f"more than {limit} bytes"
+    return MessageTooLong(f"the path to {destination} does not carry {known}", errno.EMSGSIZE, limit)
 
 
 class Report:

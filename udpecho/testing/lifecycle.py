@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from udpecho.testing.flight import HOST_DOWN, NO_HOST, Flight, Report
+from udpecho.testing.flight import Flight, Report
 from udpecho.testing.memory_addresses import canonical
 from udpecho.testing.memory_port import MemoryPort
 from udpecho.testing.path_mtu import Parts, PathMTUs, accepts, prepare
 from udpecho.testing.realm import Realm
 from udpecho.testing.skew import HostClock
-
-HOST_LEFT = "host left"
+from udpecho.testing.trace import HOST_DOWN, HOST_LEFT, NO_HOST
 
 
 class HostLife:

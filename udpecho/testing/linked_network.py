@@ -12,25 +12,30 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.errors import EchoError, unreachable
 from udpecho.faults.datagram import Datagram
-from udpecho.faults.decision import AT_ONCE, Decider, Decision, checkDecider, decideOn
+from udpecho.faults.decision import AT_ONCE, Arrival, Decider, Decision, checkDecider, decideOn
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
 from udpecho.faults.models import checkSeconds
-from udpecho.testing.flight import NO_HOST, Flight, Node, Report, Step
-from udpecho.testing.links import Link, LinkDirection, Named
+from udpecho.testing.flight import Flight, Node, Report, Step
+from udpecho.testing.links import Link, LinkDirection
 from udpecho.testing.mappings import NATBehavior
 from udpecho.testing.memory_addresses import isLoopback, unmapped
-from udpecho.testing.memory_host import MemoryHost, Network
+from udpecho.testing.memory_host import HostNetwork, MemoryHost
 from udpecho.testing.memory_port import Host, MemoryPort
-from udpecho.testing.nat import NAT
+from udpecho.testing.nat import NAT, checkOutside
 from udpecho.testing.path_mtu import effective
 from udpecho.testing.programs import Programs
 from udpecho.testing.realm import Member, Realm
-from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
+from udpecho.testing.trace import ARRIVED, IN_FLIGHT, NO_HOST, NOBODY_LISTENS, PLAN_FAILED, REFUSED, Trace, TraceEntry
+
+_failed = Decision((PLAN_FAILED,), ())
+
+_log = Logger()
 
 
 class LinkedNetwork(Programs[MemoryHost]):
@@ -47,14 +52,14 @@ class LinkedNetwork(Programs[MemoryHost]):
     inFlight: HeldBytes
     _plan: Decider | None
     _latency: float
-    _plans: dict[tuple[Host, Host], Decider]
+    _plans: dict[tuple[object, object], Decider | None]
 
     def __init__(self) -> None:
         super().__init__()
         self.isPlain = True
         self.realm = Realm()
         self.nats: dict[str, NAT] = {}
-        self._directions: dict[tuple[Member, Member], LinkDirection] = {}
+        self._directions: dict[tuple[Node, Node], LinkDirection] = {}
         self._groups: list[set[Node]] = []
 
     @property
@@ -69,9 +74,6 @@ class LinkedNetwork(Programs[MemoryHost]):
     @plan.setter
     def plan(self, plan: Decider | None) -> None:
         checkDecider("plan", plan)
-        for (source, destination), direction in self._directions.items():
-            if direction.plan is self._plan and not self._isInside(source, destination):
-                direction.plan = plan
         self._plan = plan
 
     @property
@@ -86,10 +88,20 @@ class LinkedNetwork(Programs[MemoryHost]):
     @latency.setter
     def latency(self, latency: float) -> None:
         checkSeconds("latency", latency)
-        for (source, destination), direction in self._directions.items():
-            if direction.latency == self._latency and source is not destination and not self._isInside(source, destination):
-                direction.latency = latency
         self._latency = latency
+
+    def planOf(self, source: Node, destination: Node) -> Decider | None:
+        """The faults of one direction of a link."""
+        # Those of the network are of the way between sites: at home there are none.
+        return self._plans.get((source, destination), None if self._isInside(source, destination) else self._plan)
+
+    def setPlanOf(self, source: Node, destination: Node, plan: Decider | None) -> None:
+        """Set them."""
+        self._plans[source, destination] = plan
+
+    def latencyOf(self, source: Node, destination: Node) -> float:
+        """The delay of one direction of a link that has none of its own, in seconds."""
+        return 0.0 if source is destination or self._isInside(source, destination) else self._latency
 
     def checkNodes(self, *nodes: Any) -> None:
         """@raise ValueError: if one is not a host or a NAT of this network: its name, for example."""
@@ -119,17 +131,11 @@ class LinkedNetwork(Programs[MemoryHost]):
         found = self._directions.get((source, destination))
         if found is None:
             self.change()
-            found = self._directions[source, destination] = self._newDirection(source, destination)
+            found = self._directions[source, destination] = LinkDirection(self, source, destination)
             found.opposite = self.direction(destination, source)
         return found
 
-    def _newDirection(self, source: Member, destination: Member) -> LinkDirection:
-        # The faults and the latency of the network are those of the way between sites: at home there are none.
-        inside = self._isInside(source, destination)
-        plan = self._plans.get((cast(Host, source), cast(Host, destination)), None if inside else self._plan)
-        return LinkDirection(self, source, destination, plan, 0.0 if inside or source is destination else self._latency)
-
-    def _isInside(self, source: Member, destination: Member) -> bool:
+    def _isInside(self, source: Node, destination: Node) -> bool:
         """Whether a link is behind a NAT."""
         return source.realm is not self.realm or destination.realm is not self.realm
 
@@ -185,9 +191,7 @@ class LinkedNetwork(Programs[MemoryHost]):
         self.checkName(name)
         if not isinstance(behavior, NATBehavior):
             raise TypeError(f"behavior must be a NATBehavior, got {behavior!r}")
-        if ":" in address:
-            raise ValueError(f"address of a NAT must be of IPv4, got {address!r}")
-        (own,) = realm.check(name, [address])
+        own = checkOutside(realm, name, address)
         self.change()
         nat = self.nats[name] = NAT(self, realm, name, own, behavior)
         return nat
@@ -196,7 +200,7 @@ class LinkedNetwork(Programs[MemoryHost]):
         """Add a host to a realm."""
         self.checkName(name)
         own = realm.check(name, addresses)
-        host = MemoryHost(cast(Network, self), name, own, realm)
+        host = MemoryHost(cast(HostNetwork, self), name, own, realm)
         self.hosts[name] = host
         for address in own:
             realm.add(address, host)
@@ -301,31 +305,32 @@ class LinkedNetwork(Programs[MemoryHost]):
         """
         receivers, at = host.receivers(source, destination)
         if receivers:
-            entry.arrive(self.clock.rightNow, "delivered", datagram, at)
+            entry.arrive(self.clock.rightNow, ARRIVED, datagram, at)
             for receiver in receivers:
                 receiver.receive(datagram, source, destination, hopLimit, ecn)
             return True
         refused = not isGroup(destination.host)
-        entry.arrive(self.clock.rightNow, "refused" if refused else "nobody listens", datagram, ())
+        entry.arrive(self.clock.rightNow, REFUSED if refused else NOBODY_LISTENS, datagram, ())
         return not refused
 
-    def decide(
-        self,
-        plan: Decider | None,
-        sender: Named,
-        receiver: Named,
-        payload: bytes,
-        source: DatagramAddress,
-        destination: DatagramAddress,
-        refusal: bool = False,
-    ) -> Decision:
-        """Decide about a datagram on the link between two nodes, or about what ICMP reports."""
-        if self.journal is None and plan is not None and (refusal or not hasattr(plan, "decideDatagram")):
-            return plan.decide(len(payload), self.clock.rightNow)
-        datagram = Datagram(payload, source, destination, self.clock.rightNow, f"{sender.name} > {receiver.name}")
-        if self.journal is None:
-            return AT_ONCE if plan is None else decideOn(plan, datagram)
-        return self.journal.decide(plan, datagram, refusal)
+    def decide(self, plan: Decider | None, datagram: Datagram, refusal: bool = False) -> tuple[Decision, list[Arrival]]:
+        """Decide about a datagram, or about what ICMP reports. If the plan raises, it is lost: the sender is not to blame.
+
+        @return: the decision, and what arrives.
+        """
+        try:
+            if self.journal is not None:
+                decision = self.journal.decide(plan, datagram, refusal)
+            elif plan is None:
+                decision = AT_ONCE
+            elif refusal:
+                decision = plan.decide(0, datagram.time)
+            else:
+                decision = decideOn(plan, datagram)
+            return decision, decision.apply(datagram.payload)
+        except Exception:
+            _log.failure("Unhandled error in the plan {plan}", plan=plan)
+            return _failed, []
 
     def notify(self, sender: MemoryPort, destination: DatagramAddress, reason: EchoError) -> None:
         """A report has arrived at the sender of a datagram."""

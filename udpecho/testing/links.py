@@ -5,30 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from udpecho.addresses import DatagramAddress
-from udpecho.faults.decision import TOO_LONG, Arrival, Decider, Decision, checkDecider
+from udpecho.faults.datagram import Datagram
+from udpecho.faults.decision import CONGESTED, TOO_LONG, Arrival, Decider, Decision, checkDecider, shareHops
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.models import checkSeconds
 from udpecho.testing.clock import NetworkClock
 from udpecho.testing.flight import CE, Flight, Node, Report, Step
 from udpecho.testing.path_mtu import MIN_MTU_IPV4, askEach, effective, headers
-
-LINK_CUT = "link cut"
-PARTITIONED = "partitioned"
-MARKED = "marked"
-
-_log = Logger()
+from udpecho.testing.trace import LINK_CUT, NO_BUFFER, PARTITIONED
 
 
-class Named(Protocol):
-    """A host or a NAT."""
-
-    name: str
-
-
-class Carrier(Protocol):
+class LinkNetwork(Protocol):
     """What a link needs of its network."""
 
     clock: NetworkClock
@@ -37,17 +25,17 @@ class Carrier(Protocol):
     def areSeparated(self, one: Node, other: Node) -> bool:
         """Whether a partition is between two nodes."""
 
-    def decide(
-        self,
-        plan: Decider | None,
-        sender: Named,
-        receiver: Named,
-        payload: bytes,
-        source: DatagramAddress,
-        destination: DatagramAddress,
-        refusal: bool = False,
-    ) -> Decision:
-        """Decide about a datagram on the link between two nodes, or about what ICMP reports."""
+    def planOf(self, source: Node, destination: Node) -> Decider | None:
+        """The faults of one direction of a link."""
+
+    def setPlanOf(self, source: Node, destination: Node, plan: Decider | None) -> None:
+        """Set them."""
+
+    def latencyOf(self, source: Node, destination: Node) -> float:
+        """The delay of one direction of a link that has none of its own, in seconds."""
+
+    def decide(self, plan: Decider | None, datagram: Datagram, refusal: bool = False) -> tuple[Decision, list[Arrival]]:
+        """Decide about a datagram, or about what ICMP reports."""
 
 
 class Cargo(Protocol):
@@ -65,11 +53,6 @@ def _checkMTU(value: int | None) -> None:
         raise ValueError(f"mtu must be {MIN_MTU_IPV4} bytes or more, or None, got {value!r}")
 
 
-def _checkMark(value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ValueError(f"mark must be 0 bytes or more, or None, got {value!r}")
-
-
 def _checkHops(value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
         raise ValueError(f"hops must be 0 to 255 routers, got {value!r}")
@@ -80,36 +63,48 @@ class LinkDirection:
 
     @ivar source: the node that sends.
     @ivar destination: the node that receives.
-    @ivar plan: its faults, C{None} for none.
-    @ivar latency: the delay of each datagram in addition to that of the plan, in seconds.
     @ivar mtu: the longest datagram that it carries, in bytes with the IP header, C{None} for any. Without routers it is also
         the MTU of the interface of the sender, and known to it.
-    @ivar mark: an ECN-capable datagram that joins a queue of more bytes gets the codepoint CE (RFC 3168 section 5). The queue
-        is that of a plan with a rate. C{None} for no marks.
     @ivar hops: how many routers are on it. A datagram needs a hop limit that is higher.
     @ivar reports: whether its routers report by ICMP what they cannot pass on. Firewalls often keep these reports back.
     """
 
-    def __init__(self, carrier: Carrier, source: Node, destination: Node, plan: Decider | None, latency: float) -> None:
+    def __init__(self, network: LinkNetwork, source: Node, destination: Node) -> None:
         """Use C{MemoryNetwork.link}."""
         self.source = source
         self.destination = destination
-        self.plan = plan
-        self.latency = latency
         self.mtu: int | None = None
-        self.mark: int | None = None
         self.hops = 0
         self.reports = True
         self.isCut = False
         self.opposite = self
-        self._carrier = carrier
+        self._network = network
+        self._latency: float | None = None
         self._held: list[Cargo] | None = None
 
     def __repr__(self) -> str:
         return f"<LinkDirection {self.source.name} > {self.destination.name}>"
 
+    @property
+    def plan(self) -> Decider | None:
+        """Its faults, C{None} for none; those of the network if it has none of its own."""
+        return self._network.planOf(self.source, self.destination)
+
+    @plan.setter
+    def plan(self, plan: Decider | None) -> None:
+        self._network.setPlanOf(self.source, self.destination, plan)
+
+    @property
+    def latency(self) -> float:
+        """The delay of each datagram in addition to that of the plan, in seconds; the network's if it has none of its own."""
+        return self._network.latencyOf(self.source, self.destination) if self._latency is None else self._latency
+
+    @latency.setter
+    def latency(self, latency: float) -> None:
+        self._latency = latency
+
     def set(self, **settings: Any) -> None:
-        """Change C{plan}, C{latency}, C{mtu}, C{mark}, C{hops} or C{reports}, all of those given or none.
+        """Change C{plan}, C{latency}, C{mtu}, C{hops} or C{reports}, all of those given or none.
 
         @raise ValueError: if one is out of its range.
         @raise TypeError: if there is no such setting.
@@ -118,7 +113,6 @@ class LinkDirection:
             "plan": lambda value: checkDecider("plan", value),
             "latency": lambda value: checkSeconds("latency", value),
             "mtu": _checkMTU,
-            "mark": _checkMark,
             "hops": _checkHops,
             "reports": lambda _: None,
         }
@@ -126,9 +120,6 @@ class LinkDirection:
             if name not in checks:
                 raise TypeError(f"setting of a link must be one of {', '.join(checks)}, got {name!r}")
             checks[name](value)
-        plan = settings.get("plan", self.plan)
-        if settings.get("mark", self.mark) is not None and getattr(plan, "rate", None) is None:
-            raise ValueError(f"mark must be with a plan that has a rate, and so a queue, got {plan!r}")
         for name, value in settings.items():
             setattr(self, name, value)
 
@@ -149,7 +140,7 @@ class LinkDirection:
         """Let what was held arrive, in its order."""
         held, self._held = self._held or (), None
         for cargo in held:
-            self._carrier.clock.fly(0.0, self.destination, self.leave, cargo)
+            self._network.clock.fly(0.0, self.destination, self.leave, cargo)
 
     def enter(self, flight: Flight, crossing: Any = None) -> None:
         """Send a datagram over the link.
@@ -174,39 +165,37 @@ class LinkDirection:
 
     def _decide(self, flight: Flight) -> None:
         """Let the plan decide what arrives, and when."""
-        try:
-            if flight.parts.largest is None:
-                reasons, arrivals = self._ask(flight)(flight.datagram)
-            else:
-                reasons, arrivals = askEach(self._ask(flight), flight.datagram, flight.isIPv6, flight.parts.largest)
-        except Exception:
-            # The sender is not to blame.
-            _log.failure("Unhandled error in the plan {plan}", plan=self.plan)
-            flight.lose("plan failed")
-            return
-        if flight.ecn and self.mark is not None and getattr(self.plan, "backlog", 0.0) > self.mark:
+        if flight.parts.largest is None:
+            reasons, arrivals = self._ask(flight)(flight.datagram)
+        else:
+            reasons, arrivals = askEach(self._ask(flight), flight.datagram, flight.isIPv6, flight.parts.largest)
+        if CONGESTED in reasons and flight.ecn:
             flight.ecn = CE
-            reasons = (*reasons, MARKED)
         flight.entry.addFaults(reasons)
         if TOO_LONG in reasons:
             self._reportFromMiddle(flight, flight.reportTooLong(getattr(self.plan, "mtu", None)))
-        # Copies share the hops, as in Decision.hopsOf.
-        hopLimit = max(1, flight.hopLimit // max(1, len(arrivals)))
+        hopLimit = shareHops(flight.hopLimit, len(arrivals))
         for delay, datagram in arrivals:
             copy = flight.copy(datagram, hopLimit)
-            if copy.take(self._carrier.inFlight):
+            if copy.take(self._network.inFlight):
                 self._fly(copy, delay)
             else:
-                copy.lose("no buffer")
+                copy.lose(NO_BUFFER)
 
     def _ask(self, flight: Flight) -> Callable[[bytes], tuple[tuple[str, ...], list[Arrival]]]:
+        plan = self.plan
+
         def ask(payload: bytes) -> tuple[tuple[str, ...], list[Arrival]]:
-            decision = self._carrier.decide(
-                self.plan, self.source, self.destination, payload, flight.source, flight.destination
-            )
-            return decision.reasons, decision.apply(payload)
+            decision, arrivals = self._network.decide(plan, self._seen(payload, flight.source, flight.destination))
+            return decision.reasons, arrivals
 
         return ask
+
+    def _seen(self, payload: bytes, source: DatagramAddress, destination: DatagramAddress) -> Datagram:
+        """A datagram as rules see it."""
+        return Datagram(
+            payload, source, destination, self._network.clock.rightNow, f"{self.source.name} > {self.destination.name}"
+        )
 
     def carryBack(self, report: Report) -> None:
         """Bring a report to the node that the datagram came from, over the opposite direction: it may be late, or lost."""
@@ -216,14 +205,7 @@ class LinkDirection:
         """Send a report over the link."""
         if self._obstacle() is not None:
             return
-        try:
-            decision = self._carrier.decide(
-                self.plan, self.source, self.destination, b"", report.sentTo, report.sentFrom, refusal=True
-            )
-            arrivals = decision.apply(b"")
-        except Exception:
-            _log.failure("Unhandled error in the plan {plan}", plan=self.plan)
-            return
+        _, arrivals = self._network.decide(self.plan, self._seen(b"", report.sentTo, report.sentFrom), refusal=True)
         if arrivals:
             self._fly(report, arrivals[0].delay)
 
@@ -239,18 +221,18 @@ class LinkDirection:
             cargo.arrive(self.destination)
 
     def _fly(self, cargo: Cargo, delay: float) -> None:
-        self._carrier.clock.fly(self.latency + delay, self.destination, self.leave, cargo)
+        self._network.clock.fly(self.latency + delay, self.destination, self.leave, cargo)
 
     def _reportFromMiddle(self, flight: Flight, report: Report) -> None:
         """A router on the link reports: from half the way, and so after one latency."""
         report.nextLeg()
         if self.reports and not flight.isToGroup:
-            self._carrier.clock.fly(self.latency, self.source, report.arrive, self.source)
+            self._network.clock.fly(self.latency, self.source, report.arrive, self.source)
 
     def _obstacle(self) -> str | None:
         if self.isCut:
             return LINK_CUT
-        return PARTITIONED if self._carrier.areSeparated(self.source, self.destination) else None
+        return PARTITIONED if self._network.areSeparated(self.source, self.destination) else None
 
 
 class Link:

@@ -6,6 +6,10 @@ import ipaddress
 import socket
 from functools import lru_cache
 
+WILDCARDS = ("0.0.0.0", "::")
+#: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
+EPHEMERAL = range(32768, 61000)
+
 
 @lru_cache(4096)
 def canonical(address: str) -> str:
@@ -33,3 +37,13 @@ def unmapped(address: str) -> str:
 def isLoopback(host: str) -> bool:
     """Whether an address is a loopback address."""
     return ipaddress.ip_address(host).is_loopback
+
+
+def overlap(one: str, other: str, bothFamilies: bool = True) -> bool:
+    """Whether sockets on two addresses cannot have the same port number.
+
+    @param bothFamilies: whether the IPv6 wildcard includes all of IPv4.
+    """
+    if (":" in one) != (":" in other):
+        return bothFamilies and "::" in (one, other)
+    return one == other or one in WILDCARDS or other in WILDCARDS

@@ -18,16 +18,14 @@ from udpecho.addresses import DatagramAddress, isGroup
 from udpecho.interfaces import IDatagramReactor
 from udpecho.net.options import PortOptions
 from udpecho.testing.lifecycle import HostLife
-from udpecho.testing.memory_addresses import isLoopback, unmapped
+from udpecho.testing.memory_addresses import EPHEMERAL, isLoopback, overlap, unmapped
 from udpecho.testing.memory_core import MemoryCore
 from udpecho.testing.memory_paths import Known, longest
 from udpecho.testing.memory_port import Host, MemoryPort
-from udpecho.testing.memory_tcp import Carrier, MemoryTCP
+from udpecho.testing.memory_tcp import MemoryTCP, TCPNetwork
 from udpecho.testing.realm import Realm
 from udpecho.testing.skew import HostCall, HostClock
 
-#: The range that Linux takes ephemeral ports from (C{ip_local_port_range} in C{ip(7)}).
-_ephemeral = range(32768, 61000)
 #: The distance between the first ports of two hosts; no divisor of the range's length.
 _ephemeralStep = 1009
 
@@ -42,7 +40,7 @@ class Receivers(NamedTuple):
     at: list[tuple[str, int]]
 
 
-class Network(Carrier, Protocol):
+class HostNetwork(TCPNetwork, Protocol):
     """What a host needs of its network."""
 
     hosts: dict[str, MemoryHost]
@@ -69,16 +67,16 @@ class MemoryHost(HostLife, MemoryTCP):
     @ivar running: whether its program runs.
     """
 
-    def __init__(self, network: Network, name: str, addresses: list[str], realm: Realm) -> None:
+    def __init__(self, network: HostNetwork, name: str, addresses: list[str], realm: Realm) -> None:
         """Use C{MemoryNetwork.host}."""
         HostLife.__init__(self, name, addresses, realm, HostClock(network.clock))
         MemoryTCP.__init__(self, network)
-        self.network: Network = network
+        self.network: HostNetwork = network
         self._byNumber: dict[int, list[MemoryPort]] = {}
         self._matching: Known[tuple[DatagramAddress, DatagramAddress], Receivers] = Known()
         # As on real hosts, two of them seldom choose the same number at the same time.
         first = _ephemeralStep * len(network.hosts)
-        self._ephemeral = (_ephemeral[place % len(_ephemeral)] for place in count(first))
+        self._ephemeral = (EPHEMERAL[place % len(EPHEMERAL)] for place in count(first))
 
     def __repr__(self) -> str:
         return f"<MemoryHost {self.name}>"
@@ -192,7 +190,7 @@ class MemoryHost(HostLife, MemoryTCP):
         address = ipaddress.ip_address(unmapped(port.interface))
         if not (address.is_unspecified or address.is_multicast or self.owns(str(address))):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        numbers = [port.number] if port.number else islice(self._ephemeral, len(_ephemeral))
+        numbers = [port.number] if port.number else islice(self._ephemeral, len(EPHEMERAL))
         number = next((number for number in numbers if self._isFree(port, number)), None)
         if number is None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -263,10 +261,6 @@ class MemoryHost(HostLife, MemoryTCP):
 
 
 def _overlap(first: MemoryPort, second: MemoryPort) -> bool:
-    """Whether the bound addresses of two ports cannot have the same port number."""
+    """Whether two ports cannot have the same number."""
     one, other = unmapped(first.interface), unmapped(second.interface)
-    if (":" in one) != (":" in other):
-        # An IPv6 wildcard includes all of IPv4, unless it is IPv6 only.
-        wide = first if ":" in one else second
-        return wide.interface == "::" and not wide.ipv6Only
-    return one == other or "0.0.0.0" in (one, other) or "::" in (one, other)
+    return overlap(one, other, not (first if ":" in one else second).ipv6Only)

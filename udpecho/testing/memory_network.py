@@ -7,19 +7,20 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from udpecho.addresses import DatagramAddress
-from udpecho.errors import MessageTooLong, unreachable
+from udpecho.errors import unreachable
+from udpecho.faults.datagram import Datagram
 from udpecho.faults.decision import DELIVERED, TOO_LONG, Decider, checkDecider
 from udpecho.faults.delay_line import HeldBytes
 from udpecho.faults.journal import Journal
 from udpecho.testing.clock import MAX_EVENTS
 from udpecho.testing.events import Event
+from udpecho.testing.flight import tooLong
 from udpecho.testing.memory_host import MemoryHost
-from udpecho.testing.memory_port import Host, MemoryPort
+from udpecho.testing.memory_port import MemoryPort
 from udpecho.testing.segment_network import SegmentNetwork
-from udpecho.testing.trace import IN_FLIGHT, Trace, TraceEntry
+from udpecho.testing.trace import IN_FLIGHT, NO_BUFFER, Trace, TraceEntry
 
 #: How many bytes may be in flight in a network.
 MAX_IN_FLIGHT = 256 * 2**20
@@ -27,8 +28,6 @@ MAX_IN_FLIGHT = 256 * 2**20
 TIMEOUT = 3600.0
 
 _T = TypeVar("_T")
-
-_log = Logger()
 
 
 class MemoryNetwork(SegmentNetwork):
@@ -50,7 +49,7 @@ class MemoryNetwork(SegmentNetwork):
         self.hosts: dict[str, MemoryHost] = {}
         self.trace = Trace()
         self.journal: Journal | None = None
-        self._plans: dict[tuple[Host, Host], Decider] = {}
+        self._plans: dict[tuple[object, object], Decider | None] = {}
         self.inFlight = HeldBytes(MAX_IN_FLIGHT)
 
     def host(self, name: str, *addresses: str) -> MemoryHost:
@@ -70,9 +69,7 @@ class MemoryNetwork(SegmentNetwork):
         """
         self.checkNodes(source, destination)
         checkDecider("plan", plan)
-        self._plans[source, destination] = plan
-        if not self.isPlain:
-            self.direction(source, destination).plan = plan
+        self.setPlanOf(source, destination, plan)
 
     def record(self) -> Journal:
         """Record what is decided about each datagram from now on. A failing test prints it, and L{replay} repeats it."""
@@ -135,18 +132,13 @@ class MemoryNetwork(SegmentNetwork):
             if plan is None and self.journal is None:
                 self._depart(latency, sender, host, datagram, entry, hopLimit)
                 continue
-            try:
-                decision = self.decide(plan, origin, host, datagram, source, destination)
-                arrivals = decision.apply(datagram)
-            except Exception:
-                # The sender is not to blame.
-                _log.failure("Unhandled error in the plan {plan}", plan=plan)
-                entry.outcome = "plan failed"
-                continue
+            seen = Datagram(datagram, source, destination, now, f"{origin.name} > {host.name}")
+            decision, arrivals = self.decide(plan, seen)
             if decision.reasons != (DELIVERED,):
                 entry.outcome = ",".join(decision.reasons)
             if TOO_LONG in decision.reasons:
-                self.clock.fly(latency, origin, self._notifyTooLong, sender, destination, getattr(plan, "mtu", None))
+                report = tooLong(destination, getattr(plan, "mtu", None))
+                self.clock.fly(latency, origin, self.notify, sender, destination, report)
             for delay, arrived in arrivals:
                 self._depart(latency + delay, sender, host, arrived, entry, decision.hopsOf(hopLimit))
 
@@ -156,13 +148,7 @@ class MemoryNetwork(SegmentNetwork):
         if self.inFlight.take(sender, len(datagram)):
             self.clock.fly(delay, host, self._arrive, sender, host, datagram, entry, hopLimit)
         else:
-            entry.addOutcome("no buffer")
-
-    def _notifyTooLong(self, sender: MemoryPort, destination: DatagramAddress, limit: int | None) -> None:
-        """What a router sends (ICMP fragmentation needed, RFC 792) reaches a connected socket, about its own peer."""
-        known = "as much" if limit is None else f"more than {limit} bytes"
-        message = f"the path to {destination} does not carry {known}"
-        self.notify(sender, destination, MessageTooLong(message, errno.EMSGSIZE, limit))
+            entry.addOutcome(NO_BUFFER)
 
     def _arrive(self, sender: MemoryPort, host: MemoryHost, datagram: bytes, entry: TraceEntry, hopLimit: int) -> None:
         self.inFlight.give(sender, len(datagram))
@@ -178,11 +164,8 @@ class MemoryNetwork(SegmentNetwork):
         plan = self._plans.get((host, sender.host), self._plan)
         delay = 0.0
         if plan is not None or self.journal is not None:
-            try:
-                arrivals = self.decide(plan, host, sender.host, b"", destination, source, refusal=True).apply(b"")
-            except Exception:
-                _log.failure("Unhandled error in the plan {plan}", plan=plan)
-                return
+            seen = Datagram(b"", destination, source, self.clock.rightNow, f"{host.name} > {sender.host.name}")
+            _, arrivals = self.decide(plan, seen, refusal=True)
             if not arrivals:
                 return
             delay = arrivals[0].delay

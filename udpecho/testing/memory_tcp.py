@@ -22,20 +22,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements, implementer
 
-from udpecho.testing.memory_addresses import canonical, unmapped
+from udpecho.testing.memory_addresses import EPHEMERAL, WILDCARDS, canonical, overlap, unmapped
 from udpecho.testing.memory_core import MemoryCore, Runner
 from udpecho.testing.memory_segments import Endpoint, Exchange, Segment
 from udpecho.testing.memory_stream import MemoryStream
 
-_ephemeral = range(32768, 61000)
-_wildcards = ("0.0.0.0", "::")
 #: How far the first numbers of two connections are from each other: no stream has as many bytes.
 _distance = 2**48
 
 _log = Logger()
 
 
-class Carrier(Runner, Protocol):
+class TCPNetwork(Runner, Protocol):
     """What TCP needs of its network."""
 
     def reachable(self, source: Any, address: str) -> bool:
@@ -73,8 +71,8 @@ class MemoryTCP(MemoryCore):
 
     isUp: bool
 
-    def __init__(self, network: Carrier) -> None:
-        self.network: Carrier = network
+    def __init__(self, network: TCPNetwork) -> None:
+        self.network: TCPNetwork = network
         self._readers: dict[MemoryStream, Any] = {}
         self._writers: dict[MemoryStream, Any] = {}
         self._bound: dict[int, dict[MemoryStream, None]] = {}
@@ -249,15 +247,15 @@ class MemoryTCP(MemoryCore):
             raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
         if not 0 <= port <= 65535:
             raise OverflowError("bind(): port must be 0-65535.")
-        if host not in _wildcards and not self.owns(host):
+        if host not in WILDCARDS and not self.owns(host):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         if not port:
-            free = (_ephemeral[(self._nextStream + step) % len(_ephemeral)] for step in range(len(_ephemeral)))
+            free = (EPHEMERAL[(self._nextStream + step) % len(EPHEMERAL)] for step in range(len(EPHEMERAL)))
             port = next((number for number in free if number not in self._bound), 0)
-            self._nextStream = port + 1 - _ephemeral[0]
+            self._nextStream = port + 1 - EPHEMERAL[0]
         # Accepted sockets share the number of their listener (SO_REUSEADDR).
         others = (other for other in self._bound.get(port, ()) if other is not stream and other.listener is None)
-        if not port or any(_overlap(host, other.local[0]) for other in others):
+        if not port or any(overlap(host, other.local[0]) for other in others):
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         stream.local = (host, port)
         self._bound.setdefault(port, {})[stream] = None
@@ -289,10 +287,3 @@ class MemoryTCP(MemoryCore):
 
 if IReactorSSL.implementedBy(PosixReactorBase):
     classImplements(MemoryTCP, IReactorSSL)
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether two addresses cannot have the same port number. An IPv6 wildcard includes all of IPv4."""
-    if (":" in one) != (":" in other):
-        return "::" in (one, other)
-    return one == other or one in _wildcards or other in _wildcards

@@ -6,13 +6,12 @@ from typing import Protocol
 
 from udpecho.addresses import DatagramAddress
 from udpecho.testing.clock import NetworkClock
-from udpecho.testing.flight import HOST_DOWN, NO_HOST, Flight
+from udpecho.testing.flight import Flight
 from udpecho.testing.links import LinkDirection
 from udpecho.testing.mappings import Mapping, Mappings, NATBehavior
 from udpecho.testing.memory_host import MemoryHost
 from udpecho.testing.realm import Member, Realm
-
-NAT_DROPPED = "nat dropped"
+from udpecho.testing.trace import HOST_DOWN, NAT_DROPPED, NO_HOST
 
 
 class NATNetwork(Protocol):
@@ -97,12 +96,12 @@ class NAT:
     def setAddress(self, address: str) -> None:
         """Get another address outside, as from a provider each night. The mappings are forgotten.
 
-        @raise ValueError: if it is taken.
+        @raise ValueError: if it is taken, or not of IPv4.
         """
-        (address,) = self.realm.check(self.name, [address])
+        own = checkOutside(self.realm, self.name, address)
         self.realm.remove(self.address)
-        self.address = address
-        self.realm.add(address, self)
+        self.address = own
+        self.realm.add(own, self)
         self.mappings.forget()
 
     def crash(self) -> None:
@@ -160,3 +159,15 @@ class NAT:
             flight.lose(NO_HOST)
         else:
             self._network.direction(self, node).enter(flight, _Translated(self, mapping))
+
+
+def checkOutside(realm: Realm, name: str, address: str) -> str:
+    """Check the address of a NAT outside.
+
+    @return: it, in the system's spelling.
+    @raise ValueError: if it is taken, or not of IPv4.
+    """
+    (own,) = realm.check(name, [address])
+    if ":" in own:
+        raise ValueError(f"address of a NAT must be of IPv4, got {address!r}")
+    return own

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.logger import Logger
-
 from udpecho.addresses import DatagramAddress
+from udpecho.faults.datagram import Datagram
 from udpecho.testing.flight import Flight, Step
 from udpecho.testing.linked_network import LinkedNetwork
 from udpecho.testing.memory_host import MemoryHost
@@ -18,8 +17,6 @@ from udpecho.testing.trace import IN_FLIGHT, TraceEntry
 _HOP_LIMIT = 64
 #: The bytes of the headers of TCP and IPv4, and of TCP and IPv6.
 _HEADERS_IPV4, _HEADERS_IPV6 = 40, 60
-
-_log = Logger()
 
 
 class _Sender:
@@ -78,12 +75,9 @@ class SegmentNetwork(LinkedNetwork):
         if plan is None and self.journal is None:
             self.clock.fly(latency, host, self._arriveSegment, source, host, segment)
             return
-        ends = DatagramAddress(segment.source), DatagramAddress(segment.destination)
-        try:
-            arrivals = self.decide(plan, source, host, segment.data, *ends).apply(segment.data)
-        except Exception:
-            _log.failure("Unhandled error in the plan {plan}", plan=plan)
-            return
+        link = f"{source.name} > {host.name}"
+        seen = Datagram(segment.data, segment.source, segment.destination, self.clock.rightNow, link)
+        _, arrivals = self.decide(plan, seen)
         for delay, arrived in arrivals:
             if arrived == segment.data:
                 self.clock.fly(latency + delay, host, self._arriveSegment, source, host, segment)
@@ -111,8 +105,7 @@ class SegmentNetwork(LinkedNetwork):
         if node is None:
             return SEGMENT
         direction = None if self.isPlain else self.direction(source, node)
-        plan = self._plans.get((source, cast(MemoryHost, node)), self._plan) if direction is None else direction.plan
-        size = min(SEGMENT, getattr(plan, "mtu", None) or SEGMENT)
+        size = min(SEGMENT, getattr(self.planOf(source, node), "mtu", None) or SEGMENT)
         if direction is not None and direction.mtu is not None:
             ipv6 = ":" in address
             size = min(size, max(1, effective(direction.mtu, ipv6) - (_HEADERS_IPV6 if ipv6 else _HEADERS_IPV4)))

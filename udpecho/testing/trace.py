@@ -14,18 +14,32 @@ from udpecho.testing import pcapng
 
 #: The outcome of a datagram that has not arrived yet.
 IN_FLIGHT = "in flight"
+# What became of it, or of one copy.
+ARRIVED = "delivered"
+REFUSED = "refused"
+NOBODY_LISTENS = "nobody listens"
+NO_BUFFER = "no buffer"
+NO_HOST = "no host"
+HOST_DOWN = "host down"
+HOST_LEFT = "host left"
+LINK_CUT = "link cut"
+PARTITIONED = "partitioned"
+EXPIRED = "expired"
+NAT_DROPPED = "nat dropped"
+PLAN_FAILED = "plan failed"
 _outcomes = (
-    "delivered",
-    "refused",
-    "nobody listens",
-    "no buffer",
-    "no host",
-    "host down",
-    "host left",
-    "link cut",
-    "partitioned",
-    "expired",
-    "nat dropped",
+    ARRIVED,
+    REFUSED,
+    NOBODY_LISTENS,
+    NO_BUFFER,
+    NO_HOST,
+    HOST_DOWN,
+    HOST_LEFT,
+    LINK_CUT,
+    PARTITIONED,
+    EXPIRED,
+    NAT_DROPPED,
+    PLAN_FAILED,
 )
 
 #: How many datagrams a trace keeps, and how many bytes of their payloads. What is over is forgotten, the oldest first.
